@@ -1,0 +1,234 @@
+"""Artifact folders: what a stage leaves behind, named by the hash of what it was made from.
+
+    <root>/<kind>/<id>/manifest.json and the files it lists
+
+A folder is written under a temporary name, synced, and renamed once: it is complete or it is not there. A stage that
+finds its id complete does not run again, so running again is resuming.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from schemas.errors import InputError
+
+MANIFEST = "manifest.json"
+LIBRARIES = ("polars", "pyarrow", "torch", "transformers", "prefect")
+
+
+class File(BaseModel):
+    """One file of an artifact."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What an artifact holds and where it came from. Small enough to pass between stages."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    id: str
+    root: str
+    parents: tuple[str, ...] = ()
+    parameters: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
+    files: tuple[File, ...] = ()
+    libraries: dict[str, str] = {}
+    run_id: str = ""
+    created: datetime
+    reused: bool = Field(False, exclude=True, description="True when it was found complete and no work was done.")
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are."""
+        return Path(self.root) / self.kind / self.id
+
+    @property
+    def name(self) -> str:
+        """`kind/id`: unique below the root."""
+        return f"{self.kind}/{self.id}"
+
+
+class Artifacts:
+    """The artifact folders below one root."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root).expanduser().resolve()
+
+    def find(self, kind: str, artifact_id: str) -> Manifest | None:
+        """The manifest of a complete artifact, or None. One whose files are missing or differ is removed.
+
+        Raises:
+            InputError: when the name would leave the root.
+        """
+        folder = self._folder(kind, artifact_id)
+        try:
+            stored = Manifest.model_validate_json((folder / MANIFEST).read_text())
+        except (OSError, ValidationError):
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        manifest = stored.model_copy(update={"root": str(self.root), "reused": True})
+        if not is_intact(manifest):
+            shutil.rmtree(folder)
+            return None
+        return manifest
+
+    def get(self, name: str) -> Manifest:
+        """The artifact `kind/id`; an id may be shortened as long as it is unique."""
+        kind, _, start = name.partition("/")
+        self._folder(kind, start)
+        found = sorted(path.name for path in (self.root / kind).glob(f"{start}*") if (path / MANIFEST).is_file())
+        if len(found) != 1:
+            problem = "is not there" if not found else f"is not unique: {', '.join(found)}"
+            raise InputError(f"Artifact {name!r} {problem} (looked in {self.root / kind}).")
+        manifest = self.find(kind, found[0])
+        if manifest is None:
+            raise InputError(f"Artifact {name!r} is damaged: its files do not match its manifest. Run the stage again.")
+        return manifest
+
+    def newest(self, kind: str) -> Manifest | None:
+        """The most recently created artifact of a kind."""
+        manifests = [
+            Manifest.model_validate_json(path.read_text()) for path in (self.root / kind).glob(f"*/{MANIFEST}")
+        ]
+        if not manifests:
+            return None
+        latest = max(manifests, key=lambda manifest: manifest.created)
+        return self.get(latest.name)
+
+    @contextmanager
+    def write(self, kind: str, artifact_id: str, **about: Any) -> Iterator[Draft]:
+        """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well."""
+        final = self._folder(kind, artifact_id)
+        folder = final.with_name(f".{artifact_id}.{os.getpid()}")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        draft = Draft(folder)
+        try:
+            yield draft
+            draft.manifest = Manifest(
+                kind=kind,
+                id=artifact_id,
+                root=str(self.root),
+                files=tuple(_describe(path, folder) for path in _files(folder)),
+                facts=draft.facts,
+                libraries=_libraries(),
+                run_id=os.environ.get("PREFECT__FLOW_RUN_ID", ""),
+                created=datetime.now(UTC),
+                **about,
+            )
+            write_atomically(folder / MANIFEST, draft.manifest.model_dump_json(indent=2) + "\n")
+            for path in [*_files(folder), *(p for p in folder.rglob("*") if p.is_dir()), folder]:
+                _sync(path)
+            shutil.rmtree(final, ignore_errors=True)
+            folder.rename(final)
+            _sync(final.parent)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def scratch(self, artifact_id: str) -> Path:
+        """A folder for unfinished work (checkpoints) on one artifact; remove it when the artifact is written."""
+        folder = self._folder("unfinished", artifact_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _folder(self, kind: str, artifact_id: str) -> Path:
+        folder = (self.root / kind / artifact_id).resolve()
+        if self.root not in folder.parents:
+            raise InputError(f"{kind}/{artifact_id} would leave the artifact root {self.root}")
+        return folder
+
+
+class Draft:
+    """An artifact being written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, Any] = {}
+        self.manifest: Manifest
+
+
+def identify(*, code: str, parents: tuple[str, ...] = (), **parameters: Any) -> str:
+    """Sixteen hex digits that name an artifact: a hash of its parents, its parameters and its stage's code."""
+    text = json.dumps([code, parents, parameters], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def code_version(*folders: Path) -> str:
+    """A hash of the Python files in `folders`: a stage whose code changed does not take old results for its own."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_intact(manifest: Manifest) -> bool:
+    """Whether every file the manifest lists is there with its size and content."""
+    for file in manifest.files:
+        path = manifest.folder / file.path
+        if not path.is_file() or path.stat().st_size != file.size or sha256(path) != file.sha256:
+            return False
+    return True
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file in one step: after a crash it is the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _describe(path: Path, folder: Path) -> File:
+    return File(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path))
+
+
+def _libraries() -> dict[str, str]:
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,24 @@
+"""Every column name, once.
+
+Event columns are what a source is mapped to; session columns are what a session file holds beside its features.
+"""
+
+USER_ID = "user_id"
+SESSION_ID = "session_id"
+ITEM_ID = "item_id"
+TIMESTAMP = "timestamp"
+POSITION = "position"  # integer order of a user's events, for sources without times
+EVENT_TYPE = "event_type"
+
+START = "start"
+END = "end"
+LENGTH = "length"
+DAY = "day"
+UNDATED = "undated"  # the day of sessions without times
+
+VALUE = "value"  # the raw value in a vocabulary
+ID = "id"  # its number
+COUNT = "count"  # how often it was seen in the rows the vocabulary was fit on
+RULE = "rule"  # why a row is in quarantine
+
+PADDING, NULL, UNKNOWN, FIRST_ID = 0, 1, 2, 3  # NVTabular's numbering

@@ -1,0 +1,194 @@
+"""Dataset: the typed form of one YAML file that says where events are, what they mean and how they become sessions."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.errors import InputError, parse, unknown
+
+SHIPPED = Path(__file__).parent / "datasets"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EventSource(_Part):
+    """Where events are and what their columns are called."""
+
+    path: str = Field("events", description="File, folder or glob below the source: Parquet, CSV or JSON lines.")
+    columns: dict[str, str] = Field(description="Our name: the file's name. Further columns keep the name given here.")
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
+        "auto",
+        description="Unit of integer timestamps; auto decides by their size (seconds below 1e11, then ms, us, ns).",
+    )
+    id_type: Literal["auto", "integer", "string"] = Field(
+        "auto",
+        description="Type of user, session and item ids; auto keeps the file's. Ids that do not fit are quarantined.",
+    )
+
+    @field_validator("columns")
+    @classmethod
+    def _enough(cls, columns: dict[str, str]) -> dict[str, str]:
+        if ITEM_ID not in columns:
+            raise ValueError("item_id must be mapped")
+        if not {USER_ID, SESSION_ID} & columns.keys():
+            raise ValueError("user_id or session_id must be mapped")
+        if not {TIMESTAMP, POSITION} & columns.keys():
+            raise ValueError("timestamp, or position for histories without times, must be mapped")
+        return columns
+
+
+class ItemSource(_Part):
+    """A table with one row an item, for the step join_items."""
+
+    path: str = Field("items.parquet", description="File below the source.")
+    columns: dict[str, str] = Field(description="Our name: the file's name; item_id is required.")
+    unknown: Literal["keep", "quarantine"] = Field("keep", description="Events of items that this table does not know.")
+
+    @field_validator("columns")
+    @classmethod
+    def _has_key(cls, columns: dict[str, str]) -> dict[str, str]:
+        if ITEM_ID not in columns:
+            raise ValueError("item_id must be mapped")
+        return columns
+
+
+class Step(_Part):
+    """One ETL step: its file name in preprocessing/steps and its options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`drop_repeats` or `join_items: {columns: [price]}`."""
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and len(value) == 1 and "name" not in value:
+            (name, options), *_ = value.items()
+            return {"name": name, "options": options or {}}
+        return value
+
+
+class SessionRule(_Part):
+    """How events are cut into sessions."""
+
+    rule: Literal["given", "gap", "history"] = Field(
+        "gap", description="given: by session_id; gap: after inactivity; history: all events of a user are one session."
+    )
+    gap_minutes: float = Field(30.0, gt=0, description="Inactivity that ends a session (rule gap).")
+    min_length: int = Field(2, ge=1, description="Shorter sessions are dropped.")
+    max_length: int = Field(50, ge=2, description="The most recent events kept of a longer session.")
+
+
+class Feature(_Part):
+    """One model input made from one column by one or more encoders of preprocessing/encoders."""
+
+    column: str | None = Field(None, description="Column it is made from; the feature's own name if left out.")
+    encode: tuple[Step, ...] = Field(description="An encoder's name, or a list of them applied in order.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`{encode: category, min_count: 5}`: further keys are options of the only encoder."""
+        if isinstance(value, str):
+            value = {"encode": value}
+        if isinstance(value, dict) and isinstance(value.get("encode"), str):
+            options = {key: option for key, option in value.items() if key not in ("column", "encode")}
+            return {"column": value.get("column"), "encode": ({"name": value["encode"], "options": options},)}
+        return value
+
+
+class Dataset(_Part):
+    """Everything Overnight must know of one source of events."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Names the model in service, folders and runs.")
+    title: str = Field("", description="One line for people.")
+    obtain: str = Field("", description="Where to get the data.")
+    terms: str = Field("", description="On what terms it may be used.")
+    source: str = Field("", description="Folder of the files; --source or the variable OVERNIGHT_SOURCE overrides it.")
+    time_zone: str = Field("UTC", description="Zone in which days begin and hours are counted.")
+    events: EventSource
+    items: ItemSource | None = None
+    steps: tuple[Step, ...] = ()
+    sessions: SessionRule = SessionRule()
+    features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")
+    split: Literal["day", "leave_one_out"] = Field(
+        "day", description="day: the last full day is the test; leave_one_out: the last item of each history is."
+    )
+    defaults: dict[str, dict[str, Any]] = Field(
+        {}, description="Settings that suit this dataset (model, training, evaluation); --set overrides them."
+    )
+
+    @field_validator("time_zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        from zoneinfo import available_timezones
+
+        if zone not in available_timezones():
+            raise ValueError("not an IANA time zone such as UTC or Europe/Berlin")
+        return zone
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Dataset:
+        if self.sessions.rule == "given" and SESSION_ID not in self.events.columns:
+            raise ValueError("sessions.rule is 'given', so events.columns must map session_id")
+        if self.sessions.rule == "gap" and TIMESTAMP not in self.events.columns:
+            raise ValueError("sessions.rule is 'gap', so events.columns must map timestamp")
+        if self.split == "day" and TIMESTAMP not in self.events.columns:
+            raise ValueError("split is 'day', so events.columns must map timestamp (or use split: leave_one_out)")
+        return self
+
+    def at(self, source: str | Path | None) -> Dataset:
+        """The same dataset with its files in `source`, in $OVERNIGHT_SOURCE, or where it says, in that order."""
+        place = str(source or os.environ.get("OVERNIGHT_SOURCE") or self.source)
+        if not place:
+            hint = self.obtain or "see its YAML"
+            raise InputError(f"Where are the files of {self.name!r}? Give --source FOLDER (get them: {hint}).")
+        return self.model_copy(update={"source": str(Path(place).expanduser())})
+
+
+def known() -> list[str]:
+    """Names of the datasets that come with Overnight."""
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def read_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Dataset:
+    """The dataset of that name, or of that YAML file, with dotted `changes` such as {"sessions.gap_minutes": 20}.
+
+    Raises:
+        InputError: for an unknown name (with the known ones), an unreadable file, a key or value that does not fit.
+    """
+    path = Path(name_or_file)
+    if path.suffix not in (".yaml", ".yml"):
+        if name_or_file not in known():
+            raise unknown("dataset", name_or_file, [*known(), "or a FILE.yaml"])
+        path = SHIPPED / f"{name_or_file}.yaml"
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: expected a mapping such as 'name: shop', got {type(data).__name__}")
+    for key, value in (changes or {}).items():
+        _change(data, key, value)
+    return parse(Dataset, data, str(path))
+
+
+def _change(data: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        data = data.setdefault(parent, {})
+        if not isinstance(data, dict):
+            raise InputError(f"dataset.{key}: {parent!r} holds {data!r}, which has no keys")
+    data[last] = value

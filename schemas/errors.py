@@ -1,0 +1,56 @@
+"""The one exception that means "the user can mend this", and the messages that help them do so."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class InputError(ValueError):
+    """Something a user gave is wrong: a file, a name, a value. The terminal prints it alone and exits with code 2."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
+    """The answer to a typo: what was asked for, the nearest known name, and all the known names."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InputError(f"Unknown {what} {name!r}.{hint} Known: {', '.join(names) or 'none'}.")
+
+
+def parse(model: type[Model], data: Any, where: str) -> Model:
+    """Validate `data` as `model`; every fault becomes one line that names the place, the value and the allowed names.
+
+    Raises:
+        InputError: with one line per fault, `where` in front.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_line(model, fault) for fault in error.errors(include_url=False)]
+        raise InputError(f"{where}: " + "; ".join(lines)) from None
+
+
+def _line(model: type[BaseModel], fault: Any) -> str:
+    place = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        fields = _fields_at(model, fault["loc"][:-1])
+        return str(unknown("key", place, [".".join([*map(str, fault["loc"][:-1]), name]) for name in fields]))
+    if fault["type"] == "missing":
+        return f"{place} is required"
+    return f"{place}: {fault['msg']}, got {fault['input']!r}" if place else str(fault["msg"])
+
+
+def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

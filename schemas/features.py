@@ -1,0 +1,87 @@
+"""FeatureSchema: what the columns of a session file mean. Modeling builds its inputs from it and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.columns import FIRST_ID, ITEM_ID
+from schemas.errors import InputError, parse
+
+
+class FeatureColumn(BaseModel):
+    """One feature: a list column of a session file, one entry per event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["categorical", "continuous"]
+    source: str = Field(description="Raw column the feature is made from.")
+    dtype: Literal["int32", "float32"]
+    cardinality: int | None = Field(
+        None, description="Categorical: ids are below this, the three reserved ones included."
+    )
+    vocabulary: str | None = Field(
+        None, description="Categorical: path of the id map beside this schema, if it has one."
+    )
+    per_item: bool = Field(
+        False, description="True when the value belongs to the item (category, price), not the moment."
+    )
+    transform: tuple[str, ...] = Field((), description="Encoders applied, in order.")
+    mean: float = Field(0.0, description="Continuous: subtracted by the encoder.")
+    std: float = Field(1.0, description="Continuous: divided by, after the mean.")
+
+
+class FeatureSchema(BaseModel):
+    """The features of one prepared dataset, `item_id` first. Stored as `schema.json` beside the sessions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dataset: str
+    max_length: int = Field(ge=1, description="Sessions hold at most this many events.")
+    time_zone: str = "UTC"
+    split: Literal["day", "leave_one_out"]
+    columns: tuple[FeatureColumn, ...]
+
+    @property
+    def items(self) -> FeatureColumn:
+        """The column of item ids."""
+        return self.columns[0]
+
+    @property
+    def num_items(self) -> int:
+        """Real items: the cardinality less the three reserved ids."""
+        return (self.items.cardinality or FIRST_ID) - FIRST_ID
+
+    @property
+    def side_features(self) -> tuple[FeatureColumn, ...]:
+        """All columns but the item ids."""
+        return self.columns[1:]
+
+    def column(self, name: str) -> FeatureColumn:
+        """The column of that name; raises InputError with the known names."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise InputError(f"No feature {name!r}; this schema has {', '.join(c.name for c in self.columns)}.")
+
+    @classmethod
+    def read(cls, path: Path) -> FeatureSchema:
+        """Read `schema.json`."""
+        return parse(cls, _json(path), str(path))
+
+    def write(self, path: Path) -> None:
+        """Write `schema.json`."""
+        assert self.columns and self.columns[0].name == ITEM_ID
+        path.write_text(self.model_dump_json(indent=2) + "\n")
+
+
+def _json(path: Path) -> object:
+    import json
+
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not a readable JSON file ({error})") from None
