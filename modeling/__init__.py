@@ -1,0 +1,1 @@
+"""Session Parquet and its feature schema -> checkpoint, metrics, recommendations."""

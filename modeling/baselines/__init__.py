@@ -1,0 +1,1 @@
+"""What a model must beat; one class per file, found by name."""

@@ -1,0 +1,1 @@
+"""Training losses, one pure function per file, found by name."""

@@ -1,0 +1,135 @@
+"""Compare a new model with the one in service, and let it take over: one small file that is replaced in one step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from modeling.config import EvaluationConfig, PromotionConfig
+from modeling.evaluation import evaluate
+from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
+from schemas.errors import InputError
+
+KIND = "comparisons"
+Progress = Callable[[str], object]
+
+
+class Champion(BaseModel):
+    """The model in service for one dataset, as its pointer file says."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    comparison: str
+    promoted: datetime
+    previous: str | None = None
+
+
+def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
+    """The model in service, or None before the first promotion.
+
+    Raises:
+        InputError: when the pointer cannot be read.
+    """
+    path = _pointer(artifacts, dataset)
+    try:
+        return Champion.model_validate_json(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise InputError(f"{path} is not a champion pointer: {error}. Mend or remove it.") from None
+
+
+def compare(
+    artifacts: Artifacts,
+    dataset: str,
+    evaluation: Manifest,
+    sessions: Manifest,
+    promotion: PromotionConfig,
+    config: EvaluationConfig,
+    progress: Progress = print,
+) -> Manifest:
+    """Measure the model in service on the candidate's test cases and decide. The facts say what was decided and why.
+
+    With no model in service, the candidate has to beat popularity.
+    """
+    promotion.check(config)
+    candidate = evaluation.parents[0]
+    champion = champion_of(artifacts, dataset)
+    if champion and champion.model == candidate and (known := artifacts.find(*champion.comparison.split("/"))):
+        progress(f"{candidate} is already in service.")
+        return known
+    rival = artifacts.find(*champion.model.split("/")) if champion and champion.model != candidate else None
+    if champion and champion.model != candidate and rival is None:
+        progress(f"Warning: {champion.model}, the model in service, is missing or damaged: it cannot be compared.")
+    artifact_id = identify(
+        code=code_version(Path(__file__).parent),
+        parents=(evaluation.name, rival.name if rival else ""),
+        promotion=promotion.model_dump(),
+    )
+    if found := artifacts.find(KIND, artifact_id):
+        return found
+    facts = _decide(artifacts, evaluation, rival, sessions, promotion, config, progress)
+    facts |= {"dataset": dataset, "candidate": candidate, "champion": rival.name if rival else None}
+    progress(facts["reason"])
+    with artifacts.write(KIND, artifact_id, parents=(evaluation.name,), parameters=promotion.model_dump()) as draft:
+        draft.facts = facts
+        (draft.folder / "comparison.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return draft.manifest
+
+
+def _decide(
+    artifacts: Artifacts,
+    evaluation: Manifest,
+    rival: Manifest | None,
+    sessions: Manifest,
+    promotion: PromotionConfig,
+    config: EvaluationConfig,
+    progress: Progress,
+) -> dict[str, Any]:
+    metric = promotion.metric
+    new = _score(evaluation, metric)
+    if rival:
+        alone = config.model_copy(update={"baselines": ()})
+        against, old = "the model in service", _score(evaluate(artifacts, rival, sessions, alone, progress), metric)
+    else:
+        against, old = (
+            "popularity (nothing is in service)",
+            evaluation.facts["metrics"].get("popularity", {}).get(metric, 0.0),
+        )
+    better = new > old * (1 + promotion.min_gain) and new > 0
+    gain = f"{new / old - 1:+.1%}" if old else "from nothing"
+    verdict = "promote" if better else "keep what is in service"
+    asked = f", {promotion.min_gain:.1%} asked for" if promotion.min_gain else ""
+    reason = f"{metric} {new:.4f} against {old:.4f} of {against} ({gain}{asked}): {verdict}."
+    return {"promote": better, "metric": metric, "new": new, "old": old, "against": against, "reason": reason}
+
+
+def promote(artifacts: Artifacts, comparison: Manifest) -> Champion | None:
+    """Put the candidate into service when the comparison says so; returns the model in service afterwards."""
+    facts = comparison.facts
+    champion = champion_of(artifacts, facts["dataset"])
+    if not facts["promote"] or (champion and champion.model == facts["candidate"]):
+        return champion
+    artifacts.get(facts["candidate"])  # whole and readable, or the pointer stays
+    promoted = Champion(
+        model=facts["candidate"],
+        comparison=comparison.name,
+        promoted=datetime.now(UTC),
+        previous=champion.model if champion else None,
+    )
+    write_atomically(_pointer(artifacts, facts["dataset"]), promoted.model_dump_json(indent=2) + "\n")
+    return promoted
+
+
+def _score(evaluation: Manifest, metric: str) -> float:
+    return float(evaluation.facts["metrics"][evaluation.facts["model"]][metric])
+
+
+def _pointer(artifacts: Artifacts, dataset: str) -> Path:
+    return artifacts.root / "champions" / f"{dataset}.json"

@@ -1,0 +1,112 @@
+"""Recommend from a model folder alone: the one path by which sessions become ranked items, in service and in evaluation.
+
+N histories, L places, D width, T items of a tile, K recommendations.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from modeling.data import Batch, Sessions, from_table, pack
+from modeling.model import SequenceModel
+from modeling.ranking import top_k
+from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, UNKNOWN, VALUE
+from schemas.errors import InputError
+from schemas.features import FeatureSchema
+
+ITEMS = "items.parquet"
+ROW_LENGTH = 64
+
+
+def make_batch(model: SequenceModel, sessions: Sessions) -> tuple[Tensor, Batch]:
+    """Pack sessions as the model wants its positions counted; also the event index of every place."""
+    return pack(sessions, ROW_LENGTH, from_end=model.settings.positions == "end")
+
+
+class ModelScorer:
+    """A sequence model as ranking sees it: the last hidden state of each history against the item vectors."""
+
+    def __init__(self, model: SequenceModel) -> None:
+        self.model = model
+        self.num_items = model.schema.num_items
+        self.chunk = 256 if model.items_VD.device.type == "cpu" else 8192
+
+    def queries(self, histories: Sessions) -> Tensor:
+        """The state h_ND after the most recent `max_length` events of each history."""
+        histories = histories.most_recent(self.model.schema.max_length)
+        event_BL, batch = make_batch(self.model, histories)
+        h_BLD = self.model.eval().encode(batch)
+        order = event_BL[event_BL >= 0]  # events in packed order are events in order of sessions
+        last = histories.lengths.cumsum(0) - 1
+        assert len(order) == histories.num_events
+        return h_BLD[event_BL >= 0][last].float()
+
+    def tile(self, queries: Tensor, first: int, last: int) -> Tensor:
+        """h . item + bias."""
+        scores_NT = queries @ self.model.items_VD[first:last].T
+        return scores_NT if self.model.bias_V is None else scores_NT + self.model.bias_V[first:last]
+
+    def of_targets(self, queries: Tensor, target_N: Tensor) -> Tensor:
+        """h . item + bias of one item per history."""
+        score_N = (queries * self.model.items_VD[target_N]).sum(1)
+        return score_N if self.model.bias_V is None else score_N + self.model.bias_V[target_N]
+
+
+class Recommender:
+    """A model folder ready to recommend: it needs nothing of the run that made it."""
+
+    def __init__(self, folder: Path, device: str | None = None) -> None:
+        self.folder = folder
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = SequenceModel.load(folder).to(self.device)
+        self.schema: FeatureSchema = self.model.schema
+        self.scorer = ModelScorer(self.model)
+        self.items = pl.read_parquet(folder / ITEMS)
+
+    def recommend(self, histories: Sessions, k: int = 10, *, filter_seen: bool = False) -> list[list[Any]]:
+        """The raw ids of the k best next items per history, best first.
+
+        Raises:
+            InputError: for an empty history.
+        """
+        if not bool((histories.lengths > 0).all()):
+            raise InputError("A history needs at least one item to recommend from.")
+        ids_NK, _ = top_k(self.scorer, histories.to(self.device), k, filter_seen=filter_seen)
+        return [self.raw_items(row[row >= FIRST_ID]) for row in ids_NK.cpu()]
+
+    def raw_items(self, ids: Tensor) -> list[Any]:
+        """Raw item ids of encoded ones; None for those that are not in the catalogue."""
+        wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: self.items.schema[ID]})
+        return wanted.join(self.items, on=ID, how="left", maintain_order="left")[VALUE].to_list()
+
+    def histories(self, raw: list[list[Any]]) -> tuple[Sessions, list[Any]]:
+        """Sessions of raw item ids, oldest first, and the ids among them that the model does not know.
+
+        An unknown item is read as unknown. Side features take the values last seen with the item.
+        """
+        dtype = self.items.schema[VALUE]
+        try:
+            given = pl.DataFrame({VALUE: [item for history in raw for item in history]}, schema={VALUE: pl.String})
+            events = given.with_columns(pl.col(VALUE).cast(dtype))
+        except pl.exceptions.InvalidOperationError:
+            raise InputError(f"Item ids of this model are of type {dtype}; got {raw}") from None
+        events = events.join(self.items.drop(COUNT, strict=False), on=VALUE, how="left", maintain_order="left")
+        unknown = events.filter(pl.col(ID).is_null())[VALUE].to_list()
+        offsets = [0]
+        for history in raw:
+            offsets.append(offsets[-1] + len(history))
+        columns: dict[str, pa.Array] = {END: pa.nulls(len(raw), pa.timestamp("us"))}
+        for column in self.schema.columns:
+            empty = 0.0 if column.kind == "continuous" else UNKNOWN
+            values = events[ID if column.name == ITEM_ID else column.name].fill_null(empty)
+            target = pl.Int32 if column.dtype == "int32" else pl.Float32
+            columns[column.name] = pa.ListArray.from_arrays(
+                pa.array(offsets, pa.int32()), values.cast(target).to_arrow()
+            )
+        return from_table(pa.table(columns), self.schema), unknown

@@ -1,0 +1,90 @@
+"""Small sessions and models that the tests of several rooms share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling.config import ModelConfig
+from modeling.data import Cases, Sessions, Split, hide_last
+from modeling.model import SequenceModel
+from schemas.columns import FIRST_ID, ITEM_ID
+from schemas.features import FeatureColumn, FeatureSchema
+
+SHARED = Path(os.environ.get("OVERNIGHT_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # tests run side by side
+
+
+@pytest.fixture
+def real_data() -> Callable[[str], Path]:
+    """The folder of a real dataset; skips the test where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = SHARED / "data" / name
+        if not folder.is_dir():
+            pytest.skip(f"{folder} is not there (set OVERNIGHT_SHARED to the folder that holds data/{name})")
+        return folder
+
+    return find
+
+
+def schema_of(num_items: int, max_length: int = 20) -> FeatureSchema:
+    """Items, a category and a price."""
+    columns = (
+        FeatureColumn(
+            name=ITEM_ID, kind="categorical", source=ITEM_ID, dtype="int32", cardinality=num_items + FIRST_ID,
+            vocabulary="vocabularies/item_id.parquet",
+        ),
+        FeatureColumn(name="category", kind="categorical", source="category", dtype="int32", cardinality=FIRST_ID + 5),
+        FeatureColumn(name="price", kind="continuous", source="price", dtype="float32"),
+    )  # fmt: skip
+    return FeatureSchema(dataset="test", max_length=max_length, split="day", columns=columns)
+
+
+def sessions_of(histories: list[list[int]]) -> Sessions:
+    """Sessions of item ids, with side features that follow from the items."""
+    lengths = torch.tensor([len(history) for history in histories])
+    items = torch.tensor([item for history in histories for item in history], dtype=torch.int32)
+    return Sessions(
+        events={ITEM_ID: items, "category": items % 5 + FIRST_ID, "price": (items % 7).float() / 7},
+        starts=lengths.cumsum(0) - lengths,
+        lengths=lengths,
+        end=torch.arange(len(histories)) * 1_000_000,
+    )
+
+
+def random_sessions(count: int, num_items: int, seed: int = 0, longest: int = 12) -> Sessions:
+    """Sessions of items drawn uniformly and independently: nothing can be learned from them."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, longest + 1, (count,), generator=generator).tolist()
+    draw = torch.randint(FIRST_ID, FIRST_ID + num_items, (sum(lengths),), generator=generator)
+    return sessions_of([part.tolist() for part in draw.split(lengths)])
+
+
+def chain_sessions(count: int, num_items: int, seed: int = 0) -> Sessions:
+    """Sessions that step through the catalogue by a fixed permutation, from a random start: wholly predictable."""
+    generator = torch.Generator().manual_seed(seed)
+    following = torch.roll(torch.arange(num_items), 7)
+    item = torch.randint(0, num_items, (count,), generator=generator)
+    steps = [item]
+    for _ in range(5):
+        steps.append(following[steps[-1]])
+    return sessions_of((torch.stack(steps, 1) + FIRST_ID).tolist())
+
+
+def split_of(train: Sessions, test: Sessions) -> Split:
+    cases = hide_last(test)
+    return Split(train, Cases(cases.history, cases.target), cases, train)
+
+
+def model_of(body: str, positions: str = "end", num_items: int = 50, **settings: object) -> SequenceModel:
+    torch.manual_seed(3)
+    config = ModelConfig.model_validate({"body": body, "positions": positions, "dim": 16, "num_heads": 2} | settings)
+    return SequenceModel(config, schema_of(num_items)).eval()
