@@ -1,0 +1,1 @@
+"""The nightly DAG and how people reach it: the only room that knows Prefect."""

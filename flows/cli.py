@@ -1,0 +1,273 @@
+"""`overnight`: the stages of a night from a terminal. Exit code 0: done; 2: a mistake to mend, said in one line; 1: failure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.environment import prepare_environment
+from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from flows.parameters import Settings
+    from schemas.artifacts import Manifest
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Every night: raw events become sessions, sessions a next-item model, promoted only if it beats the one in service.",
+)
+
+DatasetOption = Annotated[str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")]
+SourceOption = Annotated[str | None, typer.Option("--source", help="Folder of the files; else $OVERNIGHT_SOURCE.")]
+RootOption = Annotated[Path, typer.Option("--root", help="Folder of artifacts and models.")]
+UntilOption = Annotated[
+    datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Day to evaluate on; else the last full day.")
+]
+DaysOption = Annotated[int | None, typer.Option("--days", min=2, help="Use only so many days up to then; else all.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: model.dim=128, dataset.sessions.gap_minutes=20. Repeat."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
+ModelOption = Annotated[
+    str | None, typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest.")
+]
+
+
+@app.command()
+def retrain(
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    root: RootOption = Path("overnight-data"),
+    until: UntilOption = None,
+    days: DaysOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
+    settings = _settings(dataset, source, root, until, days, set_)
+    from flows.retrain import retrain as flow
+    from flows.stages import MISTAKE
+
+    settings.dataset.at(source)  # a missing source is a mistake to name before a server starts
+    configs = (settings.model, settings.training, settings.evaluation, settings.promotion)
+    state = flow(settings.data, *configs, return_state=True)
+    if state.name == MISTAKE:
+        raise InputError(state.message)
+    summary = state.result(raise_on_failure=True)
+    if summary["nothing_to_do"]:
+        _say("Nothing to do: every stage was done before, on the same events with the same settings.")
+    _show(summary)
+    _end(summary, as_json)
+
+
+@app.command()
+def prepare(
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    root: RootOption = Path("overnight-data"),
+    until: UntilOption = None,
+    days: DaysOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Raw events -> session Parquet, feature schema, vocabularies, quarantine."""
+    settings = _settings(dataset, source, root, until, days, set_)
+    sessions = _prepare(settings)
+    _end(sessions.facts | {"folder": str(sessions.folder), "artifact": sessions.name}, as_json)
+
+
+@app.command()
+def train(
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    root: RootOption = Path("overnight-data"),
+    until: UntilOption = None,
+    days: DaysOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prepare if need be, then fit a model. Interrupted, it goes on from its last checkpoint."""
+    settings = _settings(dataset, source, root, until, days, set_)
+    model = _train(settings, _prepare(settings))
+    _end(model.facts | {"folder": str(model.folder), "artifact": model.name}, as_json)
+
+
+@app.command()
+def evaluate(
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    root: RootOption = Path("overnight-data"),
+    model: Annotated[str | None, typer.Option("--model", help="An artifact such as models/1f2e; else the settings' own.")] = None,
+    until: UntilOption = None,
+    days: DaysOption = None,
+    set_: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Metrics of a model and of the baselines on the test sessions."""
+    settings = _settings(dataset, source, root, until, days, set_)
+    from modeling.evaluation import evaluate as measure
+
+    sessions = _prepare(settings)
+    chosen = settings.artifacts.get(model) if model else _train(settings, sessions)
+    evaluation = measure(settings.artifacts, chosen, sessions, settings.evaluation, _say)
+    _table(evaluation.facts["metrics"])
+    _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
+
+
+@app.command()
+def recommend(
+    items: Annotated[list[str] | None, typer.Argument(help="Item ids of one session, oldest first.")] = None,
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    model: ModelOption = None,
+    count: Annotated[int, typer.Option("-k", min=1, help="How many to recommend.")] = 10,
+    keep_seen: Annotated[bool, typer.Option(help="Recommend items of the session again, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The next items for a session given by its item ids: `overnight recommend lamp-0012 lamp-0007`."""
+    if not items:
+        raise InputError("Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...].")
+    folder = _model_folder(root, dataset, model)
+    from modeling.recommend import Recommender
+
+    recommender = Recommender(folder)
+    histories, unknown = recommender.histories([items])
+    if unknown:
+        _say(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
+    best = recommender.recommend(histories, count, filter_seen=not keep_seen)[0]
+    for place, item in enumerate(best, 1):
+        _say(f"{place:3}  {item}")
+    _end({"model": str(folder), "history": items, "unknown": unknown, "recommended": best}, as_json)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; then --dataset demo --source FOLDER.")],
+    days: Annotated[int, typer.Option(min=1, help="Days of events.")] = 14,
+    users: Annotated[int, typer.Option(min=1, help="People who visit.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same shop.")] = 7,
+    as_json: JsonOption = False,
+) -> None:
+    """Invent a small shop: items, users with tastes, sessions, a few bad rows."""
+    from preprocessing.simulate import Shop, simulate as invent
+
+    summary = invent(Shop(days=days, users=users, seed=seed), out)
+    _say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {out}")
+    _end(summary, as_json)
+
+
+@app.command()
+def datasets(as_json: JsonOption = False) -> None:
+    """The datasets that come with Overnight: where to get them and on what terms."""
+    from schemas.dataset import known, read_dataset
+
+    found = {name: read_dataset(name) for name in known()}
+    for name, dataset in found.items():
+        _say(f"{name}: {dataset.title}\n    get it: {dataset.obtain}\n    terms:  {dataset.terms}")
+    _end({name: {"title": d.title, "obtain": d.obtain, "terms": d.terms} for name, d in found.items()}, as_json)
+
+
+@app.command()
+def serve(
+    root: RootOption = Path("overnight-data"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI, on this machine only.")] = 4200,
+) -> None:
+    """Prefect server, worker and the nightly deployment on this machine, until Ctrl-C."""
+    prepare_environment(root)
+    from flows.serve import serve as run
+
+    run(root, port)
+
+
+def _settings(
+    dataset: str, source: str | None, root: Path, until: datetime | None, days: int | None, set_: list[str] | None
+) -> Settings:
+    prepare_environment(root)
+    from flows.parameters import Data, read_changes, resolve
+    from schemas.errors import parse
+
+    changes, groups = read_changes(set_ or [])
+    day = until.date() if until else None
+    given = {"dataset": dataset, "source": source, "root": root.resolve(), "until": day, "days": days, "changes": changes}
+    return resolve(parse(Data, given, "data"), **groups)  # type: ignore[arg-type]
+
+
+def _prepare(settings: Settings) -> Manifest:
+    from preprocessing.pipeline import prepare as run
+
+    source = settings.dataset.at(settings.data.source)
+    return run(settings.artifacts, source, until=settings.data.until, days=settings.data.days, progress=_say)
+
+
+def _train(settings: Settings, sessions: Manifest) -> Manifest:
+    from modeling.training import train as run
+
+    return run(settings.artifacts, sessions, settings.model, settings.training, _say)
+
+
+def _model_folder(root: Path, dataset: str, model: str | None) -> Path:
+    from modeling.promotion import champion_of
+    from schemas.artifacts import Artifacts
+
+    artifacts = Artifacts(root)
+    if model and (Path(model) / "config.json").is_file():
+        return Path(model)
+    champion = champion_of(artifacts, dataset)
+    name = model or (champion.model if champion else None)
+    if name:
+        return artifacts.get(name).folder
+    newest = artifacts.newest("models")
+    if newest is None:
+        raise InputError(f"There is no model in {artifacts.root} yet: run `overnight retrain` first.")
+    return newest.folder
+
+
+def _show(summary: dict[str, Any]) -> None:
+    _table(summary["metrics"])
+    _say(summary["verdict"])
+    _say(f"In service: {summary['in_service']}")
+    _say(f"Report: {summary['report']}")
+
+
+def _table(metrics: dict[str, dict[str, float]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    wanted = [key for key in next(iter(metrics.values())) if key.partition("@")[0] in ("ndcg", "recall", "mrr")]
+    table = Table(title="Model (first) and baselines")
+    table.add_column("scorer")
+    for key in wanted:
+        table.add_column(key, justify="right")
+    for name, row in metrics.items():
+        table.add_row(name, *(f"{row[key]:.4f}" for key in wanted))
+    Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout, width=120).print(table)
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _end(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary, default=str))
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends with one line and code 2, a failure with its traceback and code 1."""
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"overnight: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

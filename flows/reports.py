@@ -1,0 +1,207 @@
+"""What a run shows a person: tables and curves in the Prefect UI, and one HTML page that stands alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+
+from schemas.artifacts import Artifacts, Manifest, code_version, identify
+from schemas.dataset import Dataset
+
+PAGE = "report.html"
+HERE = Path(__file__).parent
+SHARE = re.compile(r"\((\d+)%\)")
+
+
+class ProgressBar:
+    """Passes progress lines on, and moves a progress artifact by the percentage they hold."""
+
+    def __init__(self, name: str, progress: Any) -> None:
+        self.name, self.progress = name, progress
+        self.artifact: UUID | None = None
+
+    def __enter__(self) -> ProgressBar:
+        return self
+
+    def __call__(self, line: str) -> None:
+        self.progress(line)
+        if found := SHARE.search(line):
+            self._move(float(found.group(1)))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.artifact and not error:
+            self._move(100.0)
+
+    def _move(self, percent: float) -> None:
+        if self.artifact:
+            update_progress_artifact(self.artifact, percent)
+        else:
+            self.artifact = create_progress_artifact(percent, key=self.name, description=f"{self.name}, per cent")
+
+
+def show_sessions(sessions: Manifest) -> None:
+    """A table of what came in, what was set aside and why, what went out."""
+    facts = sessions.facts
+    rows = [("rows in", facts["rows_in"])]
+    rows += [(f"quarantined: {rule}", count) for rule, count in facts["quarantined"].items()]
+    rows += [(f"dropped: {name}", count) for name, count in facts["dropped"].items()]
+    rows += [(name, facts[name]) for name in ("events", "sessions", "users", "items")]
+    table = [{"what": name, "count": f"{count:,}"} for name, count in rows]
+    create_table_artifact(table, key="sessions", description=f"Sessions {sessions.name} in {sessions.folder}")
+
+
+def show_training(model: Manifest) -> None:
+    """The learning curves as a picture."""
+    picture = base64.b64encode(draw_curves(read_curves(model)).encode()).decode()
+    create_image_artifact(
+        f"data:image/svg+xml;base64,{picture}", key="learning-curve", description=f"Loss and validation NDCG@20, {model.name}"
+    )
+
+
+def show_metrics(evaluation: Manifest) -> None:
+    """Model and baselines, a row each."""
+    rows = [{"scorer": name} | {key: f"{value:.4f}" for key, value in row.items()} for name, row in metric_rows(evaluation)]
+    create_table_artifact(rows, key="metrics", description=about_cases(evaluation.facts))
+
+
+def metric_rows(evaluation: Manifest) -> list[tuple[str, dict[str, float]]]:
+    """(name, metrics) of the model, then of the baselines, best NDCG first."""
+    metrics = evaluation.facts["metrics"]
+    model = evaluation.facts["model"]
+    k = max(int(name.partition("@")[2]) for name in metrics[model])
+    others = sorted((name for name in metrics if name != model), key=lambda name: -metrics[name][f"ndcg@{k}"])
+    return [(name, metrics[name]) for name in [model, *others]]
+
+
+def about_cases(facts: dict[str, Any]) -> str:
+    """How the numbers were taken, in one sentence."""
+    total = facts["cases"] + facts["unknown_targets"]
+    share = facts["cases"] / total if total else 0.0
+    seen = "seen items filtered" if facts["filter_seen"] else "seen items kept"
+    return (
+        f"Last item of {facts['cases']:,} test sessions ({share:.1%} of {total:,}; the others end in an item unknown before "
+        f"the test day) ranked among all {facts['catalogue']:,} items, {seen}, {facts['ties']}."
+    )
+
+
+def read_curves(model: Manifest) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) points of the loss and of the validation NDCG@20."""
+    history = json.loads((model.folder / "history.json").read_text())
+    keys = {"training loss": "loss", "validation NDCG@20": "eval_ndcg@20"}
+    return {title: [(row["step"], row[key]) for row in history if key in row] for title, key in keys.items()}
+
+
+def draw_curves(curves: dict[str, list[tuple[float, float]]]) -> str:
+    """Small line charts side by side, as one SVG."""
+    return _render("curves.svg.j2", charts=[_chart(title, points) for title, points in curves.items() if points])
+
+
+def _chart(title: str, points: list[tuple[float, float]]) -> dict[str, Any]:
+    """Points scaled into a box of 360 x 160, with the values that its edges stand for."""
+    last = max(step for step, _ in points)
+    low, high = min(value for _, value in points), max(value for _, value in points)
+    span = (high - low) or 1.0
+    path = " ".join(f"{50 + 300 * step / last:.1f},{150 - 130 * (value - low) / span:.1f}" for step, value in points)
+    return {"title": title, "path": path, "low": f"{low:.4g}", "high": f"{high:.4g}", "last": f"{last:,.0f}"}
+
+
+def write_report(
+    artifacts: Artifacts,
+    dataset: Dataset,
+    sessions: Manifest,
+    model: Manifest,
+    evaluation: Manifest,
+    comparison: Manifest,
+) -> Manifest:
+    """The page `reports/<id>/report.html`: no script, nothing loaded from elsewhere, all values escaped."""
+    parents = (sessions.name, model.name, evaluation.name, comparison.name)
+    artifact_id = identify(code=code_version(HERE), parents=parents)
+    if found := artifacts.find("reports", artifact_id):
+        return found
+    rows = metric_rows(evaluation)
+    examples = json.loads((evaluation.folder / "examples.json").read_text())
+    shown = {
+        "dataset": dataset,
+        "sessions": sessions,
+        "model": model,
+        "evaluation": evaluation,
+        "comparison": comparison,
+        "rows": rows,
+        "bars": _bars(rows),
+        "about_cases": about_cases(evaluation.facts),
+        "curves": draw_curves(read_curves(model)),
+        "examples": examples,
+        "root": artifacts.root,
+    }
+    with artifacts.write("reports", artifact_id, parents=parents) as draft:
+        (draft.folder / PAGE).write_text(_render("report.html.j2", **shown))
+    create_markdown_artifact(_markdown(comparison, rows), key="run-report", description=comparison.facts["reason"])
+    return draft.manifest
+
+
+def _bars(rows: list[tuple[str, dict[str, float]]]) -> list[dict[str, Any]]:
+    """NDCG at the largest cut-off, as shares of the best."""
+    key = list(rows[0][1])[-1]
+    best = max(metrics[key] for _, metrics in rows) or 1.0
+    return [{"name": name, "value": metrics[key], "share": metrics[key] / best, "metric": key} for name, metrics in rows]
+
+
+def _markdown(comparison: Manifest, rows: list[tuple[str, dict[str, float]]]) -> str:
+    keys = list(rows[0][1])
+    lines = [f"# {comparison.facts['dataset']}: {comparison.facts['reason']}", ""]
+    lines += [f"| scorer | {' | '.join(keys)} |", "|" + "---|" * (len(keys) + 1)]
+    lines += [f"| {name} | {' | '.join(f'{row[key]:.4f}' for key in keys)} |" for name, row in rows]
+    return "\n".join(lines)
+
+
+def summarise(
+    dataset: str,
+    sessions: Manifest,
+    model: Manifest,
+    evaluation: Manifest,
+    comparison: Manifest,
+    in_service: str,
+    page: Manifest,
+) -> dict[str, Any]:
+    """What `--json` prints and what the run leaves as its result."""
+    reused = all(manifest.reused for manifest in (sessions, model, evaluation, comparison, page))
+    return {
+        "dataset": dataset,
+        "verdict": comparison.facts["reason"],
+        "nothing_to_do": reused,
+        "test_day": sessions.facts["test_day"],
+        "promoted": comparison.facts["promote"],
+        "in_service": in_service,
+        "metrics": evaluation.facts["metrics"],
+        "cases": evaluation.facts["cases"],
+        "unknown_targets": evaluation.facts["unknown_targets"],
+        "filter_seen": evaluation.facts["filter_seen"],
+        "training": {key: value for key, value in model.facts.items() if key != "history"},
+        "artifacts": {manifest.kind: str(manifest.folder) for manifest in (sessions, model, evaluation, comparison)},
+        "report": str(page.folder / PAGE),
+    }
+
+
+def copy_page(page: Path, target: Path) -> None:
+    """Put a copy of a report where a person wants it."""
+    shutil.copy(page, target)
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(loader=FileSystemLoader(HERE), autoescape=select_autoescape(default=True))
+    return environment.get_template(template).render(**values)
