@@ -21,8 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## simulate a shop, run a night on it, show what came out
 	@$(BIN)/overnight simulate --out $(SHOP)
-	@$(BIN)/overnight retrain --source $(SHOP) --root $(ROOT) --days 14
-	@$(BIN)/overnight examples --root $(ROOT)
+	@$(BIN)/overnight retrain --dataset demo --source $(SHOP) --root $(ROOT)
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -39,7 +38,8 @@ format: $(STAMP) ## rewrite the code in the common style
 	@$(BIN)/ruff format
 
 serve: $(STAMP) ## Prefect server, worker and nightly deployment on this machine, until Ctrl-C
-	@$(BIN)/overnight serve --root $(ROOT)
+	@test -d $(SHOP) || $(BIN)/overnight simulate --out $(SHOP)
+	@$(BIN)/overnight serve --root $(ROOT) --source $${OVERNIGHT_SOURCE:-$(SHOP)}
 
 clean: ## remove the environment, the demo shop and its artifacts
 	rm -rf .venv $(SHOP) $(ROOT)

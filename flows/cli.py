@@ -14,6 +14,8 @@ from flows.environment import prepare_environment
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
+    from prefect import State
+
     from flows.parameters import Settings
     from schemas.artifacts import Manifest
 
@@ -24,7 +26,9 @@ app = typer.Typer(
     help="Every night: raw events become sessions, sessions a next-item model, promoted only if it beats the one in service.",
 )
 
-DatasetOption = Annotated[str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")]
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")
+]
 SourceOption = Annotated[str | None, typer.Option("--source", help="Folder of the files; else $OVERNIGHT_SOURCE.")]
 RootOption = Annotated[Path, typer.Option("--root", help="Folder of artifacts and models.")]
 UntilOption = Annotated[
@@ -33,11 +37,12 @@ UntilOption = Annotated[
 DaysOption = Annotated[int | None, typer.Option("--days", min=2, help="Use only so many days up to then; else all.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: model.dim=128, dataset.sessions.gap_minutes=20. Repeat."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: model.dim=128, dataset.split=day. Repeat."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
 ModelOption = Annotated[
-    str | None, typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest.")
+    str | None,
+    typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest."),
 ]
 
 
@@ -58,7 +63,7 @@ def retrain(
 
     settings.dataset.at(source)  # a missing source is a mistake to name before a server starts
     configs = (settings.model, settings.training, settings.evaluation, settings.promotion)
-    state = flow(settings.data, *configs, return_state=True)
+    state: State[Any] = flow(settings.data, *configs, return_state=True)  # type: ignore[assignment]
     if state.name == MISTAKE:
         raise InputError(state.message)
     summary = state.result(raise_on_failure=True)
@@ -105,7 +110,9 @@ def evaluate(
     dataset: DatasetOption = "demo",
     source: SourceOption = None,
     root: RootOption = Path("overnight-data"),
-    model: Annotated[str | None, typer.Option("--model", help="An artifact such as models/1f2e; else the settings' own.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="An artifact such as models/1f2e; else the settings' own.")
+    ] = None,
     until: UntilOption = None,
     days: DaysOption = None,
     set_: SetOption = None,
@@ -157,7 +164,8 @@ def simulate(
     as_json: JsonOption = False,
 ) -> None:
     """Invent a small shop: items, users with tastes, sessions, a few bad rows."""
-    from preprocessing.simulate import Shop, simulate as invent
+    from preprocessing.simulate import Shop
+    from preprocessing.simulate import simulate as invent
 
     summary = invent(Shop(days=days, users=users, seed=seed), out)
     _say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {out}")
@@ -178,13 +186,14 @@ def datasets(as_json: JsonOption = False) -> None:
 @app.command()
 def serve(
     root: RootOption = Path("overnight-data"),
+    source: SourceOption = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI, on this machine only.")] = 4200,
 ) -> None:
     """Prefect server, worker and the nightly deployment on this machine, until Ctrl-C."""
     prepare_environment(root)
     from flows.serve import serve as run
 
-    run(root, port)
+    run(root, source, port)
 
 
 def _settings(
@@ -196,7 +205,14 @@ def _settings(
 
     changes, groups = read_changes(set_ or [])
     day = until.date() if until else None
-    given = {"dataset": dataset, "source": source, "root": root.resolve(), "until": day, "days": days, "changes": changes}
+    given = {
+        "dataset": dataset,
+        "source": source,
+        "root": root.resolve(),
+        "until": day,
+        "days": days,
+        "changes": changes,
+    }
     return resolve(parse(Data, given, "data"), **groups)  # type: ignore[arg-type]
 
 
@@ -234,7 +250,13 @@ def _show(summary: dict[str, Any]) -> None:
     _table(summary["metrics"])
     _say(summary["verdict"])
     _say(f"In service: {summary['in_service']}")
-    _say(f"Report: {summary['report']}")
+    _say(
+        f"\nTen sessions of {summary['test_day'] or 'the test'}, newest item last, and what the model recommends next:"
+    )
+    for example in json.loads((Path(summary["artifacts"]["evaluations"]) / "examples.json").read_text()):
+        _say(f"  {', '.join(map(str, example['history']))}  ->  {', '.join(map(str, example['recommended'][:5]))}")
+    _say(f"\nReport: {summary['report']}")
+    _say("This run in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
 
 
 def _table(metrics: dict[str, dict[str, float]]) -> None:

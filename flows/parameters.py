@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -27,7 +28,11 @@ class Data(BaseModel):
     source: str | None = Field(
         None, title="Source", description="Folder of the files; empty takes $OVERNIGHT_SOURCE or the dataset's own."
     )
-    root: Path = Field(Path("overnight-data"), title="Root", description="Folder of artifacts and models.")
+    root: Path = Field(
+        default_factory=lambda: Path(os.environ.get("OVERNIGHT_ROOT", "overnight-data")),
+        title="Root",
+        description="Folder of artifacts and models; left out, $OVERNIGHT_ROOT or overnight-data.",
+    )
     until: date | None = Field(
         None, title="Until", description="The day to evaluate on, the last one used. Empty: the last full day."
     )

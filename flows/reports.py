@@ -43,7 +43,9 @@ class ProgressBar:
         if found := SHARE.search(line):
             self._move(float(found.group(1)))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.artifact and not error:
             self._move(100.0)
 
@@ -51,7 +53,9 @@ class ProgressBar:
         if self.artifact:
             update_progress_artifact(self.artifact, percent)
         else:
-            self.artifact = create_progress_artifact(percent, key=self.name, description=f"{self.name}, per cent")
+            created = create_progress_artifact(percent, key=self.name, description=f"{self.name}, per cent")
+            assert isinstance(created, UUID)  # a coroutine only in async code
+            self.artifact = created
 
 
 def show_sessions(sessions: Manifest) -> None:
@@ -69,13 +73,17 @@ def show_training(model: Manifest) -> None:
     """The learning curves as a picture."""
     picture = base64.b64encode(draw_curves(read_curves(model)).encode()).decode()
     create_image_artifact(
-        f"data:image/svg+xml;base64,{picture}", key="learning-curve", description=f"Loss and validation NDCG@20, {model.name}"
+        f"data:image/svg+xml;base64,{picture}",
+        key="learning-curve",
+        description=f"Loss and validation NDCG@20, {model.name}",
     )
 
 
 def show_metrics(evaluation: Manifest) -> None:
     """Model and baselines, a row each."""
-    rows = [{"scorer": name} | {key: f"{value:.4f}" for key, value in row.items()} for name, row in metric_rows(evaluation)]
+    rows = [
+        {"scorer": name} | {key: f"{value:.4f}" for key, value in row.items()} for name, row in metric_rows(evaluation)
+    ]
     create_table_artifact(rows, key="metrics", description=about_cases(evaluation.facts))
 
 
@@ -158,7 +166,9 @@ def _bars(rows: list[tuple[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """NDCG at the largest cut-off, as shares of the best."""
     key = list(rows[0][1])[-1]
     best = max(metrics[key] for _, metrics in rows) or 1.0
-    return [{"name": name, "value": metrics[key], "share": metrics[key] / best, "metric": key} for name, metrics in rows]
+    return [
+        {"name": name, "value": metrics[key], "share": metrics[key] / best, "metric": key} for name, metrics in rows
+    ]
 
 
 def _markdown(comparison: Manifest, rows: list[tuple[str, dict[str, float]]]) -> str:

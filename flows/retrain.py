@@ -1,6 +1,6 @@
 """The nightly run: events -> sessions -> candidate -> metrics -> comparison -> promotion -> report.
 
-    overnight retrain --dataset demo --source demo-shop
+overnight retrain --dataset demo --source demo-shop
 """
 
 from typing import Any

@@ -238,12 +238,13 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         self.shuffle, self.half_life_days, self.seed = shuffle, half_life_days, seed
         self.tokens_per_step = tokens_per_step
         self._epoch, self._order, self._bounds = -1, torch.empty(0), torch.empty(0)
-        self.tokens_per_epoch, steps_per_epoch = [], []
+        self.tokens_per_epoch: list[int] = []
+        self.steps_per_epoch: list[int] = []
         for epoch in range(epochs):
             self._open(epoch)
-            steps_per_epoch.append(len(self._bounds) - 1)
+            self.steps_per_epoch.append(len(self._bounds) - 1)
             self.tokens_per_epoch.append(int(sessions.lengths[self._order].sum()) - len(self._order))
-        self._first_step = np.concatenate([[0], np.cumsum(steps_per_epoch)])
+        self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
 
     def __len__(self) -> int:
         return int(self._first_step[-1])

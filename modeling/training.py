@@ -32,6 +32,7 @@ from schemas.features import FeatureSchema
 
 KIND = "models"
 GOAL = "ndcg@20"
+LOGS_PER_EVALUATION = 4  # points of the loss curve
 Progress = Callable[[str], object]
 
 
@@ -167,7 +168,10 @@ class Trainer(SafeCheckpoints):
     ) -> None:
         self.schedule, self.validation = schedule, validation
         self.control: TrainerControl
-        interval = math.ceil(len(schedule) / config.evaluations)
+        log_steps = math.ceil(len(schedule) / config.evaluations / LOGS_PER_EVALUATION)
+        interval = log_steps * LOGS_PER_EVALUATION
+        # In order of time, a model in its first epoch has not seen the newest sessions, which validation asks about.
+        delay = schedule.steps_per_epoch[0] if config.order == "time" else 0
         cuda = torch.cuda.is_available()
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -182,10 +186,11 @@ class Trainer(SafeCheckpoints):
             bf16=cuda and torch.cuda.is_bf16_supported(),
             use_cpu=not cuda,
             seed=config.seed,
-            logging_steps=max(1, len(schedule) // 100),
+            logging_steps=log_steps,
             logging_nan_inf_filter=False,
             eval_strategy="steps",
             eval_steps=interval,
+            eval_delay=delay,
             save_strategy="steps",
             save_steps=interval,
             save_total_limit=2,
@@ -203,7 +208,7 @@ class Trainer(SafeCheckpoints):
             args=arguments,
             train_dataset=schedule,
             eval_dataset=[],  # asked for, never read: `evaluate` ranks cases
-            callbacks=[stop, Narrator(progress)],
+            callbacks=[stop, Narrator(progress, interval)],
         )
         self.remove_callback(PrinterCallback)
 
@@ -228,17 +233,21 @@ class Trainer(SafeCheckpoints):
 
 
 class Narrator(TrainerCallback):
-    """One line per validation for whoever watches: the log, a flow run, a terminal."""
+    """A line now and then for whoever watches: the log, a flow run, a terminal."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress, self.loss, self.started = progress, float("nan"), time.perf_counter()
+    def __init__(self, progress: Progress, interval: int) -> None:
+        self.progress, self.interval = progress, interval
+        self.loss, self.started = float("nan"), time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         self.loss = logs.get("loss", self.loss)
-        if f"eval_{GOAL}" in logs:
-            share = state.global_step / state.max_steps
-            self.progress(
-                f"step {state.global_step:,} of {state.max_steps:,} ({share:.0%}), loss {self.loss:.3f}, "
-                f"validation NDCG@20 {logs[f'eval_{GOAL}']:.4f}, {time.perf_counter() - self.started:.0f} s"
-            )
+        validated = logs.get(f"eval_{GOAL}")
+        if validated is None and state.global_step % self.interval:
+            return
+        self.progress(
+            f"step {state.global_step:,} of {state.max_steps:,} ({state.global_step / state.max_steps:.0%}), "
+            f"loss {self.loss:.3f}, "
+            + (f"validation NDCG@20 {validated:.4f}, " if validated is not None else "")
+            + f"{time.perf_counter() - self.started:.0f} s"
+        )
