@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.environment import prepare_environment
+from flows.environment import only_runs_speak, prepare_environment
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,10 +58,13 @@ def retrain(
 ) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
     settings = _settings(dataset, source, root, until, days, set_)
+    from preprocessing.files import source_files
+
+    source_files(settings.dataset)  # a wrong source is named before a server starts
     from flows.retrain import retrain as flow
     from flows.stages import MISTAKE
 
-    settings.dataset.at(source)  # a missing source is a mistake to name before a server starts
+    only_runs_speak()
     configs = (settings.model, settings.training, settings.evaluation, settings.promotion)
     state: State[Any] = flow(settings.data, *configs, return_state=True)  # type: ignore[assignment]
     if state.name == MISTAKE:
@@ -219,8 +222,8 @@ def _settings(
 def _prepare(settings: Settings) -> Manifest:
     from preprocessing.pipeline import prepare as run
 
-    source = settings.dataset.at(settings.data.source)
-    return run(settings.artifacts, source, until=settings.data.until, days=settings.data.days, progress=_say)
+    data = settings.data
+    return run(settings.artifacts, settings.dataset, until=data.until, days=data.days, progress=_say)
 
 
 def _train(settings: Settings, sessions: Manifest) -> Manifest:
@@ -254,7 +257,8 @@ def _show(summary: dict[str, Any]) -> None:
         f"\nTen sessions of {summary['test_day'] or 'the test'}, newest item last, and what the model recommends next:"
     )
     for example in json.loads((Path(summary["artifacts"]["evaluations"]) / "examples.json").read_text()):
-        _say(f"  {', '.join(map(str, example['history']))}  ->  {', '.join(map(str, example['recommended'][:5]))}")
+        history = [str(item) if item is not None else "(a new item)" for item in example["history"]]
+        _say(f"  {', '.join(history)}  ->  {', '.join(map(str, example['recommended'][:5]))}")
     _say(f"\nReport: {summary['report']}")
     _say("This run in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
 

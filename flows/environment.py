@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -19,4 +20,12 @@ def prepare_environment(root: Path) -> None:
     """Set what is not set already. Without PREFECT_API_URL, runs are kept in SQLite in `root/prefect`."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(root.expanduser().resolve() / "prefect"))
+    home = os.environ.setdefault("PREFECT_HOME", str(root.expanduser().resolve() / "prefect"))
+    Path(home).mkdir(parents=True, exist_ok=True)  # the server does not make it
+
+
+def only_runs_speak() -> None:
+    """In a terminal: keep the lines of flows and tasks, drop those about the temporary server."""
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).setLevel(logging.INFO)

@@ -77,9 +77,9 @@ def resolve(
     """Read the dataset and let its defaults fill whatever was not given explicitly.
 
     Raises:
-        InputError: for an unknown dataset, or defaults in its YAML that do not fit.
+        InputError: for an unknown dataset, no source, or defaults in its YAML that do not fit.
     """
-    dataset = read_dataset(data.dataset, data.changes)
+    dataset = read_dataset(data.dataset, data.changes).at(data.source)
     for group in dataset.defaults:
         if group not in GROUPS:
             raise unknown("group in defaults", group, GROUPS)

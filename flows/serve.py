@@ -93,7 +93,8 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
             return
         time.sleep(0.3)
-    raise RuntimeError(f"The Prefect server did not answer at {url} within {PATIENCE_SECONDS} s.")
+    ended = f"ended with code {process.poll()}" if process.poll() is not None else f"took over {PATIENCE_SECONDS} s"
+    raise RuntimeError(f"The Prefect server at {url} {ended} before it answered; its lines above say why.")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

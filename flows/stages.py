@@ -68,9 +68,8 @@ def prepare(settings: Settings, progress: Progress) -> Manifest:
     """Raw events -> session Parquet, feature schema, vocabularies, quarantine."""
     from preprocessing.pipeline import prepare
 
-    source = settings.dataset.at(settings.data.source)
     data = settings.data
-    sessions = prepare(settings.artifacts, source, until=data.until, days=data.days, progress=progress)
+    sessions = prepare(settings.artifacts, settings.dataset, until=data.until, days=data.days, progress=progress)
     reports.show_sessions(sessions)
     return sessions
 

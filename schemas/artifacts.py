@@ -8,6 +8,7 @@ finds its id complete does not run again, so running again is resuming.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
@@ -117,9 +118,11 @@ class Artifacts:
     def write(self, kind: str, artifact_id: str, **about: Any) -> Iterator[Draft]:
         """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well."""
         final = self._folder(kind, artifact_id)
+        for left in final.parent.glob(f".{artifact_id}.*"):
+            _remove_if_abandoned(left)
         folder = final.with_name(f".{artifact_id}.{os.getpid()}")
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        lock = _lock(folder)
         draft = Draft(folder)
         try:
             yield draft
@@ -142,6 +145,7 @@ class Artifacts:
             _sync(final.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
     def scratch(self, artifact_id: str) -> Path:
         """A folder for unfinished work (checkpoints) on one artifact; remove it when the artifact is written."""
@@ -214,6 +218,27 @@ def _files(folder: Path) -> list[Path]:
 
 def _describe(path: Path, folder: Path) -> File:
     return File(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path))
+
+
+def _lock(folder: Path) -> int:
+    """A lock on a folder that its process holds until it closes it or dies; BlockingIOError when another holds it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    """Remove a draft whose process died; leave one that is being written."""
+    try:
+        lock = _lock(folder)
+    except (BlockingIOError, FileNotFoundError):
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    os.close(lock)
 
 
 def _libraries() -> dict[str, str]:

@@ -1,0 +1,212 @@
+"""Fit a model: the Hugging Face Trainer over a schedule of packed batches, with our ranking as its evaluation."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_callback import PrinterCallback, TrainerControl
+
+from modeling import objectives
+from modeling.checkpoints import SafeCheckpoints, last_complete
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.data import Batch, Cases, Schedule, Sessions, Split
+from modeling.metrics import metrics_at
+from modeling.model import SequenceModel
+from modeling.ranking import ranks
+from modeling.recommend import ModelScorer, make_batch
+from schemas import plugins
+from schemas.columns import FIRST_ID
+from schemas.errors import InputError
+from schemas.features import FeatureSchema
+
+GOAL = "ndcg@20"
+LOGS_PER_EVALUATION = 4  # points of the loss curve
+Progress = Callable[[str], object]
+
+
+def fit(
+    schema: FeatureSchema,
+    split: Split,
+    model_config: ModelConfig,
+    config: TrainingConfig,
+    scratch: Path,
+    progress: Progress,
+) -> tuple[SequenceModel, dict[str, Any]]:
+    """Train from the beginning, or from the newest checkpoint in `scratch`; the best validated weights are returned.
+
+    Raises:
+        InputError: when there is nothing to learn from.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    sessions = split.train.select(split.train.lengths >= 2)
+    if not len(sessions):
+        raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
+    set_seed(config.seed)
+    model = SequenceModel(model_config, schema, config.loss)
+    if model.bias_V is not None:
+        start_from_popularity(model.bias_V, split.last_day)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    schedule = make_schedule(model, sessions.to(device), config)
+    trainer = Trainer(model, schedule, split.validation.known(), config, scratch, progress)
+    checkpoint = last_complete(scratch)
+    tokens = sum(schedule.tokens_per_epoch)
+    steps, size = len(schedule), sum(parameter.numel() for parameter in model.parameters())
+    progress(
+        f"Training {model_config.body} ({size:,} parameters) on {len(sessions):,} "
+        f"sessions, {steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
+        + (f" Going on from step {Path(checkpoint).name.rpartition('-')[2]}." if checkpoint else "")
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    done = trainer.state.global_step - (int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0)
+    trained = tokens * done // steps
+    return model, {
+        "parameters": size,
+        "sessions": len(sessions),
+        "steps": trainer.state.global_step,
+        "planned_steps": steps,
+        "best_step": trainer.state.best_global_step,
+        f"validation_{GOAL}": trainer.state.best_metric,
+        "tokens": trained,
+        "wall_seconds": round(wall, 1),
+        "cpu_seconds": round(cpu, 1),
+        "tokens_per_cpu_second": round(trained / max(cpu, 1e-9)),
+        "history": trainer.state.log_history,
+    }
+
+
+def make_schedule(model: SequenceModel, sessions: Sessions, config: TrainingConfig) -> Schedule:
+    """All batches of a run: packed inputs and the targets of the objective."""
+    objective = plugins.find(objectives, config.objective)()
+
+    def make(chosen: Sessions) -> Batch:
+        event_BL, batch = make_batch(model, objective.inputs(chosen))
+        return batch | {"targets": objective.targets(chosen, event_BL)}
+
+    return Schedule(
+        sessions,
+        make,
+        epochs=config.epochs,
+        tokens_per_step=config.tokens_per_step,
+        shuffle=config.order == "random",
+        half_life_days=config.half_life_days,
+        seed=config.seed,
+    )
+
+
+@torch.no_grad()
+def start_from_popularity(bias_V: torch.Tensor, last_day: Sessions) -> None:
+    """Let an output bias begin at the log of each item's share of the newest training day, one event added to all."""
+    _, event = last_day.event_index()
+    column = last_day.items[event].long() - FIRST_ID
+    counts = torch.bincount(column[column >= 0], minlength=len(bias_V)).float() + 1
+    bias_V.copy_((counts / counts.mean()).log())
+
+
+class Trainer(SafeCheckpoints):
+    """The Hugging Face Trainer with our batches, our ranking as its evaluation, and checkpoints without pickle."""
+
+    def __init__(
+        self,
+        model: SequenceModel,
+        schedule: Schedule,
+        validation: Cases,
+        config: TrainingConfig,
+        folder: Path,
+        progress: Progress,
+    ) -> None:
+        self.schedule, self.validation = schedule, validation
+        self.control: TrainerControl
+        log_steps = math.ceil(len(schedule) / config.evaluations / LOGS_PER_EVALUATION)
+        interval = log_steps * LOGS_PER_EVALUATION
+        # In order of time, a model in its first epoch has not seen the newest sessions, which validation asks about.
+        delay = schedule.steps_per_epoch[0] if config.order == "time" else 0
+        cuda = torch.cuda.is_available()
+        arguments = TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=1,  # the schedule holds all epochs, so that steps alone say where a run stands
+            per_device_train_batch_size=1,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type=config.schedule,
+            weight_decay=config.weight_decay,
+            optim="adamw_torch",
+            adam_beta2=0.98,
+            max_grad_norm=0.0,
+            bf16=cuda and torch.cuda.is_bf16_supported(),
+            use_cpu=not cuda,
+            seed=config.seed,
+            logging_steps=log_steps,
+            logging_nan_inf_filter=False,
+            eval_strategy="steps",
+            eval_steps=interval,
+            eval_delay=delay,
+            save_strategy="steps",
+            save_steps=interval,
+            save_total_limit=2,
+            load_best_model_at_end=True,
+            metric_for_best_model=GOAL,
+            greater_is_better=True,
+            remove_unused_columns=False,
+            dataloader_num_workers=0,
+            disable_tqdm=not os.isatty(2),
+            report_to="none",
+        )
+        stop = EarlyStoppingCallback(early_stopping_patience=config.patience)
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=schedule,
+            eval_dataset=[],  # asked for, never read: `evaluate` ranks cases
+            callbacks=[stop, Narrator(progress, interval)],
+        )
+        self.remove_callback(PrinterCallback)
+
+    def get_train_dataloader(self) -> DataLoader[Batch]:
+        """One batch a step, already on the device; a sampler that Trainer can fast-forward when it resumes."""
+        return DataLoader(self.schedule, batch_size=1, shuffle=False, collate_fn=lambda batches: batches[0])
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """NDCG and recall at 20 on the validation cases, by the code that evaluates and recommends."""
+        device = self.model.items_VD.device
+        cases = Cases(self.validation.history.to(device), self.validation.target)
+        rank_N = ranks(ModelScorer(self.model), cases) if len(cases.target) else torch.tensor([torch.inf])
+        found = metrics_at(rank_N, (20,))
+        metrics = {f"eval_{name}": found[name] for name in (GOAL, "recall@20")}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted: the count walks all parameters at each step."""
+        return 0
+
+
+class Narrator(TrainerCallback):
+    """A line now and then for whoever watches: the log, a flow run, a terminal."""
+
+    def __init__(self, progress: Progress, interval: int) -> None:
+        self.progress, self.interval = progress, interval
+        self.loss, self.started = float("nan"), time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        logs = logs or {}
+        self.loss = logs.get("loss", self.loss)
+        validated = logs.get(f"eval_{GOAL}")
+        if validated is None and state.global_step % self.interval:
+            return
+        self.progress(
+            f"step {state.global_step:,} of {state.max_steps:,} ({state.global_step / state.max_steps:.0%}), "
+            f"loss {self.loss:.3f}, "
+            + (f"validation NDCG@20 {validated:.4f}, " if validated is not None else "")
+            + f"{time.perf_counter() - self.started:.0f} s"
+        )

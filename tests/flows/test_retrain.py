@@ -1,0 +1,71 @@
+"""The flow as it is run at night: whole, again, and killed in the middle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas.artifacts import MANIFEST
+from tests.flows.conftest import QUICK, overnight, run_and_kill, summary_of
+
+
+@pytest.fixture(scope="module")
+def whole(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
+    """A night that nobody disturbed."""
+    root = tmp_path_factory.mktemp("whole")
+    return root, summary_of(overnight("retrain", "--source", shop, "--root", root, *QUICK, "--json"))
+
+
+def test_a_night_promotes_its_first_model_and_reports(whole: tuple[Path, dict[str, object]]) -> None:
+    root, summary = whole
+    assert summary["promoted"] is True
+    pointer = json.loads((root / "champions" / "demo.json").read_text())
+    assert pointer["model"] == summary["in_service"]
+    assert (root / pointer["model"] / "model.safetensors").is_file()
+    page = Path(str(summary["report"])).read_text()
+    assert "popularity" in page and str(summary["verdict"]) in page
+    assert "<script" not in page
+    assert not list(root.glob("unfinished/*"))
+
+
+def test_nothing_stored_is_a_pickle(whole: tuple[Path, dict[str, object]]) -> None:
+    root, _ = whole
+    kinds = {path.suffix for path in root.rglob("*") if path.is_file() and "prefect" not in path.parts}
+    assert kinds <= {".json", ".parquet", ".safetensors", ".html"}
+
+
+def test_running_again_only_says_so(shop: Path, whole: tuple[Path, dict[str, object]]) -> None:
+    root, summary = whole
+    before = {path: path.stat().st_mtime_ns for path in root.glob(f"*/*/{MANIFEST}")}
+    done = overnight("retrain", "--source", shop, "--root", root, *QUICK, "--json")
+    again = summary_of(done)
+    assert "Nothing to do" in done.stdout
+    assert again["nothing_to_do"] is True
+    assert again["metrics"] == summary["metrics"]
+    assert before == {path: path.stat().st_mtime_ns for path in root.glob(f"*/*/{MANIFEST}")}
+
+
+def test_killed_at_any_stage_the_next_run_goes_on(
+    shop: Path, whole: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    arguments = ["retrain", "--source", shop, "--root", tmp_path, *QUICK, "--json"]
+    run_and_kill(lambda line: "'prepare' - clean" in line, *arguments)
+    run_and_kill(lambda line: "(4" in line and "loss" in line, *arguments)
+    training = run_and_kill(lambda line: "(8" in line and "loss" in line, *arguments)
+    assert any("Going on from step" in line for line in training)
+    run_and_kill(lambda line: "'evaluate' - popularity" in line, *arguments)
+    run_and_kill(lambda line: "'compare' - Finished" in line, *arguments)
+    summary = summary_of(overnight(*arguments))
+    assert summary["metrics"] == whole[1]["metrics"]
+    assert summary["verdict"] == whole[1]["verdict"]
+
+
+def test_a_better_model_takes_over_and_a_worse_one_does_not(shop: Path, whole: tuple[Path, dict[str, object]]) -> None:
+    root, first = whole
+    source = ["retrain", "--source", shop, "--root", root, "--json", "--set", "training.threads=1"]
+    worse = summary_of(overnight(*source, "--set", "training.learning_rate=1e-7", "--set", "training.epochs=1"))
+    assert worse["promoted"] is False
+    assert worse["in_service"] == first["in_service"]
+    assert "of the model in service" in str(worse["verdict"])
