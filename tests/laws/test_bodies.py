@@ -14,7 +14,7 @@ from modeling.metrics import metrics_at
 from modeling.model import SequenceModel
 from modeling.ranking import ranks
 from modeling.recommend import ModelScorer, make_batch
-from modeling.training import fit, make_schedule
+from modeling.fitting import fit, make_schedule
 from schemas import plugins
 from tests.conftest import chain_sessions, model_of, random_sessions, schema_of, sessions_of, split_of
 

@@ -1,0 +1,28 @@
+"""Hour of the day in the dataset's time zone: 3 is midnight to one, 26 the hour before midnight, 1 is null."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import polars as pl
+
+from preprocessing.encoders import Encoder
+from schemas.columns import FIRST_ID, NULL
+
+
+class Hour(Encoder):
+    """Ids for the 24 hours; no vocabulary, so that they mean the same in every run."""
+
+    kind: ClassVar[Literal["categorical", "continuous"]] = "categorical"
+    takes: ClassVar[Literal["anything", "numbers", "times"]] = "times"
+
+    time_zone: str = "UTC"
+
+    def encode(self, value: pl.Expr, table: pl.DataFrame | None, name: str) -> pl.Expr:
+        """3 + hour."""
+        local = value if self.time_zone == "UTC" else value.dt.convert_time_zone(self.time_zone)
+        return (local.dt.hour().cast(pl.Int32) + FIRST_ID).fill_null(NULL)
+
+    def cardinality(self, table: pl.DataFrame | None) -> int:
+        """24 and the three reserved ids."""
+        return FIRST_ID + 24

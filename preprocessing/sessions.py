@@ -1,0 +1,113 @@
+"""Cut events into sessions, with global operations on sorted rows only: no window per user, so any engine can run it.
+
+Order, and so the answer to every tie: user, (session if given,) time or position, item, event type, and if rows still tie,
+all their other columns. The order of rows in the source never matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import polars as pl
+
+from preprocessing.engine import collect
+from preprocessing.values import TIME
+from schemas.columns import DAY, END, EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.dataset import Dataset, SessionRule
+
+SESSION_INDEX = "session_index"  # numbers sessions in the order of the rows, from 1
+
+
+def changed(column: str) -> pl.Expr:
+    """Whether a row differs from the one before it; the first row does."""
+    return pl.col(column).ne_missing(pl.col(column).shift(1))
+
+
+def sort_and_deduplicate(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """Events in order, without exact repeats: same user, session, time, position, item and type.
+
+    Of repeats that differ in another column (a price), the row with the smallest values is kept.
+    """
+    keys = _sort_keys(dataset, events.columns)
+    others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]
+    repeat = ~_any(changed(name) for name in keys)
+    ordered = collect(events.lazy().sort(keys))
+    if others:
+        # Ties by other columns are rare and sorting by all columns is dear: look first whether there are any.
+        groups = ordered.lazy().filter(repeat | repeat.shift(-1).fill_null(False))
+        if collect(groups.select((repeat & _any(changed(name) for name in others)).any())).item():
+            ordered = collect(events.lazy().sort([*keys, *others]))
+    return collect(ordered.lazy().filter(~repeat))
+
+
+def cut(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
+    """Add `session_index` to events in order."""
+    start = changed(USER_ID)
+    if dataset.sessions.rule == "given":
+        start = start | changed(SESSION_ID)
+    if dataset.sessions.rule == "gap":
+        since_last = pl.col(TIMESTAMP) - pl.col(TIMESTAMP).shift(1)
+        start = start | (since_last > _gap(dataset.sessions)).fill_null(True)
+    return events.with_columns(start.cast(pl.Int64).cum_sum().alias(SESSION_INDEX))
+
+
+def ends_of_sessions(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
+    """Each session's `session_index`, `end` (the time of its last event) and `day`, both null without times.
+
+    To be taken before steps drop events from sessions. A gap session's day is the local day in which it closes, one gap
+    after its end: until then another event might still have joined it. The day of other sessions is that of their end.
+    """
+    last = events.filter(is_last())
+    if TIMESTAMP not in dataset.events.columns:
+        return last.select(SESSION_INDEX, pl.lit(None, dtype=TIME).alias(END), pl.lit(None, dtype=pl.Date).alias(DAY))
+    closes = pl.col(TIMESTAMP)
+    if dataset.sessions.rule == "gap":
+        closes = closes + _gap(dataset.sessions)
+    day = local_day(closes, dataset.time_zone).alias(DAY)
+    return last.select(SESSION_INDEX, pl.col(TIMESTAMP).alias(END), day)
+
+
+def drop_short(events: pl.LazyFrame, min_length: int) -> pl.LazyFrame:
+    """Drop sessions of fewer than `min_length` events.
+
+    A session is long enough when `min_length` neighbouring rows belong to it: each of its rows is in such a stretch.
+    """
+    index = pl.col(SESSION_INDEX)
+    if min_length == 1:
+        return events
+    stretches = (
+        (index.shift(place).fill_null(0) == index) & (index.shift(place - min_length + 1).fill_null(0) == index)
+        for place in range(min_length)
+    )
+    return events.filter(_any(stretches))
+
+
+def keep_recent(events: pl.LazyFrame, max_length: int) -> pl.LazyFrame:
+    """Keep the last `max_length` events of each session."""
+    index = pl.col(SESSION_INDEX)
+    return events.filter(index.shift(-max_length).fill_null(0) != index)
+
+
+def local_day(moment: pl.Expr, time_zone: str) -> pl.Expr:
+    """The day of a moment in a time zone."""
+    return (moment if time_zone == "UTC" else moment.dt.convert_time_zone(time_zone)).dt.date()
+
+
+def is_last() -> pl.Expr:
+    """Whether a row is the last of its session."""
+    return pl.col(SESSION_INDEX).shift(-1).fill_null(0) != pl.col(SESSION_INDEX)
+
+
+def _sort_keys(dataset: Dataset, columns: list[str]) -> list[str]:
+    keys = [USER_ID, TIMESTAMP, POSITION, ITEM_ID, EVENT_TYPE]
+    keys.insert(1 if dataset.sessions.rule == "given" else 4, SESSION_ID)
+    return [name for name in keys if name in columns]
+
+
+def _gap(rule: SessionRule) -> timedelta:
+    return timedelta(minutes=rule.gap_minutes)
+
+
+def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:
+    return pl.any_horizontal(conditions)

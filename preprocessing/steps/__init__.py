@@ -1,0 +1,56 @@
+"""ETL steps, one a file: the place to put what is particular to your data.
+
+A step named in a dataset's `steps` is the class its file is named after: `drop_repeats` is `DropRepeats` in
+`drop_repeats.py`. Its fields are its options in the YAML file. A new file is known as soon as it is there.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import ClassVar, Self
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict
+
+from schemas import plugins
+from schemas.dataset import Dataset
+from schemas.errors import InputError, parse
+
+
+class Step(BaseModel):
+    """One ETL step. Rows it removes are counted under its name; it never adds any.
+
+    Events have the columns `user_id`, `item_id`, `timestamp` (or `position`), and the others the dataset maps. Use filters,
+    sorts, global shifts, group_by and joins (`maintain_order="left"`): they run on every engine.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    needs_sessions: ClassVar[bool] = False
+    """False: runs on events as they come, in any order, before sessions are cut.
+    True: runs after; rows are then in order of user, session and time, and `session_index` numbers the sessions."""
+
+    def bind(self, dataset: Dataset) -> Self:
+        """Check the step against the dataset and fetch what it needs from it. Runs before any event is read."""
+        return self
+
+    def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        """The events after this step."""
+        raise NotImplementedError
+
+
+def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:
+    """The dataset's steps by name, ready to apply.
+
+    Raises:
+        InputError: for a step or an option that is not known, with the known ones, or one that does not fit the dataset.
+    """
+    steps: list[tuple[str, Step]] = []
+    for entry in dataset.steps:
+        step_class = plugins.find(sys.modules[__name__], entry.name)
+        step = parse(step_class, entry.options, f"step {entry.name}")
+        try:
+            steps.append((entry.name, step.bind(dataset)))
+        except InputError as error:
+            raise InputError(f"step {entry.name}: {error}") from None
+    return steps

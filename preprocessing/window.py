@@ -1,0 +1,97 @@
+"""Which days are used: from the first wanted day to the test day, both inclusive, in the dataset's time zone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+from preprocessing.engine import collect
+from preprocessing.sessions import local_day
+from schemas.columns import TIMESTAMP
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+
+FULL_DAY = 0.25  # a day with less of a typical day's events is not full; Sundays of a weekday business should be
+
+
+@dataclass(frozen=True)
+class Window:
+    """Days of events used. None: no limit on that side."""
+
+    first: date | None = None
+    last: date | None = None
+
+    def holds(self, day: pl.Expr) -> pl.Expr:
+        """Whether a day is inside."""
+        inside = pl.lit(True)
+        if self.first:
+            inside = inside & (day >= self.first)
+        if self.last:
+            inside = inside & (day <= self.last)
+        return inside
+
+
+def choose_window(
+    events: pl.LazyFrame, dataset: Dataset, now: datetime, until: date | None, days: int | None
+) -> Window:
+    """The window for `until` and `days`; without `until`, up to the last full day (or to the end for leave_one_out).
+
+    Raises:
+        InputError: when they do not fit the data, or a split by day has no day to train on.
+    """
+    if days is not None and days < (2 if dataset.split == "day" else 1):
+        raise InputError(f"days is {days}; at least 2 are needed: one to train on and one to test on.")
+    if TIMESTAMP not in dataset.events.columns:
+        if until or days:
+            raise InputError(f"until and days need times, and {dataset.name!r} maps no timestamp.")
+        return Window()
+    counts = count_days(events, dataset, now)
+    if not counts:
+        raise InputError(_no_day(events))
+    first, last = min(counts), max(counts)
+    if until is not None and not first <= until <= last:
+        raise InputError(f"until {until} is outside the data, which run from {first} to {last}.")
+    if dataset.split == "leave_one_out" and until is None:
+        return Window(last - timedelta(days=days - 1) if days else None, None)
+    today = now.astimezone(ZoneInfo(dataset.time_zone)).date()
+    test_day = until or last_full_day(counts, today)
+    if dataset.split == "day" and test_day == first:
+        raise InputError(
+            f"The test day would be {test_day}, the first day of the data ({first} to {last}): nothing to train on. "
+            "At least two full days of events are needed."
+        )
+    return Window(test_day - timedelta(days=days - 1) if days else None, test_day)
+
+
+def count_days(events: pl.LazyFrame, dataset: Dataset, now: datetime) -> dict[date, int]:
+    """Events of each day, those of the future left out."""
+    past = events.select(TIMESTAMP).filter(pl.col(TIMESTAMP) <= now)
+    counts = past.group_by(local_day(pl.col(TIMESTAMP), dataset.time_zone).alias("day")).len().sort("day")
+    return dict(collect(counts).rows())
+
+
+def last_full_day(counts: dict[date, int], today: date) -> date:
+    """The latest day before today that is not cut short.
+
+    A typical day is the one in which the median event lies: half of all events fall on days at least as busy. Unlike the
+    median over days, it is not moved by a long tail of days with a handful of events.
+    """
+    past = {day: count for day, count in counts.items() if day < today}
+    if not past:
+        raise InputError(f"All events are of today ({today}) or later; a day is used when it is over.")
+    typical, seen = 0, 0
+    for count in sorted(past.values(), reverse=True):
+        typical, seen = count, seen + count
+        if 2 * seen >= sum(past.values()):
+            break
+    return max(day for day, count in past.items() if count >= FULL_DAY * typical)
+
+
+def _no_day(events: pl.LazyFrame) -> str:
+    rows = collect(events.select(pl.len())).item()
+    if not rows:
+        return "The source holds no events: its files have columns but no rows."
+    return f"None of the {rows:,} events has a time that can be read and is not in the future; check events.time_unit."

@@ -1,0 +1,77 @@
+"""Five-row tables for the tests of this room."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from preprocessing.pipeline import prepare
+from schemas.artifacts import Artifacts, Manifest
+from schemas.dataset import Dataset
+
+MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
+NOW = MONDAY + timedelta(days=30)
+COLUMNS = ("user_id", "item_id", "timestamp")
+
+
+def at(day: int, hour: int = 12, minute: int = 0) -> datetime:
+    """A time on the n-th day, from 0, of the tests' January."""
+    return MONDAY + timedelta(days=day, hours=hour, minutes=minute)
+
+
+def dataset_of(source: Path | str, **parts: Any) -> Dataset:
+    """A dataset with users, items and times; `columns` are names of further ones, or the whole mapping."""
+    columns = parts.pop("columns", ())
+    mapping = columns if isinstance(columns, dict) else {name: name for name in (*COLUMNS, *columns)}
+    events = {"path": "events.parquet", "columns": mapping, **parts.pop("events", {})}
+    return Dataset.model_validate({"name": "small", "events": events, **parts}).at(source)
+
+
+def write(source: Path, rows: list[tuple[Any, ...]], columns: tuple[str, ...] = COLUMNS) -> None:
+    """Write events.parquet."""
+    pl.DataFrame(rows, schema=list(columns), orient="row", infer_schema_length=None).write_parquet(
+        source / "events.parquet"
+    )
+
+
+def run(source: Path, dataset: Dataset | None = None, **options: Any) -> Manifest:
+    """Prepare into a folder beside the source."""
+    return prepare(
+        Artifacts(source / "artifacts"),
+        dataset or dataset_of(source),
+        **{"progress": lambda line: None, "now": NOW, **options},
+    )
+
+
+def sessions_of(manifest: Manifest) -> pl.DataFrame:
+    """All sessions, with their day, in order."""
+    files = sorted((manifest.folder / "sessions").glob("day=*/part-0.parquet"))
+    parts = [pl.read_parquet(file, hive_partitioning=False) for file in files]
+    return pl.concat(
+        part.with_columns(day=pl.lit(file.parent.name.removeprefix("day=")))
+        for file, part in zip(files, parts, strict=True)
+    )
+
+
+def decoded(manifest: Manifest) -> list[list[Any]]:
+    """The items of every session as they are in the source; None for unknown."""
+    values = dict(pl.read_parquet(manifest.folder / "items.parquet").select("id", "value").rows())
+    return [[values.get(item) for item in session] for session in sessions_of(manifest)["item_id"].to_list()]
+
+
+def three_days() -> list[tuple[Any, ...]]:
+    """Two users on three days: on each, a visits x and y, b visits y, x and z."""
+    return [
+        event
+        for day in range(3)
+        for event in (
+            ("a", "x", at(day)),
+            ("a", "y", at(day, 12, 5)),
+            ("b", "y", at(day, 13)),
+            ("b", "x", at(day, 13, 1)),
+            ("b", "z", at(day, 13, 2)),
+        )
+    ]

@@ -1,0 +1,209 @@
+"""Reading: every format and kind of time becomes the same events; what cannot be read says what to do."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from preprocessing.events import as_found, read_events, read_items
+from preprocessing.files import source_files
+from schemas.errors import InputError
+from tests.preprocessing.small import at, dataset_of, three_days, write
+
+TIME = datetime(2024, 1, 1, 10, 30, tzinfo=UTC)
+SECONDS = int(TIME.timestamp())
+
+
+def timestamps(tmp_path: Path, values: pl.Series, **events: Any) -> list[Any]:
+    pl.DataFrame({"user_id": [1] * len(values), "item_id": [1] * len(values), "timestamp": values}).write_parquet(
+        tmp_path / "events.parquet"
+    )
+    return read_events(dataset_of(tmp_path, events=events)).collect()["timestamp"].to_list()
+
+
+@pytest.mark.parametrize("unit", ["ms", "us", "ns"])
+def test_naive_datetimes_are_utc(tmp_path: Path, unit: Any) -> None:
+    naive = pl.Series([TIME.replace(tzinfo=None)], dtype=pl.Datetime(unit))
+    assert timestamps(tmp_path, naive) == [TIME]
+    assert timestamps(tmp_path, naive.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")) == [TIME]
+
+
+@pytest.mark.parametrize("factor", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_integers_are_read_by_their_size(tmp_path: Path, factor: int) -> None:
+    assert timestamps(tmp_path, pl.Series([SECONDS * factor])) == [TIME]
+    assert timestamps(tmp_path, pl.Series([str(SECONDS * factor)])) == [TIME]
+
+
+def test_integers_of_a_stated_unit(tmp_path: Path) -> None:
+    early = datetime(1970, 1, 2, tzinfo=UTC)
+    assert timestamps(tmp_path, pl.Series([86_400_000]), time_unit="ms") == [early]
+    assert timestamps(tmp_path, pl.Series([86_400 * 10**9]), time_unit="ns") == [early]
+    assert timestamps(tmp_path, pl.Series([2**64 // 10**6 + 1]), time_unit="s") == [None]
+    assert timestamps(tmp_path, pl.Series([SECONDS + 0.5, float("nan")])) == [TIME.replace(microsecond=500_000), None]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-01-01T10:30:00Z",
+        "2024-01-01 10:30:00",
+        "2024-01-01T10:30",
+        "2024-01-01T12:30:00.000+02:00",
+        "2024-01-01 05:00:00-0530",
+    ],
+)
+def test_iso_text(tmp_path: Path, text: str) -> None:
+    assert timestamps(tmp_path, pl.Series([text, "2024-01-01", "soon"])) == [
+        TIME,
+        datetime(2024, 1, 1, tzinfo=UTC),
+        None,
+    ]
+
+
+def test_dates(tmp_path: Path) -> None:
+    assert timestamps(tmp_path, pl.Series([date(2024, 1, 1)])) == [datetime(2024, 1, 1, tzinfo=UTC)]
+
+
+def test_what_cannot_be_read_is_kept_as_found(tmp_path: Path) -> None:
+    write(tmp_path, [("7", "1", "soon"), ("x7", None, None)])
+    events = read_events(dataset_of(tmp_path, events={"id_type": "integer"})).collect()
+    assert events["user_id"].to_list() == [7, None]
+    assert events[as_found("user_id")].to_list() == ["7", "x7"]
+    assert events[as_found("timestamp")].to_list() == ["soon", None]
+
+
+def test_ids_of_a_stated_type(tmp_path: Path) -> None:
+    write(tmp_path, [(7.0, 1, at(0)), (None, 2, at(0))])
+    integers = read_events(dataset_of(tmp_path)).collect()
+    assert integers["user_id"].to_list() == [7, None]
+    strings = read_events(dataset_of(tmp_path, events={"id_type": "string"})).collect()
+    assert strings.select("user_id", "item_id").rows() == [("7", "1"), (None, "2")]
+
+
+def test_the_session_stands_for_a_missing_user(tmp_path: Path) -> None:
+    write(tmp_path, [("s1", "x", at(0))], ("session_id", "item_id", "timestamp"))
+    dataset = dataset_of(tmp_path, columns={name: name for name in ("session_id", "item_id", "timestamp")})
+    assert read_events(dataset).collect()["user_id"].to_list() == ["s1"]
+
+
+def test_every_format_gives_the_same_events(tmp_path: Path) -> None:
+    rows = pl.DataFrame(
+        [(user, item, time.isoformat(), 9.5) for user, item, time in three_days()],
+        schema=["user_id", "item_id", "timestamp", "price"],
+        orient="row",
+    )
+    rows.write_parquet(tmp_path / "events.parquet")
+    rows.write_csv(tmp_path / "events.csv")
+    rows.write_ndjson(tmp_path / "events.jsonl")
+    for name in ("events.csv", "events.jsonl"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    read = {
+        name: read_events(dataset_of(tmp_path, columns=("price",), events={"path": name})).collect()
+        for name in ("events.parquet", "events.csv", "events.csv.gz", "events.jsonl", "events.jsonl.gz")
+    }
+    for events in read.values():
+        assert events.equals(read["events.parquet"])
+    assert read["events.csv"].schema["price"] == pl.Float64
+
+
+def test_folders_and_globs_join_their_files(tmp_path: Path) -> None:
+    folder = tmp_path / "log" / "day=1"
+    folder.mkdir(parents=True)
+    pl.DataFrame({"who": pl.Series([1], dtype=pl.Int32), "what": [1], "when": [at(0)]}).write_parquet(
+        folder / "a.parquet"
+    )
+    pl.DataFrame({"when": ["2024-01-02"], "what": [2], "who": [2], "more": [0]}).write_parquet(folder / "b.parquet")
+    (folder / "_SUCCESS").touch()
+    (folder / "notes.txt").touch()
+    columns = {"user_id": "who", "item_id": "what", "timestamp": "when"}
+    for path in ("log", "log/*/*.parquet"):
+        events = read_events(dataset_of(tmp_path, columns=columns, events={"path": path})).collect()
+        assert events["user_id"].to_list() == [1, 2]
+        assert events["timestamp"].to_list() == [at(0), at(1, 0)]
+
+
+def test_rows_that_do_not_fit_the_first_ones_do_not_stop_the_run(tmp_path: Path) -> None:
+    lines = [f"u,{number},2024-01-01,{number}.5" for number in range(20_000)]
+    (tmp_path / "events.csv").write_text("\n".join(["user_id,item_id,timestamp,price", *lines, "u,x,2024-01-01,free"]))
+    events = read_events(dataset_of(tmp_path, columns=("price",), events={"path": "events.csv"})).collect()
+    assert events.height == 20_001
+    assert events.row(-1, named=True) | {"timestamp": None} == {
+        "user_id": "u",
+        "item_id": None,
+        as_found("item_id"): "x",
+        "timestamp": None,
+        as_found("timestamp"): "2024-01-01",
+        "price": None,
+    }
+
+
+def refused(tmp_path: Path, **parts: Any) -> str:
+    with pytest.raises(InputError) as error:
+        read_events(dataset_of(tmp_path, **parts)).collect()
+    return str(error.value)
+
+
+def test_a_missing_column_is_answered_with_the_columns_there(tmp_path: Path) -> None:
+    write(tmp_path, [("a", "x", at(0))], ("user", "item_id", "timestamp"))
+    message = refused(tmp_path)
+    for part in ("events.parquet", "'user_id'", "Did you mean 'user'?", "item_id, timestamp, user"):
+        assert part in message
+
+
+def test_missing_files_say_where_was_looked(tmp_path: Path) -> None:
+    (tmp_path / "clicks.parquet").touch()
+    message = refused(tmp_path)
+    assert str(tmp_path / "events.parquet") in message and "clicks.parquet" in message
+    assert "not a folder" in refused(tmp_path / "nowhere")
+    assert "*.csv" in refused(tmp_path, events={"path": "*.csv"})
+
+
+@pytest.mark.parametrize("path", ["../events.parquet", "/etc/passwd", "a/../../b.csv"])
+def test_paths_stay_below_the_source(tmp_path: Path, path: str) -> None:
+    assert "leaves the source folder" in refused(tmp_path, events={"path": path})
+
+
+def test_formats_are_not_mixed(tmp_path: Path) -> None:
+    write(tmp_path, three_days())
+    (tmp_path / "more.csv").write_text("user_id,item_id,timestamp\n")
+    message = refused(tmp_path, events={"path": "."})
+    assert "more.csv" in message and "events.parquet" in message
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "events.parquet").write_text("PAR1 but not really")
+    assert "events.parquet (Parquet): cannot be read" in refused(tmp_path)
+
+
+def test_ids_of_two_types_are_refused(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": ["a"], "item_id": [1], "timestamp": [at(0)]}).write_parquet(tmp_path / "1.parquet")
+    pl.DataFrame({"user_id": [7], "item_id": [1], "timestamp": [at(0)]}).write_parquet(tmp_path / "2.parquet")
+    assert "events.id_type" in refused(tmp_path, events={"path": "*.parquet"})
+
+
+def test_columns_of_the_wrong_kind_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, [(["a"], "x", at(0))])
+    assert "an id is an integer or a string" in refused(tmp_path)
+    write(tmp_path, [("a", "x", True)])
+    assert "ISO 8601" in refused(tmp_path)
+
+
+def test_an_item_has_one_row(tmp_path: Path) -> None:
+    write(tmp_path, three_days())
+    pl.DataFrame({"item_id": ["x", "x", "y", None, None], "category": [1, 2, 3, 4, 5]}).write_parquet(
+        tmp_path / "items.parquet"
+    )
+    dataset = dataset_of(tmp_path, items={"columns": {"item_id": "item_id", "category": "category"}})
+    with pytest.raises(InputError, match="item 'x' has 2 rows"):
+        read_items(dataset)
+
+
+def test_source_files_are_sorted(tmp_path: Path) -> None:
+    for name in ("b.csv", "a.csv"):
+        (tmp_path / name).touch()
+    assert [file.name for file in source_files(dataset_of(tmp_path, events={"path": "."}))] == ["a.csv", "b.csv"]

@@ -1,0 +1,287 @@
+"""The whole room: sessions, item table, schema, facts, and every row accounted for."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocessing import tables
+from preprocessing.pipeline import prepare
+from preprocessing.window import last_full_day
+from schemas.artifacts import Artifacts
+from schemas.dataset import read_dataset
+from schemas.errors import InputError
+from schemas.features import FeatureSchema
+from tests.preprocessing.small import NOW, at, dataset_of, decoded, run, sessions_of, three_days, write
+
+
+def test_sessions_of_three_days(tmp_path: Path) -> None:
+    write(tmp_path, three_days())
+    manifest = run(tmp_path)
+    sessions = sessions_of(manifest)
+    assert decoded(manifest) == [["x", "y"], ["y", "x", "z"]] * 3
+    assert sessions["day"].to_list() == ["2024-01-01"] * 2 + ["2024-01-02"] * 2 + ["2024-01-03"] * 2
+    assert sessions.row(1, named=True) == {
+        "session_id": 4,
+        "user_id": "b",
+        "start": at(0, 13),
+        "end": at(0, 13, 2),
+        "length": 3,
+        "item_id": [4, 3, 5],
+        "day": "2024-01-01",
+    }
+    assert sessions.schema["item_id"] == pl.List(pl.Int32)
+    facts = manifest.facts
+    assert (facts["rows_in"], facts["sessions"], facts["events"], facts["items"], facts["users"]) == (15, 6, 15, 3, 2)
+    assert (facts["first_day"], facts["test_day"]) == ("2024-01-01", "2024-01-03")
+    assert (facts["train_sessions"], facts["test_sessions"]) == (4, 2)
+    assert facts["days"] == {"2024-01-01": 2, "2024-01-02": 2, "2024-01-03": 2}
+
+
+def test_items_and_schema_tell_what_training_rows_hold(tmp_path: Path) -> None:
+    rows = [(*row, 2.0 if row[1] == "x" else 4.0 + row[2].day) for row in three_days()]
+    rows += [("a", "z", at(1, 18), 9.0), ("a", "y", at(1, 18, 1), 8.0)]
+    write(tmp_path, [*rows, ("a", "new", at(2, 12, 6), 1.0)], ("user_id", "item_id", "timestamp", "price"))
+    items = pl.DataFrame({"item_id": ["x", "y"], "brand": ["acme", "bolt"], "price": [1.0, 1.0]})
+    items.write_parquet(tmp_path / "items.parquet")
+    dataset = dataset_of(
+        tmp_path,
+        columns=("price",),
+        items={"columns": {name: name for name in items.columns}},
+        steps=[{"join_items": {"columns": ["brand"]}}],
+        features={
+            "brand": "category",
+            "price": {"encode": ["standardise"]},
+            "hour": {"column": "timestamp", "encode": "hour"},
+        },
+    )
+    manifest = run(tmp_path, dataset)
+    schema = FeatureSchema.read(manifest.folder / "schema.json")
+    assert [(column.name, column.kind, column.cardinality, column.per_item) for column in schema.columns] == [
+        ("item_id", "categorical", 6, True),
+        ("brand", "categorical", 5, True),
+        ("price", "continuous", None, False),
+        ("hour", "categorical", 27, False),
+    ]
+    price = schema.column("price")
+    items = pl.read_parquet(manifest.folder / "items.parquet")
+    raw = [value * price.std + price.mean for value in items["price"]]
+    assert raw == pytest.approx([8, 2, 9])  # as on the last training day
+    assert items.drop("price").rows() == [
+        (3, "y", 5, at(1, 18, 1), 3, 21),
+        (4, "x", 4, at(1, 13, 1), 4, 16),
+        (5, "z", 3, at(1, 18), 1, 21),
+    ]
+    assert items["id"].to_list() == pl.read_parquet(manifest.folder / schema.items.vocabulary)["id"].to_list()
+    assert [2 in session for session in sessions_of(manifest)["item_id"].to_list()] == [False] * 5 + [True, False]
+    assert json.loads((manifest.folder / "encoders.json").read_text())["price"]["encoders"][0]["numbers"]["count"] == 12
+
+
+def test_leave_one_out_learns_from_all_but_the_last(tmp_path: Path) -> None:
+    columns = ("user_id", "item_id", "position")
+    write(tmp_path, [("a", "x", 0), ("a", "y", 1), ("a", "z", 2), ("b", "y", 0), ("b", "x", 1), ("b", "w", 2)], columns)
+    dataset = dataset_of(
+        tmp_path, columns={name: name for name in columns}, sessions={"rule": "history"}, split="leave_one_out"
+    )
+    manifest = run(tmp_path, dataset)
+    assert decoded(manifest) == [["x", "y", None], ["y", "x", None]]
+    sessions = sessions_of(manifest)
+    assert sessions["day"].unique().to_list() == ["undated"]
+    assert sessions.schema["end"] == pl.Datetime("us", "UTC") and sessions["end"].null_count() == 2
+    assert pl.read_parquet(manifest.folder / "items.parquet")["last_seen"].null_count() == 2
+    assert manifest.facts["test_day"] is None and manifest.facts["test_sessions"] == 2
+
+
+def test_only_closed_sessions_of_the_window_are_used(tmp_path: Path) -> None:
+    late = [("a", "x", at(2, 23, 40)), ("a", "y", at(2, 23, 50)), ("c", "x", at(2, 23, 50)), ("c", "y", at(3, 0, 5))]
+    write(tmp_path, [*three_days(), *late])
+    manifest = run(tmp_path, until=date(2024, 1, 3), days=2)
+    assert list(manifest.facts["days"].items()) == [("2024-01-02", 2), ("2024-01-03", 2)]
+    assert manifest.facts["dropped"]["outside_window"] == 9
+    assert run(tmp_path, until=date(2024, 1, 4)).facts["test_sessions"] == 2
+
+
+def test_a_cut_off_future_changes_nothing(tmp_path: Path) -> None:
+    """Preparing on the evening of a day gives what preparing later up to that day gives."""
+    open_at_midnight = [("a", "x", at(2, 23, 20)), ("a", "y", at(2, 23, 25)), ("a", "y", at(2, 23, 50))]
+    later = [("a", "z", at(3, 0, 10)), ("b", "y", at(3))]
+    dataset = dataset_of(tmp_path, steps=["drop_repeats"])
+    outcomes = []
+    for rows in (three_days() + open_at_midnight, three_days() + open_at_midnight + later):
+        write(tmp_path, rows)
+        outcomes.append(sessions_of(run(tmp_path, dataset, until=date(2024, 1, 3))).rows())
+    assert outcomes[0] == outcomes[1]
+    assert len(outcomes[0]) == 6  # the open one, whose last event is a repeat, is not there
+
+
+def test_given_sessions_over_midnight_belong_to_their_last_day(tmp_path: Path) -> None:
+    rows = [(*row, f"s{row[0]}{row[2].day}") for row in three_days()]
+    over = [("c", "xyz"[n], at(1, 23, 58) + timedelta(minutes=n), "late") for n in range(3)]
+    write(tmp_path, rows + over, ("user_id", "item_id", "timestamp", "session_id"))
+    dataset = dataset_of(tmp_path, columns=("session_id",), sessions={"rule": "given"})
+    assert run(tmp_path, dataset).facts["days"] == {"2024-01-01": 2, "2024-01-02": 2, "2024-01-03": 3}
+    earlier = run(tmp_path, dataset, until=date(2024, 1, 2))
+    assert "late" not in sessions_of(earlier)["session_id"].to_list()
+
+
+def test_the_last_full_day() -> None:
+    day = date(2024, 1, 1)
+    busy = {day + timedelta(days=n): 1000 - 400 * (n % 7 > 4) for n in range(14)}
+    tail = {day + timedelta(days=n): 3 for n in range(14, 40)}
+    assert last_full_day(busy, date(2024, 3, 1)) == date(2024, 1, 14)
+    assert last_full_day(busy | tail, date(2024, 3, 1)) == date(2024, 1, 14)
+    assert last_full_day(busy | {date(2024, 1, 15): 100}, date(2024, 3, 1)) == date(2024, 1, 14)
+    assert last_full_day(busy, date(2024, 1, 14)) == date(2024, 1, 13)
+    with pytest.raises(InputError, match="when it is over"):
+        last_full_day(busy, day)
+
+
+def test_found_complete_is_not_made_again(tmp_path: Path) -> None:
+    write(tmp_path, three_days())
+    first = run(tmp_path)
+    again = run(tmp_path, dataset_of(tmp_path, title="Another title"))
+    assert not first.reused and again.reused and again.id == first.id
+    assert run(tmp_path, dataset_of(tmp_path, time_zone="Asia/Tokyo")).id != first.id
+    assert run(tmp_path, days=2).id != first.id
+    write(tmp_path, three_days()[:-1])
+    assert run(tmp_path).id != first.id
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, three_days())
+
+    def fail(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "write_features", fail)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path)
+    assert list((tmp_path / "artifacts" / "sessions").iterdir()) == []
+    assert not run(tmp_path).reused
+
+
+def refused(tmp_path: Path, rows: list[tuple[Any, ...]], dataset: Any = None, **options: Any) -> str:
+    columns = ("user_id", "item_id", "timestamp", "price")
+    write(tmp_path, [(*row, None) for row in rows], columns)
+    with pytest.raises(InputError) as error:
+        run(tmp_path, dataset, **options)
+    assert not list((tmp_path / "artifacts").glob("sessions/*"))
+    return str(error.value)
+
+
+def test_bad_input_is_explained(tmp_path: Path) -> None:
+    rows = three_days()
+    assert "from 2024-01-01 to 2024-01-03" in refused(tmp_path, rows, until=date(2024, 2, 1))
+    assert "at least 2" in refused(tmp_path, rows, days=1)
+    assert "nothing to train on" in refused(tmp_path, rows[:5])
+    assert "nothing to train on" in refused(tmp_path, rows, until=date(2024, 1, 1))
+    assert "holds no events" in refused(tmp_path, [])
+    assert "No session ends on the test day 2024-01-03" in refused(
+        tmp_path, [*rows[:10], ("c", "x", at(2))], until=date(2024, 1, 3)
+    )
+    long = dataset_of(tmp_path, sessions={"min_length": 4})
+    assert "of 15 rows: short_sessions 15" in refused(tmp_path, rows, long)
+    nobody = [(None, item, time) for _, item, time in rows]
+    assert "user_id_null 15" in refused(tmp_path, nobody)
+    priced = dataset_of(tmp_path, columns=("price",), features={"price": {"encode": "category"}})
+    assert "'price' is empty" in refused(tmp_path, rows, priced)
+    rare = dataset_of(tmp_path, features={"item_id": {"encode": "category", "min_count": 99}})
+    assert "lower min_count" in refused(tmp_path, rows, rare)
+    assert "time_unit" in refused(tmp_path, [("a", "x", NOW + timedelta(days=9))])
+
+
+def test_a_file_damaged_further_down_is_named(tmp_path: Path) -> None:
+    (tmp_path / "events.csv").write_text("user_id,item_id,timestamp\na,x,2024-01-01\na,x,2024-01-02,odd,fields\n")
+    with pytest.raises(InputError, match="cannot be read"):
+        run(tmp_path, dataset_of(tmp_path, events={"path": "events.csv"}))
+
+
+def test_undated_events_have_no_days(tmp_path: Path) -> None:
+    columns = {name: name for name in ("user_id", "item_id", "position")}
+    write(tmp_path, [("a", "x", 1)], tuple(columns))
+    dataset = dataset_of(tmp_path, columns=columns, sessions={"rule": "history"}, split="leave_one_out")
+    with pytest.raises(InputError, match="maps no timestamp"):
+        run(tmp_path, dataset, days=3)
+
+
+TIMES = st.integers(0, 60 * 72).map(lambda minute: at(0, 0) + timedelta(minutes=minute))
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c", None]),
+        st.sampled_from(["x", "y", "z", "w", None]),
+        st.one_of(st.none(), TIMES, st.just(NOW + timedelta(1))),
+        st.sampled_from(["view", "cart", "error"]),
+        st.sampled_from([1.0, 2.0]),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    EVENTS,
+    st.randoms(use_true_random=False),
+    st.sampled_from(["gap", "history"]),
+    st.sampled_from(["UTC", "America/Sao_Paulo"]),
+)
+def test_rows_are_accounted_for_in_any_order(rows: list[Any], order: random.Random, rule: str, zone: str) -> None:
+    rows = [(*event, "view", 1.0) for event in three_days()] + rows
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = dataset_of(
+            folder,
+            columns=("event_type", "price"),
+            steps=[{"filter_event_types": {"keep": ["view", "cart"]}}, "drop_repeats"],
+            sessions={"rule": rule, "max_length": 3},
+            features={"price": {"encode": ["log1p", "standardise"]}},
+            split="day" if rule == "gap" else "leave_one_out",
+            time_zone=zone,
+        )
+        outcomes = []
+        for _ in range(2):
+            write(Path(folder), rows, ("user_id", "item_id", "timestamp", "event_type", "price"))
+            manifest = run(Path(folder), dataset, until=date(2024, 1, 3))
+            facts = manifest.facts
+            gone = sum(facts["quarantined"].values()) + sum(facts["dropped"].values())
+            assert facts["rows_in"] == len(rows) == facts["events"] + gone
+            assert facts["events"] == sessions_of(manifest)["item_id"].list.len().sum()
+            outcomes.append((sessions_of(manifest).rows(), decoded(manifest)))
+            order.shuffle(rows)
+        assert outcomes[0] == outcomes[1]
+
+
+def test_globo(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
+    manifest = prepare(Artifacts(tmp_path), read_dataset("globo").at(real_data("globo")))
+    facts = manifest.facts
+    assert facts["rows_in"] == 2_988_181
+    assert facts["test_day"] == "2017-10-16"
+    # Of these the steps drop none: no item is repeated within a session, no session is shorter than two.
+    assert facts["dropped"]["drop_repeats"] == facts["dropped"]["short_sessions"] == facts["dropped"]["duplicates"] == 0
+    assert facts["rows_in"] == facts["events"] + sum(facts["dropped"].values())
+    assert (facts["sessions"], facts["test_sessions"], facts["items"]) == (1_041_200, 66_346, 15_086)
+    assert decoded_item_ages_are_sane(manifest.folder)
+
+
+def decoded_item_ages_are_sane(folder: Path) -> bool:
+    """Item ages are standardised: over all training sessions about mean 0 and deviation 1."""
+    ages = pl.scan_parquet(folder / "sessions" / "day=2017-10-1[0-5]" / "*.parquet", hive_partitioning=False)
+    flat = ages.select(pl.col("item_age").explode()).collect()["item_age"]
+    return abs(float(flat.mean())) < 0.5 and 0.5 < float(flat.std()) < 1.5  # type: ignore[arg-type]
+
+
+def test_beauty(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
+    manifest = prepare(Artifacts(tmp_path), read_dataset("beauty").at(real_data("s3rec_beauty")))
+    facts = manifest.facts
+    assert (facts["rows_in"], facts["sessions"], facts["users"]) == (198_502, 22_363, 22_363)
+    assert facts["dropped"] == {"duplicates": 0, "short_sessions": 0, "cut_to_max_length": 3_815}
+    assert facts["items"] == 12_092  # of 12,101: nine are nobody's but as a last item

@@ -1,0 +1,101 @@
+"""Cutting: where sessions begin and end, what is kept of them, to which day they belong."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from preprocessing.sessions import (
+    SESSION_INDEX,
+    cut,
+    drop_short,
+    ends_of_sessions,
+    keep_recent,
+    sort_and_deduplicate,
+)
+from schemas.dataset import Dataset
+from tests.preprocessing.small import at, dataset_of
+
+
+def events_of(rows: list[tuple[Any, ...]], *more: str) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", *more], orient="row")
+
+
+def index_of(events: pl.DataFrame, dataset: Dataset) -> list[int]:
+    return cut(events.lazy(), dataset).collect()[SESSION_INDEX].to_list()
+
+
+def test_a_gap_ends_a_session() -> None:
+    times = [at(0), at(0) + timedelta(minutes=30), at(0) + timedelta(minutes=60, microseconds=1)]
+    events = events_of([("a", "x", time) for time in times] + [("b", "x", times[2])])
+    assert index_of(events, dataset_of(".")) == [1, 1, 2, 3]
+    assert index_of(events, dataset_of(".", sessions={"gap_minutes": 10})) == [1, 2, 3, 4]
+
+
+def test_given_sessions_may_interleave_and_share_ids() -> None:
+    rows = [("a", "x", at(0), 1), ("a", "y", at(1), 2), ("a", "z", at(2), 1), ("b", "x", at(3), 1)]
+    dataset = dataset_of(".", columns=("session_id",), sessions={"rule": "given"})
+    events = sort_and_deduplicate(events_of(rows, "session_id"), dataset)
+    assert events["item_id"].to_list() == ["x", "z", "y", "x"]
+    assert index_of(events, dataset) == [1, 1, 2, 3]
+
+
+def test_a_history_is_one_session() -> None:
+    events = events_of([("a", "x", at(0)), ("a", "y", at(20)), ("b", "x", at(0))])
+    assert index_of(events, dataset_of(".", sessions={"rule": "history"})) == [1, 1, 2]
+
+
+def test_exact_repeats_are_one_event_whatever_lies_between() -> None:
+    rows = [("a", "x", at(0), "view"), ("a", "x", at(0), "cart"), ("a", "x", at(0), "view"), ("a", "y", at(0), "view")]
+    ordered = sort_and_deduplicate(events_of(rows, "event_type"), dataset_of(".", columns=("event_type",)))
+    assert ordered.select("item_id", "event_type").rows() == [("x", "cart"), ("x", "view"), ("y", "view")]
+
+
+@given(
+    st.permutations([("a", "x", at(0), 3.0), ("a", "x", at(0), 2.0), ("a", "y", at(0), 1.0), ("b", "x", at(0), None)])
+)
+def test_ties_do_not_depend_on_the_order_of_rows(rows: list[tuple[Any, ...]]) -> None:
+    ordered = sort_and_deduplicate(events_of(rows, "price"), dataset_of(".", columns=("price",)))
+    assert ordered["price"].to_list() == [2.0, 1.0, None]
+
+
+def test_position_orders_what_has_no_time() -> None:
+    columns = {"user_id": "user_id", "item_id": "item_id", "position": "position"}
+    dataset = dataset_of(".", columns=columns, sessions={"rule": "history"}, split="leave_one_out")
+    rows = [("a", "x", 2), ("a", "y", 10), ("a", "z", 1)]
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
+    assert sort_and_deduplicate(events, dataset)["item_id"].to_list() == ["z", "x", "y"]
+    (end,) = ends_of_sessions(cut(events.lazy(), dataset), dataset).collect().rows()
+    assert end == (1, None, None)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 5))
+def test_lengths(lengths: list[int], limit: int) -> None:
+    index = [number for number, length in enumerate(lengths, start=1) for _ in range(length)]
+    place = [place for length in lengths for place in range(length, 0, -1)]
+    events = pl.LazyFrame({SESSION_INDEX: pl.Series(index, dtype=pl.Int64), "left": place})
+    long = drop_short(events, limit).collect()[SESSION_INDEX].to_list()
+    assert long == [number for number in index if index.count(number) >= limit]
+    recent = keep_recent(events, limit).collect()["left"].to_list()
+    assert recent == [left for left in place if left <= limit]
+
+
+@pytest.mark.parametrize(
+    ("rule", "zone", "end", "day"),
+    [
+        ("gap", "UTC", at(0, 23, 29), at(0)),
+        ("gap", "UTC", at(0, 23, 30), at(1)),
+        ("history", "UTC", at(0, 23, 59), at(0)),
+        ("history", "Asia/Tokyo", at(0, 14, 59), at(0)),
+        ("history", "Asia/Tokyo", at(0, 15), at(1)),
+    ],
+)
+def test_the_day_of_a_session(rule: str, zone: str, end: datetime, day: datetime) -> None:
+    dataset = dataset_of(".", sessions={"rule": rule}, time_zone=zone)
+    events = cut(events_of([("a", "x", at(0, 10)), ("a", "y", end)]).lazy(), dataset)
+    assert ends_of_sessions(events, dataset).collect()["day"].to_list()[-1] == day.date()
