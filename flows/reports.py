@@ -125,7 +125,15 @@ def _chart(title: str, points: list[tuple[float, float]]) -> dict[str, Any]:
     low, high = min(value for _, value in points), max(value for _, value in points)
     span = (high - low) or 1.0
     path = " ".join(f"{50 + 300 * step / last:.1f},{150 - 130 * (value - low) / span:.1f}" for step, value in points)
-    return {"title": title, "path": path, "low": f"{low:.4g}", "high": f"{high:.4g}", "last": f"{last:,.0f}"}
+    end = path.rpartition(" ")[2].split(",")
+    return {
+        "title": title,
+        "path": path,
+        "end": end,
+        "low": f"{low:.4g}",
+        "high": f"{high:.4g}",
+        "last": f"{last:,.0f}",
+    }
 
 
 def write_report(
@@ -150,6 +158,7 @@ def write_report(
         "evaluation": evaluation,
         "comparison": comparison,
         "rows": rows,
+        "shown": [key for key in rows[0][1] if key.partition("@")[0] not in ("hitrate", "map")],
         "bars": _bars(rows),
         "about_cases": about_cases(evaluation.facts),
         "curves": draw_curves(read_curves(model)),
