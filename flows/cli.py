@@ -30,7 +30,7 @@ DatasetOption = Annotated[
     str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")
 ]
 SourceOption = Annotated[str | None, typer.Option("--source", help="Folder of the files; else $OVERNIGHT_SOURCE.")]
-RootOption = Annotated[Path, typer.Option("--root", help="Folder of artifacts and models.")]
+RootOption = Annotated[Path, typer.Option("--root", envvar="OVERNIGHT_ROOT", help="Folder of artifacts and models.")]
 UntilOption = Annotated[
     datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Day to evaluate on; else the last full day.")
 ]
@@ -267,14 +267,15 @@ def _table(metrics: dict[str, dict[str, float]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    wanted = [key for key in next(iter(metrics.values())) if key.partition("@")[0] in ("ndcg", "recall", "mrr")]
+    cutoffs = sorted({int(key.partition("@")[2]) for key in next(iter(metrics.values()))})[-2:]
+    wanted = [f"{name}@{k}" for k in cutoffs for name in ("recall", "mrr", "ndcg")]  # what 80 columns hold
     table = Table(title="Model (first) and baselines")
     table.add_column("scorer")
     for key in wanted:
         table.add_column(key, justify="right")
     for name, row in metrics.items():
         table.add_row(name, *(f"{row[key]:.4f}" for key in wanted))
-    Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout, width=120).print(table)
+    Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout).print(table)
 
 
 def _say(line: str) -> None:

@@ -28,10 +28,8 @@ class Data(BaseModel):
     source: str | None = Field(
         None, title="Source", description="Folder of the files; empty takes $OVERNIGHT_SOURCE or the dataset's own."
     )
-    root: Path = Field(
-        default_factory=lambda: Path(os.environ.get("OVERNIGHT_ROOT", "overnight-data")),
-        title="Root",
-        description="Folder of artifacts and models; left out, $OVERNIGHT_ROOT or overnight-data.",
+    root: Path | None = Field(
+        None, title="Root", description="Folder of artifacts and models; empty takes $OVERNIGHT_ROOT or overnight-data."
     )
     until: date | None = Field(
         None, title="Until", description="The day to evaluate on, the last one used. Empty: the last full day."
@@ -64,7 +62,7 @@ class Settings:
     @property
     def artifacts(self) -> Artifacts:
         """The artifact folders below the run's root."""
-        return Artifacts(self.data.root)
+        return Artifacts(self.data.root or os.environ.get("OVERNIGHT_ROOT", "overnight-data"))
 
 
 def resolve(

@@ -26,8 +26,8 @@ class ModelConfig(BaseModel):
         title="Positions",
         description="How order is told: none, learned and counted from the end, rotary, learned and counted forward.",
     )
-    features: Literal["concat", "sum", "none"] = Field(
-        "concat", title="Side features", description="How side features join the item vector at the input."
+    features: Literal["sum", "concat", "none"] = Field(
+        "sum", title="Side features", description="How side features join the item vector at the input."
     )
     output_bias: bool = Field(
         False,
@@ -51,7 +51,7 @@ class TrainingConfig(BaseModel):
 
     objective: str = Field("causal", title="Objective", description="A file of modeling/objectives.")
     loss: str = Field("full_softmax", title="Loss", description="A file of modeling/losses.")
-    epochs: int = Field(5, ge=1, le=1000, title="Epochs", description="Passes over the training sessions.")
+    epochs: int = Field(10, ge=1, le=1000, title="Epochs", description="Passes over the training sessions.")
     order: Literal["time", "random"] = Field(
         "time", title="Order", description="time: oldest sessions first, so the last steps see the newest; or random."
     )
@@ -61,7 +61,7 @@ class TrainingConfig(BaseModel):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
-    tokens_per_step: int = Field(2048, ge=16, title="Tokens per step", description="Events in one optimizer step.")
+    tokens_per_step: int = Field(1024, ge=16, title="Tokens per step", description="Events in one optimizer step.")
     learning_rate: float = Field(1e-3, gt=0, title="Learning rate", description="Peak of AdamW's learning rate.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."

@@ -211,7 +211,7 @@ class Narrator(TrainerCallback):
         logs = logs or {}
         self.loss = logs.get("loss", self.loss)
         validated = logs.get(f"eval_{GOAL}")
-        if validated is None and state.global_step % self.interval:
+        if validated is None and (control.should_evaluate or state.global_step % self.interval):
             return
         self.progress(
             f"step {state.global_step:,} of {state.max_steps:,} ({state.global_step / state.max_steps:.0%}), "
