@@ -22,7 +22,7 @@ BASE_PROGRAMS = ("sh", "cat", "chmod", "chown", "cp", "env", "id", "ls", "mkdir"
 PASSED_ON = re.compile(r"PIP_.*|SSL_CERT_.*|REQUESTS_CA_BUNDLE|(https?|no)_proxy", re.IGNORECASE)
 
 
-class CommandFailed(RuntimeError):
+class CommandError(RuntimeError):
     """A command that ended with another code than 0; the message holds the end of what it printed."""
 
 
@@ -46,7 +46,7 @@ class Image:
 
         Raises:
             RecipeError: when it cannot be followed here.
-            CommandFailed: when a RUN fails.
+            CommandError: when a RUN fails.
         """
         begun = time.monotonic()
         getattr(self, f"_{step.instruction.lower()}")(step.arguments)
@@ -71,7 +71,7 @@ class Image:
         """
         uid, home = self.users[self.user]
         inside = self.environment | (self.arguments if build else {}) | dict(environment)
-        inside = {"HOME": home, "LOGNAME": self.user, "LANG": "C.UTF-8"} | inside
+        inside = {"HOME": home, "LOGNAME": self.user, "LANG": "C.UTF-8", "TMPDIR": "/tmp"} | inside
         here = {name: value for name, value in os.environ.items() if build and PASSED_ON.fullmatch(name)}
         here["PATH"] = f"{self.root}/venv/bin:{self.root}/bin"
         other = {"user": uid, "group": uid, "extra_groups": []} if uid and os.geteuid() == 0 else {}
@@ -91,13 +91,13 @@ class Image:
         """Run a command to its end and return what it printed.
 
         Raises:
-            CommandFailed: when its exit code is not 0.
+            CommandError: when its exit code is not 0.
         """
         process = self.started(words, environment or {}, subprocess.PIPE, build)
         output, _ = process.communicate()
         if process.returncode:
             end = "\n".join(output.splitlines()[-30:])
-            raise CommandFailed(f"exit code {process.returncode}: {shlex.join(words)}\n{end}")
+            raise CommandError(f"exit code {process.returncode}: {shlex.join(words)}\n{end}")
         return str(output)
 
     def _from(self, arguments: str) -> None:

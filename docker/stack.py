@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from image import CommandFailed, Image
+from image import CommandError, Image
 from recipe import RecipeError, seconds, start_order, words_of
 
 PORTS = ("4200", "5432", "8080")  # of the containers; each is another, free one here
@@ -63,6 +63,12 @@ class Stack:
         text = re.sub(rf"(?<=[/@])(?:{names})(?=:\d)|0\.0\.0\.0", "127.0.0.1", text)
         return re.sub(rf"\b(?:{'|'.join(PORTS)})\b", lambda port: self.ports[port[0]], text)
 
+    def check_alive(self) -> None:
+        """Raises RuntimeError with the end of its log when a service has ended; Docker would start it again, and again."""
+        for name, process in self.processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"{name} ended with code {process.returncode}:\n{self._tail(name)}")
+
     def _start(self, name: str) -> str:
         service = self.services[name]
         if service["image"].startswith("postgres:"):
@@ -105,7 +111,7 @@ class Stack:
         def run(*words: str) -> subprocess.CompletedProcess[str]:
             done = subprocess.run(words, env=there, cwd=place, capture_output=True, text=True, check=False, **owner)
             if done.returncode:
-                raise CommandFailed(f"{words[0]}: {done.stdout}{done.stderr}")
+                raise CommandError(f"{words[0]}: {done.stdout}{done.stderr}")
             return done
 
         run("initdb", "--pgdata=data", f"--username={user}", "--pwfile=password", "--auth=scram-sha-256")
@@ -137,9 +143,8 @@ class Stack:
         allowed = seconds(health["interval"]) * health["retries"] + seconds(health.get("start_period", "0s"))
 
         def healthy() -> bool:
-            if self.processes[name].poll() is not None:
-                raise RuntimeError(f"{name} ended with code {self.processes[name].returncode}:\n{self._tail(name)}")
-            with contextlib.suppress(CommandFailed):
+            self.check_alive()
+            with contextlib.suppress(CommandError):
                 check()
                 return True
             return False
@@ -150,10 +155,11 @@ class Stack:
         return "\n".join((self.logs / f"{name}.log").read_text().splitlines()[-25:])
 
     def _stop(self) -> None:
-        """SIGTERM to each, last first, as Docker's init would pass it on; SIGKILL after its grace period."""
+        """The stop signal to each, last first, as Docker's init would pass it on; SIGKILL after its grace period."""
         for name, process in reversed(self.processes.items()):
             begun, grace = time.monotonic(), seconds(self.services[name].get("stop_grace_period", "10s"))
-            process.send_signal(signal.SIGTERM)
+            official_postgres = self.services[name]["image"].startswith("postgres:")
+            process.send_signal(signal.SIGINT if official_postgres else signal.SIGTERM)  # its image says SIGINT
             try:
                 process.wait(grace)
                 self.say(f"service {name}: stopped   ({time.monotonic() - begun:.1f} s)")

@@ -106,7 +106,12 @@ def try_services(image: Image, sqlite: bool) -> None:
         begun = time.monotonic()
         run = call(f"{api}/deployments/{deployment['id']}/create_flow_run", {"parameters": QUICK})
         say(f"A run by hand: {run['name']}, with {json.dumps(QUICK)}")
-        wait_until(lambda: call(f"{api}/flow_runs/{run['id']}")["state"]["type"] not in ALIVE, RUN_SECONDS, "the run")
+
+        def ended() -> bool:
+            stack.check_alive()
+            return call(f"{api}/flow_runs/{run['id']}")["state"]["type"] not in ALIVE
+
+        wait_until(ended, RUN_SECONDS, "the run")
         state = call(f"{api}/flow_runs/{run['id']}")["state"]
         if state["name"] != "Completed":
             raise RuntimeError(f"the run ended {state['name']}: {state['message']}; see {stack.logs / 'worker.log'}")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modeling.config import EvaluationConfig, PromotionConfig
 from modeling.evaluation import evaluate
@@ -24,8 +24,8 @@ class Champion(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str
-    comparison: str
+    model: str = Field(pattern=r"^models/[0-9a-f]{16}$")
+    comparison: str = Field(pattern=r"^comparisons/[0-9a-f]{16}$")
     promoted: datetime
     previous: str | None = None
 

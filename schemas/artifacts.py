@@ -74,7 +74,7 @@ class Artifacts:
         self.root = Path(root).expanduser().resolve()
 
     def find(self, kind: str, artifact_id: str) -> Manifest | None:
-        """The manifest of a complete artifact, or None. One whose files are missing or differ is removed.
+        """The manifest of a complete artifact, or None: also when its files are missing or differ from what it lists.
 
         Raises:
             InputError: when the name would leave the root.
@@ -83,13 +83,9 @@ class Artifacts:
         try:
             stored = Manifest.model_validate_json((folder / MANIFEST).read_text())
         except (OSError, ValidationError):
-            shutil.rmtree(folder, ignore_errors=True)
             return None
         manifest = stored.model_copy(update={"root": str(self.root), "reused": True})
-        if not is_intact(manifest):
-            shutil.rmtree(folder)
-            return None
-        return manifest
+        return manifest if is_intact(manifest) else None
 
     def get(self, name: str) -> Manifest:
         """The artifact `kind/id`; an id may be shortened as long as it is unique."""

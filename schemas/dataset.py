@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,6 +128,14 @@ class Dataset(_Part):
     defaults: dict[str, dict[str, Any]] = Field(
         {}, description="Settings that suit this dataset (model, training, evaluation); --set overrides them."
     )
+
+    @field_validator("features")
+    @classmethod
+    def _names(cls, features: dict[str, Feature]) -> dict[str, Feature]:
+        for name in features:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name):  # it names a column and a file
+                raise ValueError(f"feature {name!r} must be letters, digits and underscores")
+        return features
 
     @field_validator("time_zone")
     @classmethod

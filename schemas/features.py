@@ -16,7 +16,7 @@ class FeatureColumn(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: str = Field(pattern=r"^[A-Za-z_]\w*$")
     kind: Literal["categorical", "continuous"]
     source: str = Field(description="Raw column the feature is made from.")
     dtype: Literal["int32", "float32"]
@@ -24,7 +24,7 @@ class FeatureColumn(BaseModel):
         None, description="Categorical: ids are below this, the three reserved ones included."
     )
     vocabulary: str | None = Field(
-        None, description="Categorical: path of the id map beside this schema, if it has one."
+        None, pattern=r"^vocabularies/\w+\.parquet$", description="Categorical: path of the id map beside this schema."
     )
     per_item: bool = Field(
         False, description="True when the value belongs to the item (category, price), not the moment."

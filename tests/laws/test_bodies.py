@@ -10,11 +10,11 @@ import torch
 from modeling import bodies
 from modeling.config import TrainingConfig
 from modeling.data import Cases, Sessions, pack
+from modeling.fitting import fit, make_schedule
 from modeling.metrics import metrics_at
 from modeling.model import SequenceModel
 from modeling.ranking import ranks
 from modeling.recommend import ModelScorer, make_batch
-from modeling.fitting import fit, make_schedule
 from schemas import plugins
 from tests.conftest import chain_sessions, model_of, random_sessions, schema_of, sessions_of, split_of
 

@@ -6,7 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from modeling.config import TrainingConfig
+from modeling.fitting import make_schedule
 from modeling.losses.full_softmax import CHUNK_BYTES, full_softmax
+from tests.conftest import model_of, random_sessions
 
 
 @pytest.mark.parametrize("num_predictions", [3, 300])
@@ -26,3 +29,16 @@ def test_chunked_softmax_equals_the_plain_one(
     torch.testing.assert_close(found, plain)
     for one, other in zip(torch.autograd.grad(found, wanted), torch.autograd.grad(plain, wanted), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_mixed_precision_gives_the_same_loss_within_a_per_cent() -> None:
+    """bf16 as on a GPU, through the whole model: attention, bias, chunked softmax, gradients."""
+    model = model_of("sasrec", num_items=300, output_bias=True).train()
+    batch = make_schedule(model, random_sessions(100, 300), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
+    model.eval()
+    plain = model(**batch)["loss"]
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = model(**batch)["loss"]
+    mixed.backward()
+    torch.testing.assert_close(mixed.float(), plain, rtol=0.01, atol=0)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

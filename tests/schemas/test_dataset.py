@@ -8,6 +8,8 @@ import pytest
 
 from schemas.dataset import known, read_dataset
 from schemas.errors import InputError
+from schemas.features import FeatureSchema
+from tests.conftest import schema_of
 
 MINIMAL = """
 name: shop
@@ -51,6 +53,7 @@ def test_short_forms(tmp_path: Path) -> None:
         ("name: shop\nevents: {columns: {user_id: u, timestamp: t}}", "item_id must be mapped"),
         ("name: shop\nevents: {columns: {item_id: u, timestamp: t}}", "user_id or session_id"),
         ("name: ../shop\nevents: {columns: {user_id: u, item_id: i, timestamp: t}}", "name"),
+        (MINIMAL + 'features: {"../x": category}', "letters, digits and underscores"),
         ("name: [", "not valid YAML"),
         ("just words", "expected a mapping"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
@@ -81,3 +84,12 @@ def test_the_source_comes_from_the_option_then_the_environment(tmp_path: Path, m
     monkeypatch.setenv("OVERNIGHT_SOURCE", "/from/environment")
     assert dataset.at(None).source == "/from/environment"
     assert dataset.at("/given").source == "/given"
+
+
+def test_a_schema_cannot_point_outside_its_folder(tmp_path: Path) -> None:
+    schema = schema_of(5)
+    schema.write(tmp_path / "schema.json")
+    text = (tmp_path / "schema.json").read_text().replace("vocabularies/item_id.parquet", "../../etc/x.parquet")
+    (tmp_path / "schema.json").write_text(text)
+    with pytest.raises(InputError, match="vocabulary"):
+        FeatureSchema.read(tmp_path / "schema.json")
