@@ -83,10 +83,10 @@ class Stack:
             process = self.image.started(words, environment, log.fileno())
         self.processes[name] = process
         if self._is_job(name):
-            process.wait(JOB_SECONDS)
-            if process.returncode:
-                raise RuntimeError(f"{name} ended with code {process.returncode}:\n{self._tail(name)}")
-            del self.processes[name]
+            wait_until(lambda: process.poll() is not None, JOB_SECONDS, f"{name} to end")
+            if process.returncode == 0:
+                del self.processes[name]
+            self.check_alive()
             return "did its job"
         check = [self.here(word) for word in words_of(service["healthcheck"]["test"])]
         self._wait(name, lambda: self.image.run(check, environment))

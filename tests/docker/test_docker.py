@@ -96,21 +96,22 @@ def test_a_missing_password_or_events_folder_stops_compose() -> None:
 
 
 def test_images_are_pinned() -> None:
-    images = {service["image"] for service in SERVICES.values()} | set(arguments_of("FROM"))
-    for image in images:
-        assert re.search(r":\d+\.\d+(\.\d+)?(-\w+)*$", image), image
+    """The base to the patch release: its Python is part of what was tried."""
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-\w+", arguments_of("FROM")[0])
+    images = {service["image"] for service in SERVICES.values()}
     assert f"overnight:{PYPROJECT['project']['version']}" in images
+    for image in images:
+        assert re.fullmatch(r"\w+:\d+\.\d+(\.\d+)?(-\w+)?", image), image
 
 
 def test_services_wait_for_what_they_need() -> None:
     assert recipe.start_order(SERVICES) == ["postgres", "server", "deploy", "worker"]
-    awaited = {
-        other
-        for service in SERVICES.values()
-        for other, how in service.get("depends_on", {}).items()
-        if how["condition"] == "service_healthy"
-    }
-    assert {name for name in awaited if "healthcheck" not in SERVICES[name]} == set()
+    waits = {name: service.get("depends_on", {}) for name, service in SERVICES.items()}
+    healthy, done = {"condition": "service_healthy"}, {"condition": "service_completed_successfully"}
+    assert waits["server"] == {"postgres": healthy}
+    assert waits["deploy"] == {"server": healthy}
+    assert waits["worker"] == {"server": healthy, "deploy": done}
+    assert "healthcheck" in SERVICES["postgres"] and "healthcheck" in SERVICES["server"]
 
 
 def test_the_server_is_on_postgresql_and_clients_never_start_their_own() -> None:
@@ -168,7 +169,15 @@ def test_every_package_is_copied_and_nothing_that_the_build_cannot_see() -> None
         assert name in sent or any(file.startswith(f"{name}/") for file in sent), name
     tops = {file.split("/")[0] for file in sent}
     assert tops == {name.split("/")[0] for name in copied}, "more is sent to the build than it uses"
-    assert not [file for file in sent if "__pycache__" in file]
+
+
+def test_secrets_data_and_leftovers_stay_outside_the_build(tmp_path: Path) -> None:
+    for name in (".env", "docker/.env", ".git/config", ".venv/x.py", "demo-shop/items.parquet", "flows/retrain.py",
+                 "flows/__pycache__/retrain.pyc", "modeling/losses/__pycache__/a.pyc"):  # fmt: skip
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    sent = recipe.context_files(tmp_path, (DOCKER / "Dockerfile.dockerignore").read_text())
+    assert [file.as_posix() for file in sent] == ["flows/retrain.py"]
 
 
 def test_every_installation_is_constrained_and_torch_is_the_pinned_one() -> None:
@@ -218,6 +227,8 @@ def test_ignore_rules_decide_as_dockers(tmp_path: Path) -> None:
     rules = "# some\n*\n!a\n!d/keep.yaml\n**/__pycache__\n"
     assert [file.as_posix() for file in recipe.context_files(tmp_path, rules)] == ["a/b.py", "d/keep.yaml"]
     assert len(recipe.context_files(tmp_path, "d\n")) == 4
+    assert len(recipe.context_files(tmp_path, "*.py\n")) == 6, "one star stays within its folder"
+    assert len(recipe.context_files(tmp_path, "**/*.py\n")) == 5
 
 
 def test_compose_variables(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_globo(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
     # Of these the steps drop none: no item is repeated within a session, no session is shorter than two.
     assert facts["dropped"]["drop_repeats"] == facts["dropped"]["short_sessions"] == facts["dropped"]["duplicates"] == 0
     assert facts["rows_in"] == facts["events"] + sum(facts["dropped"].values())
-    assert (facts["sessions"], facts["test_sessions"], facts["items"]) == (1_041_200, 66_346, 15_086)
+    assert (facts["sessions"], facts["test_sessions"], facts["items"]) == (1_041_200, 66_346, 19_286)
     assert decoded_item_ages_are_sane(manifest.folder)
 
 
