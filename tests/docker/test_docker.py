@@ -142,6 +142,7 @@ def test_one_pool_with_one_slot_serves_the_deployment() -> None:
     deployment = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]
     assert made[:4] == ["prefect", "work-pool", "create", POOL]
     assert limited[-2:] == [POOL, "1"]
+    assert scripts()["deploy"][-1] == ["prefect", "--no-prompt", "deploy", "--all"]
     assert worker[worker.index("--pool") + 1] == deployment["work_pool"]["name"] == POOL
 
 
