@@ -268,14 +268,14 @@ def _table(metrics: dict[str, dict[str, float]]) -> None:
     from rich.table import Table
 
     cutoffs = sorted({int(key.partition("@")[2]) for key in next(iter(metrics.values()))})[-2:]
-    wanted = [f"{name}@{k}" for k in cutoffs for name in ("recall", "mrr", "ndcg")]  # what 80 columns hold
+    wanted = [f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")]  # what 80 columns hold
     table = Table(title="Model (first) and baselines")
     table.add_column("scorer")
     for key in wanted:
         table.add_column(key, justify="right")
     for name, row in metrics.items():
         table.add_row(name, *(f"{row[key]:.4f}" for key in wanted))
-    Console(file=sys.stderr if not sys.stdout.isatty() else sys.stdout).print(table)
+    Console().print(table)
 
 
 def _say(line: str) -> None:

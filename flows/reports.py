@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -214,11 +213,6 @@ def summarise(
         "artifacts": {manifest.kind: str(manifest.folder) for manifest in (sessions, model, evaluation, comparison)},
         "report": str(page.folder / PAGE),
     }
-
-
-def copy_page(page: Path, target: Path) -> None:
-    """Put a copy of a report where a person wants it."""
-    shutil.copy(page, target)
 
 
 def _render(template: str, **values: Any) -> str:
