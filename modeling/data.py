@@ -134,7 +134,9 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
     offsets = torch.from_numpy(np.array(lists[ITEM_ID].offsets, dtype=np.int64))
     uneven = [name for name, values in lists.items() if len(values.values) != int(offsets[-1])]
     if uneven:
-        raise InputError(f"Session files are damaged: {', '.join(uneven)} and {ITEM_ID} differ in their numbers of events.")
+        raise InputError(
+            f"Session files are damaged: {', '.join(uneven)} and {ITEM_ID} differ in their numbers of events."
+        )
     end = _one_chunk(table, END).cast(pa.int64()).fill_null(0)
     return Sessions(
         events={name: torch.from_numpy(np.array(values.values)) for name, values in lists.items()},
