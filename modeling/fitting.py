@@ -37,10 +37,10 @@ def fit(
     split: Split,
     model_config: ModelConfig,
     config: TrainingConfig,
-    scratch: Path,
+    checkpoints: Path,
     progress: Progress,
 ) -> tuple[SequenceModel, dict[str, Any]]:
-    """Train from the beginning, or from the newest checkpoint in `scratch`; the best validated weights are returned.
+    """Train from the beginning, or from the newest of `checkpoints`; the best validated weights are returned.
 
     Raises:
         InputError: when there is nothing to learn from.
@@ -56,8 +56,8 @@ def fit(
         start_from_popularity(model.bias_V, split.last_day)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     schedule = make_schedule(model, sessions.to(device), config)
-    trainer = Trainer(model, schedule, split.validation.known(), config, scratch, progress)
-    checkpoint = last_complete(scratch)
+    trainer = Trainer(model, schedule, split.validation.known(), config, checkpoints, progress)
+    checkpoint = last_complete(checkpoints)
     tokens = sum(schedule.tokens_per_epoch)
     steps, size = len(schedule), sum(parameter.numel() for parameter in model.parameters())
     progress(

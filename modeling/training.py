@@ -43,15 +43,16 @@ def train(
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, config.validation_sessions)
-    scratch = artifacts.scratch(artifact_id)
-    model, facts = fit(schema, split, model_config, config, scratch, progress)
     parameters = {"model": model_config.model_dump(), "training": config.model_dump()}
-    with artifacts.write(KIND, artifact_id, parents=(sessions.name,), parameters=parameters) as draft:
+    with (
+        artifacts.unfinished(artifact_id) as checkpoints,
+        artifacts.write(KIND, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
+    ):
+        model, facts = fit(schema, split, model_config, config, checkpoints, progress)
         model.save(draft.folder)
         for name in ("schema.json", ITEMS):
             shutil.copy(sessions.folder / name, draft.folder / name)
         shutil.copytree(sessions.folder / "vocabularies", draft.folder / "vocabularies")
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
         draft.facts = facts
-    shutil.rmtree(scratch, ignore_errors=True)
     return draft.manifest

@@ -14,6 +14,7 @@ import polars as pl
 from preprocessing import encoders
 from preprocessing.encoders import Encoder
 from preprocessing.engine import collect_all
+from preprocessing.files import SAMPLE_ROWS
 from preprocessing.sessions import is_last
 from schemas import plugins
 from schemas.columns import ITEM_ID
@@ -209,7 +210,9 @@ def _check_chain(chain: tuple[Encoder, ...], column: str, dtype: pl.DataType, wh
     kind = "numbers" if dtype.is_numeric() else "times" if isinstance(dtype, pl.Datetime) else str(dtype)
     for encoder in chain:
         if encoder.takes not in ("anything", kind):
-            raise InputError(f"{where}: {_name(encoder)} takes {encoder.takes}, but gets {kind} (column {column!r}).")
+            text = f" In a text file, a column without a number in its first {SAMPLE_ROWS:,} rows is text."
+            wrong = f"{where}: {_name(encoder)} takes {encoder.takes}, but gets {kind} (column {column!r})."
+            raise InputError(wrong + (text if dtype == pl.String else ""))
         kind = "numbers" if encoder.kind == "continuous" else "ids, after which nothing can follow,"
     for encoder in chain[:-1]:
         if encoder.kind == "categorical":

@@ -59,6 +59,9 @@ def prepare(
     """
     now = now or datetime.now(UTC)
     events = read_events(dataset)
+    with reading(dataset.source):
+        if collect(events.head(1)).is_empty():
+            raise InputError(f"{dataset.source} holds no events: its files have no rows.")
     recipe = Recipe.of(dataset, events)
     sources = fingerprints(dataset)
     with reading(dataset.source):
@@ -135,8 +138,6 @@ class Run:
         with reading(self.dataset.source):
             events = collect(source)
         self.rows_in = events.height
-        if not events.height:
-            raise InputError(f"{self.dataset.source}: the files hold no events.")
         self._done("read", f"{events.height:,} events")
         return events
 

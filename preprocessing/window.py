@@ -92,6 +92,4 @@ def last_full_day(counts: dict[date, int], today: date) -> date:
 
 def _no_day(events: pl.LazyFrame) -> str:
     rows = collect(events.select(pl.len())).item()
-    if not rows:
-        return "The source holds no events: its files have columns but no rows."
     return f"None of the {rows:,} events has a time that can be read and is not in the future; check events.time_unit."

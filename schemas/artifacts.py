@@ -143,11 +143,26 @@ class Artifacts:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
 
-    def scratch(self, artifact_id: str) -> Path:
-        """A folder for unfinished work (checkpoints) on one artifact; remove it when the artifact is written."""
+    @contextmanager
+    def unfinished(self, artifact_id: str) -> Iterator[Path]:
+        """A folder for checkpoints on the way to one artifact. It outlives a crash, and is removed when the block ends well.
+
+        Raises:
+            InputError: when another process is working in it.
+        """
         folder = self._folder("unfinished", artifact_id)
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        try:
+            lock = _lock(folder)
+        except BlockingIOError:
+            raise InputError(
+                f"Another process is working on {artifact_id} ({folder}): wait for it or stop it."
+            ) from None
+        try:
+            yield folder
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            os.close(lock)
 
     def _folder(self, kind: str, artifact_id: str) -> Path:
         folder = (self.root / kind / artifact_id).resolve()

@@ -21,6 +21,8 @@ class GPT2(nn.Module):
         self.rotary_size = config.dim // config.num_heads if config.positions == "rotary" else 0
         settings = GPT2Config(
             vocab_size=1,
+            bos_token_id=None,
+            eos_token_id=None,
             n_positions=1,
             n_embd=config.dim,
             n_layer=config.num_layers,

@@ -116,3 +116,15 @@ def test_a_small_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert path.read_text() == "new"
     assert path.stat().st_ino != before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_unfinished_work_outlives_a_crash_and_is_nobody_elses(tmp_path: Path) -> None:
+    artifacts = Artifacts(tmp_path)
+    with pytest.raises(RuntimeError), artifacts.unfinished("a1") as folder:
+        (folder / "checkpoint").write_text("half")
+        with pytest.raises(InputError, match="Another process is working on a1"), artifacts.unfinished("a1"):
+            pass
+        raise RuntimeError
+    with artifacts.unfinished("a1") as folder:
+        assert (folder / "checkpoint").read_text() == "half"
+    assert not folder.exists()
