@@ -28,7 +28,8 @@ class Inputs(nn.Module):
         self.items_VD = nn.Parameter(torch.empty(schema.items.cardinality, config.dim))
         nn.init.xavier_normal_(self.items_VD)
         side = schema.side_features if config.features != "none" else ()
-        self.side = nn.ModuleDict({column.name: SideFeature(column, config) for column in side})
+        self.side_names = [column.name for column in side]
+        self.side = nn.ModuleList(SideFeature(column, config) for column in side)
         if side and config.features == "concat":
             width = config.dim + sum(_width(column, config) for column in side)
             self.project = nn.Linear(width, config.dim, bias=False)
@@ -44,7 +45,7 @@ class Inputs(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """x_BLD of a packed batch."""
         x_BLD = F.embedding(batch[ITEM_ID], self.items_VD)
-        parts = [feature(batch[name]) for name, feature in self.side.items()]
+        parts = [feature(batch[name]) for name, feature in zip(self.side_names, self.side, strict=True)]
         if parts and self.aggregation == "concat":
             x_BLD = self.project(torch.cat([x_BLD, *parts], -1))
         else:

@@ -21,4 +21,21 @@ ID = "id"  # its number
 COUNT = "count"  # how often it was seen in the rows the vocabulary was fit on
 RULE = "rule"  # why a row is in quarantine
 
+# No feature may be named like the other columns of its tables, or like the parts of a training batch.
+TAKEN = {
+    USER_ID,
+    SESSION_ID,
+    START,
+    END,
+    LENGTH,
+    DAY,
+    VALUE,
+    ID,
+    COUNT,
+    "last_seen",
+    "segments",
+    "positions",
+    "targets",
+}
+
 PADDING, NULL, UNKNOWN, FIRST_ID = 0, 1, 2, 3  # NVTabular's numbering

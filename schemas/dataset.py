@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
 from schemas.errors import InputError, parse, unknown
 
 SHIPPED = Path(__file__).parent / "datasets"
@@ -135,6 +135,9 @@ class Dataset(_Part):
         for name in features:
             if not re.fullmatch(r"[A-Za-z_]\w*", name):  # it names a column and a file
                 raise ValueError(f"feature {name!r} must be letters, digits and underscores")
+            if name in TAKEN:
+                taken = ", ".join(sorted(TAKEN))
+                raise ValueError(f"feature {name!r} needs another name (with `column: {name}`); taken: {taken}")
         return features
 
     @field_validator("time_zone")

@@ -42,7 +42,7 @@ def schema_of(num_items: int, max_length: int = 20) -> FeatureSchema:
             name=ITEM_ID, kind="categorical", source=ITEM_ID, dtype="int32", cardinality=num_items + FIRST_ID,
             vocabulary="vocabularies/item_id.parquet",
         ),
-        FeatureColumn(name="category", kind="categorical", source="category", dtype="int32", cardinality=FIRST_ID + 5),
+        FeatureColumn(name="type", kind="categorical", source="type", dtype="int32", cardinality=FIRST_ID + 5),
         FeatureColumn(name="price", kind="continuous", source="price", dtype="float32"),
     )  # fmt: skip
     return FeatureSchema(dataset="test", max_length=max_length, split="day", columns=columns)
@@ -53,7 +53,7 @@ def sessions_of(histories: list[list[int]]) -> Sessions:
     lengths = torch.tensor([len(history) for history in histories])
     items = torch.tensor([item for history in histories for item in history], dtype=torch.int32)
     return Sessions(
-        events={ITEM_ID: items, "category": items % 5 + FIRST_ID, "price": (items % 7).float() / 7},
+        events={ITEM_ID: items, "type": items % 5 + FIRST_ID, "price": (items % 7).float() / 7},
         starts=lengths.cumsum(0) - lengths,
         lengths=lengths,
         end=torch.arange(len(histories)) * 1_000_000,

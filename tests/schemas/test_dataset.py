@@ -54,6 +54,7 @@ def test_short_forms(tmp_path: Path) -> None:
         ("name: shop\nevents: {columns: {item_id: u, timestamp: t}}", "user_id or session_id"),
         ("name: ../shop\nevents: {columns: {user_id: u, item_id: i, timestamp: t}}", "name"),
         (MINIMAL + 'features: {"../x": category}', "letters, digits and underscores"),
+        (MINIMAL + "features: {positions: category}", "needs another name"),
         ("name: [", "not valid YAML"),
         ("just words", "expected a mapping"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
