@@ -1,9 +1,10 @@
 """`overnight`: the stages of a night from a terminal. Exit code 0: done; 2: a mistake to mend, said in one line; 1: failure."""
 
-from __future__ import annotations
-
+import functools
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -46,18 +47,52 @@ ModelOption = Annotated[
 ]
 
 
-@app.command()
-def retrain(
+def _settings(
     dataset: DatasetOption = "demo",
     source: SourceOption = None,
     root: RootOption = Path("overnight-data"),
     until: UntilOption = None,
     days: DaysOption = None,
     set_: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+) -> "Settings":
+    prepare_environment(root)
+    from flows.parameters import Data, read_changes, resolve
+    from schemas.errors import parse
+
+    changes, groups = read_changes(set_ or [])
+    day = until.date() if until else None
+    given = {
+        "dataset": dataset,
+        "source": source,
+        "root": root.resolve(),
+        "until": day,
+        "days": days,
+        "changes": changes,
+    }
+    return resolve(parse(Data, given, "data"), **groups)  # type: ignore[arg-type]
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_settings` after its own; it receives what they make as its first argument."""
+    common = inspect.signature(_settings).parameters
+    _, *own = inspect.signature(command).parameters.values()
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        settings = _settings(**{name: given.pop(name) for name in common})
+        command(settings, **given)
+
+    parameters = [*common.values(), *own]
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    run.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+@app.command()
+@with_settings
+def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
-    settings = _settings(dataset, source, root, until, days, set_)
     from preprocessing.files import source_files
 
     source_files(settings.dataset)  # a wrong source is named before a server starts
@@ -77,52 +112,29 @@ def retrain(
 
 
 @app.command()
-def prepare(
-    dataset: DatasetOption = "demo",
-    source: SourceOption = None,
-    root: RootOption = Path("overnight-data"),
-    until: UntilOption = None,
-    days: DaysOption = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@with_settings
+def prepare(settings: "Settings", as_json: JsonOption = False) -> None:
     """Raw events -> session Parquet, feature schema, vocabularies, quarantine."""
-    settings = _settings(dataset, source, root, until, days, set_)
     sessions = _prepare(settings)
     _end(sessions.facts | {"folder": str(sessions.folder), "artifact": sessions.name}, as_json)
 
 
 @app.command()
-def train(
-    dataset: DatasetOption = "demo",
-    source: SourceOption = None,
-    root: RootOption = Path("overnight-data"),
-    until: UntilOption = None,
-    days: DaysOption = None,
-    set_: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@with_settings
+def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model. Interrupted, it goes on from its last checkpoint."""
-    settings = _settings(dataset, source, root, until, days, set_)
     model = _train(settings, _prepare(settings))
     _end(model.facts | {"folder": str(model.folder), "artifact": model.name}, as_json)
 
 
 @app.command()
+@with_settings
 def evaluate(
-    dataset: DatasetOption = "demo",
-    source: SourceOption = None,
-    root: RootOption = Path("overnight-data"),
-    model: Annotated[
-        str | None, typer.Option("--model", help="An artifact such as models/1f2e; else the settings' own.")
-    ] = None,
-    until: UntilOption = None,
-    days: DaysOption = None,
-    set_: SetOption = None,
+    settings: "Settings",
+    model: Annotated[str | None, typer.Option("--model", help="Such as models/1f2e; else the settings' own.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Metrics of a model and of the baselines on the test sessions."""
-    settings = _settings(dataset, source, root, until, days, set_)
     from modeling.evaluation import evaluate as measure
 
     sessions = _prepare(settings)
@@ -199,34 +211,14 @@ def serve(
     run(root, source, port)
 
 
-def _settings(
-    dataset: str, source: str | None, root: Path, until: datetime | None, days: int | None, set_: list[str] | None
-) -> Settings:
-    prepare_environment(root)
-    from flows.parameters import Data, read_changes, resolve
-    from schemas.errors import parse
-
-    changes, groups = read_changes(set_ or [])
-    day = until.date() if until else None
-    given = {
-        "dataset": dataset,
-        "source": source,
-        "root": root.resolve(),
-        "until": day,
-        "days": days,
-        "changes": changes,
-    }
-    return resolve(parse(Data, given, "data"), **groups)  # type: ignore[arg-type]
-
-
-def _prepare(settings: Settings) -> Manifest:
+def _prepare(settings: "Settings") -> "Manifest":
     from preprocessing.pipeline import prepare as run
 
     data = settings.data
     return run(settings.artifacts, settings.dataset, until=data.until, days=data.days, progress=_say)
 
 
-def _train(settings: Settings, sessions: Manifest) -> Manifest:
+def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
     from modeling.training import train as run
 
     return run(settings.artifacts, sessions, settings.model, settings.training, _say)
