@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from modeling import baselines
-from modeling.config import EvaluationConfig, TrainingConfig
+from modeling.config import EvaluationConfig
 from modeling.data import Cases, Split, split_sessions
 from modeling.metrics import metrics_at
 from modeling.ranking import Scorer, ranks
@@ -28,8 +28,7 @@ def measure(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The facts of an evaluation, and example recommendations in raw item ids."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
-    training = TrainingConfig.model_validate(model.parameters["training"])
-    split = split_sessions(sessions, schema, training.validation_sessions)
+    split = split_sessions(sessions, schema, model.parameters["training"]["validation_sessions"])
     cases = split.test.known()
     recommender = Recommender(model.folder)
     native = model.parents == (sessions.name,)

@@ -56,7 +56,8 @@ def compare(
 ) -> Manifest:
     """Measure the model in service on the candidate's test cases and decide. The facts say what was decided and why.
 
-    With no model in service, the candidate has to beat popularity.
+    With no model in service, the candidate has to beat popularity. A model in service that learned from the test day, as
+    when a past night is run again, cannot be compared on it and stays.
     """
     promotion.check(config)
     candidate = evaluation.parents[0]
@@ -70,6 +71,7 @@ def compare(
     artifact_id = identify(
         code=code_version(Path(__file__).parent),
         parents=(evaluation.name, rival.name if rival else ""),
+        dataset=dataset,
         promotion=promotion.model_dump(),
     )
     if found := artifacts.find(KIND, artifact_id):
@@ -92,22 +94,29 @@ def _decide(
     config: EvaluationConfig,
     progress: Progress,
 ) -> dict[str, Any]:
-    metric = promotion.metric
-    new = _score(evaluation, metric)
+    metric, popularity = promotion.metric, evaluation.facts["metrics"].get("popularity")
+    new, facts = _score(evaluation, metric), {"metric": metric, "promote": False}
+    if rival and _learned_from(rival, sessions.facts["test_day"]):
+        reason = f"The model in service learned from {sessions.facts['test_day']}, the test day, and cannot be compared on it"
+        return facts | {"new": new, "old": None, "reason": f"{reason}: it stays."}
     if rival:
         alone = config.model_copy(update={"baselines": ()})
         against, old = "the model in service", _score(evaluate(artifacts, rival, sessions, alone, progress), metric)
+    elif popularity:
+        against, old = "popularity (nothing is in service)", popularity[metric]
     else:
-        against, old = (
-            "popularity (nothing is in service)",
-            evaluation.facts["metrics"].get("popularity", {}).get(metric, 0.0),
-        )
+        against, old = "nothing (nothing is in service, popularity was not measured)", 0.0
     better = new > old * (1 + promotion.min_gain) and new > 0
     gain = f"{new / old - 1:+.1%}" if old else "from nothing"
     verdict = "promote" if better else "keep what is in service"
     asked = f", {promotion.min_gain:.1%} asked for" if promotion.min_gain else ""
     reason = f"{metric} {new:.4f} against {old:.4f} of {against} ({gain}{asked}): {verdict}."
-    return {"promote": better, "metric": metric, "new": new, "old": old, "against": against, "reason": reason}
+    return facts | {"promote": better, "new": new, "old": old, "reason": reason}
+
+
+def _learned_from(model: Manifest, day: str | None) -> bool:
+    """Whether a model's training days, all those before its own test day, hold `day`."""
+    return bool(day and model.facts["test_day"] and model.facts["test_day"] > day)
 
 
 def promote(artifacts: Artifacts, comparison: Manifest) -> Champion | None:

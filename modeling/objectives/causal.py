@@ -11,8 +11,6 @@ from modeling.data import Sessions
 class Causal:
     """Inputs are all events but the last of each session; the target of an event is the one after it."""
 
-    direction = "causal"
-
     def inputs(self, sessions: Sessions) -> Sessions:
         """What the body reads: hiding the last event makes training end where prediction begins."""
         return sessions.drop_last(1)

@@ -121,6 +121,30 @@ def test_the_second_night_is_compared_with_the_first(
     assert "already in service" in lines[-1]
 
 
+def test_a_past_night_cannot_unseat_a_model_that_learned_from_its_test_day(
+    nights: tuple[Artifacts, list[Manifest], list[Manifest]],
+) -> None:
+    artifacts, prepared, models = nights
+    config, promotion = EvaluationConfig(baselines=("popularity",)), PromotionConfig(min_gain=-0.999)
+    for night, expected in ((1, 1), (0, 1)):
+        measured = evaluate(artifacts, models[night], prepared[night], config, quiet)
+        decision = compare(artifacts, "replayed", measured, prepared[night], promotion, config, quiet)
+        champion = promote(artifacts, decision)
+        assert champion and champion.model == models[expected].name
+    assert "cannot be compared" in decision.facts["reason"]
+    assert prepared[0].facts["test_day"] in decision.facts["reason"]
+
+
+def test_without_popularity_the_reason_does_not_claim_it(
+    nights: tuple[Artifacts, list[Manifest], list[Manifest]],
+) -> None:
+    artifacts, prepared, models = nights
+    config = EvaluationConfig(baselines=())
+    measured = evaluate(artifacts, models[0], prepared[0], config, quiet)
+    decision = compare(artifacts, "bare", measured, prepared[0], PromotionConfig(), config, quiet)
+    assert "popularity was not measured" in decision.facts["reason"]
+
+
 def test_no_gain_no_promotion(nights: tuple[Artifacts, list[Manifest], list[Manifest]]) -> None:
     artifacts, prepared, models = nights
     config = EvaluationConfig(baselines=("popularity",))
