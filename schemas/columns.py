@@ -9,6 +9,7 @@ ITEM_ID = "item_id"
 TIMESTAMP = "timestamp"
 POSITION = "position"  # integer order of a user's events, for sources without times
 EVENT_TYPE = "event_type"
+VALID_FROM = "valid_from"  # in item tables that change: since when a row is true
 
 START = "start"
 END = "end"

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
 from schemas.errors import InputError, parse, unknown
 
 SHIPPED = Path(__file__).parent / "datasets"
+
+
+def _known_zone(zone: str) -> str:
+    from zoneinfo import available_timezones
+
+    if zone not in available_timezones():
+        raise ValueError("not an IANA time zone such as UTC or Europe/Berlin")
+    return zone
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class _Part(BaseModel):
@@ -29,6 +41,7 @@ class EventSource(_Part):
         "auto",
         description="Unit of integer timestamps; auto decides by their size (seconds below 1e11, then ms, us, ns).",
     )
+    time_zone: Zone = Field("UTC", description="Zone of times that are written without one.")
     id_type: Literal["auto", "integer", "string"] = Field(
         "auto",
         description="Type of user, session and item ids; auto keeps the file's. Ids that do not fit are quarantined.",
@@ -50,7 +63,9 @@ class ItemSource(_Part):
     """A table with one row an item, for the step join_items."""
 
     path: str = Field("items.parquet", description="File below the source.")
-    columns: dict[str, str] = Field(description="Our name: the file's name; item_id is required.")
+    columns: dict[str, str] = Field(
+        description="Our name: the file's name; item_id is required. With valid_from an item may have a row for each change."
+    )
     unknown: Literal["keep", "quarantine"] = Field("keep", description="Events of items that this table does not know.")
 
     @field_validator("columns")
@@ -61,8 +76,22 @@ class ItemSource(_Part):
         return columns
 
 
+class UserSource(_Part):
+    """A table with one row a user, for the step join_users."""
+
+    path: str = Field("users.parquet", description="File below the source.")
+    columns: dict[str, str] = Field(description="Our name: the file's name; user_id is required.")
+
+    @field_validator("columns")
+    @classmethod
+    def _has_key(cls, columns: dict[str, str]) -> dict[str, str]:
+        if USER_ID not in columns:
+            raise ValueError("user_id must be mapped")
+        return columns
+
+
 class Step(_Part):
-    """One ETL step: its file name in preprocessing/steps and its options."""
+    """A name and its options: a step, a check or an encoder, each a file of that name in preprocessing."""
 
     name: str
     options: dict[str, Any] = {}
@@ -86,6 +115,9 @@ class SessionRule(_Part):
         "gap", description="given: by session_id; gap: after inactivity; history: all events of a user are one session."
     )
     gap_minutes: float = Field(30.0, gt=0, description="Inactivity that ends a session (rule gap).")
+    idle_minutes: float = Field(
+        720.0, gt=0, description="Inactivity after which a given session is over, so that days can be closed (rule given)."
+    )
     min_length: int = Field(2, ge=1, description="Shorter sessions are dropped.")
     max_length: int = Field(50, ge=2, description="The most recent events kept of a longer session.")
 
@@ -94,6 +126,9 @@ class Feature(_Part):
     """One model input made from one column by one or more encoders of preprocessing/encoders."""
 
     column: str | None = Field(None, description="Column it is made from; the feature's own name if left out.")
+    per: Literal["event", "session"] = Field(
+        "event", description="event: a list, one value an event; session: one value, that of the session's last event."
+    )
     encode: tuple[Step, ...] = Field(description="An encoder's name, or a list of them applied in order.")
 
     @model_validator(mode="before")
@@ -103,9 +138,17 @@ class Feature(_Part):
         if isinstance(value, str):
             value = {"encode": value}
         if isinstance(value, dict) and isinstance(value.get("encode"), str):
-            options = {key: option for key, option in value.items() if key not in ("column", "encode")}
-            return {"column": value.get("column"), "encode": ({"name": value["encode"], "options": options},)}
+            own = {key: option for key, option in value.items() if key in ("column", "per")}
+            options = {key: option for key, option in value.items() if key not in ("column", "per", "encode")}
+            return {**own, "encode": ({"name": value["encode"], "options": options},)}
         return value
+
+
+class Profile(_Part):
+    """When a day's distribution is told to have drifted from that of the days before."""
+
+    warn_above: float = Field(0.2, gt=0, description="Population stability index above which a column is warned about.")
+    days: int = Field(7, ge=1, description="Days before it that a day is compared with.")
 
 
 class Dataset(_Part):
@@ -116,12 +159,19 @@ class Dataset(_Part):
     obtain: str = Field("", description="Where to get the data.")
     terms: str = Field("", description="On what terms it may be used.")
     source: str = Field("", description="Folder of the files; --source or the variable OVERNIGHT_SOURCE overrides it.")
-    time_zone: str = Field("UTC", description="Zone in which days begin and hours are counted.")
+    time_zone: Zone = Field("UTC", description="Zone in which days begin and hours are counted.")
     events: EventSource
     items: ItemSource | None = None
+    users: UserSource | None = None
+    since: date | None = Field(None, description="First day of events that is used; earlier ones are left out.")
+    checks: tuple[Step, ...] = Field((), description="Rules a good row keeps, beside readable ids and times.")
     steps: tuple[Step, ...] = ()
     sessions: SessionRule = SessionRule()
     features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")
+    labels: tuple[str, ...] = Field(
+        (), description="Columns written unencoded with each session, as its last event has them: what heads may predict."
+    )
+    profile: Profile = Profile()
     split: Literal["day", "leave_one_out"] = Field(
         "day", description="day: the last full day is the test; leave_one_out: the last item of each history is."
     )
@@ -140,15 +190,6 @@ class Dataset(_Part):
                 raise ValueError(f"feature {name!r} needs another name (with `column: {name}`); taken: {taken}")
         return features
 
-    @field_validator("time_zone")
-    @classmethod
-    def _known_zone(cls, zone: str) -> str:
-        from zoneinfo import available_timezones
-
-        if zone not in available_timezones():
-            raise ValueError("not an IANA time zone such as UTC or Europe/Berlin")
-        return zone
-
     @model_validator(mode="after")
     def _consistent(self) -> Dataset:
         if self.sessions.rule == "given" and SESSION_ID not in self.events.columns:
@@ -157,6 +198,8 @@ class Dataset(_Part):
             raise ValueError("sessions.rule is 'gap', so events.columns must map timestamp")
         if self.split == "day" and TIMESTAMP not in self.events.columns:
             raise ValueError("split is 'day', so events.columns must map timestamp (or use split: leave_one_out)")
+        if self.split == "day" and self.sessions.rule == "history":
+            raise ValueError("sessions.rule is 'history': histories never close, so split must be leave_one_out")
         return self
 
     def at(self, source: str | Path | None) -> Dataset:

@@ -29,14 +29,20 @@ class Step(BaseModel):
     needs_sessions: ClassVar[bool] = False
     """False: runs on events as they come, in any order, before sessions are cut.
     True: runs after; rows are then in order of user, session and time, and `session_index` numbers the sessions."""
+    needs_all_rows: ClassVar[bool] = False
+    """True for what looks at rows of other users or other days: only for datasets taken whole (split: leave_one_out)."""
 
     def bind(self, dataset: Dataset) -> Self:
         """Check the step against the dataset and fetch what it needs from it. Runs before any event is read."""
         return self
 
+    def read(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        """Change or add columns, never rows, as events are read: on the CPU whatever the engine, before any check."""
+        return events
+
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
-        """The events after this step."""
-        raise NotImplementedError
+        """The events after this step. It sees some users with all their events of one or more days, not all users."""
+        return events
 
 
 def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:
