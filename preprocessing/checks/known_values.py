@@ -1,0 +1,63 @@
+"""A value must be one of a list, or of a column of the item or the user table."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Self
+
+import polars as pl
+from pydantic import Field, PrivateAttr, model_validator
+
+from preprocessing import events
+from preprocessing.checks import Check
+from preprocessing.engine import collect
+from schemas.dataset import Dataset
+from schemas.errors import InputError, unknown
+
+
+class KnownValues(Check):
+    """Rows whose `column` holds something else are bad; no value is no bad value."""
+
+    column: str = Field(description="Column of the events.")
+    values: tuple[bool | int | float | str, ...] = Field((), description="The good values.")
+    table: Literal["items", "users"] | None = Field(None, description="Table that has the good values, instead.")
+    table_column: str = Field("", description="Its column; left out, the one named as in the events.")
+
+    _known: pl.Series = PrivateAttr()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.values) == bool(self.table):
+            raise ValueError("give either values or table")
+        if len({isinstance(value, str) for value in self.values}) > 1:
+            raise ValueError("values mix text and numbers; quote those that are text")
+        return self
+
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        return (self.column,)
+
+    def says_the_same(self, other: Check) -> bool:
+        return super().says_the_same(other) and isinstance(other, KnownValues) and self.table == other.table
+
+    def bind(self, dataset: Dataset, columns: list[str]) -> Self:
+        """Fetch the values."""
+        bound = self.model_copy()
+        bound._known = self._fetch(dataset) if self.table else pl.Series(self.values)
+        return bound
+
+    def bad(self, now: datetime) -> pl.Expr:
+        return ~pl.col(self.column).is_in(self._known.implode())
+
+    def _fetch(self, dataset: Dataset) -> pl.Series:
+        source, read = (
+            (dataset.items, events.read_items) if self.table == "items" else (dataset.users, events.read_users)
+        )
+        if source is None:
+            raise InputError(
+                f"the dataset has no table of {self.table}; add `{self.table}: {{path: ..., columns: ...}}`"
+            )
+        name = self.table_column or self.column
+        if name not in source.columns:
+            raise unknown(f"column of {self.table}", name, source.columns)
+        return collect(read(dataset).select(pl.col(name).drop_nulls().unique().sort()))[name]
