@@ -63,7 +63,8 @@ def show_sessions(sessions: Manifest) -> None:
     rows = [("rows in", facts["rows_in"])]
     rows += [(f"quarantined: {rule}", count) for rule, count in facts["quarantined"].items()]
     rows += [(f"dropped: {name}", count) for name, count in facts["dropped"].items()]
-    rows += [(name, facts[name]) for name in ("events", "sessions", "users", "items")]
+    rows += [("still open", facts["still_open"])]
+    rows += [(name, facts[name]) for name in ("events", "sessions", "items", "new_items")]
     table = [{"what": name, "count": f"{count:,}"} for name, count in rows]
     create_table_artifact(table, key="sessions", description=f"Sessions {sessions.name} in {sessions.folder}")
 

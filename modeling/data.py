@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import torch
 
 from schemas.artifacts import Manifest
-from schemas.columns import DAY, END, FIRST_ID, ITEM_ID
+from schemas.columns import DAY, END, FIRST_ID, ITEM_ID, UNKNOWN
 from schemas.errors import InputError
-from schemas.features import FeatureSchema
+from schemas.features import FeatureColumn, FeatureSchema
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 Batch = dict[str, torch.Tensor]
@@ -119,7 +119,7 @@ def read_sessions(folder: Path, schema: FeatureSchema, days: Callable[[str], boo
     Raises:
         InputError: when no session is left.
     """
-    columns = [END, *(column.name for column in schema.columns)]
+    columns = [END, *(column.name for column in schema.columns if column.per == "event")]
     folders = sorted(path for path in folder.glob(f"{DAY}=*") if days(path.name.partition("=")[2]))
     files = [file for path in folders for file in sorted(path.glob("*.parquet"))]
     if not files:
@@ -129,8 +129,12 @@ def read_sessions(folder: Path, schema: FeatureSchema, days: Callable[[str], boo
 
 
 def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
-    """Sessions of an Arrow table with one list column per feature."""
-    lists = {column.name: _one_chunk(table, column.name) for column in schema.columns}
+    """Sessions of an Arrow table with one list column per feature.
+
+    Ids from a column's cardinality on came up after what the schema knows, on the day tested on: they become unknown.
+    """
+    columns = {column.name: column for column in schema.columns if column.per == "event"}
+    lists = {name: _one_chunk(table, name) for name in columns}
     offsets = torch.from_numpy(np.array(lists[ITEM_ID].offsets, dtype=np.int64))
     uneven = [name for name, values in lists.items() if len(values.values) != int(offsets[-1])]
     if uneven:
@@ -139,11 +143,17 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
         )
     end = _one_chunk(table, END).cast(pa.int64()).fill_null(0)
     return Sessions(
-        events={name: torch.from_numpy(np.array(values.values)) for name, values in lists.items()},
+        events={name: _known(np.array(values.values), columns[name]) for name, values in lists.items()},
         starts=offsets[:-1],
         lengths=offsets.diff(),
         end=torch.from_numpy(np.array(end)),
     )
+
+
+def _known(values: np.ndarray, column: FeatureColumn) -> torch.Tensor:
+    if column.cardinality is not None:
+        values = np.where(values < column.cardinality, values, np.int32(UNKNOWN))
+    return torch.from_numpy(values)
 
 
 def _one_chunk(table: pa.Table, name: str) -> pa.Array:

@@ -102,7 +102,7 @@ class Recommender:
         for history in raw:
             offsets.append(offsets[-1] + len(history))
         columns: dict[str, pa.Array] = {END: pa.nulls(len(raw), pa.timestamp("us"))}
-        for column in self.schema.columns:
+        for column in (self.schema.items, *self.schema.side_features):
             empty = 0.0 if column.kind == "continuous" else UNKNOWN
             values = events[ID if column.name == ITEM_ID else column.name].fill_null(empty)
             target = pl.Int32 if column.dtype == "int32" else pl.Float32

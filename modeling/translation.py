@@ -29,7 +29,7 @@ def translate(cases: Cases, given: Path, wanted: Path) -> Cases:
     """
     schemas = [FeatureSchema.read(folder / "schema.json") for folder in (given, wanted)]
     events: dict[str, Tensor] = {}
-    for column in schemas[1].columns:
+    for column in (schemas[1].items, *schemas[1].side_features):
         here = schemas[0].column(column.name)
         if (here.kind, here.transform, here.vocabulary is None) != (
             column.kind,

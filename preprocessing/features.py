@@ -1,29 +1,28 @@
-"""The features of a dataset: chains of encoders, fitted on training rows, then applied to all rows.
+"""The features of a dataset: chains of encoders that learn from each day's rows and encode rows with what is known.
 
-`fit` and `transform` take lazy frames in order of session and time with the boolean column `training`.
+Rows are kept events in order of session and time, with `day`, the day their session closes, and `session_index`.
 """
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
 
 from preprocessing import encoders
-from preprocessing.encoders import Encoder
-from preprocessing.engine import collect_all
+from preprocessing.encoders import Encoder, Expressions
+from preprocessing.encoders.category import Category
 from preprocessing.files import SAMPLE_ROWS
-from preprocessing.sessions import is_last
 from schemas import plugins
-from schemas.columns import ITEM_ID
+from schemas.columns import DAY, ITEM_ID, VALUE
 from schemas.dataset import Dataset, Feature
 from schemas.errors import InputError, parse, unknown
 from schemas.features import FeatureColumn, FeatureSchema
 
-TRAINING = "training"  # rows that statistics may be fit on
 LARGEST_FLOAT32 = 3.4e38
+Knowledge = dict[str, pl.DataFrame]  # by the name `Chain.keeps`: what encoders have learnt so far
 
 
 @dataclass(frozen=True)
@@ -34,32 +33,92 @@ class Chain:
     column: str
     encoders: tuple[Encoder, ...]
     per_item: bool
+    per: Literal["event", "session"] = "event"
 
     @property
     def kind(self) -> Literal["categorical", "continuous"]:
         """What comes out of the last encoder."""
         return self.encoders[-1].kind
 
-    def table_file(self, place: int) -> str:
-        """Where the fitted table of the encoder at `place` is kept below the artifact; empty for numbers."""
-        folder = self.encoders[place].table_folder
-        return f"{folder}/{self.name}.parquet" if folder else ""
+    def keeps(self, place: int) -> str:
+        """The name under which what the encoder at `place` learns is kept; empty when it learns nothing."""
+        encoder = self.encoders[place]
+        if encoder.learns == "nothing":
+            return ""
+        if isinstance(encoder, Category):
+            return encoder.vocabulary or self.name
+        return f"{self.name}.{place}"
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A chain and what its encoders learnt."""
+    """A chain and the tables to look up what its first encoders have learnt (None: an encoder that learns nothing)."""
 
     chain: Chain
     tables: tuple[pl.DataFrame | None, ...] = ()
 
-    def apply(self, events: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
-        """The events with helper columns, and the value after as many encoders as are fitted."""
+    @property
+    def next(self) -> Encoder | None:
+        """The first encoder that has no table yet but needs one."""
+        place = self.place
+        return self.chain.encoders[place] if place < len(self.chain.encoders) else None
+
+    @property
+    def place(self) -> int:
+        """Where `next` stands in the chain; past its end when all is fitted."""
+        waiting = enumerate(self.chain.encoders[len(self.tables) :], start=len(self.tables))
+        return next((place for place, one in waiting if one.learns != "nothing"), len(self.chain.encoders))
+
+    @property
+    def keeps(self) -> str:
+        """The name under which what `next` learns is kept."""
+        return self.chain.keeps(self.place)
+
+    def with_table(self, table: pl.DataFrame) -> Fitted:
+        """The same with the table of `next`."""
+        skipped = [None] * (self.place - len(self.tables))
+        return replace(self, tables=(*self.tables, *skipped, table))
+
+    def apply(self, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
+        """The rows with helper columns, and the value up to the encoder that is not fitted yet."""
         value = pl.col(self.chain.column)
-        for encoder, table in zip(self.chain.encoders, self.tables, strict=False):
-            events = encoder.join(events, value, table, self.chain.name)
-            value = encoder.encode(value, table, self.chain.name)
-        return events, value
+        for place, encoder in enumerate(self.chain.encoders[: self.place]):
+            prefix = f"{self.chain.name}.{place}"
+            table = self.tables[place] if place < len(self.tables) else None
+            rows, value = encoder.add_columns(rows, value, prefix)
+            learnt: Expressions = {}
+            if table is not None:
+                rows, learnt = look_up(rows, encoder.key(value), table, prefix)
+            value = encoder.encode(value, learnt)
+        return rows, value
+
+    def learn(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """A plan for what `next` learns from rows."""
+        rows, value = self.apply(rows)
+        encoder = self.next
+        assert encoder is not None
+        rows, value = encoder.add_columns(rows, value, f"{self.chain.name}.{self.place}")
+        plan = encoder.learn(rows, value)
+        assert plan is not None
+        return plan
+
+
+def look_up(rows: pl.LazyFrame, key: pl.Expr, table: pl.DataFrame, prefix: str) -> tuple[pl.LazyFrame, Expressions]:
+    """The rows with the statistics of their day and value, and expressions for them by name."""
+    by = [name for name in (DAY, VALUE) if name in table.columns]
+    names = [name for name in table.columns if name not in by]
+    if by == [DAY] and table.height == 1:  # one day: numbers, no join
+        return rows, {name: pl.lit(table[name][0], dtype=table.schema[name]) for name in names}
+    renamed = table.lazy().select(*(pl.col(name).alias(f"{prefix} {name}") for name in table.columns))
+    left = {DAY: pl.col(DAY), VALUE: key}
+    rows = rows.join(
+        renamed,
+        left_on=[left[name] for name in by],
+        right_on=[f"{prefix} {name}" for name in by],
+        how="left",
+        maintain_order="left",
+    )
+    return rows, {name: pl.col(f"{prefix} {name}") for name in names}
 
 
 def build_chains(dataset: Dataset, columns: pl.Schema) -> list[Chain]:
@@ -79,81 +138,79 @@ def build_chains(dataset: Dataset, columns: pl.Schema) -> list[Chain]:
         _check_chain(chain, column, columns[column], where)
         joined = dataset.items is not None and column in dataset.items.columns
         per_item = column == ITEM_ID or (joined and column not in dataset.events.columns)
-        chains.append(Chain(name, column, chain, per_item))
+        chains.append(Chain(name, column, chain, per_item, feature.per))
     if chains[0].column != ITEM_ID or chains[0].kind != "categorical":
         raise InputError("feature item_id: it must be made from item_id by category.")
+    _check_shared(chains)
     return chains
 
 
-def mark_training(events: pl.LazyFrame, dataset: Dataset, test_sessions: pl.LazyFrame) -> pl.LazyFrame:
-    """Add the column `training`: rows before the test day, or all but each history's last. Test rows teach nothing."""
-    if dataset.split == "leave_one_out":
-        return events.with_columns((~is_last()).alias(TRAINING))
-    (key,) = test_sessions.collect_schema().names()
-    held_out = test_sessions.with_columns(pl.lit(False).alias(TRAINING))
-    marked = events.join(held_out, on=key, how="left", maintain_order="left")
-    return marked.with_columns(pl.col(TRAINING).fill_null(True))
-
-
-def fit(events: pl.LazyFrame, chains: list[Chain]) -> list[Fitted]:
-    """What every encoder learns, first encoders first: the second sees what the first makes of the rows.
-
-    Raises:
-        InputError: when a column has no value at all in the training rows, or no item is seen often enough.
-    """
-    fitted = [Fitted(chain) for chain in chains]
-    training = events.filter(pl.col(TRAINING))
-    for place in range(max(len(chain.encoders) for chain in chains)):
-        plans: dict[int, pl.LazyFrame] = {}
-        for number, one in enumerate(fitted):
-            if place < len(one.chain.encoders):
-                encoder = one.chain.encoders[place]
-                rows, value = one.apply(events if encoder.fits_on == "all rows" else training)
-                plan = encoder.fit(rows, value)
-                if plan is not None:
-                    plans[number] = plan
-        learnt = dict(zip(plans, collect_all(list(plans.values())), strict=True))
-        fitted = [
-            Fitted(one.chain, (*one.tables, learnt.get(number))) if place < len(one.chain.encoders) else one
-            for number, one in enumerate(fitted)
-        ]
-    _check_values(training, fitted)
-    return fitted
-
-
-def transform(events: pl.LazyFrame, fitted: list[Fitted], keep: list[str]) -> pl.LazyFrame:
+def transform(rows: pl.LazyFrame, fitted: list[Fitted], keep: list[str]) -> pl.LazyFrame:
     """The columns `keep` and one column a feature: Int32 ids, Float32 numbers with 0 for what is null or not finite."""
     # A kept column must not shadow a feature of the same name.
-    features: dict[str, pl.Expr] = {}
+    features: Expressions = {}
     for one in fitted:
-        events, value = one.apply(events)
-        if one.chain.kind == "categorical":
-            features[one.chain.name] = value.cast(pl.Int32)
-        else:
-            number = value.cast(pl.Float64)
-            finite = pl.when(number.abs() <= LARGEST_FLOAT32).then(number).otherwise(0.0)
-            features[one.chain.name] = finite.cast(pl.Float32)
+        rows, value = one.apply(rows)
+        features[one.chain.name] = as_stored(value, one.chain.kind)
     kept = {name: pl.col(name) for name in keep if name not in features}
-    return events.select(**kept, **features)
+    return rows.select(**kept, **features)
 
 
-def feature_schema(dataset: Dataset, fitted: list[Fitted]) -> FeatureSchema:
-    """What the encoded columns mean."""
-    columns = []
+def as_stored(value: pl.Expr, kind: str) -> pl.Expr:
+    """Ids as Int32; numbers as Float32, 0 where there is none."""
+    if kind == "categorical":
+        return value.cast(pl.Int32)
+    number = value.cast(pl.Float64)
+    finite = pl.when(number.abs() <= LARGEST_FLOAT32).then(number).otherwise(0.0)
+    return finite.cast(pl.Float32)
+
+
+def learners(chains: list[Chain]) -> dict[str, Encoder]:
+    """The encoders that learn, by the name under which it is kept."""
+    return {
+        chain.keeps(place): encoder
+        for chain in chains
+        for place, encoder in enumerate(chain.encoders)
+        if chain.keeps(place)
+    }
+
+
+def merge(chains: list[Chain], known: Knowledge, learnt: Knowledge) -> Knowledge:
+    """What is known after rows of later days taught `learnt`; what they did not teach stays."""
+    encoders_by_name = learners(chains)
+    return known | {name: encoders_by_name[name].merge(known.get(name), parts) for name, parts in learnt.items()}
+
+
+def fit_next(fitted: list[Fitted], known: Knowledge, learnt: Knowledge, merged: Knowledge) -> list[Fitted]:
+    """The features with the table of their next encoder, where `learnt` has taught it."""
+    done = []
     for one in fitted:
-        last, table = one.chain.encoders[-1], one.tables[-1]
-        mean, std = last.scale(table)
-        categorical = one.chain.kind == "categorical"
+        encoder, name = one.next, one.keeps if one.next else ""
+        if encoder and name in learnt:
+            one = one.with_table(encoder.table(known.get(name), learnt[name], merged[name]))
+        done.append(one)
+    return done
+
+
+def feature_schema(dataset: Dataset, chains: list[Chain], known: Knowledge) -> FeatureSchema:
+    """What the encoded columns mean to who knows what `known` says: the days that are trained on."""
+    columns = []
+    for chain in chains:
+        encoder, name = chain.encoders[-1], chain.keeps(len(chain.encoders) - 1)
+        numbers = known[name].row(0, named=True) if encoder.learns == "numbers" and name in known else {}
+        mean, std = encoder.scale(numbers)
+        categorical = chain.kind == "categorical"
         columns.append(
             FeatureColumn(
-                name=one.chain.name,
-                kind=one.chain.kind,
-                source=one.chain.column,
+                name=chain.name,
+                kind=chain.kind,
+                source=chain.column,
                 dtype="int32" if categorical else "float32",
-                cardinality=last.cardinality(table),
-                vocabulary=one.chain.table_file(len(one.tables) - 1) or None if categorical else None,
-                per_item=one.chain.per_item,
-                transform=tuple(_name(encoder) for encoder in one.chain.encoders),
+                cardinality=encoder.cardinality(known.get(name)),
+                vocabulary=f"vocabularies/{name}.parquet" if categorical and name else None,
+                per_item=chain.per_item,
+                per=chain.per,
+                transform=tuple(_name(one) for one in chain.encoders),
                 mean=mean,
                 std=std,
             )
@@ -164,27 +221,23 @@ def feature_schema(dataset: Dataset, fitted: list[Fitted]) -> FeatureSchema:
         time_zone=dataset.time_zone,
         split=dataset.split,
         columns=tuple(columns),
+        labels=dataset.labels,
     )
 
 
-def describe(fitted: list[Fitted]) -> dict[str, Any]:
-    """All encoders with their options and what they learnt: the content of `encoders.json`."""
+def describe(chains: list[Chain]) -> dict[str, Any]:
+    """All encoders with their options and where what they learnt is kept: the content of `encoders.json`."""
     return {
-        one.chain.name: {
-            "column": one.chain.column,
+        chain.name: {
+            "column": chain.column,
             "encoders": [
-                {"name": _name(encoder), "options": encoder.model_dump(), **_state(one.chain.table_file(place), table)}
-                for place, (encoder, table) in enumerate(zip(one.chain.encoders, one.tables, strict=True))
+                {"name": _name(encoder), "options": encoder.model_dump(mode="json")}
+                | ({"learnt": f"{chain.keeps(place)}.parquet"} if chain.keeps(place) else {})
+                for place, encoder in enumerate(chain.encoders)
             ],
         }
-        for one in fitted
+        for chain in chains
     }
-
-
-def _state(file: str, table: pl.DataFrame | None) -> dict[str, Any]:
-    if table is None:
-        return {}
-    return {"table": file} if file else {"numbers": table.row(0, named=True)}
 
 
 def _name(encoder: Encoder) -> str:
@@ -219,22 +272,17 @@ def _check_chain(chain: tuple[Encoder, ...], column: str, dtype: pl.DataType, wh
             raise InputError(f"{where}: {_name(encoder)} gives ids and must be the last encoder.")
 
 
-def _check_values(training: pl.LazyFrame, fitted: list[Fitted]) -> None:
-    columns = list(dict.fromkeys(one.chain.column for one in fitted))
-    counts = collect_all(
-        [training.select(pl.len(), *(pl.col(name).count().alias(f"{name} known") for name in columns))]
-    )[0]
-    rows, *known = counts.row(0)
-    for name, number in zip(columns, known, strict=True):
-        if not number:
-            features = ", ".join(one.chain.name for one in fitted if one.chain.column == name)
-            raise InputError(
-                f"Column {name!r} is empty in all {rows:,} training rows, so feature {features} has nothing to learn; "
-                "mend the column or take the feature out of the dataset."
-            )
-    items = fitted[0].tables[0]
-    if items is not None and not items.height:
-        raise InputError(
-            f"No item is seen often enough in the {rows:,} training rows: "
-            f"features.item_id is {fitted[0].chain.encoders[0]!r}; lower min_count."
-        )
+def _check_shared(chains: list[Chain]) -> None:
+    """Features that share a vocabulary must agree on it."""
+    shared: dict[str, Chain] = {}
+    for chain in chains:
+        encoder = chain.encoders[-1]
+        if isinstance(encoder, Category) and encoder.vocabulary:
+            first = shared.setdefault(encoder.vocabulary, chain)
+            if encoder != first.encoders[-1] or len(chain.encoders) > 1:
+                raise InputError(
+                    f"feature {chain.name}: it shares the vocabulary {encoder.vocabulary!r} with {first.name}, "
+                    "so both must have the same options and no other encoder."
+                )
+            if encoder.vocabulary in {other.name for other in chains if other is not first}:
+                raise InputError(f"feature {chain.name}: the vocabulary needs a name that no other feature has.")

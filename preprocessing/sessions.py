@@ -7,16 +7,17 @@ all their other columns. The order of rows in the source never matters.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import date, timedelta
 
 import polars as pl
 
-from preprocessing.engine import collect
+from preprocessing.engines import Engine
 from preprocessing.values import TIME
 from schemas.columns import DAY, END, EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
-from schemas.dataset import Dataset, SessionRule
+from schemas.dataset import Dataset
 
 SESSION_INDEX = "session_index"  # numbers sessions in the order of the rows, from 1
+ONE_BATCH = date(1970, 1, 1)  # the day of all rows of a dataset that is taken as one batch (split: leave_one_out)
 
 
 def changed(column: str) -> pl.Expr:
@@ -24,21 +25,21 @@ def changed(column: str) -> pl.Expr:
     return pl.col(column).ne_missing(pl.col(column).shift(1))
 
 
-def sort_and_deduplicate(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+def sort_and_deduplicate(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.DataFrame:
     """Events in order, without exact repeats: same user, session, time, position, item and type.
 
     Of repeats that differ in another column (a price), the row with the smallest values is kept.
     """
-    keys = _sort_keys(dataset, events.columns)
+    keys = sort_keys(dataset, events.columns)
     others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]
     repeat = ~_any(changed(name) for name in keys)
-    ordered = collect(events.lazy().sort(keys))
+    ordered = engine.collect(events.lazy().sort(keys))
     if others:
         # Ties by other columns are rare and sorting by all columns is dear: look first whether there are any.
         groups = ordered.lazy().filter(repeat | repeat.shift(-1).fill_null(False))
-        if collect(groups.select((repeat & _any(changed(name) for name in others)).any())).item():
-            ordered = collect(events.lazy().sort([*keys, *others]))
-    return collect(ordered.lazy().filter(~repeat))
+        if engine.collect(groups.select((repeat & _any(changed(name) for name in others)).any())).item():
+            ordered = engine.collect(events.lazy().sort([*keys, *others]))
+    return engine.collect(ordered.lazy().filter(~repeat))
 
 
 def cut(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
@@ -46,26 +47,31 @@ def cut(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
     start = changed(USER_ID)
     if dataset.sessions.rule == "given":
         start = start | changed(SESSION_ID)
-    if dataset.sessions.rule == "gap":
+    if dataset.sessions.rule != "history" and TIMESTAMP in dataset.events.columns:
         since_last = pl.col(TIMESTAMP) - pl.col(TIMESTAMP).shift(1)
-        start = start | (since_last > _gap(dataset.sessions)).fill_null(True)
+        start = start | (since_last > patience(dataset)).fill_null(True)
     return events.with_columns(start.cast(pl.Int64).cum_sum().alias(SESSION_INDEX))
 
 
-def ends_of_sessions(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
-    """Each session's `session_index`, `end` (the time of its last event) and `day`, both null without times.
+def patience(dataset: Dataset) -> timedelta:
+    """How long after its last event a session is still open."""
+    rule = dataset.sessions
+    minutes = {"gap": rule.gap_minutes, "given": rule.idle_minutes, "history": 0.0}[rule.rule]
+    return timedelta(minutes=minutes)
 
-    To be taken before steps drop events from sessions. A gap session's day is the local day in which it closes, one gap
-    after its end: until then another event might still have joined it. The day of other sessions is that of their end.
+
+def ends_of_sessions(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
+    """Each session's `session_index`, `end` (the time of its last event, null without times) and `day`.
+
+    To be taken before steps drop events from sessions. A session's day is the local day in which it closes, its patience
+    after its end: until then another event might still have joined it.
     """
     last = events.filter(is_last())
-    if TIMESTAMP not in dataset.events.columns:
-        return last.select(SESSION_INDEX, pl.lit(None, dtype=TIME).alias(END), pl.lit(None, dtype=pl.Date).alias(DAY))
-    closes = pl.col(TIMESTAMP)
-    if dataset.sessions.rule == "gap":
-        closes = closes + _gap(dataset.sessions)
-    day = local_day(closes, dataset.time_zone).alias(DAY)
-    return last.select(SESSION_INDEX, pl.col(TIMESTAMP).alias(END), day)
+    end = pl.col(TIMESTAMP) if TIMESTAMP in dataset.events.columns else pl.lit(None, dtype=TIME)
+    day: pl.Expr = pl.lit(ONE_BATCH)
+    if dataset.split == "day":
+        day = local_day(pl.col(TIMESTAMP) + patience(dataset), dataset.time_zone)
+    return last.select(SESSION_INDEX, end.alias(END), day.alias(DAY))
 
 
 def drop_short(events: pl.LazyFrame, min_length: int) -> pl.LazyFrame:
@@ -99,14 +105,12 @@ def is_last() -> pl.Expr:
     return pl.col(SESSION_INDEX).shift(-1).fill_null(0) != pl.col(SESSION_INDEX)
 
 
-def _sort_keys(dataset: Dataset, columns: list[str]) -> list[str]:
+def sort_keys(dataset: Dataset, columns: Iterable[str]) -> list[str]:
+    """The columns that put events in order; rows that agree in all of them are repeats."""
     keys = [USER_ID, TIMESTAMP, POSITION, ITEM_ID, EVENT_TYPE]
     keys.insert(1 if dataset.sessions.rule == "given" else 4, SESSION_ID)
-    return [name for name in keys if name in columns]
-
-
-def _gap(rule: SessionRule) -> timedelta:
-    return timedelta(minutes=rule.gap_minutes)
+    there = set(columns)
+    return [name for name in keys if name in there]
 
 
 def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:

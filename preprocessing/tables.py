@@ -1,16 +1,16 @@
-"""What preparation writes: sessions by day, the item table, the fitted tables, the schema."""
+"""What preparation writes: sessions of a day, the item table, quarantine, vocabularies."""
 
 from __future__ import annotations
 
-import json
+from datetime import date
 from pathlib import Path
 
 import polars as pl
 
-from preprocessing.engine import collect
-from preprocessing.features import TRAINING, Fitted, describe, feature_schema
-from preprocessing.sessions import SESSION_INDEX
+from preprocessing.features import Chain
+from preprocessing.sessions import ONE_BATCH, SESSION_INDEX
 from preprocessing.values import TIME
+from preprocessing.vocabulary import below
 from schemas.columns import (
     COUNT,
     DAY,
@@ -29,84 +29,93 @@ from schemas.columns import (
 from schemas.dataset import Dataset
 
 LAST_SEEN = "last_seen"
+SESSIONS_A_DAY = 1_000_000_000  # sessions are numbered from their day's number times this
 
 
-def group(encoded: pl.LazyFrame, dataset: Dataset, features: list[str]) -> pl.LazyFrame:
-    """One row a session: who, when it began, how long, and a list for every feature.
+def kept_columns(dataset: Dataset, columns: list[str]) -> list[str]:
+    """The columns of rows that sessions are written with, beside their features."""
+    wanted = (SESSION_INDEX, DAY, END, SESSION_ID, USER_ID, TIMESTAMP, *dataset.labels)
+    return [name for name in wanted if name in columns]
+
+
+def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.LazyFrame:
+    """One row a session: day, who, when it began and ended, how long; a list for every feature, or its last value.
 
     Rows are in order of session and time, and so are the lists.
     """
-    given = dataset.sessions.rule == "given"
+    given = [pl.col(SESSION_ID).first()] if dataset.sessions.rule == "given" else []
     dated = TIMESTAMP in dataset.events.columns
+    lists = [chain.name for chain in chains if chain.per == "event"]
+    scalars = [chain.name for chain in chains if chain.per == "session"] + list(dataset.labels)
     return (
         encoded.set_sorted(SESSION_INDEX)
         .group_by(SESSION_INDEX, maintain_order=True)
         .agg(
-            pl.col(SESSION_ID if given else SESSION_INDEX).first().alias(SESSION_ID),
+            pl.col(DAY).first(),
+            *given,
             pl.col(USER_ID).first(),
             (pl.col(TIMESTAMP) if dated else pl.lit(None, dtype=TIME)).first().alias(START),
+            pl.col(END).first(),
             pl.len().cast(pl.Int32).alias(LENGTH),
-            *(pl.col(name) for name in features),
+            *(pl.col(name).last() for name in scalars),
+            *(pl.col(name) for name in lists),
         )
+        .drop(SESSION_INDEX)
     )
 
 
-def in_order_of_time(sessions: pl.LazyFrame, ends: pl.LazyFrame, features: list[str]) -> pl.LazyFrame:
-    """Sessions with their day, in order of end, then user. A later day never comes before an earlier one."""
-    ended = sessions.join(ends, on=SESSION_INDEX, how="left", maintain_order="left")
-    # They come in order of user, which a stable sort keeps among equal ends.
-    ordered = ended.sort(END, maintain_order=True)
-    return ordered.select(DAY, SESSION_ID, USER_ID, START, END, LENGTH, *features)
+def in_order(sessions: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
+    """Sessions by day and end; those that end at once, by user and session: the same however users were divided."""
+    more = [SESSION_ID] if dataset.sessions.rule == "given" else []
+    return sessions.sort(DAY, END, USER_ID, *more)
 
 
-def item_table(encoded: pl.LazyFrame, items: Fitted, side: list[str], dated: bool) -> pl.LazyFrame:
-    """One row an item id: value, count, when last seen, and each side feature's most recent value, in training rows."""
-    vocabulary = items.tables[-1]
-    assert vocabulary is not None
-    seen = encoded.filter(pl.col(TRAINING) & (pl.col(ITEM_ID) >= FIRST_ID))
-    last_seen = pl.lit(None, dtype=TIME).first().alias(LAST_SEEN)
-    if dated:
-        # Looking up each item's last moment costs half of what sorting all rows by time does.
-        last_seen = pl.col(TIMESTAMP).max().alias(LAST_SEEN)
-        moments = seen.group_by(ITEM_ID).agg(last_seen)
-        seen = seen.join(moments, on=ITEM_ID, how="left", maintain_order="left")
-        seen = seen.filter(pl.col(TIMESTAMP) == pl.col(LAST_SEEN))
-    latest = seen.group_by(ITEM_ID).agg(last_seen, *(pl.col(name).last() for name in side))
-    joined = vocabulary.lazy().join(latest, left_on=ID, right_on=ITEM_ID, how="left", maintain_order="left")
-    return joined.select(ID, VALUE, COUNT, LAST_SEEN, *side)
+def of_day(parts: list[pl.LazyFrame], day: date, dataset: Dataset) -> pl.DataFrame:
+    """The sessions of one day out of those of all buckets, numbered in their order if they have no given id."""
+    those = [part.filter(pl.col(DAY) == day) for part in parts]
+    sessions = those[0] if len(those) == 1 else in_order(pl.concat(those), dataset)
+    if dataset.sessions.rule != "given":
+        first = (day - ONE_BATCH).days * SESSIONS_A_DAY + 1
+        sessions = sessions.with_row_index(SESSION_ID, offset=0).with_columns(pl.col(SESSION_ID).cast(pl.Int64) + first)
+    rest = pl.exclude(DAY, SESSION_ID)
+    return sessions.select(SESSION_ID, rest).collect(engine="in-memory")
 
 
-def write_sessions(sessions: pl.DataFrame, folder: Path) -> dict[str, int]:
-    """Write one file a day; returns the number of sessions of each day, in order."""
-    counts = collect(sessions.lazy().group_by(DAY, maintain_order=True).len()).rows()
-    written, start = {}, 0
-    for day, count in counts:
-        name = str(day or UNDATED)
-        part = sessions.slice(start, count).drop(DAY)
-        _write(part, folder / "sessions" / f"{DAY}={name}" / "part-0.parquet")
-        written[name], start = count, start + count
-    return written
+def latest_of_items(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.LazyFrame:
+    """One row an item id: when it was last seen, and each side feature's value then."""
+    side = [chain.name for chain in chains[1:] if chain.per == "event"]
+    seen = encoded.filter(pl.col(ITEM_ID) >= FIRST_ID)
+    if TIMESTAMP not in dataset.events.columns:
+        return seen.group_by(ITEM_ID).agg(pl.lit(None, dtype=TIME).first().alias(LAST_SEEN), pl.col(side).last())
+    # Looking up each item's last moment costs half of what sorting all rows by time does.
+    moments = seen.group_by(ITEM_ID).agg(pl.col(TIMESTAMP).max().alias(LAST_SEEN))
+    last = seen.join(moments, on=ITEM_ID, how="left", maintain_order="left").filter(pl.col(TIMESTAMP) == pl.col(LAST_SEEN))
+    # Of events at the same moment, the smallest values: the same however users were divided.
+    return last.group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
 
 
-def write_quarantine(bad: pl.DataFrame, folder: Path) -> None:
-    """Write the bad rows, if there are any."""
-    if bad.height:
-        _write(bad, folder / "quarantine" / "part-0.parquet")
+def merge_items(parts: list[pl.DataFrame], side: list[str]) -> pl.DataFrame:
+    """The latest of each item, of later parts where they have it."""
+    together = pl.concat(parts, how="vertical_relaxed").lazy()
+    newest = pl.col(LAST_SEEN).eq_missing(pl.col(LAST_SEEN).max().over(ITEM_ID))
+    kept = together.filter(newest).group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
+    return kept.sort(ITEM_ID).collect(engine="in-memory")
 
 
-def write_features(dataset: Dataset, fitted: list[Fitted], items: pl.DataFrame, folder: Path) -> None:
-    """Write schema.json, encoders.json, items.parquet and the tables encoders learnt."""
-    for one in fitted:
-        for place, table in enumerate(one.tables):
-            file = one.chain.table_file(place)
-            if table is not None and file:
-                _write(table, folder / file)
-    _write(items, folder / "items.parquet")
-    (folder / "encoders.json").write_text(json.dumps(describe(fitted), indent=2) + "\n")
-    feature_schema(dataset, fitted).write(folder / "schema.json")
+def item_table(vocabulary: pl.DataFrame, latest: pl.DataFrame, cardinality: int) -> pl.DataFrame:
+    """One row an item id: value, count, and what is known of its latest event."""
+    known = below(vocabulary, cardinality).lazy()
+    joined = known.join(latest.lazy(), left_on=ID, right_on=ITEM_ID, how="left", maintain_order="left")
+    return joined.select(ID, VALUE, COUNT, pl.exclude(ID, VALUE, COUNT)).collect(engine="in-memory")
 
 
-def _write(table: pl.DataFrame, file: Path) -> None:
+def name_of(day: date) -> str:
+    """How a day is called in folders and facts."""
+    return UNDATED if day == ONE_BATCH else str(day)
+
+
+def write(table: pl.DataFrame, file: Path) -> None:
+    """Write a Parquet file and the folders above it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     # Level 3 saves 4-9 % of the bytes for a quarter more of the writing time.
     table.write_parquet(file, compression="zstd", compression_level=1)

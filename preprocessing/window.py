@@ -8,8 +8,6 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from preprocessing.engine import collect
-from preprocessing.sessions import local_day
 from schemas.columns import TIMESTAMP
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -35,9 +33,9 @@ class Window:
 
 
 def choose_window(
-    events: pl.LazyFrame, dataset: Dataset, now: datetime, until: date | None, days: int | None
+    counts: dict[date, int], rows: int, dataset: Dataset, now: datetime, until: date | None, days: int | None
 ) -> Window:
-    """The window for `until` and `days`; without `until`, up to the last full day (or to the end for leave_one_out).
+    """The window for `until` and `days`, given the events of each day and the rows of the source; without `until`, up to the last full day (or to the end for leave_one_out).
 
     Raises:
         InputError: when they do not fit the data, or a split by day has no day to train on.
@@ -48,9 +46,13 @@ def choose_window(
         if until or days:
             raise InputError(f"until and days need times, and {dataset.name!r} maps no timestamp.")
         return Window()
-    counts = count_days(events, dataset, now)
+    if dataset.since:
+        counts = {day: count for day, count in counts.items() if day >= dataset.since}
     if not counts:
-        raise InputError(_no_day(events))
+        since = f" from {dataset.since} on" if dataset.since else ""
+        raise InputError(
+            f"None of the {rows:,} events has a time{since} that can be read and is not in the future; check events.time_unit."
+        )
     first, last = min(counts), max(counts)
     if until is not None and not first <= until <= last:
         raise InputError(f"until {until} is outside the data, which run from {first} to {last}.")
@@ -64,13 +66,6 @@ def choose_window(
             "At least two full days of events are needed."
         )
     return Window(test_day - timedelta(days=days - 1) if days else None, test_day)
-
-
-def count_days(events: pl.LazyFrame, dataset: Dataset, now: datetime) -> dict[date, int]:
-    """Events of each day, those of the future left out."""
-    past = events.select(TIMESTAMP).filter(pl.col(TIMESTAMP) <= now)
-    counts = past.group_by(local_day(pl.col(TIMESTAMP), dataset.time_zone).alias("day")).len().sort("day")
-    return dict(collect(counts).rows())
 
 
 def last_full_day(counts: dict[date, int], today: date) -> date:
@@ -88,8 +83,3 @@ def last_full_day(counts: dict[date, int], today: date) -> date:
         if 2 * seen >= sum(past.values()):
             break
     return max(day for day, count in past.items() if count >= FULL_DAY * typical)
-
-
-def _no_day(events: pl.LazyFrame) -> str:
-    rows = collect(events.select(pl.len())).item()
-    return f"None of the {rows:,} events has a time that can be read and is not in the future; check events.time_unit."

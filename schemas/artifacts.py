@@ -14,7 +14,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -73,8 +73,10 @@ class Artifacts:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().resolve()
 
-    def find(self, kind: str, artifact_id: str) -> Manifest | None:
+    def find(self, kind: str, artifact_id: str, *, by_size: bool = False) -> Manifest | None:
         """The manifest of a complete artifact, or None: also when its files are missing or differ from what it lists.
+
+        With `by_size` their sizes are compared and their contents are not read.
 
         Raises:
             InputError: when the name would leave the root.
@@ -85,9 +87,9 @@ class Artifacts:
         except (OSError, ValidationError):
             return None
         manifest = stored.model_copy(update={"root": str(self.root), "reused": True})
-        return manifest if is_intact(manifest) else None
+        return manifest if is_intact(manifest, by_size=by_size) else None
 
-    def get(self, name: str) -> Manifest:
+    def get(self, name: str, *, by_size: bool = False) -> Manifest:
         """The artifact `kind/id`; an id may be shortened as long as it is unique."""
         kind, _, start = name.partition("/")
         self._folder(kind, start)
@@ -95,7 +97,7 @@ class Artifacts:
         if len(found) != 1:
             problem = "is not there" if not found else f"is not unique: {', '.join(found)}"
             raise InputError(f"Artifact {name!r} {problem} (looked in {self.root / kind}).")
-        manifest = self.find(kind, found[0])
+        manifest = self.find(kind, found[0], by_size=by_size)
         if manifest is None:
             raise InputError(f"Artifact {name!r} is damaged: its files do not match its manifest. Run the stage again.")
         return manifest
@@ -126,7 +128,7 @@ class Artifacts:
                 kind=kind,
                 id=artifact_id,
                 root=str(self.root),
-                files=tuple(_describe(path, folder) for path in _files(folder)),
+                files=tuple(draft.linked.get(path) or _describe(path, folder) for path in _files(folder)),
                 facts=draft.facts,
                 libraries=_libraries(),
                 run_id=os.environ.get("PREFECT__FLOW_RUN_ID", ""),
@@ -135,7 +137,8 @@ class Artifacts:
             )
             write_atomically(folder / MANIFEST, draft.manifest.model_dump_json(indent=2) + "\n")
             for path in [*_files(folder), *(p for p in folder.rglob("*") if p.is_dir()), folder]:
-                _sync(path)
+                if path not in draft.linked:
+                    _sync(path)
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
             _sync(final.parent)
@@ -177,7 +180,20 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = {}
+        self.linked: dict[Path, File] = {}
         self.manifest: Manifest
+
+    def link(self, manifest: Manifest, path: str, to: str) -> None:
+        """Hold a file of another artifact under the name `to`, without copying or reading it where the disk can do that."""
+        file = next(file for file in manifest.files if file.path == path)
+        target = self.folder / to
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(manifest.folder / path, target)
+        except OSError:  # another disk, or one without hard links
+            shutil.copyfile(manifest.folder / path, target)
+            return
+        self.linked[target] = file.model_copy(update={"path": to})
 
 
 def identify(*, code: str, parents: tuple[str, ...] = (), **parameters: Any) -> str:
@@ -202,11 +218,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_intact(manifest: Manifest) -> bool:
+def is_intact(manifest: Manifest, *, by_size: bool = False) -> bool:
     """Whether every file the manifest lists is there with its size and content."""
     for file in manifest.files:
         path = manifest.folder / file.path
-        if not path.is_file() or path.stat().st_size != file.size or sha256(path) != file.sha256:
+        if not path.is_file() or path.stat().st_size != file.size:
+            return False
+        if not by_size and sha256(path) != file.sha256:
             return False
     return True
 
@@ -221,6 +239,15 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     _sync(path.parent)
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `path`, then rename it: a crash leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write(temporary)
+    _sync(temporary)
+    temporary.replace(path)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -29,6 +29,7 @@ class FeatureColumn(BaseModel):
     per_item: bool = Field(
         False, description="True when the value belongs to the item (category, price), not the moment."
     )
+    per: Literal["event", "session"] = Field("event", description="event: a list, one value an event; session: a scalar.")
     transform: tuple[str, ...] = Field((), description="Encoders applied, in order.")
     mean: float = Field(0.0, description="Continuous: subtracted by the encoder.")
     std: float = Field(1.0, description="Continuous: divided by, after the mean.")
@@ -44,6 +45,7 @@ class FeatureSchema(BaseModel):
     time_zone: str = "UTC"
     split: Literal["day", "leave_one_out"]
     columns: tuple[FeatureColumn, ...]
+    labels: tuple[str, ...] = Field((), description="Scalar columns beside the features that heads may predict.")
 
     @property
     def items(self) -> FeatureColumn:
@@ -57,8 +59,8 @@ class FeatureSchema(BaseModel):
 
     @property
     def side_features(self) -> tuple[FeatureColumn, ...]:
-        """All columns but the item ids."""
-        return self.columns[1:]
+        """All list columns but the item ids."""
+        return tuple(column for column in self.columns[1:] if column.per == "event")
 
     def column(self, name: str) -> FeatureColumn:
         """The column of that name; raises InputError with the known names."""

@@ -1,0 +1,230 @@
+"""The tasks of a batch of days, each over one bucket of users: clean, learn, encode.
+
+    raw rows of some users -> check (quarantine) -> steps -> sort, cut -> steps -> lengths -> kept rows
+    kept rows -> what each day teaches; kept rows, what is known -> encoded -> sessions
+
+A bucket holds all events of its users, so no task needs to know of another, and what they count and learn adds up. A task
+leaves what it made in the spool; what is there already is not made again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import polars as pl
+
+from preprocessing import tables
+from preprocessing.checks import RULE_CODE
+from preprocessing.engine import collect
+from preprocessing.engines import Engine, EngineName, engine_of
+from preprocessing.features import Fitted
+from preprocessing.recipe import CUT, DUPLICATES, EVENT_DAY, SHORT, Recipe, recipe_of
+from preprocessing.sessions import (
+    SESSION_INDEX,
+    cut,
+    drop_short,
+    ends_of_sessions,
+    is_last,
+    keep_recent,
+    sort_and_deduplicate,
+)
+from preprocessing.spool import Spool
+from schemas.columns import COUNT, DAY, END, ITEM_ID, RULE
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+
+ROWS_IN, EVENTS, QUARANTINED, DROPPED = "rows in", "events", "quarantined: ", "dropped: "
+NAME = "name"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a batch must know. It is small and can be sent to another process."""
+
+    dataset: str
+    """As JSON."""
+    columns: tuple[tuple[str, pl.DataType], ...]
+    """Of events as they are read."""
+    first: date
+    last: date
+    newest: date
+    """The day that is tested on: what items were like before it is kept apart."""
+    now: datetime
+    engine: EngineName
+    spool: Spool
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, built once a process."""
+        return recipe_of(self.dataset, self.columns)
+
+    @property
+    def parsed(self) -> Dataset:
+        """The dataset."""
+        return Dataset.model_validate_json(self.dataset)
+
+
+class Account:
+    """How many rows of each day went where. Accounts of buckets add up."""
+
+    def __init__(self) -> None:
+        self.parts = [pl.DataFrame(schema={DAY: pl.Date, NAME: pl.String, COUNT: pl.Int64})]
+
+    def add(self, name: str, rows: pl.DataFrame, day: str, sign: int = 1) -> None:
+        """Count rows by their column `day`."""
+        counts = rows.lazy().group_by(pl.col(day).alias(DAY)).agg((sign * pl.len().cast(pl.Int64)).alias(COUNT))
+        self.parts.append(collect(counts.select(DAY, pl.lit(name).alias(NAME), COUNT)))
+
+    def keep(self, step: str, before: pl.DataFrame, after: pl.DataFrame, day: str) -> pl.DataFrame:
+        """Count what a step dropped; returns what it left."""
+        if after.height > before.height:
+            raise InputError(f"step {step} made {after.height:,} rows of {before.height:,}; a step may only drop rows.")
+        if after.height < before.height:
+            self.add(DROPPED + step, before, day)
+            self.add(DROPPED + step, after, day, -1)
+        return after
+
+    def table(self) -> pl.DataFrame:
+        """`day`, `name`, `count`."""
+        return add_up(self.parts)
+
+
+def add_up(accounts: list[pl.DataFrame]) -> pl.DataFrame:
+    """One account of several."""
+    return pl.concat(accounts).group_by(DAY, NAME, maintain_order=True).agg(pl.col(COUNT).sum())
+
+
+def clean(job: Job, bucket: int) -> None:
+    """Raw rows to kept rows: good, in sessions that close on the batch's days, in order."""
+    spool = job.spool
+    if spool.has(f"account-{bucket}"):
+        return
+    dataset, recipe, engine, account = job.parsed, job.recipe, engine_of(job.engine), Account()
+    events = _check(job, bucket, account, engine)
+    for name, step in recipe.before:
+        events = account.keep(name, events, engine.collect(step.apply(events.lazy())), EVENT_DAY)
+    if spool.has(f"carried-{bucket}"):
+        carried = collect(spool.get(f"carried-{bucket}"))
+        events = pl.concat([events, carried.select(events.columns)], how="vertical_relaxed")
+    events = account.keep(DUPLICATES, events, sort_and_deduplicate(events, dataset, engine), EVENT_DAY)
+    spool.put(f"timeless-{bucket}", _for_timeless(recipe, events))
+    plan = cut(events.lazy(), dataset)
+    ends = engine.collect(ends_of_sessions(plan, dataset))
+    events = engine.collect(plan.join(ends.lazy(), on=SESSION_INDEX, how="left", maintain_order="left"))
+    events = _set_open_aside(job, bucket, events, engine)
+    for name, step in recipe.after:
+        events = account.keep(name, events, engine.collect(step.apply(events.lazy())), DAY)
+    lengths = dataset.sessions
+    events = account.keep(SHORT, events, engine.collect(drop_short(events.lazy(), lengths.min_length)), DAY)
+    events = account.keep(CUT, events, engine.collect(keep_recent(events.lazy(), lengths.max_length)), DAY)
+    account.add(EVENTS, events, DAY)
+    spool.put(f"kept-{bucket}", events.drop(EVENT_DAY))
+    spool.put(f"account-{bucket}", account.table())
+    spool.drop(f"raw-{bucket}")
+
+
+def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFrame:
+    """Good rows; bad ones go to quarantine as they were found."""
+    rules = job.recipe.rules
+    marked = engine.collect(rules.mark(job.spool.get(f"raw-{bucket}"), job.now)).lazy()
+    good, bad = engine.collect_all(
+        [
+            rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),
+            rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)),
+        ]
+    )
+    account.add(ROWS_IN, good, EVENT_DAY)
+    account.add(ROWS_IN, bad, EVENT_DAY)
+    for (rule,), broken in bad.partition_by(RULE, as_dict=True).items():
+        account.add(f"{QUARANTINED}{rule}", broken, EVENT_DAY)
+    job.spool.put(f"quarantine-{bucket}", bad)
+    return good
+
+
+def _for_timeless(recipe: Recipe, events: pl.DataFrame) -> pl.DataFrame:
+    """What timeless encoders learn from: they need no sessions, so they see the open ones too."""
+    wanted = {chain.column for chain in recipe.chains if chain.encoders[0].timeless}
+    return events.select(name for name in events.columns if wanted and name in wanted | {ITEM_ID})
+
+
+def _set_open_aside(job: Job, bucket: int, events: pl.DataFrame, engine: Engine) -> pl.DataFrame:
+    """Events of sessions that close within the batch; those that wait over a midnight are kept for the day after it."""
+    waiting = engine.collect(events.lazy().filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END))
+    job.spool.put(f"open-{bucket}", waiting)
+    if waiting.is_empty():
+        return events
+    return engine.collect(events.lazy().filter(pl.col(DAY) <= job.last))
+
+
+def learn(job: Job, bucket: int) -> None:
+    """What the next encoder of every feature learns from this bucket's rows."""
+    engine, spool = engine_of(job.engine), job.spool
+    pending = [one for one in fitted_so_far(job) if one.next and not spool.has(_learnt(one, bucket))]
+    timeless = [one for one in pending if one.next and one.next.timeless]
+    others = [one for one in pending if one not in timeless]
+    kept = spool.get(f"kept-{bucket}")
+    if job.parsed.split == "leave_one_out":
+        kept = kept.filter(~is_last())
+    for rows, features in ((spool.get(f"timeless-{bucket}"), timeless), (kept, others)):
+        if features:
+            for one, table in zip(features, engine.learn(collect(rows), features), strict=True):
+                spool.put(_learnt(one, bucket), table)
+
+
+def what_was_learnt(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
+    """What all buckets taught the next encoders, by the name under which it is kept."""
+    found: dict[str, list[pl.DataFrame]] = {}
+    for one in fitted_so_far(job):
+        if one.next:
+            parts = [collect(job.spool.get(_learnt(one, bucket))) for bucket in buckets]
+            found.setdefault(one.keeps, []).extend(parts)
+    return {name: pl.concat(parts, how="vertical_relaxed") for name, parts in found.items()}
+
+
+def _learnt(one: Fitted, bucket: int) -> str:
+    return f"learnt-{one.chain.name}.{one.place}-{bucket}"
+
+
+def put_tables(job: Job, fitted: list[Fitted]) -> None:
+    """Leave the tables of fitted encoders for the tasks that follow."""
+    for one in fitted:
+        for place, table in enumerate(one.tables):
+            if table is not None:
+                job.spool.put(f"table-{one.chain.name}.{place}", table)
+
+
+def fitted_so_far(job: Job) -> list[Fitted]:
+    """The features with the tables that are there."""
+    found = []
+    for chain in job.recipe.chains:
+        one = Fitted(chain)
+        while one.next and job.spool.has(table := f"table-{chain.name}.{one.place}"):
+            one = one.with_table(collect(job.spool.get(table)))
+        found.append(one)
+    return found
+
+
+def encode(job: Job, bucket: int) -> None:
+    """Kept rows to sessions, and what each item's latest event says of it."""
+    spool = job.spool
+    if spool.has(f"sessions-{bucket}"):
+        return
+    dataset, engine, fitted = job.parsed, engine_of(job.engine), fitted_so_far(job)
+    rows = collect(spool.get(f"kept-{bucket}"))
+    encoded = engine.encode(rows, fitted, tables.kept_columns(dataset, rows.columns))
+    teaching = encoded.lazy()
+    if dataset.split == "leave_one_out":
+        teaching = teaching.filter(~is_last())
+    before, newest = teaching.filter(pl.col(DAY) < job.newest), teaching.filter(pl.col(DAY) == job.newest)
+    chains = job.recipe.chains
+    sessions, *latest = engine.collect_all(
+        [
+            tables.group(encoded.lazy(), dataset, chains),
+            *(tables.latest_of_items(part, dataset, chains) for part in (before, newest)),
+        ]
+    )
+    for name, part in zip(("before", "newest"), latest, strict=True):
+        spool.put(f"items {name}-{bucket}", part)
+    spool.put(f"sessions-{bucket}", collect(tables.in_order(sessions.lazy(), dataset)))
+    spool.drop(f"kept-{bucket}")

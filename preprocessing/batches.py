@@ -1,0 +1,272 @@
+"""Run the tasks of one batch of days over all buckets, and put each day together."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from preprocessing import batch, tables
+from preprocessing.batch import DROPPED, EVENTS, NAME, QUARANTINED, ROWS_IN, Job
+from preprocessing.engine import collect
+from preprocessing.engines import EngineName
+from preprocessing.features import Knowledge, fit_next, merge
+from preprocessing.files import reading
+from preprocessing.reading import Source
+from preprocessing.recipe import EVENT_DAY, Recipe, recipe_of
+from preprocessing.sessions import sort_keys
+from preprocessing.spool import Spool
+from preprocessing.states import State
+from schemas.artifacts import Artifacts, Manifest
+from schemas.columns import COUNT, DAY, ID, ITEM_ID, LENGTH, USER_ID
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+
+KIND = "days"
+SESSIONS, OPEN, QUARANTINE = "sessions.parquet", "open.parquet", "quarantine.parquet"
+BUCKET_ROWS = 2_500_000  # rows of a bucket: about half a gigabyte on the way
+Progress = Callable[[str], object]
+Contents = dict[date, tuple[str, list[str]]]  # of each day: a hash of its events, and the files that hold them
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What runs the tasks of a batch, and into how many buckets users are divided at least."""
+
+    executor: Executor | None = None
+    min_buckets: int = 1
+    bucket_rows: int = BUCKET_ROWS
+
+
+@dataclass
+class Run:
+    """What all batches of one run work with."""
+
+    artifacts: Artifacts
+    dataset: Dataset
+    source: Source
+    scratch: Path
+    engine: EngineName
+    workers: Workers
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[tuple[str, pl.DataType], ...]:
+        """Of events as they are read."""
+        return tuple(self.source.columns.items())
+
+    @property
+    def recipe(self) -> Recipe:
+        """The dataset's rules, steps and features."""
+        return recipe_of(self.dataset.model_dump_json(), self.columns)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Time a phase; call what is given with what came out of it."""
+        began = time.perf_counter()
+        told: list[str] = []
+        yield told.append
+        took = time.perf_counter() - began
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
+        self.progress(f"{name}: {' '.join(told)} ({took:.1f} s)")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Days from `first` to `last`; `newest` is the one to be tested on, apart from which the others are known."""
+
+    run: Run
+    first: date
+    last: date
+    newest: date
+    contents: Contents
+    carried: pl.DataFrame | None
+    """Events of sessions that were open when `first` began."""
+    earlier: Knowledge
+    """What days before `first` taught: numbers are encoded with it."""
+    others: State
+    """What all other days taught: what this batch teaches comes on top. It is `earlier` unless a day is done again."""
+
+    def do(self, name: str) -> Done:
+        """Read, clean, learn and encode; `name` keeps what is on the way, so that a run that was killed goes on."""
+        job = self._job(name)
+        buckets = self._read(job)
+        account = self._clean(job, buckets)
+        learnt = self._learn(job, buckets)
+        self._each(batch.encode, job, buckets, "encode")
+        return Done(self, job, buckets, account, learnt)
+
+    def _job(self, name: str) -> Job:
+        run = self.run
+        many = self._num_buckets() > 1 or run.workers.executor is not None
+        return Job(
+            dataset=run.dataset.model_dump_json(),
+            columns=run.columns,
+            first=self.first,
+            last=self.last,
+            newest=self.newest,
+            now=run.source.now,
+            engine=run.engine,
+            spool=Spool(run.scratch / name if many else None),
+        )
+
+    def _num_buckets(self) -> int:
+        """So many that none is larger than it should be; one where a step needs all rows."""
+        if any(step.needs_all_rows for _, step in self.run.recipe.steps):
+            return 1
+        rows = self.run.source.rows_of(list(self.contents))
+        return max(self.run.workers.min_buckets, -(-rows // self.run.workers.bucket_rows))
+
+    def _read(self, job: Job) -> range:
+        """Divide the events, and those carried over, by user."""
+        buckets, run = range(self._num_buckets()), self.run
+        with run.phase("read") as told:
+            with reading(run.dataset.source):
+                events = run.source.events({day: files for day, (_, files) in self.contents.items()}, self.last, run.recipe)
+                job.spool.divide("raw", events, USER_ID, len(buckets))
+            if self.carried is not None and self.carried.height:
+                job.spool.divide("carried", self.carried.lazy(), USER_ID, len(buckets))
+            told(f"{run.source.rows_of(list(self.contents)):,} events of {self._days_told()}")
+            if len(buckets) > 1:
+                told(f"in {len(buckets)} parts")
+        return buckets
+
+    def _clean(self, job: Job, buckets: range) -> pl.DataFrame:
+        self._each(batch.clean, job, buckets, "clean")
+        account = batch.add_up([collect(job.spool.get(f"account-{bucket}")) for bucket in buckets])
+        rules = job.recipe.rules
+        quarantine = pl.concat([job.spool.get(f"quarantine-{bucket}") for bucket in buckets], how="diagonal_relaxed")
+        for (day,), rows in account.partition_by(DAY, as_dict=True).items():
+            counts = dict(rows.select(NAME, COUNT).rows())
+            broken = {name.removeprefix(QUARANTINED): n for name, n in counts.items() if name.startswith(QUARANTINED)}
+            bad = quarantine.filter(pl.col(EVENT_DAY) == day)
+            rules.verdict(broken, counts.get(ROWS_IN, 0), tables.name_of(day), partial(rules.examples, bad))
+        kept = int(account.filter(pl.col(NAME) == EVENTS)[COUNT].sum())
+        if not kept and not self.others.learnt:
+            raise InputError(f"No rows are left: {told_account(account)}")
+        return account
+
+    def _learn(self, job: Job, buckets: range) -> Knowledge:
+        learnt: Knowledge = {}
+        fitted = batch.fitted_so_far(job)
+        while any(one.next for one in fitted):
+            self._each(batch.learn, job, buckets, "learn")
+            taught = batch.what_was_learnt(job, buckets)
+            fitted = fit_next(fitted, self.earlier, taught, merge(job.recipe.chains, self.others.learnt, taught))
+            batch.put_tables(job, fitted)
+            learnt |= taught
+        return learnt
+
+    def _each(self, task: Callable[[Job, int], None], job: Job, buckets: range, name: str) -> None:
+        """Run a task on every bucket, here or on the workers; what a worker that died was doing is done by another."""
+        executor = self.run.workers.executor
+        with self.run.phase(name) as told:
+            if executor is None:
+                for done, bucket in enumerate(buckets, start=1):
+                    task(job, bucket)
+                    self._tick(name, done, len(buckets))
+            else:
+                for done, future in enumerate(as_completed([executor.submit(task, job, bucket) for bucket in buckets]), 1):
+                    future.result()
+                    self._tick(name, done, len(buckets))
+            told(self._days_told())
+
+    def _tick(self, name: str, done: int, all_: int) -> None:
+        if all_ > 1:
+            self.run.progress(f"{name}: part {done} of {all_} ({100 * done // all_}%)")
+
+    def _days_told(self) -> str:
+        if self.first == self.last:
+            return tables.name_of(self.first)
+        return f"{self.first} to {self.last}"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A batch whose tasks are done: its days, to be written, and what they taught."""
+
+    batch: Batch
+    job: Job
+    buckets: range
+    account: pl.DataFrame
+    learnt: Knowledge
+
+    def days(self) -> list[date]:
+        """The days that hold anything: rows read, sessions closed."""
+        inside = (pl.col(DAY) >= self.batch.first) & (pl.col(DAY) <= self.batch.last)
+        return sorted(set(self.account.filter(inside)[DAY]) | set(self.batch.contents))
+
+    def states(self) -> tuple[State, State]:
+        """What was known before the newest day, and what is known after it."""
+        chains, side = self.job.recipe.chains, [chain.name for chain in self.job.recipe.chains[1:] if chain.per == "event"]
+        states, state = [], self.batch.others
+        for name, these in (("before", pl.col(DAY) < self.batch.newest), ("newest", pl.col(DAY) == self.batch.newest)):
+            taught = {key: table.filter(these) for key, table in self.learnt.items() if DAY in table.columns}
+            timeless = {key: table for key, table in self.learnt.items() if DAY not in table.columns}
+            learnt = merge(chains, state.learnt, taught | timeless)
+            latest = [collect(self.job.spool.get(f"items {name}-{bucket}")) for bucket in self.buckets]
+            items = tables.merge_items([*([state.items] if state.items is not None else []), *latest], side)
+            state = State(learnt, taught, items, self.batch.run.source.columns)
+            states.append(state)
+        return states[0], states[1]
+
+    def write_day(self, artifacts: Artifacts, day: date, day_id: str, carried_in: int, after: State) -> Manifest:
+        """The artifact `days/<id>`: sessions, open sessions, quarantine, facts."""
+        dataset, spool = self.batch.run.dataset, self.job.spool
+
+        def parts(name: str) -> list[pl.LazyFrame]:
+            return [spool.get(f"{name}-{bucket}") for bucket in self.buckets]
+
+        sessions = tables.of_day(parts("sessions"), day, dataset)
+        waiting = pl.concat(parts("open")).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
+        still_open = collect(waiting.sort(sort_keys(dataset, waiting.collect_schema().names())))
+        bad = collect(pl.concat(parts("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day).drop(EVENT_DAY))
+        with artifacts.write(KIND, day_id) as draft:
+            tables.write(sessions, draft.folder / SESSIONS)
+            tables.write(still_open, draft.folder / OPEN)
+            if bad.height:
+                tables.write(bad, draft.folder / QUARANTINE)
+            draft.facts = self._facts(day, sessions, carried_in, still_open.height, after)
+        return draft.manifest
+
+    def _facts(self, day: date, sessions: pl.DataFrame, carried_in: int, still_open: int, after: State) -> dict[str, Any]:
+        counts = dict(self.account.filter(pl.col(DAY) == day).select(NAME, COUNT).rows())
+        broken = {name.removeprefix(QUARANTINED): n for name, n in counts.items() if name.startswith(QUARANTINED)}
+        length = sessions[LENGTH]
+        admitted = after.learnt[ITEM_ID].filter(pl.col("admitted") == day)[ID].len()
+        return {
+            "day": tables.name_of(day),
+            "rows_in": counts.get(ROWS_IN, 0),
+            "carried_in": carried_in,
+            "quarantined": dict(sorted(broken.items(), key=lambda entry: (-entry[1], entry[0]))),
+            "dropped": {name: counts.get(DROPPED + name, 0) for name in self.job.recipe.names_of_steps},
+            "still_open": still_open,
+            "events": counts.get(EVENTS, 0),
+            "sessions": sessions.height,
+            "users": sessions[USER_ID].n_unique(),
+            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)} if sessions.height else {},
+            "new_items": admitted,
+        }
+
+    def clean_up(self) -> None:
+        """Remove what was only needed on the way."""
+        if self.job.spool.folder:
+            shutil.rmtree(self.job.spool.folder, ignore_errors=True)
+
+
+def told_account(account: pl.DataFrame) -> str:
+    """Where all rows went, in one line."""
+    counts = dict(account.group_by(NAME, maintain_order=True).agg(pl.col(COUNT).sum()).rows())
+    rows = counts.pop(ROWS_IN, 0)
+    told = [f"{name.partition(': ')[2] or name} {count:,}" for name, count in counts.items() if count]
+    return f"of {rows:,} rows: {', '.join(told) or 'none was dropped'}."

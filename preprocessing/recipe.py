@@ -1,0 +1,88 @@
+"""A dataset's rules, steps and features, checked against its columns before any event is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import polars as pl
+
+from preprocessing.checks import Rules
+from preprocessing.events import check_items_match, read_items
+from preprocessing.features import Chain, build_chains
+from preprocessing.sessions import SESSION_INDEX, cut, ends_of_sessions
+from preprocessing.steps import Step, build_steps
+from schemas.columns import DAY
+from schemas.dataset import Dataset
+from schemas.errors import InputError, unknown
+
+EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
+DUPLICATES, SHORT, CUT = "duplicates", "short_sessions", "cut_to_max_length"  # what drops rows beside steps
+Named = tuple[str, Step]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to events, in order: `read` columns, check, `before` sessions are cut, `after`, encode."""
+
+    rules: Rules
+    steps: list[Named]
+    before: list[Named]
+    after: list[Named]
+    chains: list[Chain]
+    columns: pl.Schema
+    """Columns of kept events."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, columns: pl.Schema) -> Recipe:
+        """Build and check for events with these columns.
+
+        Raises:
+            InputError: for names, options and columns that are not known or do not fit together.
+        """
+        steps = build_steps(dataset)
+        for name, step in steps:
+            if step.needs_all_rows and dataset.split == "day":
+                raise InputError(
+                    f"step {name} looks at all users and days, so it needs split: leave_one_out. A dataset that grows by the day "
+                    "keeps rare items and short sessions out with min_count of features.item_id and sessions.min_length."
+                )
+        plan = pl.LazyFrame(schema=columns)
+        for _, step in steps:
+            plan = step.read(plan)
+        if dataset.items:
+            check_items_match(read_items(dataset), plan)
+        rules = Rules.of(dataset, plan.collect_schema().names())
+        plan = rules.without_private(plan)
+        before = [(name, step) for name, step in steps if not step.needs_sessions]
+        after = [(name, step) for name, step in steps if step.needs_sessions]
+        for _, step in before:
+            plan = step.apply(plan)
+        plan = cut(plan, dataset)
+        plan = plan.join(ends_of_sessions(plan, dataset), on=SESSION_INDEX)
+        for _, step in after:
+            plan = step.apply(plan)
+        kept = plan.collect_schema()
+        sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, SESSION_INDEX)})
+        for label in dataset.labels:
+            if label not in sources:
+                raise InputError(f"labels: {unknown('column', label, sources)}")
+        return cls(rules, steps, before, after, build_chains(dataset, sources), kept)
+
+    @property
+    def names_of_steps(self) -> list[str]:
+        """All that may drop rows, in order."""
+        steps = [*(name for name, _ in self.before), DUPLICATES, *(name for name, _ in self.after)]
+        return [*dict.fromkeys(steps), SHORT, CUT]
+
+    def read(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        """What steps do to columns as events are read."""
+        for _, step in self.steps:
+            events = step.read(events)
+        return events
+
+
+@lru_cache(maxsize=4)
+def recipe_of(dataset_json: str, columns: tuple[tuple[str, pl.DataType], ...]) -> Recipe:
+    """The recipe, built once a process: item tables are read once."""
+    return Recipe.of(Dataset.model_validate_json(dataset_json), pl.Schema(columns))
