@@ -1,123 +1,165 @@
 """Read events from any source into our columns: user_id, session_id, item_id, timestamp, position, event_type, others.
 
 A column that had to be interpreted (text to a time, a float to an id) is accompanied by the value as it was, in a column
-of its own: checks tell "was empty" from "cannot be read" by it, and quarantine holds rows as they were found.
+of its own: checks tell "was empty" from "cannot be read" by it, and quarantine holds rows as they were found. How files
+of one source may differ is said in `source_table`; how times are read, in `values`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import polars as pl
 
 from preprocessing.engine import collect
-from preprocessing.files import find_files, open_file, reading, source_files
+from preprocessing.files import find_files, reading, source_files
+from preprocessing.source_columns import Kind
+from preprocessing.source_listing import SourceFile
+from preprocessing.source_table import FILE, IDS, SourceTable, as_found
 from preprocessing.values import read_id, read_integer, read_other, read_time
-from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
-from schemas.dataset import Dataset
+from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID, VALID_FROM
+from schemas.dataset import Dataset, ItemSource, UserSource
 from schemas.errors import InputError
 
-IDS = (USER_ID, SESSION_ID, ITEM_ID)
 INTERPRETED = (*IDS, TIMESTAMP, POSITION)
 
+__all__ = [
+    "FILE",
+    "EventFiles",
+    "as_found",
+    "check_ids_match",
+    "check_items_match",
+    "read_events",
+    "read_items",
+    "read_users",
+]
 
-def as_found(column: str) -> str:
-    """The name of the column that keeps another's values as the file has them."""
-    return f"{column} as found"
+
+class EventFiles:
+    """The event files of a dataset, opened only when asked for.
+
+    Raises:
+        InputError: when there are none, when formats are mixed, when the path would leave the source.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        source = dataset.events
+        self.files: tuple[SourceFile, ...] = tuple(source_files(dataset))
+        self._users = USER_ID in source.columns
+        self._table = SourceTable(
+            self.files,
+            source.columns,
+            lambda name, kind: _read(dataset, name, kind),
+            required=INTERPRETED,
+            interpreted=INTERPRETED,
+            time_zone=source.time_zone,
+        )
+
+    def scan(
+        self,
+        files: Sequence[SourceFile] | None = None,
+        *,
+        expected: pl.Schema | None = None,
+        number: bool = False,
+    ) -> pl.LazyFrame:
+        """Events of these files (None: all), unchecked, in no particular order.
+
+        `user_id` is the session's id when the source has no users. `expected` is the schema of events read on earlier
+        days: these get its columns (null where the files lack one) and its types. `number` adds the Int32 column FILE,
+        the place of the row's file in the list given.
+
+        Raises:
+            InputError: for files that cannot be read, lack a column, or do not fit together or what is expected.
+        """
+        events = self._table.scan(files, expected=expected, number=number)
+        return events if self._users else events.with_columns(pl.col(SESSION_ID).alias(USER_ID))
 
 
 def read_events(dataset: Dataset) -> pl.LazyFrame:
-    """All events of the source, unchecked, in no particular order.
-
-    `user_id` is the session's id when the source has no users. Times are Datetime("us", "UTC").
-
-    Raises:
-        InputError: for files or columns that are not there or do not fit together.
-    """
-    files = source_files(dataset)
-    frames = {file: _read(file, dataset) for file in files}
-    _check_ids_agree(frames)
-    events = pl.concat(frames.values(), how="diagonal_relaxed") if len(frames) > 1 else frames[files[0]]
-    if USER_ID not in dataset.events.columns:
-        events = events.with_columns(pl.col(SESSION_ID).alias(USER_ID))
-    return events
+    """All events of the source: `EventFiles.scan` of all its files."""
+    return EventFiles(dataset).scan()
 
 
 def read_items(dataset: Dataset) -> pl.LazyFrame:
-    """The item table: `item_id` and its columns, one row an item. Rows without an id are ignored.
+    """The item table: `item_id` and its columns, one row an item, or one an item and moment when `valid_from` is mapped.
+
+    Rows without an id are ignored.
 
     Raises:
-        InputError: when an item has more than one row: which of them is true, nobody can know.
+        InputError: when an item has two rows (of the same moment): which of them is true, nobody can know.
     """
     assert dataset.items is not None
-    files = find_files(dataset, dataset.items.path, "items.path")
-    frames = []
-    for file in files:
-        frame, seems = open_file(file, dataset.items.columns)
-        stored = frame.collect_schema()
-        reads = {name: read_other(name, stored[name], seems[name]) for name in stored}
-        reads[ITEM_ID] = read_id(ITEM_ID, stored[ITEM_ID], seems[ITEM_ID], dataset.events.id_type)
-        frames.append(frame.select(**reads).drop_nulls(ITEM_ID))
-    with reading(files[0]):
-        items = collect(pl.concat(frames, how="vertical_relaxed"))
-    doubled = (
-        items.lazy().group_by(ITEM_ID).len().filter(pl.col("len") > 1).sort("len", ITEM_ID, descending=[True, False])
-    )
-    first = collect(doubled.head(1)).rows()
-    if first:
+    return _read_table(dataset, dataset.items, "items", ITEM_ID)
+
+
+def read_users(dataset: Dataset) -> pl.LazyFrame:
+    """The user table: `user_id` and its columns, one row a user. Rows without an id are ignored.
+
+    Raises:
+        InputError: when a user has two rows.
+    """
+    assert dataset.users is not None
+    return _read_table(dataset, dataset.users, "users", USER_ID)
+
+
+def check_ids_match(table: pl.LazyFrame, events: pl.LazyFrame, key: str) -> None:
+    """Refuse a table whose ids can never equal those of the events, such as 7 and "7"."""
+    ours, theirs = events.collect_schema()[key], table.collect_schema()[key]
+    if ours.is_integer() != theirs.is_integer():
+        kind = key.removesuffix("_id")
         raise InputError(
-            f"{files[0]}: item {first[0][0]!r} has {first[0][1]} rows; the item table holds one row an item. "
-            "Keep the row that counts, for example the latest."
+            f"{key} is {ours} in the events and {theirs} in the {kind} table; set events.id_type to integer or string."
         )
-    return items.lazy()
 
 
 def check_items_match(items: pl.LazyFrame, events: pl.LazyFrame) -> None:
-    """Refuse an item table whose ids can never equal those of the events, such as 7 and "7"."""
-    ours, theirs = events.collect_schema()[ITEM_ID], items.collect_schema()[ITEM_ID]
-    if ours.is_integer() != theirs.is_integer():
-        raise InputError(
-            f"item_id is {ours} in the events and {theirs} in the item table; set events.id_type to integer or string."
-        )
+    """`check_ids_match` of the item table."""
+    check_ids_match(items, events, ITEM_ID)
 
 
-def _read(file: Path, dataset: Dataset) -> pl.LazyFrame:
+def _read(dataset: Dataset, name: str, kind: Kind) -> pl.Expr:
     source = dataset.events
-    frame, seems = open_file(file, source.columns)
-    stored = frame.collect_schema()
-    try:
-        reads = {name: _reader(name, dtype, seems[name], dataset) for name, dtype in stored.items()}
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
-    became = frame.select(**reads).collect_schema()
-    interpreted = [name for name in INTERPRETED if name in became and _may_fail(stored[name], became[name])]
-    return frame.select(**reads, **{as_found(name): pl.col(name) for name in interpreted})
-
-
-def _reader(name: str, stored: pl.DataType, seems: pl.DataType, dataset: Dataset) -> pl.Expr:
     if name in IDS:
-        return read_id(name, stored, seems, dataset.events.id_type)
-    if name == TIMESTAMP:
-        return read_time(name, stored, seems, dataset.events.time_unit)
+        return read_id(name, kind.stored, kind.seems, source.id_type)
+    if name in (TIMESTAMP, VALID_FROM):
+        return read_time(name, kind.stored, kind.seems, source.time_unit, source.time_zone)
     if name == POSITION:
-        return read_integer(name, stored)
-    return read_other(name, stored, pl.String() if name == EVENT_TYPE else seems)
+        return read_integer(name, kind.stored)
+    text = name == EVENT_TYPE and kind.stored == pl.String
+    return read_other(name, kind.stored, pl.String() if text else kind.seems, source.time_zone)
 
 
-def _may_fail(stored: pl.DataType, became: pl.DataType) -> bool:
-    """Whether some values of the one type have no counterpart in the other."""
-    return stored != became and not stored.is_temporal() and not isinstance(stored, pl.Categorical | pl.Enum | pl.Null)
+def _read_table(dataset: Dataset, source: ItemSource | UserSource, part: str, key: str) -> pl.LazyFrame:
+    files = find_files(dataset, source.path, f"{part}.path")
+    table = SourceTable(
+        files,
+        source.columns,
+        lambda name, kind: _read(dataset, name, kind),
+        required=(key, VALID_FROM),
+        interpreted=(VALID_FROM,),
+        time_zone=dataset.events.time_zone,
+    )
+    place = files[0].url if len(files) == 1 else f"{part}.path {source.path!r}"
+    with reading(place):
+        rows = collect(table.scan().drop_nulls(key))
+    if as_found(VALID_FROM) in rows.columns:
+        odd = rows.filter(pl.col(VALID_FROM).is_null())[as_found(VALID_FROM)].drop_nulls()
+        if len(odd):
+            raise InputError(f"{place}: {VALID_FROM} {odd[0]!r} is no time; write ISO 8601 or set events.time_unit.")
+        rows = rows.drop(as_found(VALID_FROM))
+    moment = [VALID_FROM] if part == "items" and VALID_FROM in rows.columns else []
+    _check_single(rows, key, moment, place)
+    return rows.lazy()
 
 
-def _check_ids_agree(frames: dict[Path, pl.LazyFrame]) -> None:
-    for name in IDS:
-        kinds: dict[bool, Path] = {}
-        for file, frame in frames.items():
-            schema = frame.collect_schema()
-            if name in schema:
-                kinds.setdefault(schema[name].is_integer(), file)
-        if len(kinds) > 1:
-            raise InputError(
-                f"{name} is an integer in {kinds[True].name} and text in {kinds[False].name}; "
-                "set events.id_type to integer or string."
-            )
+def _check_single(rows: pl.DataFrame, key: str, moment: list[str], place: str) -> None:
+    counts = rows.lazy().group_by(key, *moment).len().filter(pl.col("len") > 1)
+    doubled = collect(counts.sort("len", key, descending=[True, False]).head(1))
+    if doubled.is_empty():
+        return
+    what, count = key.removesuffix("_id"), doubled["len"][0]
+    raise InputError(
+        f"{place}: {what} {doubled[key][0]!r} has {count} rows{' of one moment' if moment else ''}; "
+        f"the {what} table holds one row {'an item and moment' if moment else f'for each {what}'}. "
+        "Keep the row that counts, for example the latest."
+    )

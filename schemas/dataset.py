@@ -116,7 +116,9 @@ class SessionRule(_Part):
     )
     gap_minutes: float = Field(30.0, gt=0, description="Inactivity that ends a session (rule gap).")
     idle_minutes: float = Field(
-        720.0, gt=0, description="Inactivity after which a given session is over, so that days can be closed (rule given)."
+        720.0,
+        gt=0,
+        description="Inactivity after which a given session is over, so that days can be closed (rule given).",
     )
     min_length: int = Field(2, ge=1, description="Shorter sessions are dropped.")
     max_length: int = Field(50, ge=2, description="The most recent events kept of a longer session.")
@@ -169,7 +171,8 @@ class Dataset(_Part):
     sessions: SessionRule = SessionRule()
     features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")
     labels: tuple[str, ...] = Field(
-        (), description="Columns written unencoded with each session, as its last event has them: what heads may predict."
+        (),
+        description="Columns written unencoded with each session, as its last event has them: what heads may predict.",
     )
     profile: Profile = Profile()
     split: Literal["day", "leave_one_out"] = Field(
@@ -208,7 +211,7 @@ class Dataset(_Part):
         if not place:
             hint = self.obtain or "see its YAML"
             raise InputError(f"Where are the files of {self.name!r}? Give --source FOLDER (get them: {hint}).")
-        return self.model_copy(update={"source": str(Path(place).expanduser())})
+        return self.model_copy(update={"source": place if "://" in place else str(Path(place).expanduser())})
 
 
 def known() -> list[str]:

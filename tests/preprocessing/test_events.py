@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow
 import pytest
 
-from preprocessing.events import as_found, read_events, read_items
+from preprocessing.events import as_found, read_events, read_items, read_users
 from preprocessing.files import source_files
 from schemas.errors import InputError
 from tests.preprocessing.small import at, dataset_of, three_days, write
@@ -31,6 +32,12 @@ def test_naive_datetimes_are_utc(tmp_path: Path, unit: Any) -> None:
     naive = pl.Series([TIME.replace(tzinfo=None)], dtype=pl.Datetime(unit))
     assert timestamps(tmp_path, naive) == [TIME]
     assert timestamps(tmp_path, naive.dt.replace_time_zone("UTC").dt.convert_time_zone("Asia/Tokyo")) == [TIME]
+
+
+@pytest.mark.parametrize("dtype", [pl.Int32, pl.UInt32, pl.Int64, pl.UInt64, pl.Float64])
+def test_seconds_of_any_width(tmp_path: Path, dtype: Any) -> None:
+    assert timestamps(tmp_path, pl.Series([SECONDS], dtype=dtype)) == [TIME]
+    assert timestamps(tmp_path, pl.Series([SECONDS], dtype=dtype), time_unit="s") == [TIME]
 
 
 @pytest.mark.parametrize("factor", [1, 1_000, 1_000_000, 1_000_000_000])
@@ -69,6 +76,41 @@ def test_dates(tmp_path: Path) -> None:
     assert timestamps(tmp_path, pl.Series([date(2024, 1, 1)])) == [datetime(2024, 1, 1, tzinfo=UTC)]
 
 
+@pytest.mark.parametrize("as_text", [False, True])
+def test_times_without_a_zone_are_of_the_stated_one(tmp_path: Path, as_text: bool) -> None:
+    once, twice, never = datetime(2024, 7, 1, 12, 0), datetime(2024, 10, 27, 2, 30), datetime(2024, 3, 31, 2, 30)
+    local: list[Any] = [once, twice, never]
+    if as_text:
+        local = [*map(str, local), "2024-07-01T12:00:00+00:00"]
+    write(tmp_path, [("a", "x", time) for time in local])
+    events = read_events(dataset_of(tmp_path, events={"time_zone": "Europe/Berlin"})).collect()
+    assert events["timestamp"].to_list()[:3] == [
+        datetime(2024, 7, 1, 10, tzinfo=UTC),
+        datetime(2024, 10, 27, 0, 30, tzinfo=UTC),  # clocks went back at 03:00: the earlier of two half past twos
+        None,  # clocks went forward at 02:00
+    ]
+    assert events[as_found("timestamp")].to_list()[2] == local[2]
+    assert events["timestamp"].to_list()[3:] == [datetime(2024, 7, 1, 12, tzinfo=UTC)] * as_text
+
+
+def test_types_do_not_depend_on_width(tmp_path: Path) -> None:
+    pl.DataFrame(
+        {
+            "user_id": pl.Series([1], dtype=pl.UInt8),
+            "item_id": pl.Series([1], dtype=pl.UInt64),
+            "timestamp": [at(0)],
+            "price": pl.Series([1.5], dtype=pl.Float32),
+            "stock": pl.Series([1], dtype=pl.Int16),
+            "since": pl.Series([at(0)]).dt.cast_time_unit("ms"),
+        }
+    ).write_parquet(tmp_path / "events.parquet")
+    schema = read_events(dataset_of(tmp_path, columns=("price", "stock", "since"))).collect().schema
+    assert schema["user_id"] == schema["item_id"] == schema["stock"] == pl.Int64
+    assert schema["price"] == pl.Float64
+    assert schema["since"] == schema["timestamp"] == pl.Datetime("us", "UTC")
+    assert as_found("user_id") not in schema and as_found("item_id") in schema  # UInt64 may not fit
+
+
 def test_what_cannot_be_read_is_kept_as_found(tmp_path: Path) -> None:
     write(tmp_path, [("7", "1", "soon"), ("x7", None, None)])
     events = read_events(dataset_of(tmp_path, events={"id_type": "integer"})).collect()
@@ -101,10 +143,13 @@ def test_every_format_gives_the_same_events(tmp_path: Path) -> None:
     rows.write_csv(tmp_path / "events.csv")
     rows.write_ndjson(tmp_path / "events.jsonl")
     for name in ("events.csv", "events.jsonl"):
-        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+        plain = (tmp_path / name).read_bytes()
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(plain))
+        (tmp_path / f"{name}.zst").write_bytes(pyarrow.compress(plain, codec="zstd", asbytes=True))
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert len(names) == 7
     read = {
-        name: read_events(dataset_of(tmp_path, columns=("price",), events={"path": name})).collect()
-        for name in ("events.parquet", "events.csv", "events.csv.gz", "events.jsonl", "events.jsonl.gz")
+        name: read_events(dataset_of(tmp_path, columns=("price",), events={"path": name})).collect() for name in names
     }
     for events in read.values():
         assert events.equals(read["events.parquet"])
@@ -203,7 +248,35 @@ def test_an_item_has_one_row(tmp_path: Path) -> None:
         read_items(dataset)
 
 
+def test_an_item_may_change(tmp_path: Path) -> None:
+    columns = {"item_id": "item_id", "valid_from": "since", "price": "price"}
+    dataset = dataset_of(tmp_path, items={"path": "items.csv", "columns": columns})
+    (tmp_path / "items.csv").write_text("item_id,since,price\nx,2024-01-01,1\nx,2024-01-02T06:00:00+06:00,2\nx,,3\n")
+    assert read_items(dataset).sort("valid_from").collect().rows() == [
+        ("x", None, 3),
+        ("x", at(0, 0), 1),
+        ("x", at(1, 0), 2),
+    ]
+    (tmp_path / "items.csv").write_text("item_id,since,price\nx,2024-01-01,1\nx,2024-01-01T00:00:00Z,2\n")
+    with pytest.raises(InputError, match="item 'x' has 2 rows of one moment"):
+        read_items(dataset)
+    (tmp_path / "items.csv").write_text("item_id,since,price\nx,soon,1\n")
+    with pytest.raises(InputError, match="valid_from 'soon' is no time"):
+        read_items(dataset)
+
+
+def test_a_user_has_one_row(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, users={"path": "users", "columns": {"user_id": "id", "country": "country"}})
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "1.csv").write_text("id,country\n7,NL\n")
+    (tmp_path / "users" / "2.csv").write_text("country,id\nDE,8\nFR,\n")
+    assert sorted(read_users(dataset).collect().rows()) == [(7, "NL"), (8, "DE")]
+    (tmp_path / "users" / "3.csv").write_text("id,country\n8,AT\n")
+    with pytest.raises(InputError, match="user 8 has 2 rows; the user table holds one row for each user"):
+        read_users(dataset)
+
+
 def test_source_files_are_sorted(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv"):
         (tmp_path / name).touch()
-    assert [file.name for file in source_files(dataset_of(tmp_path, events={"path": "."}))] == ["a.csv", "b.csv"]
+    assert [file.path for file in source_files(dataset_of(tmp_path, events={"path": "."}))] == ["a.csv", "b.csv"]

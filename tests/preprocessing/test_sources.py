@@ -1,0 +1,312 @@
+"""Sources: folders, globs, partitions, object stores; files that differ, on one day and from day to day."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import polars as pl
+import pyarrow
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+
+from preprocessing.events import FILE, EventFiles, as_found, read_events, read_items
+from preprocessing.files import content_hash, fingerprints, source_files
+from preprocessing.source_listing import SourceFile
+from schemas.errors import InputError
+from tests.preprocessing.small import COLUMNS, at, dataset_of
+
+SECRET = "hush-hush"
+USUAL = {name: name for name in COLUMNS}
+
+
+def put(place: Path, dtype: Any = None, **columns: list[Any]) -> None:
+    """A Parquet or CSV file of events with these columns beside the usual ones."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    length = len(next(iter(columns.values()), [0]))
+    usual = {"user_id": ["a"] * length, "item_id": ["x"] * length, "timestamp": [at(0).isoformat()] * length}
+    frame = pl.DataFrame({**usual, **columns}, schema_overrides=dtype, strict=False)
+    frame.write_parquet(place) if place.suffix == ".parquet" else frame.write_csv(place)
+
+
+def files_of(source: Path | str, path: str = ".", columns: Any = (), **events: Any) -> EventFiles:
+    return EventFiles(dataset_of(source, columns=columns, events={"path": path, **events}))
+
+
+def refused(files: EventFiles, *asked: Any, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        files.scan(*asked, **options)
+    return str(error.value)
+
+
+def test_columns_missing_in_some_files_are_null(tmp_path: Path) -> None:
+    put(tmp_path / "1.parquet", price=[1.5], extra=[0])
+    put(tmp_path / "2.parquet", price=[2])
+    put(tmp_path / "3.parquet", extra=["?"])
+    files = files_of(tmp_path, columns=("price",))
+    assert sorted(files.scan().collect()["price"], key=str) == [1.5, 2.0, None]
+    third = files.scan(files.files[2:]).collect()
+    assert third.schema["price"] == pl.Float64 and third["price"].to_list() == [None]
+    assert "Did you mean 'price'?" in refused(files_of(tmp_path, columns={**USUAL, "p": "prise"}))
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_required_columns_must_be_in_every_file(tmp_path: Path, name: str) -> None:
+    put(tmp_path / "1.parquet")
+    put(tmp_path / "2.parquet")
+    pl.read_parquet(tmp_path / "2.parquet").drop(name).write_parquet(tmp_path / "2.parquet")
+    message = refused(files_of(tmp_path))
+    assert str(tmp_path / "2.parquet") in message and f"Unknown column {name!r}" in message
+
+
+def test_numbers_that_became_text_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "1.parquet", size=[38])
+    put(tmp_path / "2.parquet", size=["M"])
+    message = refused(files_of(tmp_path, columns=("size",)))
+    for part in (str(tmp_path / "2.parquet"), "'size'", "expected Int64 as in 1.parquet, found String", "convert"):
+        assert part in message
+    put(tmp_path / "2.parquet", size=[39], user_id=[7])
+    message = refused(files_of(tmp_path, columns=("size",)))
+    assert "column 'user_id' (user_id): expected String as in 1.parquet, found Int64; set events.id_type" in message
+    assert files_of(tmp_path, id_type="string").scan().collect()["user_id"].sort().to_list() == ["7", "a"]
+
+
+def test_text_files_have_the_types_of_all_their_values(tmp_path: Path) -> None:
+    put(tmp_path / "1.csv", size=["38"], price=["1"], stock=[None])
+    put(tmp_path / "2.csv", size=["M"], price=["1.5"], stock=["3"])
+    events = files_of(tmp_path, columns=("size", "price", "stock")).scan().collect().sort("price")
+    assert events.select("size", "price", "stock").rows() == [("38", 1.0, None), ("M", 1.5, 3)]
+
+
+@given(st.lists(st.sampled_from([pl.Int8, pl.Int32, pl.UInt16, pl.Int64, pl.Float32, pl.Null]), min_size=1, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_files_changes_nothing(tmp_path_factory: pytest.TempPathFactory, dtypes: list[Any]) -> None:
+    folder = tmp_path_factory.mktemp("files")
+    values = [None if dtype == pl.Null else number for number, dtype in enumerate(dtypes)]
+    for number, (dtype, value) in enumerate(zip(dtypes, values, strict=True)):
+        put(folder / "a" / f"{number}.parquet", {"price": dtype}, price=[value])
+        put(folder / "b" / f"{9 - number}.parquet", {"price": dtype}, price=[value])
+    one, other = (files_of(folder, path, ("price",)).scan().collect().sort("price") for path in "ab")
+    assert one.equals(other) and one.schema == other.schema
+    assert one.schema["price"] == (
+        pl.Float64 if pl.Float32 in dtypes else pl.Null if {*dtypes} == {pl.Null} else pl.Int64
+    )
+
+
+def test_later_files_are_brought_to_what_is_expected(tmp_path: Path) -> None:
+    put(tmp_path / "1.csv", user_id=["1"], price=["1.5"], kind=["new"], size=["L"])
+    put(tmp_path / "2.csv", user_id=["x2"], price=["2"], size=["38"])
+    files = files_of(tmp_path, columns=("price", "kind", "size"), id_type="integer")
+    first, second = files.files
+    expected = files.scan([first]).collect_schema()
+    later = files.scan([second], expected=expected).collect()
+    assert later.schema == expected
+    assert later.select("user_id", as_found("user_id"), "price", "kind", "size").row(0) == (None, "x2", 2.0, None, "38")
+    put(tmp_path / "3.parquet", {"user_id": pl.Int16}, user_id=[3])
+    narrow = files_of(tmp_path, "3.parquet", id_type="integer").scan(expected=expected).collect()
+    assert dict(narrow.schema) == dict(expected)
+    assert narrow.select("user_id", as_found("user_id"), "price").row(0) == (3, "3", None)
+
+
+def test_later_files_of_another_type_are_refused(tmp_path: Path) -> None:
+    put(tmp_path / "1.parquet", price=[1])
+    put(tmp_path / "2.parquet", price=[1.5])
+    files = files_of(tmp_path, columns=("price",))
+    expected = files.scan(files.files[:1]).collect_schema()
+    message = refused(files, files.files[1:], expected=expected)
+    for part in (str(tmp_path / "2.parquet"), "'price'", "expected Int64 as on earlier days, found Float64"):
+        assert part in message
+
+
+def test_rows_know_their_file(tmp_path: Path) -> None:
+    put(tmp_path / "a[1] é%20.csv", user_id=["1", "1"])
+    put(tmp_path / "b.csv", user_id=["2"], other=[0])
+    put(tmp_path / "c.csv", user_id=["3"])
+    files = files_of(tmp_path)
+    a, _, c = files.files
+    events = files.scan([c, a], number=True).collect().sort(FILE)
+    assert events.schema[FILE] == pl.Int32
+    assert events.select("user_id", FILE).rows() == [(3, 0), (1, 1), (1, 1)]
+    assert files.scan(number=True).collect().sort(FILE)["user_id"].to_list() == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_folders_can_be_columns(tmp_path: Path, ending: str) -> None:
+    put(tmp_path / "log" / "day=2024-01-02" / "shop=7" / f"1.{ending}")
+    put(tmp_path / "log" / "day=2024-01-01" / "shop=__HIVE_DEFAULT_PARTITION__" / f"1.{ending}")
+    put(tmp_path / "log" / "day=2024-01-01" / "shop=a%2Fb" / f"2.{ending}", shop=["its own"])
+    mapping = {"user_id": "user_id", "item_id": "item_id", "timestamp": "day", "shop": "shop"}
+    events = files_of(tmp_path, "log", mapping).scan().collect().sort("timestamp", "shop")
+    assert events.select("timestamp", "shop").rows() == [(at(0, 0), None), (at(0, 0), "its own"), (at(1, 0), "7")]
+
+
+def test_partitions_have_one_type(tmp_path: Path) -> None:
+    for day, shop in ((1, "07"), (2, "8"), (3, "9")):
+        put(tmp_path / f"day={day}" / f"shop={shop}" / "1.parquet")
+    files = files_of(tmp_path, ".", {**USUAL, "s": "shop"})
+    events = files.scan().collect()
+    assert events.schema["s"] == pl.Int64 and sorted(events["s"]) == [7, 8, 9]
+    put(tmp_path / "day=4" / "shop=none" / "1.parquet")
+    again = files_of(tmp_path, ".", {**USUAL, "s": "shop"})
+    assert again.scan(again.files[:1]).collect()["s"].to_list() == ["07"]
+
+
+def test_globs_and_hidden_files(tmp_path: Path) -> None:
+    for name in ("log/a/1.csv", "log/a/b/2.csv", "log/3.csv", "log/_tmp/4.csv", "log/.5.csv", "other/6.csv"):
+        put(tmp_path / name)
+    found = {
+        path: [file.path for file in files_of(tmp_path, path).files] for path in ("log", "log/*/*.csv", "log/**/*.csv")
+    }
+    assert found["log"] == found["log/**/*.csv"] == ["log/3.csv", "log/a/1.csv", "log/a/b/2.csv"]
+    assert found["log/*/*.csv"] == ["log/a/1.csv"]
+    assert [file.path for file in files_of(tmp_path, "log/_tmp/*").files] == ["log/_tmp/4.csv"]
+    assert [file.path for file in files_of(tmp_path, "log/.5.csv").files] == ["log/.5.csv"]
+
+
+def test_links_stay_inside_the_source(tmp_path: Path) -> None:
+    source, outside = tmp_path / "source", tmp_path / "outside"
+    put(source / "2024" / "1.csv")
+    put(outside / "secret.csv")
+    (source / "loop").symlink_to(source)
+    (source / "latest").symlink_to(source / "2024")
+    assert [file.path for file in files_of(source).files] == ["2024/1.csv"]
+    assert [file.path for file in files_of(source, "latest").files] == ["latest/1.csv"]
+    for link, target in (("folder", outside), ("file.csv", outside / "secret.csv")):
+        (source / link).symlink_to(target)
+        for path in (".", "**/*.csv", link):
+            with pytest.raises(InputError, match="outside the source"):
+                files_of(source, path)
+        (source / link).unlink()
+    (tmp_path / "alias").symlink_to(source)  # the source itself may be a link
+    assert len(files_of(tmp_path / "alias").files) == 1
+
+
+def test_stamps_follow_the_content(tmp_path: Path) -> None:
+    put(tmp_path / "1.csv")
+    (before,) = files_of(tmp_path).files
+    time.sleep(0.01)
+    put(tmp_path / "1.csv", user_id=["b"])
+    (after,) = files_of(tmp_path).files
+    assert before.path == after.path == "1.csv" and before.size == after.size
+    assert before.stamp != after.stamp
+
+
+def test_nothing_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
+    put(tmp_path / "1.parquet")
+    (tmp_path / "2.parquet").write_text("damaged")
+    files = files_of(tmp_path)
+    assert files.scan(files.files[:1]).collect().height == 1
+    assert f"{tmp_path / '2.parquet'} (Parquet): cannot be read" in refused(files)
+
+
+def test_names_that_json_lines_cannot_have_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a[1].jsonl").write_text('{"user_id": 1}\n')
+    with pytest.raises(InputError, match="rename it"):
+        files_of(tmp_path)
+
+
+def test_thousands_of_files_open_in_seconds(tmp_path: Path) -> None:
+    put(tmp_path / "0.parquet", price=[1])
+    content = (tmp_path / "0.parquet").read_bytes()
+    for number in range(1, 3_000):
+        (tmp_path / f"{number}.parquet").write_bytes(content)
+    start = time.process_time()
+    files = files_of(tmp_path, columns=("price",))
+    plan = files.scan(number=True)
+    assert time.process_time() - start < 5
+    assert "UNION" not in plan.explain()
+    assert plan.collect()[FILE].n_unique() == 3_000
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket of a store that speaks S3 on this machine: its file system and its URL."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "somebody",
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    store = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
+    store.mkdir("shop")
+    yield store
+    store.rm("shop", recursive=True)  # servers of one process share what they hold
+    server.stop()
+
+
+def fill(store: Any, folder: Path, prefix: str) -> None:
+    for file in folder.rglob("*.*"):
+        store.pipe(f"shop/{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "csv.gz", "jsonl", "jsonl.zst"])
+def test_object_stores_give_what_folders_give(tmp_path: Path, bucket: Any, ending: str) -> None:
+    for day, name in ((1, "a é"), (2, "b%20")):
+        place = tmp_path / f"day={day}" / f"{name}.{ending}"
+        place.parent.mkdir()
+        frame = pl.DataFrame({"user_id": [day, 9], "item_id": ["x", "y"], "timestamp": ["2024-01-01", "soon"]})
+        plain = frame.write_csv().encode() if "csv" in ending else frame.write_ndjson().encode()
+        if ending == "parquet":
+            frame.write_parquet(place)
+        else:
+            codec = {"gz": "gzip", "zst": "zstd"}.get(ending.rsplit(".")[-1])
+            place.write_bytes(pyarrow.compress(plain, codec=codec, asbytes=True) if codec else plain)
+    fill(bucket, tmp_path, "log")
+    fill(bucket, tmp_path, "log-old")
+    mapping = {**USUAL, "day": "day"}
+    local, remote = files_of(tmp_path, ".", mapping), files_of("s3://shop", "log", mapping)
+    assert [f"log/{file.path}" for file in local.files] == [file.path for file in remote.files]
+    assert remote.files[0].url == f"s3://shop/log/day=1/a é.{ending}"
+    assert [file.size for file in local.files] == [file.size for file in remote.files]
+    order = [FILE, "user_id"]
+    here, there = (files.scan(number=True).collect().sort(order) for files in (local, remote))
+    assert here.equals(there) and here["day"].to_list() == [1, 1, 2, 2]
+    assert files_of("s3://shop/log/", f"**/a*.{ending}", mapping).scan().collect().height == 2
+
+
+def test_object_stores_tell_when_content_changes(tmp_path: Path, bucket: Any) -> None:
+    put(tmp_path / "1.csv", user_id=["a"])
+    fill(bucket, tmp_path, "log")
+    dataset = dataset_of("s3://shop/log", events={"path": "1.csv"})
+    (before,) = source_files(dataset)
+    assert before.stamp.startswith("etag:") and content_hash(before) == before.stamp == fingerprints(dataset)["1.csv"]
+    put(tmp_path / "1.csv", user_id=["b"])
+    fill(bucket, tmp_path, "log")
+    (after,) = source_files(dataset)
+    assert after.stamp != before.stamp
+    assert read_events(dataset).collect()["user_id"].to_list() == ["b"]
+    assert len(content_hash(SourceFile(after.path, after.url, after.size, "2024-01-01"))) == 64  # a store without ETags
+
+
+def test_object_stores_say_what_is_wrong(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for source in ("s3://shop", "s3://nowhere"):
+        with pytest.raises(InputError, match=rf"no \.parquet, .* file at {source}/log"):
+            files_of(source, "log")
+    with pytest.raises(InputError, match=r"Unknown kind of source 'ftp://'.*Known: a folder, .*s3://"):
+        files_of("ftp://shop", "log")
+    with pytest.raises(InputError, match="holds a secret") as error:
+        files_of(f"s3://somebody:{SECRET}@shop", "log")
+    assert SECRET not in str(error.value)
+    bucket.pipe("shop/log/1.parquet", b"damaged")
+    message = refused(files_of("s3://shop", "log"))
+    assert "s3://shop/log/1.parquet (Parquet): cannot be read" in message and SECRET not in message
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(InputError, match="s3://shop: cannot be listed") as error:
+        files_of("s3://shop", "log")
+    assert SECRET not in str(error.value)
+
+
+def test_tables_may_be_in_object_stores(tmp_path: Path, bucket: Any) -> None:
+    pl.DataFrame({"item_id": ["x"], "price": [2]}).write_parquet(tmp_path / "items.parquet")
+    fill(bucket, tmp_path, "log")
+    items = {"columns": {"item_id": "item_id", "price": "price"}}
+    assert read_items(dataset_of("s3://shop/log", items=items)).collect().rows() == [("x", 2)]
