@@ -6,7 +6,7 @@ What looks at other rows (SUM, OVER, SELECT) is refused, and so are casts that w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -57,6 +57,16 @@ def check_columns(expression: pl.Expr, columns: Iterable[str]) -> None:
     for name in expression.meta.root_names():
         if name not in there:
             raise unknown("column", name, there)
+
+
+def type_on(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.DataType:
+    """The type of an expression's values, found on one row of nulls: a plan alone does not tell every misfit.
+
+    Raises:
+        PolarsError: when it does not fit the types of its columns.
+    """
+    row = pl.DataFrame({name: [None] for name in schema}, schema=dict(schema))
+    return row.select(expression).dtypes[0]
 
 
 def _refused(node: Any) -> Iterator[str]:

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from preprocessing.engine import collect
 from preprocessing.events import as_found
 from preprocessing.sessions import local_day
+from preprocessing.sql import type_on
 from schemas import plugins
 from schemas.columns import ITEM_ID, POSITION, RULE, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
@@ -89,21 +90,6 @@ def same_as_before(columns: Iterable[str], rows: int = 1) -> pl.Expr:
     """Whether the row so many rows before is good too, of the same user and day, and equal in these columns."""
     columns = (RULE_CODE, USER_ID, LOCAL_DAY, *columns)
     return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(rows)) for name in columns)
-
-
-def rules(dataset: Dataset, columns: list[str], now: datetime, items: pl.LazyFrame | None) -> tuple[Rules, datetime]:
-    """The rules of a dataset, for `split`."""
-    return Rules.of(dataset, columns), now
-
-
-def split(events: pl.DataFrame, rules: tuple[Rules, datetime]) -> tuple[pl.DataFrame, pl.DataFrame, dict[str, int]]:
-    """Good rows, bad rows as they were found with the column `rule`, and how many rows each broken rule has."""
-    known, now = rules
-    marked = collect(known.mark(events.lazy(), now)).lazy()
-    good = collect(known.without_private(marked.filter(pl.col(RULE_CODE) == 0)))
-    bad = collect(known.as_found(marked.filter(pl.col(RULE_CODE) > 0)))
-    counts = collect(bad.lazy().group_by(RULE).len().sort("len", RULE, descending=[True, False]))
-    return good, bad, dict(counts.rows())
 
 
 @dataclass(frozen=True)
@@ -247,12 +233,11 @@ def _bound(check: Check, dataset: Dataset, columns: list[str]) -> Check:
 
 
 def _try_on_types(checks: tuple[Check, ...], schema: pl.Schema, now: datetime) -> None:
-    """Run each rule on one row of nulls: what does not fit a column's type fails here, with the rule's name."""
-    helpers = {RULE_CODE: pl.Int32(), LOCAL_DAY: pl.Date()}
-    row = pl.DataFrame({name: [None] for name in {**schema, **helpers}}, schema={**schema, **helpers})
+    """Let what does not fit a column's type fail here, with the rule's name."""
+    types = {**schema, RULE_CODE: pl.Int32(), LOCAL_DAY: pl.Date()}
     for check in checks:
         try:
-            (became,) = row.select(check.bad(now)).dtypes
+            became = type_on(check.bad(now), types)
         except pl.exceptions.PolarsError as error:
             raise InputError(_misfit(check, schema, str(error).partition("\n")[0])) from None
         if became != pl.Boolean:

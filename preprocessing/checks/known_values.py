@@ -8,9 +8,9 @@ from typing import Literal, Self
 import polars as pl
 from pydantic import Field, PrivateAttr, model_validator
 
-from preprocessing import events
 from preprocessing.checks import Check
 from preprocessing.engine import collect
+from preprocessing.events import read_items, read_users
 from schemas.dataset import Dataset
 from schemas.errors import InputError, unknown
 
@@ -50,9 +50,7 @@ class KnownValues(Check):
         return ~pl.col(self.column).is_in(self._known.implode())
 
     def _fetch(self, dataset: Dataset) -> pl.Series:
-        source, read = (
-            (dataset.items, events.read_items) if self.table == "items" else (dataset.users, events.read_users)
-        )
+        source, read = (dataset.items, read_items) if self.table == "items" else (dataset.users, read_users)
         if source is None:
             raise InputError(
                 f"the dataset has no table of {self.table}; add `{self.table}: {{path: ..., columns: ...}}`"

@@ -7,14 +7,18 @@ A step named in a dataset's `steps` is the class its file is named after: `drop_
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import ClassVar, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 from schemas import plugins
+from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
-from schemas.errors import InputError, parse
+from schemas.errors import InputError, parse, unknown
+
+NEEDED = (USER_ID, SESSION_ID, ITEM_ID, TIMESTAMP, POSITION)  # what no step may take away or put another value in
 
 
 class Step(BaseModel):
@@ -43,6 +47,20 @@ class Step(BaseModel):
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """The events after this step. It sees some users with all their events of one or more days, not all users."""
         return events
+
+    def expect(self, events: pl.LazyFrame, there: Iterable[str] = (), free: Iterable[str] = ()) -> None:
+        """Raise InputError for columns that are not there, or for names of new ones that are taken.
+
+        Steps are applied to no events first, so what is found here is told before any event is read.
+        """
+        columns = events.collect_schema().names()
+        step = f"step {type(self).__module__.rpartition('.')[2]}"
+        for name in there:
+            if name not in columns:
+                raise InputError(f"{step}: {unknown('column', name, columns)}")
+        for name in free:
+            if name in columns:
+                raise InputError(f"{step}: the events have a column {name!r} already; give the new one another name.")
 
 
 def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:

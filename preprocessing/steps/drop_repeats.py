@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import polars as pl
+from pydantic import Field
 
-from preprocessing.sessions import SESSION_INDEX, changed
+from preprocessing.sessions import SESSION_INDEX
 from preprocessing.steps import Step
 from schemas.columns import ITEM_ID
 
 
 class DropRepeats(Step):
-    """Of consecutive events of one item in one session, keep the first."""
+    """Of consecutive events of one item in one session, keep one."""
 
     needs_sessions: ClassVar[bool] = True
 
+    keep: Literal["first", "last"] = Field("first", description="Which of the events in a row is kept.")
+
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
-        """Compare each row with the one before it."""
-        return events.filter(changed(SESSION_INDEX) | changed(ITEM_ID))
+        """Compare each row with its neighbour."""
+        neighbour = {"first": 1, "last": -1}[self.keep]
+        columns = (pl.col(SESSION_INDEX), pl.col(ITEM_ID))
+        return events.filter(pl.any_horizontal(column.ne_missing(column.shift(neighbour)) for column in columns))

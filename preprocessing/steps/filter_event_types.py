@@ -16,7 +16,7 @@ from schemas.errors import InputError
 class FilterEventTypes(Step):
     """Drop events whose `event_type` is not in `keep`; those without a type are dropped too."""
 
-    keep: tuple[str, ...] = Field(min_length=1)
+    keep: tuple[str, ...] = Field(min_length=1, description="Types that are kept.")
 
     def bind(self, dataset: Dataset) -> Self:
         """Needs `event_type` in the events."""

@@ -9,32 +9,30 @@ from pydantic import Field, PrivateAttr
 
 from preprocessing.events import check_items_match, read_items
 from preprocessing.steps import Step
-from schemas.columns import ITEM_ID
+from preprocessing.steps._tables import check_table
+from schemas.columns import ITEM_ID, VALID_FROM
 from schemas.dataset import Dataset
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError
 
 
 class JoinItems(Step):
     """Add `columns` of the dataset's item table to every event; null for items the table does not have."""
 
-    columns: tuple[str, ...] = Field(min_length=1)
+    columns: tuple[str, ...] = Field(min_length=1, description="Columns of the item table.")
 
     _items: pl.LazyFrame = PrivateAttr()
 
     def bind(self, dataset: Dataset) -> Self:
         """Read the item table."""
-        if dataset.items is None:
-            raise InputError("the dataset has no item table; add `items: {path: ..., columns: {...}}`")
-        for name in self.columns:
-            if name not in dataset.items.columns or name == ITEM_ID:
-                raise unknown("column of the item table", name, dataset.items.columns.keys() - {ITEM_ID})
-            if name in dataset.events.columns:
-                raise InputError(f"the events have a column {name!r} already; give the item table's another name")
+        check_table(dataset.items, "items", self.columns, {ITEM_ID})
+        if dataset.items and VALID_FROM in dataset.items.columns:
+            raise InputError("the item table changes over time (it maps valid_from); take the step join_latest")
         bound = self.model_copy()
         bound._items = read_items(dataset).select(ITEM_ID, *self.columns)
         return bound
 
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """Join on the item's id."""
+        self.expect(events, free=self.columns)
         check_items_match(self._items, events)
         return events.join(self._items, on=ITEM_ID, how="left", maintain_order="left")
