@@ -18,7 +18,7 @@ from itertools import groupby
 
 import polars as pl
 
-from preprocessing.files import CSV, format_of
+from preprocessing.files import CSV, JSON, format_of
 from preprocessing.source_columns import PATH, Columns, Kind, columns_of, folder_values, scan
 from preprocessing.source_listing import SourceFile
 from preprocessing.values import INT64_HOLDS, looks_like, may_fail
@@ -71,7 +71,8 @@ class SourceTable:
         """
         files = list(self.files if files is None else files)
         expected = {name: dtype for name, dtype in (expected or {}).items() if name != FILE}
-        assert files, "a scan of no files has no columns"
+        if not files:
+            return self.scan(self.files, expected=expected, number=number).clear()
         have = {file: self._kinds(file) for file in self._open(files)}
         self._check_required(have)
         self._look_elsewhere(have, expected)
@@ -189,19 +190,17 @@ class SourceTable:
         numbered: list[SourceFile] | None,
     ) -> pl.LazyFrame:
         own = self._opened[group[0]].kinds
+        if format_of(group[0]) == JSON:  # keys that the first rows lack may come later
+            lacking = [name for name, dtype in types.items() if name not in kinds and not dtype.is_nested()]
+            own = own | {self.columns[name]: Kind(pl.String(), pl.Null()) for name in lacking}
+            kinds = kinds | {name: own[self.columns[name]] for name in lacking}
         inside = {ours: theirs for ours, theirs in self.columns.items() if theirs in own}
         outside = {ours: theirs for ours, theirs in self.columns.items() if ours in kinds and theirs not in own}
         by_path = bool(outside) or numbered is not None
         frame = scan(group, {theirs: own[theirs] for theirs in inside.values()}, paths=by_path)
         frame = frame.select(*([PATH] if by_path else []), **{ours: pl.col(theirs) for ours, theirs in inside.items()})
         if by_path:
-            values = {ours: [self._opened[file].folders[theirs] for file in group] for ours, theirs in outside.items()}
-            of_files = pl.LazyFrame(
-                {PATH: [file.url for file in group], **values}, schema_overrides=dict.fromkeys(values, pl.String)
-            )
-            if numbered is not None:
-                places = {file: place for place, file in enumerate(numbered)}
-                of_files = of_files.with_columns(pl.Series(FILE, [places[file] for file in group], pl.Int32))
+            of_files = self._of_files(group, outside, numbered)
             frame = frame.join(of_files, on=PATH, how="left", maintain_order="left")
         reads = {name: self._expression(name, kinds.get(name), dtype) for name, dtype in types.items()}
         found = {
@@ -209,6 +208,18 @@ class SourceTable:
             for name, dtype in originals.items()
         }
         return frame.select(**reads, **found, **({} if numbered is None else {FILE: pl.col(FILE)}))
+
+    def _of_files(
+        self, group: list[SourceFile], outside: dict[str, str], numbered: list[SourceFile] | None
+    ) -> pl.LazyFrame:
+        """What all rows of a file share, by its path: values of its folders and, when `numbered`, its place."""
+        values = {ours: [self._opened[file].folders[theirs] for file in group] for ours, theirs in outside.items()}
+        text = {name: pl.Series(name, found, pl.String) for name, found in values.items()}
+        of_files = pl.LazyFrame({PATH: [file.url for file in group], **text})
+        if numbered is None:
+            return of_files
+        places = {file: place for place, file in enumerate(numbered)}
+        return of_files.with_columns(pl.Series(FILE, [places[file] for file in group], pl.Int32))
 
     def _expression(self, name: str, kind: Kind | None, dtype: pl.DataType) -> pl.Expr:
         if kind is None:
@@ -231,4 +242,6 @@ def _folder_types(files: Iterable[SourceFile], wanted: Collection[str]) -> dict[
 def _widest(stored: pl.DataType) -> pl.DataType:
     if stored in INT64_HOLDS:
         return pl.Int64()
+    if isinstance(stored, pl.Datetime):
+        return pl.Datetime("us", stored.time_zone)
     return pl.Float64() if stored.is_float() else stored

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from preprocessing.events import FILE, EventFiles, as_found, read_events, read_items
-from preprocessing.files import content_hash, fingerprints, source_files
+from preprocessing.files import SAMPLE_ROWS, content_hash, fingerprints, source_files
 from preprocessing.source_listing import SourceFile
 from schemas.errors import InputError
 from tests.preprocessing.small import COLUMNS, at, dataset_of
@@ -204,6 +204,20 @@ def test_nothing_is_opened_before_it_is_asked_for(tmp_path: Path) -> None:
     assert f"{tmp_path / '2.parquet'} (Parquet): cannot be read" in refused(files)
 
 
+def test_keys_of_json_lines_may_come_late(tmp_path: Path) -> None:
+    line = '{"user_id": 1, "item_id": 2, "timestamp": 3'
+    (tmp_path / "1.jsonl").write_text(f"{line}}}\n" * SAMPLE_ROWS + f'{line}, "price": 4}}\n')
+    (tmp_path / "2.jsonl").write_text(f'{line}, "price": 5}}\n')
+    assert files_of(tmp_path, columns=("price",)).scan().collect()["price"].drop_nulls().sort().to_list() == [4, 5]
+
+
+def test_no_files_are_no_rows(tmp_path: Path) -> None:
+    put(tmp_path / "1.parquet", price=[1])
+    files = files_of(tmp_path, columns=("price",))
+    none = files.scan([], number=True).collect()
+    assert none.is_empty() and none.schema == files.scan(number=True).collect_schema()
+
+
 def test_names_that_json_lines_cannot_have_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a[1].jsonl").write_text('{"user_id": 1}\n')
     with pytest.raises(InputError, match="rename it"):
@@ -300,6 +314,7 @@ def test_object_stores_say_what_is_wrong(tmp_path: Path, bucket: Any, monkeypatc
     message = refused(files_of("s3://shop", "log"))
     assert "s3://shop/log/1.parquet (Parquet): cannot be read" in message and SECRET not in message
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(InputError, match="s3://shop: cannot be listed") as error:
         files_of("s3://shop", "log")
     assert SECRET not in str(error.value)
