@@ -6,11 +6,35 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
-from types import ModuleType
-from typing import Any
+from dataclasses import dataclass
+from types import ModuleType, NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from schemas.errors import unknown
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option as a person reads it: its type, its default as in YAML (empty when it must be given), what it means."""
+
+    name: str
+    type: str
+    default: str
+    description: str
+
+
+@dataclass(frozen=True)
+class Described:
+    """One thing a package offers, in one line, and its options."""
+
+    name: str
+    summary: str
+    options: tuple[Option, ...]
 
 
 def names(package: ModuleType) -> list[str]:
@@ -32,3 +56,50 @@ def find(package: ModuleType, name: str) -> Any:
         if attribute.replace("_", "").lower() == wanted and getattr(value, "__module__", "") == module.__name__:
             return value
     raise TypeError(f"{module.__file__} must define a class or function named after its file, such as {name!r}")
+
+
+def describe(package: ModuleType) -> list[Described]:
+    """All that a package offers, sorted by name, for people to choose from.
+
+    Options are told of those that are pydantic models, the ones a package's own base class gives all of them last.
+    """
+    return [_described(name, find(package, name)) for name in names(package)]
+
+
+def _described(name: str, thing: Any) -> Described:
+    summary = (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
+    if not (isinstance(thing, type) and issubclass(thing, BaseModel)):
+        return Described(name, summary, ())
+    own = inspect.get_annotations(thing)
+    fields = sorted(thing.model_fields.items(), key=lambda field: field[0] not in own)
+    return Described(name, summary, tuple(_option(option, field) for option, field in fields))
+
+
+def _option(name: str, field: FieldInfo) -> Option:
+    default = "" if field.is_required() else _in_yaml(field.get_default(call_default_factory=True))
+    return Option(name, _in_words(field.annotation), default, field.description or "")
+
+
+def _in_yaml(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_in_yaml, value))}]"
+    return str(value) if value != "" else "''"
+
+
+def _in_words(annotation: Any) -> str:
+    """`tuple[str, ...] | None` is "list of text"; `Literal["first", "last"]` is "first | last"."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _in_words(parts[0])
+    if origin is Literal:
+        return " | ".join(map(_in_yaml, parts))
+    if origin in (Union, UnionType):
+        return " | ".join(dict.fromkeys(_in_words(part) for part in parts if part is not NoneType))
+    if origin in (tuple, list):
+        return f"list of {_in_words(parts[0])}"
+    if origin is dict:
+        return f"{_in_words(parts[0])}: {_in_words(parts[1])}"
+    words = {str: "text", int: "integer", float: "number", bool: "true | false"}
+    return words.get(annotation) or getattr(annotation, "__name__", str(annotation))
