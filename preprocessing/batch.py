@@ -19,6 +19,7 @@ from preprocessing.checks import RULE_CODE
 from preprocessing.engine import collect
 from preprocessing.engines import Engine, EngineName, engine_of
 from preprocessing.features import Fitted
+from preprocessing.profiles import counts
 from preprocessing.recipe import CUT, DUPLICATES, EVENT_DAY, SHORT, Recipe, recipe_of
 from preprocessing.sessions import (
     SESSION_INDEX,
@@ -120,6 +121,8 @@ def clean(job: Job, bucket: int) -> None:
     events = account.keep(CUT, events, engine.collect(keep_recent(events.lazy(), lengths.max_length)), DAY)
     account.add(EVENTS, events, DAY)
     spool.put(f"kept-{bucket}", events.drop(EVENT_DAY))
+    sources = dict.fromkeys(chain.column for chain in recipe.chains)
+    spool.put(f"present-{bucket}", engine.collect(events.lazy().select(pl.col(name).count() for name in sources)))
     spool.put(f"account-{bucket}", account.table())
     spool.drop(f"raw-{bucket}")
 
@@ -226,5 +229,6 @@ def encode(job: Job, bucket: int) -> None:
     )
     for name, part in zip(("before", "newest"), latest, strict=True):
         spool.put(f"items {name}-{bucket}", part)
+    spool.put(f"profile-{bucket}", counts.count(rows, sessions, dataset, chains, engine))
     spool.put(f"sessions-{bucket}", collect(tables.in_order(sessions.lazy(), dataset)))
     spool.drop(f"kept-{bucket}")

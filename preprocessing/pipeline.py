@@ -20,8 +20,10 @@ from preprocessing.reading import Source
 from preprocessing.sessions import ONE_BATCH
 from preprocessing.states import State
 from preprocessing.views import KIND, View
+from preprocessing.vocabulary import highest
 from preprocessing.window import Window, choose_window
 from schemas.artifacts import Artifacts, Manifest, code_version, identify
+from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
@@ -87,7 +89,14 @@ def _view_of_days(run: Run, days: Days, window: Window) -> View:
         raise InputError(f"No session ends on the test day {test_day}; give another. {view.account()}")
     if not any(count for day, count in has.items() if day < test_day):
         raise InputError(f"No session to train on is left before the test day {test_day}: {view.account()}")
+    _check_items(view)
     return view
+
+
+def _check_items(view: View) -> None:
+    if highest(view.known.learnt[ITEM_ID]) < FIRST_ID:
+        encoder = view.chains[0].encoders[0]
+        raise InputError(f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.")
 
 
 def _view_of_whole(run: Run, lineage: str, window: Window) -> View:
@@ -102,7 +111,9 @@ def _view_of_whole(run: Run, lineage: str, window: Window) -> View:
         batch = Batch(run, ONE_BATCH, ONE_BATCH, ONE_BATCH, {ONE_BATCH: contents}, None, {}, State())
         done = batch.do(batch_id)
         _, after = done.states()
-        day = done.write_day(artifacts, ONE_BATCH, batch_id, 0, after)
+        day = done.write_day(artifacts, ONE_BATCH, batch_id, 0, after, done.profiles([]))
         after.write(artifacts, batch_id, {"days": {}})
         done.clean_up()
-    return View(run.dataset, run.recipe.chains, [day], State.read(artifacts, known), known, None, inventory.rows)
+    view = View(run.dataset, run.recipe.chains, [day], State.read(artifacts, known), known, None, inventory.rows)
+    _check_items(view)
+    return view

@@ -2,6 +2,7 @@
 
     sessions/day=YYYY-MM-DD/part-0.parquet    links to the days' own files, which no view copies
     quarantine/day=YYYY-MM-DD/part-0.parquet
+    profiles/day=YYYY-MM-DD/profile.html      what each day's events look like
     vocabularies/NAME.parquet, items.parquet, schema.json, encoders.json
 
 Sessions of the day tested on may hold ids that its own events brought about: those from a column's cardinality on are
@@ -19,6 +20,7 @@ import polars as pl
 
 from preprocessing.batches import QUARANTINE, SESSIONS
 from preprocessing.features import Chain, describe, feature_schema
+from preprocessing.profiles import PAGE
 from preprocessing.states import State
 from preprocessing.tables import item_table, write
 from preprocessing.vocabulary import below
@@ -51,6 +53,7 @@ class View:
                 folder = f"{DAY}={day.facts['day']}/part-0.parquet"
                 if day.facts["sessions"]:
                     draft.link(day, SESSIONS, f"sessions/{folder}")
+                draft.link(day, PAGE, f"profiles/{DAY}={day.facts['day']}/{PAGE}")
                 if day.facts["quarantined"]:
                     draft.link(day, QUARANTINE, f"quarantine/{folder}")
             num_items = self._write_features(draft)
@@ -96,9 +99,11 @@ class View:
             "new_items": facts[-1]["new_items"],
             "users_of_last_day": facts[-1]["users"],
             "lengths": facts[-1]["lengths"],
+            "drift": facts[-1]["drift"],
+            "warnings": facts[-1]["warnings"],
             "outside_window": self.rows_in_source - total["rows_in"],
             "days": days,
-            "first_day": next(iter(days)) if self.test_day else None,
+            "first_day": next(iter(days), None) if self.test_day else None,
             "test_day": self.test_day,
             "train_sessions": total["sessions"] - (test_sessions if self.test_day else 0),
             "test_sessions": test_sessions,

@@ -21,8 +21,10 @@ class PolarsEngine:
         return plan.collect(engine=self.engine)  # type: ignore[arg-type]
 
     def collect_all(self, plans: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
-        """Run several plans, sharing what they have in common."""
-        return pl.collect_all(list(plans), engine=self.engine)  # type: ignore[arg-type]
+        """Run several plans; on the CPU they share what they have in common."""
+        if self.engine == "in-memory":
+            return pl.collect_all(list(plans), engine="in-memory")
+        return [self.collect(plan) for plan in plans]
 
     def learn(self, rows: pl.DataFrame, pending: list[Fitted]) -> list[pl.DataFrame]:
         """One plan a feature."""

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing import tables
+from preprocessing import views
 from preprocessing.pipeline import prepare
 from preprocessing.window import last_full_day
 from schemas.artifacts import Artifacts
@@ -32,7 +32,7 @@ def test_sessions_of_three_days(tmp_path: Path) -> None:
     assert decoded(manifest) == [["x", "y"], ["y", "x", "z"]] * 3
     assert sessions["day"].to_list() == ["2024-01-01"] * 2 + ["2024-01-02"] * 2 + ["2024-01-03"] * 2
     assert sessions.row(1, named=True) == {
-        "session_id": 4,
+        "session_id": 19_723 * 10**9 + 2,  # the second of that day since 1970
         "user_id": "b",
         "start": at(0, 13),
         "end": at(0, 13, 2),
@@ -42,7 +42,7 @@ def test_sessions_of_three_days(tmp_path: Path) -> None:
     }
     assert sessions.schema["item_id"] == pl.List(pl.Int32)
     facts = manifest.facts
-    assert (facts["rows_in"], facts["sessions"], facts["events"], facts["items"], facts["users"]) == (15, 6, 15, 3, 2)
+    assert (facts["rows_in"], facts["sessions"], facts["events"], facts["items"]) == (15, 6, 15, 3)
     assert (facts["first_day"], facts["test_day"]) == ("2024-01-01", "2024-01-03")
     assert (facts["train_sessions"], facts["test_sessions"]) == (4, 2)
     assert facts["days"] == {"2024-01-01": 2, "2024-01-02": 2, "2024-01-03": 2}
@@ -73,18 +73,21 @@ def test_items_and_schema_tell_what_training_rows_hold(tmp_path: Path) -> None:
         ("price", "continuous", None, False),
         ("hour", "categorical", 27, False),
     ]
-    price = schema.column("price")
     items = pl.read_parquet(manifest.folder / "items.parquet")
-    raw = [value * price.std + price.mean for value in items["price"]]
-    assert raw == pytest.approx([8, 2, 9])  # as on the last training day
+    # As on the last training day, and scaled as that day was: by what the first day taught.
+    first_day = pl.Series([2.0, 2.0, 5.0, 5.0, 5.0])
+    scaled = [(price - first_day.mean()) / first_day.std() for price in (2, 8, 9)]
+    assert items["price"].to_list() == pytest.approx(scaled)
     assert items.drop("price").rows() == [
-        (3, "y", 5, at(1, 18, 1), 3, 21),
-        (4, "x", 4, at(1, 13, 1), 4, 16),
+        (3, "x", 4, at(1, 13, 1), 3, 16),
+        (4, "y", 5, at(1, 18, 1), 4, 21),
         (5, "z", 3, at(1, 18), 1, 21),
     ]
     assert items["id"].to_list() == pl.read_parquet(manifest.folder / schema.items.vocabulary)["id"].to_list()
-    assert [2 in session for session in sessions_of(manifest)["item_id"].to_list()] == [False] * 5 + [True, False]
-    assert json.loads((manifest.folder / "encoders.json").read_text())["price"]["encoders"][0]["numbers"]["count"] == 12
+    # What the test day brings up itself is beyond the vocabulary: unknown to a model of the days before.
+    assert [6 in session for session in sessions_of(manifest)["item_id"].to_list()] == [False] * 5 + [True, False]
+    described = json.loads((manifest.folder / "encoders.json").read_text())
+    assert [entry["name"] for entry in described["price"]["encoders"]] == ["standardise"]
 
 
 def test_leave_one_out_learns_from_all_but_the_last(tmp_path: Path) -> None:
@@ -107,8 +110,10 @@ def test_only_closed_sessions_of_the_window_are_used(tmp_path: Path) -> None:
     write(tmp_path, [*three_days(), *late])
     manifest = run(tmp_path, until=date(2024, 1, 3), days=2)
     assert list(manifest.facts["days"].items()) == [("2024-01-02", 2), ("2024-01-03", 2)]
-    assert manifest.facts["dropped"]["outside_window"] == 9
-    assert run(tmp_path, until=date(2024, 1, 4)).facts["test_sessions"] == 2
+    facts = manifest.facts
+    assert (facts["rows_in"], facts["outside_window"], facts["still_open"]) == (13, 6, 3)
+    later = run(tmp_path, until=date(2024, 1, 4)).facts
+    assert (later["test_sessions"], later["rows_in"], later["still_open"]) == (2, 19, 0)
 
 
 def test_a_cut_off_future_changes_nothing(tmp_path: Path) -> None:
@@ -124,14 +129,19 @@ def test_a_cut_off_future_changes_nothing(tmp_path: Path) -> None:
     assert len(outcomes[0]) == 6  # the open one, whose last event is a repeat, is not there
 
 
-def test_given_sessions_over_midnight_belong_to_their_last_day(tmp_path: Path) -> None:
+def test_given_sessions_belong_to_the_day_in_which_they_have_been_idle_for_long(tmp_path: Path) -> None:
     rows = [(*row, f"s{row[0]}{row[2].day}") for row in three_days()]
     over = [("c", "xyz"[n], at(1, 23, 58) + timedelta(minutes=n), "late") for n in range(3)]
-    write(tmp_path, rows + over, ("user_id", "item_id", "timestamp", "session_id"))
-    dataset = dataset_of(tmp_path, columns=("session_id",), sessions={"rule": "given"})
-    assert run(tmp_path, dataset).facts["days"] == {"2024-01-01": 2, "2024-01-02": 2, "2024-01-03": 3}
+    again = [("c", "x", at(2, 13), "late"), ("c", "y", at(2, 13, 1), "late")]
+    write(tmp_path, rows + over + again, ("user_id", "item_id", "timestamp", "session_id"))
+    dataset = dataset_of(tmp_path, columns=("session_id",), sessions={"rule": "given", "idle_minutes": 60})
+    manifest = run(tmp_path, dataset)
+    assert manifest.facts["days"] == {"2024-01-01": 2, "2024-01-02": 2, "2024-01-03": 4}
+    # The same id after half a day of silence is another session.
+    assert sessions_of(manifest).filter(session_id="late")["length"].to_list() == [3, 2]
     earlier = run(tmp_path, dataset, until=date(2024, 1, 2))
     assert "late" not in sessions_of(earlier)["session_id"].to_list()
+    assert earlier.facts["still_open"] == 2
 
 
 def test_the_last_full_day() -> None:
@@ -154,7 +164,7 @@ def test_found_complete_is_not_made_again(tmp_path: Path) -> None:
     assert run(tmp_path, dataset_of(tmp_path, time_zone="Asia/Tokyo")).id != first.id
     assert run(tmp_path, days=2).id != first.id
     write(tmp_path, three_days()[:-1])
-    assert run(tmp_path).id != first.id
+    assert run(tmp_path).facts["events"] == 14  # b's last session lost its third event
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,10 +174,11 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(tables, "write_features", fail)
+        patch.setattr(views, "feature_schema", fail)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path)
     assert list((tmp_path / "artifacts" / "sessions").iterdir()) == []
+    assert len(list((tmp_path / "artifacts" / "days").iterdir())) == 3  # days that are done stay done
     assert not run(tmp_path).reused
 
 
@@ -252,8 +263,9 @@ def test_rows_are_accounted_for_in_any_order(rows: list[Any], order: random.Rand
             write(Path(folder), rows, ("user_id", "item_id", "timestamp", "event_type", "price"))
             manifest = run(Path(folder), dataset, until=date(2024, 1, 3))
             facts = manifest.facts
-            gone = sum(facts["quarantined"].values()) + sum(facts["dropped"].values())
-            assert facts["rows_in"] == len(rows) == facts["events"] + gone
+            gone = sum(facts["quarantined"].values()) + sum(facts["dropped"].values()) + facts["still_open"]
+            assert facts["rows_in"] + facts["outside_window"] == len(rows)
+            assert facts["rows_in"] == facts["events"] + gone
             assert facts["events"] == sessions_of(manifest)["item_id"].list.len().sum()
             outcomes.append((sessions_of(manifest).rows(), decoded(manifest)))
             order.shuffle(rows)
@@ -263,12 +275,12 @@ def test_rows_are_accounted_for_in_any_order(rows: list[Any], order: random.Rand
 def test_globo(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
     manifest = prepare(Artifacts(tmp_path), read_dataset("globo").at(real_data("globo")))
     facts = manifest.facts
-    assert facts["rows_in"] == 2_988_181
+    assert facts["rows_in"] + facts["outside_window"] == 2_988_181
     assert facts["test_day"] == "2017-10-16"
-    # Of these the steps drop none: no item is repeated within a session, no session is shorter than two.
-    assert facts["dropped"]["drop_repeats"] == facts["dropped"]["short_sessions"] == facts["dropped"]["duplicates"] == 0
-    assert facts["rows_in"] == facts["events"] + sum(facts["dropped"].values())
-    assert (facts["sessions"], facts["test_sessions"], facts["items"]) == (1_041_200, 66_346, 19_286)
+    # No item is repeated within a session; what two hours of silence leave of one may be a single click.
+    assert facts["dropped"]["drop_repeats"] == facts["dropped"]["duplicates"] == 0 < facts["dropped"]["short_sessions"]
+    assert facts["rows_in"] == facts["events"] + sum(facts["dropped"].values()) + facts["still_open"]
+    assert (facts["sessions"], facts["test_sessions"], facts["items"]) == (1_045_283, 68_058, 19_214)
     assert decoded_item_ages_are_sane(manifest.folder)
 
 
@@ -282,6 +294,6 @@ def decoded_item_ages_are_sane(folder: Path) -> bool:
 def test_beauty(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
     manifest = prepare(Artifacts(tmp_path), read_dataset("beauty").at(real_data("s3rec_beauty")))
     facts = manifest.facts
-    assert (facts["rows_in"], facts["sessions"], facts["users"]) == (198_502, 22_363, 22_363)
+    assert (facts["rows_in"], facts["sessions"], facts["users_of_last_day"]) == (198_502, 22_363, 22_363)
     assert facts["dropped"] == {"duplicates": 0, "short_sessions": 0, "cut_to_max_length": 3_815}
     assert facts["items"] == 12_092  # of 12,101: nine are nobody's but as a last item

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.sessions import (
+    ONE_BATCH,
     SESSION_INDEX,
     cut,
     drop_short,
@@ -18,12 +19,17 @@ from preprocessing.sessions import (
     keep_recent,
     sort_and_deduplicate,
 )
+from preprocessing.engines import engine_of
 from schemas.dataset import Dataset
 from tests.preprocessing.small import at, dataset_of
 
 
 def events_of(rows: list[tuple[Any, ...]], *more: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", *more], orient="row")
+
+
+def ordered(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    return sort_and_deduplicate(events, dataset, engine_of("cpu"))
 
 
 def index_of(events: pl.DataFrame, dataset: Dataset) -> list[int]:
@@ -38,30 +44,30 @@ def test_a_gap_ends_a_session() -> None:
 
 
 def test_given_sessions_may_interleave_and_share_ids() -> None:
-    rows = [("a", "x", at(0), 1), ("a", "y", at(1), 2), ("a", "z", at(2), 1), ("b", "x", at(3), 1)]
+    rows = [("a", "x", at(0, 1), 1), ("a", "y", at(0, 2), 2), ("a", "z", at(0, 3), 1), ("b", "x", at(0, 4), 1)]
     dataset = dataset_of(".", columns=("session_id",), sessions={"rule": "given"})
-    events = sort_and_deduplicate(events_of(rows, "session_id"), dataset)
+    events = ordered(events_of(rows, "session_id"), dataset)
     assert events["item_id"].to_list() == ["x", "z", "y", "x"]
     assert index_of(events, dataset) == [1, 1, 2, 3]
 
 
 def test_a_history_is_one_session() -> None:
     events = events_of([("a", "x", at(0)), ("a", "y", at(20)), ("b", "x", at(0))])
-    assert index_of(events, dataset_of(".", sessions={"rule": "history"})) == [1, 1, 2]
+    assert index_of(events, dataset_of(".", sessions={"rule": "history"}, split="leave_one_out")) == [1, 1, 2]
 
 
 def test_exact_repeats_are_one_event_whatever_lies_between() -> None:
     rows = [("a", "x", at(0), "view"), ("a", "x", at(0), "cart"), ("a", "x", at(0), "view"), ("a", "y", at(0), "view")]
-    ordered = sort_and_deduplicate(events_of(rows, "event_type"), dataset_of(".", columns=("event_type",)))
-    assert ordered.select("item_id", "event_type").rows() == [("x", "cart"), ("x", "view"), ("y", "view")]
+    rows_left = ordered(events_of(rows, "event_type"), dataset_of(".", columns=("event_type",)))
+    assert rows_left.select("item_id", "event_type").rows() == [("x", "cart"), ("x", "view"), ("y", "view")]
 
 
 @given(
     st.permutations([("a", "x", at(0), 3.0), ("a", "x", at(0), 2.0), ("a", "y", at(0), 1.0), ("b", "x", at(0), None)])
 )
 def test_ties_do_not_depend_on_the_order_of_rows(rows: list[tuple[Any, ...]]) -> None:
-    ordered = sort_and_deduplicate(events_of(rows, "price"), dataset_of(".", columns=("price",)))
-    assert ordered["price"].to_list() == [2.0, 1.0, None]
+    rows_left = ordered(events_of(rows, "price"), dataset_of(".", columns=("price",)))
+    assert rows_left["price"].to_list() == [2.0, 1.0, None]
 
 
 def test_position_orders_what_has_no_time() -> None:
@@ -69,9 +75,9 @@ def test_position_orders_what_has_no_time() -> None:
     dataset = dataset_of(".", columns=columns, sessions={"rule": "history"}, split="leave_one_out")
     rows = [("a", "x", 2), ("a", "y", 10), ("a", "z", 1)]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
-    assert sort_and_deduplicate(events, dataset)["item_id"].to_list() == ["z", "x", "y"]
+    assert ordered(events, dataset)["item_id"].to_list() == ["z", "x", "y"]
     (end,) = ends_of_sessions(cut(events.lazy(), dataset), dataset).collect().rows()
-    assert end == (1, None, None)
+    assert end == (1, None, ONE_BATCH)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 5))
@@ -90,12 +96,16 @@ def test_lengths(lengths: list[int], limit: int) -> None:
     [
         ("gap", "UTC", at(0, 23, 29), at(0)),
         ("gap", "UTC", at(0, 23, 30), at(1)),
-        ("history", "UTC", at(0, 23, 59), at(0)),
-        ("history", "Asia/Tokyo", at(0, 14, 59), at(0)),
-        ("history", "Asia/Tokyo", at(0, 15), at(1)),
+        ("given", "UTC", at(0, 22, 59), at(0)),
+        ("given", "UTC", at(0, 23), at(1)),
+        ("given", "Asia/Tokyo", at(0, 13, 59), at(0)),
+        ("given", "Asia/Tokyo", at(0, 14), at(1)),
     ],
 )
 def test_the_day_of_a_session(rule: str, zone: str, end: datetime, day: datetime) -> None:
-    dataset = dataset_of(".", sessions={"rule": rule}, time_zone=zone)
-    events = cut(events_of([("a", "x", at(0, 10)), ("a", "y", end)]).lazy(), dataset)
+    dataset = dataset_of(
+        ".", columns=("session_id",), sessions={"rule": rule, "idle_minutes": 60}, time_zone=zone
+    )
+    rows = [("a", "x", end - timedelta(minutes=5), 1), ("a", "y", end, 1)]
+    events = cut(events_of(rows, "session_id").lazy(), dataset)
     assert ends_of_sessions(events, dataset).collect()["day"].to_list()[-1] == day.date()

@@ -1,0 +1,220 @@
+"""However the same events are divided over nights, files, parts and orders of rows: the same sessions, ids and bytes."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from preprocessing.batches import Workers
+from schemas.artifacts import Manifest
+from schemas.dataset import Dataset
+from tests.preprocessing.small import NOW, at, dataset_of, run, three_days
+
+COLUMNS = ("user_id", "session_id", "item_id", "timestamp", "event_type", "price")
+LAST = date(2024, 1, 4)
+DIVIDED = Workers(min_buckets=3)
+# Many events lie around midnight, where sessions go from one day to the next.
+MINUTES = st.one_of(
+    st.integers(0, 4 * 24 * 60 - 1),
+    st.tuples(st.integers(1, 3), st.integers(-70, 70)).map(lambda day: day[0] * 24 * 60 + day[1]),
+)
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["a", "b", "c", "d", None]),
+        st.sampled_from([1, 2]),
+        st.sampled_from(["u", "v", "w", "x", "y", "z", None]),
+        st.one_of(MINUTES.map(lambda minute: at(0, 0) + timedelta(minutes=minute)), st.just(NOW + timedelta(9)), st.none()),
+        st.sampled_from(["view", "cart", "error"]),
+        st.sampled_from([1.0, 2.5, 9.0, None]),
+    ),
+    max_size=60,
+)
+
+
+def dataset_in(folder: str | Path, rule: str, zone: str) -> Dataset:
+    return dataset_of(
+        folder,
+        columns={name: name for name in COLUMNS},
+        events={"path": "events"},
+        steps=[{"filter_event_types": {"keep": ["view", "cart"]}}, "drop_repeats"],
+        sessions={"rule": rule, "max_length": 4, "idle_minutes": 90},
+        features={
+            "item_id": {"encode": "category", "min_count": 2},
+            "type": {"column": "event_type", "encode": "category"},
+            "price": {"encode": ["log1p", "standardise"]},
+            "hour": {"column": "timestamp", "encode": "hour"},
+            "age": {"column": "timestamp", "encode": ["item_age", "log1p", "standardise"]},
+        },
+        time_zone=zone,
+    )
+
+
+def put(folder: Path, parts: list[list[Any]]) -> None:
+    (folder / "events").mkdir(exist_ok=True)
+    schema = {"price": pl.Float64, "timestamp": pl.Datetime("us", "UTC"), "user_id": pl.String, "item_id": pl.String}
+    for part in parts:
+        name = f"{len(list((folder / 'events').iterdir())):03}.parquet"
+        pl.DataFrame(part, schema=list(COLUMNS), orient="row", schema_overrides=schema).write_parquet(folder / "events" / name)
+
+
+def content(manifest: Manifest) -> dict[str, str]:
+    """The hash of every file that a model is made from."""
+    kinds = ("sessions/", "vocabularies/", "items.parquet", "schema.json")
+    return {file.path: file.sha256 for file in manifest.files if file.path.startswith(kinds)}
+
+
+def balanced(manifest: Manifest) -> bool:
+    facts = manifest.facts
+    gone = sum(facts["quarantined"].values()) + sum(facts["dropped"].values()) + facts["still_open"]
+    return bool(facts["rows_in"] + facts["carried_in"] == facts["events"] + gone)
+
+
+@settings(max_examples=40, deadline=None)
+@given(EVENTS, st.randoms(use_true_random=False), st.sampled_from(["gap", "given"]), st.sampled_from(["UTC", "America/Sao_Paulo"]))
+def test_any_division_gives_the_same_bytes(rows: list[Any], order: random.Random, rule: str, zone: str) -> None:
+    regular = [(user, 1, item, time, "view", 2.0) for user, item, time in three_days()]
+    rows = [*rows, *regular, ("e", 1, "x", at(3, 9), "view", 1.0), ("e", 1, "y", at(3, 9, 1), "view", 1.0)]
+    found = []
+    with tempfile.TemporaryDirectory() as name:
+        at_once = Path(name) / "at once"
+        at_once.mkdir()
+        put(at_once, [rows])
+        found.append(run(at_once, dataset_in(at_once, rule, zone), until=LAST))
+    with tempfile.TemporaryDirectory() as name:
+        shuffled = order.sample(rows, len(rows))
+        put(Path(name), [shuffled[::3], shuffled[1::3], shuffled[2::3]])
+        found.append(run(Path(name), dataset_in(name, rule, zone), until=LAST, workers=DIVIDED))
+        found[-1].facts["seconds"] = found[0].facts["seconds"]
+        assert found[-1].facts == found[0].facts
+    with tempfile.TemporaryDirectory() as name:
+        nightly = Path(name)
+        # Nights end where days do in UTC: with another zone, a night's file holds parts of two days.
+        dated = [row for row in rows if row[3] is not None and row[3] < NOW]
+        others = [row for row in rows if row not in dated]
+        dataset = dataset_in(nightly, rule, "UTC")
+        for day in range(4):
+            tonight = [row for row in dated if at(day, 0) <= row[3] < at(day + 1, 0)]
+            put(nightly, [tonight + (others if day == 3 else [])])
+            if day:
+                found.append(run(nightly, dataset, until=date(2024, 1, 1 + day)))
+        assert zone != "UTC" or content(found[-1]) == content(found[0])
+    assert content(found[1]) == content(found[0])
+    assert all(balanced(manifest) for manifest in found)
+    assert found[0].facts["rows_in"] + found[0].facts["outside_window"] == len(rows)
+
+
+def nights(tmp_path: Path) -> tuple[Dataset, list[Manifest]]:
+    """Three nights of the three days and one more."""
+    dataset = dataset_in(tmp_path, "gap", "UTC")
+    manifests = []
+    for day in range(4):
+        over_midnight = [("o", 1, "uv"[n], at(day, 23, 50 + 9 * n), "view", 2.0) for n in range(2)]
+        tonight = [(user, 1, item, time + timedelta(days=day), "view", 2.0) for user, item, time in three_days()[:5]]
+        put(tmp_path, [tonight + over_midnight])
+        if day:
+            manifests.append(run(tmp_path, dataset, until=date(2024, 1, 1 + day)))
+    return dataset, manifests
+
+
+def days_of(manifest: Manifest) -> dict[str, str]:
+    return dict(zip(["1", "2", "3", "4"], manifest.parents, strict=False))
+
+
+def test_a_night_does_only_its_own_day(tmp_path: Path) -> None:
+    _, manifests = nights(tmp_path)
+    assert [len(manifest.parents) for manifest in manifests] == [2, 3, 4]
+    for before, after in zip(manifests, manifests[1:], strict=False):
+        assert after.parents[:-1] == before.parents
+    vocabularies = [pl.read_parquet(manifest.folder / "vocabularies/item_id.parquet") for manifest in manifests]
+    for small, large in zip(vocabularies, vocabularies[1:], strict=False):
+        assert large.head(small.height).select("id", "value").equals(small.select("id", "value"))
+
+
+def test_a_late_file_redoes_its_day_alone_and_keeps_all_ids(tmp_path: Path) -> None:
+    dataset, manifests = nights(tmp_path)
+    late = [("l", 1, item, at(1, 9, n), "view", 4.0) for n, item in enumerate(["x", "new", "new"])]
+    put(tmp_path, [late, [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate(["x", "y"])]])
+    told: list[str] = []
+    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=told.append)
+    before = days_of(manifests[-1])
+    assert {day for day, name in days_of(after).items() if name != before[day]} == {"2"}
+    assert any("2024-01-02" in line and "changed" in line for line in told)
+    old = pl.read_parquet(manifests[-1].folder / "vocabularies/item_id.parquet")
+    new = pl.read_parquet(after.folder / "vocabularies/item_id.parquet")
+    assert new.head(old.height).select("id", "value").equals(old.select("id", "value"))
+    assert new["value"].to_list()[old.height :] == ["new"]
+    sessions = pl.read_parquet(after.folder / "sessions/day=2024-01-02/part-0.parquet")
+    assert sessions.filter(user_id="l")["item_id"].to_list() == [[new["id"][new["value"].index_of("x")], new["id"][-1]]]
+    counts = dict(new.select("value", "count").rows())
+    assert counts["x"] == dict(old.select("value", "count").rows())["x"] + 3  # late, and on the fourth day itself
+    assert balanced(after)
+
+
+def test_a_late_event_before_midnight_moves_the_next_day_too(tmp_path: Path) -> None:
+    dataset, manifests = nights(tmp_path)
+    put(tmp_path, [[("o", 1, "w", at(1, 23, 55), "view", 2.0)]])
+    again = run(tmp_path, dataset, until=LAST)
+    before = days_of(manifests[-1])
+    assert {day for day, name in days_of(again).items() if name != before[day]} == {"2", "3"}
+    assert run(tmp_path, dataset, until=LAST).reused
+    sessions = pl.read_parquet(again.folder / "sessions/day=2024-01-03/part-0.parquet")
+    assert sessions.filter(user_id="o")["length"].to_list() == [3]
+
+
+def test_logs_that_are_deleted_do_not_undo_their_days(tmp_path: Path) -> None:
+    dataset, manifests = nights(tmp_path)
+    (tmp_path / "events" / "000.parquet").unlink()
+    put(tmp_path, [[("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate(["x", "y"])]])
+    assert run(tmp_path, dataset, until=date(2024, 1, 5)).parents[:4] == manifests[-1].parents
+
+
+def test_an_earlier_day_can_be_looked_at_from_where_nothing_was_kept(tmp_path: Path) -> None:
+    """A first run of four days keeps what was known before the fourth only; a test on the third does the days again."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+    dataset, manifests = nights(one)
+    put(other, [[*pl.concat([pl.read_parquet(file) for file in sorted((one / "events").iterdir())]).rows()]])
+    dataset = dataset_in(other, "gap", "UTC")
+    assert content(run(other, dataset, until=LAST)) == content(manifests[2])
+    assert content(run(other, dataset, until=date(2024, 1, 3))) == content(manifests[1])
+    assert content(run(other, dataset, until=LAST)) == content(manifests[2])
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from preprocessing import batch
+
+    dataset, _ = nights(tmp_path)
+    whole = content(run(tmp_path, dataset, until=LAST))
+    (tmp_path / "artifacts").rename(tmp_path / "first")
+    cleaned = batch.clean
+    calls = []
+
+    def fail_at_the_third(job: Any, bucket: int) -> None:
+        calls.append(bucket)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        cleaned(job, bucket)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "clean", fail_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, dataset, until=LAST, workers=Workers(min_buckets=4))
+    accounts = sorted((tmp_path / "artifacts/unfinished").rglob("account-*.parquet"))
+    written = [file.stat().st_mtime_ns for file in accounts]
+    assert len(accounts) == 2
+
+    def look(line: str) -> None:
+        if line.startswith("learn"):
+            assert [file.stat().st_mtime_ns for file in accounts] == written
+
+    assert content(run(tmp_path, dataset, until=LAST, workers=Workers(min_buckets=4), progress=look)) == whole
+    assert not list((tmp_path / "artifacts/unfinished").iterdir())
