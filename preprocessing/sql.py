@@ -1,6 +1,7 @@
 """Read plain SQL expressions such as `price * quantity` or `price > 0 OR event_type <> 'purchase'`: one row in, one value out.
 
 What looks at other rows (SUM, OVER, SELECT) is refused, and so are casts that would end the run at the first odd value.
+All of it runs on every engine, but for LIKE, which a GPU does not take: STARTS_WITH, ENDS_WITH and REGEXP_LIKE do the same.
 """
 
 from __future__ import annotations
