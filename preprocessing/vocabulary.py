@@ -1,27 +1,105 @@
-"""Id maps: 0 padding, 1 null, 2 unknown, from 3 the values, the most frequent first, ties by value.
+"""Id maps that only grow: 0 padding, 1 null, 2 unknown, from 3 the values in order of their admission.
 
-A vocabulary is a table with the columns `id`, `value` and `count`, ascending by id. It decodes: value = table[id - 3].
+A vocabulary is a table with the columns `value`, `count`, `id` and `admitted` (the day; both null while a value is too rare),
+those with an id first, ascending. It decodes: the value of id i is row i - 3 (less what further ids are kept for unknowns).
 """
 
 from __future__ import annotations
 
+import json
+from datetime import date
+from pathlib import Path
+
 import polars as pl
+import pyarrow.parquet as pq
+from pyarrow import ArrowException
 
-from schemas.columns import COUNT, FIRST_ID, ID, VALUE
+from schemas.columns import COUNT, DAY, FIRST_ID, ID, VALUE
+from schemas.errors import InputError
+
+ADMITTED = "admitted"
+BEFORE_ALL = date(1970, 1, 1)  # when values of a vocabulary that was taken over were admitted
+_COLUMNS = {VALUE: None, COUNT: pl.Int64, ID: pl.Int32, ADMITTED: pl.Date}
 
 
-def count_values(rows: pl.LazyFrame, value: pl.Expr) -> pl.LazyFrame:
-    """How often each value occurs, nulls left out. Counts of parts add up to the counts of the whole."""
-    return (
-        rows.select(value.alias(VALUE)).filter(pl.col(VALUE).is_not_null()).group_by(VALUE).agg(pl.len().alias(COUNT))
+def admit(
+    known: pl.DataFrame | None, counted: pl.DataFrame, min_count: int, max_size: int | None, first_id: int = FIRST_ID
+) -> pl.DataFrame:
+    """The vocabulary after the days of `counted` (`day`, `value`, `count`, in parts), all later than those of `known`.
+
+    A value is admitted on the day on which its count so far reaches `min_count`. A day's newcomers come in order of that
+    count, descending, then of value. So many days at once give what one day after the other gives.
+    """
+    if known is None:
+        known = pl.DataFrame(schema={name: dtype or counted.schema[VALUE] for name, dtype in _COLUMNS.items()})
+    before = known.lazy().select(pl.lit(None, dtype=pl.Date).alias(DAY), VALUE, COUNT)
+    # One sort, then neighbours: values with their days in order, each behind what was known of it.
+    rows = pl.concat([before, counted.lazy().select(DAY, VALUE, COUNT)], how="vertical_relaxed").sort(VALUE, DAY)
+    value, day, total = pl.col(VALUE), pl.col(DAY), pl.col(COUNT).cum_sum()
+    first, last = value.ne_missing(value.shift(1)), value.ne_missing(value.shift(-1))
+    so_far = rows.with_columns(total - pl.when(first).then(total - pl.col(COUNT)).forward_fill())
+    so_far = so_far.filter(last | day.ne_missing(day.shift(-1)))
+    known_ids = known.lazy().drop_nulls(ID).select(VALUE, ID, ADMITTED)
+    newcomers = (
+        so_far.filter(day.is_not_null() & (pl.col(COUNT) >= min_count))
+        .filter(first)
+        .join(known_ids, on=VALUE, how="anti")
+        .sort(DAY, COUNT, VALUE, descending=[False, True, False])
+        .with_row_index(ID)
+        .select(VALUE, pl.col(ID).cast(pl.Int32) + (highest(known, first_id) + 1), day.alias(ADMITTED))
     )
+    if max_size:
+        newcomers = newcomers.filter(pl.col(ID) < max_size)
+    merged = so_far.filter(last).join(pl.concat([known_ids, newcomers], how="vertical_relaxed"), on=VALUE, how="left")
+    return merged.select(list(_COLUMNS)).sort(ID, VALUE, nulls_last=True).collect(engine="in-memory")
 
 
-def number_values(counts: pl.LazyFrame, min_count: int = 1) -> pl.LazyFrame:
-    """The vocabulary of the values counted at least `min_count` times."""
-    return (
-        counts.filter(pl.col(COUNT) >= min_count)
-        .sort(COUNT, VALUE, descending=[True, False])
-        .with_row_index(ID, offset=FIRST_ID)
-        .select(pl.col(ID).cast(pl.Int32), VALUE, pl.col(COUNT).cast(pl.Int64))
-    )
+def highest(vocabulary: pl.DataFrame, first_id: int = FIRST_ID) -> int:
+    """The largest id given so far; the last reserved one when there is none."""
+    return int(vocabulary[ID].max() or first_id - 1)  # type: ignore[arg-type]
+
+
+def below(vocabulary: pl.DataFrame, cardinality: int) -> pl.DataFrame:
+    """The vocabulary as it was when ids went up to `cardinality`: `id`, `value`, `count`, ascending by id."""
+    return vocabulary.filter(pl.col(ID) < cardinality).select(ID, VALUE, COUNT)
+
+
+def recount(vocabulary: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
+    """The vocabulary with the same ids and the counts of `counted` (`value`, `count`, in parts)."""
+    counts = counted.lazy().group_by(VALUE).agg(pl.col(COUNT).sum())
+    known = vocabulary.lazy().drop(COUNT).drop_nulls(ID)
+    joined = counts.join(known, on=VALUE, how="full", coalesce=True).with_columns(pl.col(COUNT).fill_null(0))
+    return joined.select(list(_COLUMNS)).sort(ID, VALUE, nulls_last=True).collect(engine="in-memory")
+
+
+def from_nvtabular(path: Path) -> pl.DataFrame:
+    """The vocabulary in an NVTabular `unique.<column>.parquet`: its ids stay, all count as admitted from the start.
+
+    There ids are the pandas index, a range that begins with the first real id: 3, or 2 + num_buckets.
+
+    Raises:
+        InputError: for a file that cannot be read or is not laid out so.
+    """
+    try:
+        schema = pq.read_schema(path)
+        table = pl.read_parquet(path)
+    except (OSError, ArrowException, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path}: cannot be read as Parquet ({error}).") from None
+    index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [None])[0]
+    name = next((name.removesuffix("_size") for name in table.columns if name.endswith("_size")), "")
+    if not (
+        name in table.columns and isinstance(index, dict) and index.get("kind") == "range" and index.get("step") == 1
+    ):
+        raise InputError(
+            f"{path}: not an NVTabular vocabulary. It needs columns NAME and NAME_size and a pandas RangeIndex of ids; "
+            f"found {', '.join(table.columns)}. Give the file categories/unique.NAME.parquet of a fitted workflow."
+        )
+    if index["start"] < FIRST_ID:
+        raise InputError(f"{path}: ids begin at {index['start']}, but 0, 1 and 2 are padding, null and unknown.")
+    value = table[name]
+    if value.dtype.is_float() and (value == value.floor()).all():  # what pandas makes of integers with gaps
+        value = value.cast(pl.Int64)
+    ids = pl.int_range(index["start"], index["start"] + table.height, dtype=pl.Int32, eager=True)
+    counts = table[f"{name}_size"].cast(pl.Int64)
+    dated = pl.Series([BEFORE_ALL]).new_from_index(0, table.height)
+    return pl.DataFrame({VALUE: value, COUNT: counts, ID: ids, ADMITTED: dated})

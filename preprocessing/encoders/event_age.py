@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Encoder
+from preprocessing.encoders import Encoder, Takes
 from preprocessing.sessions import SESSION_INDEX, changed
 
 
 class EventAge(Encoder):
-    """Hours between the first kept event of the session and this one; 0 for the first."""
+    """Hours between the first kept event of the session and this one, to the second; 0 for the first."""
 
-    takes: ClassVar[Literal["anything", "numbers", "times"]] = "times"
+    takes: ClassVar[Takes] = "times"
 
-    def join(self, events: pl.LazyFrame, value: pl.Expr, table: pl.DataFrame | None, name: str) -> pl.LazyFrame:
+    def add_columns(self, events: pl.LazyFrame, value: pl.Expr, name: str) -> tuple[pl.LazyFrame, pl.Expr]:
         """Look every session's start up."""
-        starts = events.filter(changed(SESSION_INDEX)).select(SESSION_INDEX, value.alias(_start(name)))
-        return events.join(starts, on=SESSION_INDEX, how="left", maintain_order="left")
-
-    def encode(self, value: pl.Expr, table: pl.DataFrame | None, name: str) -> pl.Expr:
-        """Hours, to the second."""
-        return (value - pl.col(_start(name))).dt.total_seconds() / 3600
-
-
-def _start(name: str) -> str:
-    return f"start for {name}"
+        start = f"start for {name}"
+        starts = events.filter(changed(SESSION_INDEX)).select(SESSION_INDEX, value.alias(start))
+        events = events.join(starts, on=SESSION_INDEX, how="left", maintain_order="left")
+        return events, (value - pl.col(start)).dt.total_seconds() / 3600

@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Encoder
+from preprocessing.encoders import Adds, Encoder, Expressions, Learns, Takes
 from schemas.columns import ITEM_ID
 
 
 class ItemAge(Encoder):
-    """Hours between the item's first event, by anyone, and this one; 0 for the first.
+    """Hours between the item's first event, by anyone, and this one, to the second; 0 for the first.
 
-    Items of the test day need a first sight too, so all rows are looked at. Nothing of the future gets in: an item's first
-    event is never later than the event whose age is told.
+    Nothing of the future gets in: an item's first event is never later than the event whose age is told, so what is learnt
+    on later days does not change it.
     """
 
-    takes: ClassVar[Literal["anything", "numbers", "times"]] = "times"
-    fits_on: ClassVar[Literal["training rows", "all rows"]] = "all rows"
-    table_folder: ClassVar[str] = "first_seen"
+    takes: ClassVar[Takes] = "times"
+    learns: ClassVar[Learns] = "by value"
+    adds_up: ClassVar[dict[str, Adds]] = {"first_seen": "min"}
+    timeless: ClassVar[bool] = True
 
-    def fit(self, rows: pl.LazyFrame, value: pl.Expr) -> pl.LazyFrame:
+    def key(self, value: pl.Expr) -> pl.Expr:
+        """The item."""
+        return pl.col(ITEM_ID)
+
+    def statistics(self, value: pl.Expr) -> Expressions:
         """When each item was first seen."""
-        return rows.group_by(ITEM_ID).agg(value.min().alias("first_seen")).sort(ITEM_ID)
+        return {"first_seen": value.min()}
 
-    def join(self, events: pl.LazyFrame, value: pl.Expr, table: pl.DataFrame | None, name: str) -> pl.LazyFrame:
-        """Look every item up."""
-        assert table is not None
-        first = table.lazy().select(ITEM_ID, pl.col("first_seen").alias(_first_seen(name)))
-        return events.join(first, on=ITEM_ID, how="left", maintain_order="left")
-
-    def encode(self, value: pl.Expr, table: pl.DataFrame | None, name: str) -> pl.Expr:
+    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
         """Hours, to the second."""
-        return (value - pl.col(_first_seen(name))).dt.total_seconds() / 3600
-
-
-def _first_seen(name: str) -> str:
-    return f"first seen for {name}"
+        return (value - learnt["first_seen"]).dt.total_seconds() / 3600

@@ -1,38 +1,44 @@
-"""(x - mean) / standard deviation, of the training rows. Null becomes 0 at the end of the chain: the mean."""
+"""(x - mean) / standard deviation, of the days before. Null becomes 0 at the end of the chain: the mean."""
 
 from __future__ import annotations
 
-from math import isfinite, sqrt
+from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Encoder
-
-LARGEST = 1e150  # its square is still a number
+from preprocessing.encoders import Encoder, Expressions, Learns, finite
 
 
 class Standardise(Encoder):
-    """Mean 0, standard deviation 1; a column that never changes becomes 0."""
+    """Mean 0, standard deviation 1 (with n - 1, as NVTabular's Normalize); a column that never changes becomes 0."""
 
-    def fit(self, rows: pl.LazyFrame, value: pl.Expr) -> pl.LazyFrame:
-        """Moments: count, sum, sum of squares. Those of parts add up to those of the whole."""
-        number = pl.col("number")
-        known = rows.select(value.cast(pl.Float64).alias("number")).filter(number.abs() < LARGEST)
-        return known.select(count=pl.len(), sum=number.sum(), sum_of_squares=(number * number).sum())
+    learns: ClassVar[Learns] = "numbers"
 
-    def encode(self, value: pl.Expr, table: pl.DataFrame | None, name: str) -> pl.Expr:
+    def statistics(self, value: pl.Expr) -> Expressions:
+        """Moments: count, sum, sum of squares."""
+        number = finite(value)
+        return {"count": number.count(), "sum": number.sum(), "squares": (number * number).sum()}
+
+    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
         """Subtract, then divide."""
-        mean, std = self.scale(table)
+        count = pl.max_horizontal(learnt["count"], pl.lit(1))
+        mean = learnt["sum"] / count
+        # What is left of equal numbers after rounding is no variance.
+        spread = learnt["squares"] - count * mean * mean
+        varies = (learnt["count"] > 1) & (spread > 1e-12 * learnt["squares"])
+        std = pl.when(varies).then((spread / pl.max_horizontal(count - 1, pl.lit(1))).sqrt()).otherwise(1.0)
         return (value - mean) / std
 
-    def scale(self, table: pl.DataFrame | None) -> tuple[float, float]:
+    def scale(self, numbers: dict[str, float]) -> tuple[float, float]:
         """From the moments."""
-        assert table is not None
-        count, total, squares = table.row(0)
-        if not count:
+        if not numbers:
             return 0.0, 1.0
-        mean = total / count
-        variance = squares / count - mean * mean
-        # What is left of equal numbers after rounding is no variance.
-        flat = variance <= 1e-12 * squares / count
-        return mean, 1.0 if flat or not isfinite(variance) else sqrt(variance)
+        row = pl.DataFrame([numbers]).lazy()
+        learnt = {name: pl.col(name) for name in numbers}
+        zero, one = (row.select(self.encode(pl.lit(x), learnt)).collect().item() for x in (0.0, 1.0))
+        return -zero / (one - zero), 1 / (one - zero)
+
+    def decode(self, value: pl.Expr, numbers: dict[str, float]) -> pl.Expr | None:
+        """x * standard deviation + mean."""
+        mean, std = self.scale(numbers)
+        return value * std + mean

@@ -1,83 +1,216 @@
-"""Encoders: what values become, what is learnt, and that test rows teach nothing."""
+"""Encoders: what values become on the first day and after it. Their laws are in tests/laws/test_encoders.py."""
 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, date, datetime
 from typing import Any
 
 import polars as pl
 import pytest
 
+from preprocessing.encoders.category import Category
+from preprocessing.encoders.log1p import Log1p
+from preprocessing.encoders.min_max import MinMax
 from preprocessing.encoders.standardise import Standardise
-from preprocessing.features import build_chains, fit, transform
-from preprocessing.vocabulary import count_values, number_values
+from preprocessing.features import Fitted, build_chains
 from schemas.errors import InputError
-from tests.preprocessing.small import at, dataset_of, run, write
+from tests.preprocessing.encoding import chains_of, encode, encode_days
+from tests.preprocessing.small import at, dataset_of
+
+NAN = float("nan")
 
 
-def encode(column: pl.Series, encoder: Any, training: list[bool] | None = None, **more: Any) -> list[Any]:
-    """The column's values after the encoder, fit on the training rows."""
-    name = "timestamp" if isinstance(column.dtype, pl.Datetime) else "value"
-    rows: dict[str, Any] = {"item_id": ["x"] * len(column), "session_index": [1] * len(column), name: column} | more
-    events = pl.LazyFrame(rows | {"training": training or [True] * len(column)})
-    dataset = dataset_of(
-        ".",
-        columns=("value",),
-        time_zone=more.pop("zone", "UTC"),
-        features={"out": {"column": name, "encode": encoder}},
-    )
-    chains = build_chains(dataset, events.collect_schema())
-    return transform(events, fit(events, chains), []).collect()["out"].to_list()
+def test_category_numbers_newcomers_of_a_day_by_count_then_value() -> None:
+    values = ["b", "a", "c", "c", None, "d", "d", "d", "a", "b"]
+    assert encode({"v": values}, {"column": "v", "encode": "category"}) == [5, 4, 6, 6, 1, 3, 3, 3, 4, 5]
+    assert encode({"v": [7, 7, None]}, {"column": "v", "encode": "category"}) == [3, 3, 1]
 
 
-def test_vocabulary_is_by_count_then_value() -> None:
-    rows = pl.LazyFrame({"v": ["b", "a", "c", "c", None, "d", "d", "d", "a", "b"]})
-    counts = count_values(rows, pl.col("v"))
-    assert number_values(counts).collect().rows() == [(3, "d", 3), (4, "a", 2), (5, "b", 2), (6, "c", 2)]
-    assert number_values(counts, 3).collect().rows() == [(3, "d", 3)]
+def test_category_admits_on_the_day_a_value_is_frequent_enough() -> None:
+    feature = {"column": "v", "encode": "category", "min_count": 2}
+    assert encode({"v": ["a", "b", "b", "a", "c", "b"]}, feature, [0, 0, 0, 1, 1, 1]) == [2, 3, 3, 4, 2, 3]
 
 
-def test_category_ids() -> None:
-    values = pl.Series(["a", "b", "b", None, "c"])
-    assert encode(values, "category", [True, True, True, True, False]) == [4, 3, 3, 1, 2]
-    assert encode(values, [{"category": {"min_count": 2}}]) == [2, 3, 3, 1, 2]
-    assert encode(pl.Series([7, 7, None]), "category") == [3, 3, 1]
+def test_category_max_size_counts_the_reserved_ids() -> None:
+    feature = {"column": "v", "encode": "category", "max_size": 5}
+    assert encode({"v": ["a", "b", "b", "c", "c", "c"]}, feature) == [2, 4, 4, 3, 3, 3]
+
+
+def test_unknown_buckets_tell_rare_values_apart_until_they_are_admitted() -> None:
+    feature = {"column": "v", "encode": "category", "min_count": 2, "unknown_buckets": 20}
+    ids = encode({"v": ["a", "b", "c", "c", None, "a"]}, feature, [0, 0, 0, 0, 0, 1])
+    assert ids[2:] == [22, 22, 1, 23]
+    assert all(2 <= unknown < 22 for unknown in ids[:2]) and ids[0] != ids[1]
+    numbers = encode({"v": list(range(100))}, {**feature, "unknown_buckets": 3})
+    assert set(numbers) == {2, 3, 4}
+
+
+def test_categories_of_lists() -> None:
+    values = pl.Series([["x", "y"], [], ["y", None], None, [None], ["y", "z"]], dtype=pl.List(pl.String))
+    assert encode({"v": values}, {"column": "v", "encode": "category"}) == [[4, 3], [], [3, 1], [], [], [3, 5]]
+    with pytest.raises(InputError, match="only category, alone, takes lists"):
+        encode({"v": values}, {"column": "v", "encode": "popularity"})
+
+
+def test_features_share_a_vocabulary() -> None:
+    rows = _rows(first=["p", "q", "p"], last=["q", "r", "q"])
+    shared = {"encode": "category", "vocabulary": "places"}
+    encoded, known = encode_days(chains_of(rows, {"first": shared, "last": shared}), rows, [[date(2024, 1, 1)]])
+    assert encoded["first"].to_list() == [4, 3, 4] and encoded["last"].to_list() == [3, 5, 3]
+    assert known["places"]["count"].to_list() == [3, 2, 1]
+
+
+def test_ids_become_values_again() -> None:
+    values = ["b", "a", "a", None, "c"]
+    rows = _rows(v=values, many=[["b"], [], ["a", "b"], ["b", None], ["b"]])
+    chains = chains_of(rows, {"v": {"encode": "category"}, "many": {"encode": "category"}})
+    encoded, known = encode_days(chains, rows, [[date(2024, 1, 1)]])
+    assert Category().inverse(encoded["v"], known["v"]).to_list() == values
+    assert Category().inverse(encoded["many"], known["many"]).to_list() == rows["many"].to_list()
+    assert Category().inverse(pl.Series([0, 1, 2, 99]), known["v"]).to_list() == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("encoder", "numbers", "encoded", "value"),
+    [
+        (Log1p(), {}, math.log(4), 3.0),
+        (Standardise(), {"count": 3, "sum": 6.0, "squares": 14.0}, 1.0, 3.0),
+        (MinMax(), {"min": 1.0, "max": 5.0}, 0.5, 3.0),
+        (MinMax(), {"min": 3.0, "max": 3.0}, 0.5, 3.0),
+    ],
+)
+def test_numbers_are_decoded(encoder: Any, numbers: dict[str, float], encoded: float, value: float) -> None:
+    frame = pl.DataFrame({"x": [encoded]})
+    assert frame.select(encoder.decode(pl.col("x"), numbers)).item() == pytest.approx(value)
 
 
 def test_log1p_and_standardise() -> None:
-    assert encode(pl.Series([0.0, math.e - 1, -1.0, None]), "log1p") == pytest.approx([0, 1, 0, 0])
-    scaled = encode(pl.Series([1.0, 3.0, None, float("nan"), 100.0]), "standardise", [True] * 4 + [False])
-    assert scaled == pytest.approx([-1, 1, 0, 0, 98])
-    assert encode(pl.Series([0.1] * 7), "standardise") == [0.0] * 7
-    chained = encode(pl.Series([0.0, math.e - 1, -7.0]), ["log1p", "standardise"])
-    assert chained == pytest.approx([-1, 1, 0])
+    assert _numbers([0.0, math.e - 1, -1.0, None], "log1p") == pytest.approx([0, 1, 0, 0])
+    root = math.sqrt(2)
+    assert _numbers([1.0, 3.0, None, NAN], "standardise") == pytest.approx([-1 / root, 1 / root, 0, 0])
+    assert _numbers([1.0, 3.0, 100.0], "standardise", [0, 0, 1]) == pytest.approx([-1 / root, 1 / root, 98 / root])
+    assert _numbers([0.1] * 7, "standardise") == [0.0] * 7
+    assert _numbers([0.0, math.e - 1, -7.0], ["log1p", "standardise"]) == pytest.approx([-1 / root, 1 / root, 0])
 
 
-def test_moments_add_up() -> None:
-    values = pl.Series("v", [1.0, 5.0, 2.0, 8.0])
-    whole, *parts = (
-        Standardise().fit(pl.LazyFrame([part]), pl.col("v")).collect() for part in (values, values[:1], values[1:])
+def test_min_max_goes_by_the_range_of_the_days_before() -> None:
+    assert _numbers([1.0, 5.0, 2.0, None], "min_max") == [0, 1, 0.25, 0]
+    assert _numbers([1.0, 5.0, 9.0, 3.0], "min_max", [0, 0, 1, 2]) == [0, 1, 2, 0.25]
+    assert _numbers([4.0, 4.0, 0.0, 8.0], "min_max", [0, 0, 1, 1]) == [0.5, 0.5, 0, 0.5]
+
+
+def test_bucketise() -> None:
+    encoder = [{"bucketise": {"boundaries": [0, 10, 20]}}]
+    assert _numbers([-5.0, 0.0, 9.9, 10.0, 20.0, 99.0, None, NAN], encoder) == [3, 4, 4, 5, 6, 6, 1, 1]
+
+
+def test_quantile() -> None:
+    assert _numbers([1.0, 2.0, 3.0, 4.0, None], [{"quantile": {"q": 2}}]) == [3, 3, 4, 4, 1]
+    assert _numbers([-1e9, 0.0, 0.0, 1e9], [{"quantile": {"q": 4}}]) == [3, 4, 4, 6]
+    assert _numbers([1.0, 9.0, 5.0, 0.5, 5.0], [{"quantile": {"q": 2}}], [0, 0, 1, 1, 2]) == [3, 4, 4, 3, 4]
+
+
+def test_quantiles_of_many_numbers_are_close() -> None:
+    values = [math.exp(place / 500) for place in range(-5_000, 5_000)]
+    ids = pl.Series(_numbers(values, [{"quantile": {"q": 10}}]))
+    highest = [max(value for value, id_ in zip(values, ids, strict=True) if id_ == 3 + place) for place in range(9)]
+    assert highest == [pytest.approx(values[1_000 * (place + 1) - 1], rel=0.043) for place in range(9)]
+
+
+def test_clip_and_fill() -> None:
+    assert _numbers([-1.0, 1.0, 5.0, None], [{"clip": {"min": 0.5, "max": 2}}]) == [0.5, 1, 2, 0]
+    assert _numbers([-1.0, 5.0], [{"clip": {"max": 2}}]) == [-1, 2]
+    assert _numbers([1.0, None, NAN], [{"fill": {"value": 7}}]) == [1, 7, 7]
+    assert _numbers([1.0, None, 3.0, 100.0], [{"fill": {"value": "median"}}]) == [1, 3, 3, 100]
+    assert _numbers([1.0, None, 3.0], [{"fill": {"value": "median"}}]) == [1, 2, 3]
+    assert _numbers([1.0, 2.0, 6.0, None], [{"fill": {"value": "mean"}}]) == [1, 2, 6, 3]
+    for what in ("mean", "median"):
+        later = _numbers([1.0, 5.0, None, 9.0, None, None], [{"fill": {"value": what}}], [0, 0, 1, 1, 2, 3])
+        assert later == [1, 5, 3, 9, 5, 5]
+
+
+def test_cyclic() -> None:
+    times = [datetime(2024, 1, 1, 6, tzinfo=UTC), datetime(2024, 1, 7, 18, tzinfo=UTC), None]  # Monday, Sunday
+
+    def cyclic(**options: Any) -> list[float]:
+        return encode(
+            {"t": pl.Series(times, dtype=pl.Datetime("us", "UTC"))}, {"column": "t", "encode": [{"cyclic": options}]}
+        )
+
+    assert cyclic(period="hour", part="sin") == pytest.approx([1, -1, 0], abs=1e-6)
+    assert cyclic(period="hour", part="cos", time_zone="Asia/Tokyo") == pytest.approx([-(0.5**0.5), 0.5**0.5, 0])
+    assert cyclic(period="weekday", part="sin")[:2] == pytest.approx(
+        [math.sin(2 * math.pi * day / 7) for day in (0.25, 6.75)]
     )
-    assert pl.concat(parts).sum().row(0) == pytest.approx(whole.cast(pl.Float64).row(0))
+    assert cyclic(period="day_of_year", part="cos")[0] == pytest.approx(math.cos(2 * math.pi * 0.25 / 365.25))
+    assert cyclic(period=24 * 3600, part="sin") == pytest.approx([1, -1, 0], abs=1e-6)
 
 
 def test_hours_and_weekdays_are_local() -> None:
-    sunday = datetime(2024, 1, 7, 23, tzinfo=UTC)
-    times = pl.Series([sunday, None], dtype=pl.Datetime("us", "UTC"))
-    assert encode(times, "hour") == [26, 1]
-    assert encode(times, "weekday") == [9, 1]
-    assert encode(times, "hour", zone="Asia/Tokyo") == [3 + 8, 1]
-    assert encode(times, "weekday", zone="Asia/Tokyo") == [3, 1]
+    times = pl.Series([datetime(2024, 1, 7, 23, tzinfo=UTC), None], dtype=pl.Datetime("us", "UTC"))  # Sunday
+    found = {
+        (encoder, zone): encode({"t": times}, {"column": "t", "encode": encoder}, time_zone=zone)
+        for encoder in ("hour", "weekday")
+        for zone in ("UTC", "Asia/Tokyo")
+    }
+    assert found == {
+        ("hour", "UTC"): [26, 1],
+        ("hour", "Asia/Tokyo"): [11, 1],
+        ("weekday", "UTC"): [9, 1],
+        ("weekday", "Asia/Tokyo"): [3, 1],
+    }
 
 
-def test_ages() -> None:
-    times = pl.Series([at(0, 10), at(0, 12), at(0, 9), at(0, 9, 30)])
-    items, sessions = ["x", "y", "x", "y"], [1, 1, 2, 2]
-    training = [True, True, False, False]
-    assert encode(times, "item_age", training, item_id=items) == [1, 2.5, 0, 0]
-    assert encode(times, "event_age", training, session_index=sessions) == [0, 2, 0, 0.5]
+def test_ages_and_pauses() -> None:
+    times = [at(0, 10), at(0, 12), at(0, 9), at(0, 9, 30)]
+    rows = {"t": times, "item_id": ["x", "y", "x", "y"], "session_index": [1, 1, 2, 2]}
+    assert encode(rows, {"column": "t", "encode": "item_age"}) == [1, 2.5, 0, 0]
+    assert encode(rows, {"column": "t", "encode": "event_age"}) == [0, 2, 0, 0.5]
+    assert encode(rows, {"column": "t", "encode": "elapsed"}) == [0, 7200, 0, 1800]
+
+
+def test_age_is_in_local_days_and_never_negative() -> None:
+    rows = {"since": [date(2023, 12, 30), date(2024, 1, 5), None], "timestamp": [at(0, 20)] * 3}
+    assert encode(rows, {"column": "since", "encode": "age"}) == [2, 0, 0]
+    assert encode(rows, {"column": "since", "encode": "age"}, time_zone="Asia/Tokyo") == [3, 0, 0]
+
+
+def test_popularity_is_of_the_days_before() -> None:
+    rows = {"v": ["a", "a", "b", "a", "b", None, "c"], "brand": ["k", "k", "k", "k", "l", "k", "l"]}
+    days = [0, 0, 0, 1, 2, 2, 2]
+    assert encode(rows, {"column": "v", "encode": "popularity"}, days) == [0, 0, 0, 2, 1, 0, 0]
+    by_brand = {"column": "v", "encode": [{"popularity": {"by": "brand"}}]}
+    assert encode(rows, by_brand, days) == [0, 0, 0, 3, 0, 4, 0]
+
+
+def test_relative_price() -> None:
+    rows = {"price": [2.0, 4.0, 6.0, None, 6.0], "category": ["a", "a", "a", "a", "b"]}
+    assert encode(rows, {"column": "price", "encode": "relative_price"}, [0, 0, 1, 1, 1]) == [0, 0, 1, 0, 0]
+
+
+def test_target_encoding_knows_the_days_before() -> None:
+    rows = {"v": ["a", "a", "b", "a", "c", None, "a"], "bought": [True, False, False, True, True, True, True]}
+    feature = {"column": "v", "encode": [{"target_encoding": {"target": "bought", "smoothing": 1}}]}
+    first, second, third = 1 / 3, (1 + 1 / 3) / 3, (2 + 3 / 5) / 4
+    assert encode(rows, feature, [0, 0, 0, 1, 1, 1, 2]) == pytest.approx([0, 0, 0, second, first, 0, third])
+
+
+def test_target_encoding_of_one_batch_leaves_each_event_out() -> None:
+    rows = _rows(v=["a", "a", "b", "a"], bought=[1, 0, 1, 1], session_index=[1] * 4, day=[date(1970, 1, 1)] * 4)
+    chain = chains_of(
+        rows, {"out": {"column": "v", "encode": [{"target_encoding": {"target": "bought", "smoothing": 1}}]}}
+    )[1]
+    taught, encoder = rows[:-1], chain.encoders[0]
+    learnt = Fitted(chain).learn(taught.lazy()).collect()
+    fitted = Fitted(chain).with_table(encoder.table(None, learnt, encoder.merge(None, learnt)))
+    plan, value = fitted.encode(rows.lazy())
+    expected = [(0 + 0.5) / 2, (1 + 1.0) / 2, 0.5, (1 + 2 / 3) / 3]
+    assert plan.select(value).collect().to_series().to_list() == pytest.approx(expected)
+
+
+def test_text_length() -> None:
+    assert encode({"v": ["", "ab c", "Öl", None]}, {"column": "v", "encode": "text_length"}) == [0, 4, 2, 0]
 
 
 @pytest.mark.parametrize(
@@ -86,39 +219,46 @@ def test_ages() -> None:
         ({"column": "prise", "encode": "log1p"}, "Did you mean 'price'"),
         ({"column": "price", "encode": "log"}, "log1p"),
         ({"column": "price", "encode": "category", "mincount": 2}, "Did you mean 'min_count'"),
-        ({"column": "user_id", "encode": "log1p"}, "log1p takes numbers"),
+        ({"column": "user_id", "encode": "log1p"}, "log1p takes numbers, but gets text"),
         ({"column": "price", "encode": "hour"}, "hour takes times"),
+        ({"column": "price", "encode": "age"}, "age takes dates"),
+        ({"column": "price", "encode": "text_length"}, "text_length takes text"),
         ({"column": "price", "encode": ["category", "log1p"]}, "category gives ids|nothing can follow"),
         ({"column": "price", "encode": []}, "no encoder"),
+        ({"column": "price", "encode": "clip"}, "give min, max or both"),
+        ({"column": "price", "encode": "clip", "min": 2, "max": 1}, "min 2.0 is above max 1.0"),
+        ({"column": "price", "encode": "bucketise", "boundaries": [1, 1]}, "must ascend"),
+        ({"column": "price", "encode": "fill", "value": "mode"}, "'mean' or 'median'"),
+        ({"column": "price", "encode": "relative_price"}, "relative_price: Unknown column 'category'"),
+        ({"column": "price", "encode": "popularity", "by": "usr_id"}, "Did you mean 'user_id'"),
+        ({"column": "price", "encode": "target_encoding", "target": "item_id"}, "target 'item_id' holds String"),
+        (
+            {"column": "price", "encode": "category", "unknown_buckets": 2},
+            "integers or text to hash, but 'price' holds Float64",
+        ),
+        ({"column": "user_id", "encode": "category", "unknown_buckets": 9, "max_size": 9}, "leaves no id"),
     ],
 )
 def test_mistakes_are_explained(feature: dict[str, Any], message: str) -> None:
-    columns = pl.Schema(
-        {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Datetime("us", "UTC"), "price": pl.Float64}
-    )
     with pytest.raises(InputError, match=message):
-        build_chains(dataset_of(".", features={"price": feature}), columns)
+        build_chains(dataset_of(".", features={"price": feature}), COLUMNS)
 
 
-def test_nothing_is_learnt_from_the_test_day(tmp_path: Path) -> None:
-    columns = ("user_id", "item_id", "timestamp", "price")
-    dataset = dataset_of(
-        tmp_path,
-        columns=("price",),
-        features={"price": {"encode": ["standardise"]}, "kind": {"column": "price", "encode": "category"}},
-    )
-    rows = [(user, item, at(day), price) for day in (0, 1) for user, item, price in [(1, "x", 1.0), (2, "y", 3.0)]]
-    rows += [(user, "z", time.replace(minute=1), 2.0) for user, _, time, _ in rows]
-    learnt = []
-    for test_day in ([], [(1, "new", at(1, 12, 2), 1e6)]):
-        write(tmp_path, rows + test_day, columns)
-        folder = run(tmp_path, dataset).folder
-        names = (
-            "schema.json",
-            "encoders.json",
-            "items.parquet",
-            "vocabularies/item_id.parquet",
-            "vocabularies/kind.parquet",
-        )
-        learnt.append([(folder / name).read_bytes() for name in names])
-    assert learnt[0] == learnt[1]
+def test_items_do_not_share_ids() -> None:
+    with pytest.raises(InputError, match="unknown_buckets would give several items one id"):
+        build_chains(dataset_of(".", features={"item_id": {"encode": "category", "unknown_buckets": 9}}), COLUMNS)
+
+
+COLUMNS = pl.Schema(
+    {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Datetime("us", "UTC"), "price": pl.Float64}
+)
+
+
+def _numbers(values: list[float | None], encoder: Any, days: list[int] | None = None) -> list[float]:
+    return encode({"v": pl.Series(values, dtype=pl.Float64)}, {"column": "v", "encode": encoder}, days)
+
+
+def _rows(**columns: list[Any]) -> pl.DataFrame:
+    count = len(next(iter(columns.values())))
+    base = {"row": list(range(count)), "user_id": [1] * count, "item_id": ["x"] * count, "timestamp": [at(0)] * count}
+    return pl.DataFrame({**base, "day": [date(2024, 1, 1)] * count, "session_index": [1] * count, **columns})
