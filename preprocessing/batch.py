@@ -9,6 +9,7 @@ leaves what it made in the spool; what is there already is not made again.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -23,9 +24,9 @@ from preprocessing.profiles import counts
 from preprocessing.recipe import CUT, DUPLICATES, EVENT_DAY, SHORT, Recipe, recipe_of
 from preprocessing.sessions import (
     SESSION_INDEX,
+    close,
     cut,
     drop_short,
-    ends_of_sessions,
     is_last,
     keep_recent,
     sort_and_deduplicate,
@@ -72,23 +73,41 @@ class Account:
     def __init__(self) -> None:
         self.parts = [pl.DataFrame(schema={DAY: pl.Date, NAME: pl.String, COUNT: pl.Int64})]
 
-    def add(self, name: str, rows: pl.DataFrame, day: str, sign: int = 1) -> None:
-        """Count rows by their column `day`."""
-        counts = rows.lazy().group_by(pl.col(day).alias(DAY)).agg((sign * pl.len().cast(pl.Int64)).alias(COUNT))
-        self.parts.append(collect(counts.select(DAY, pl.lit(name).alias(NAME), COUNT)))
-
-    def keep(self, step: str, before: pl.DataFrame, after: pl.DataFrame, day: str) -> pl.DataFrame:
-        """Count what a step dropped; returns what it left."""
-        if after.height > before.height:
-            raise InputError(f"step {step} made {after.height:,} rows of {before.height:,}; a step may only drop rows.")
-        if after.height < before.height:
-            self.add(DROPPED + step, before, day)
-            self.add(DROPPED + step, after, day, -1)
-        return after
+    def add(self, name: str, counts: pl.DataFrame, sign: int = 1) -> None:
+        """Enter counts by day."""
+        self.parts.append(counts.select(DAY, pl.lit(name).alias(NAME), pl.col(COUNT) * sign))
 
     def table(self) -> pl.DataFrame:
         """`day`, `name`, `count`."""
         return add_up(self.parts)
+
+
+def count(rows: pl.DataFrame, day: str) -> pl.DataFrame:
+    """Rows by their column `day`."""
+    return collect(rows.lazy().group_by(pl.col(day).alias(DAY)).agg(pl.len().cast(pl.Int64).alias(COUNT)))
+
+
+class Rows:
+    """Rows on their way through steps; what each drops is entered into an account under the day named by `day`."""
+
+    def __init__(self, rows: pl.DataFrame, day: str, account: Account, engine: Engine) -> None:
+        self.rows, self.day, self.account, self.engine = rows, day, account, engine
+        self.counts = count(rows, day)
+
+    def through(self, name: str, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
+        """Apply a step."""
+        self.keep(name, self.engine.collect(step(self.rows.lazy())))
+
+    def keep(self, name: str, left: pl.DataFrame) -> None:
+        """Go on with what a step left."""
+        if left.height > self.rows.height:
+            raise InputError(f"step {name} made {left.height:,} rows of {self.rows.height:,}; a step may only drop rows.")
+        if left.height < self.rows.height:
+            counts = count(left, self.day)
+            self.account.add(DROPPED + name, self.counts)
+            self.account.add(DROPPED + name, counts, -1)
+            self.counts = counts
+        self.rows = left
 
 
 def add_up(accounts: list[pl.DataFrame]) -> pl.DataFrame:
@@ -102,27 +121,25 @@ def clean(job: Job, bucket: int) -> None:
     if spool.has(f"account-{bucket}"):
         return
     dataset, recipe, engine, account = job.parsed, job.recipe, engine_of(job.engine), Account()
-    events = _check(job, bucket, account, engine)
+    events = Rows(_check(job, bucket, account, engine), EVENT_DAY, account, engine)
+    account.add(ROWS_IN, events.counts)
     for name, step in recipe.before:
-        events = account.keep(name, events, engine.collect(step.apply(events.lazy())), EVENT_DAY)
+        events.through(name, step.apply)
     if spool.has(f"carried-{bucket}"):
-        carried = collect(spool.get(f"carried-{bucket}"))
-        events = pl.concat([events, carried.select(events.columns)], how="vertical_relaxed")
-    events = account.keep(DUPLICATES, events, sort_and_deduplicate(events, dataset, engine), EVENT_DAY)
-    spool.put(f"timeless-{bucket}", _for_timeless(recipe, events))
-    plan = cut(events.lazy(), dataset)
-    ends = engine.collect(ends_of_sessions(plan, dataset))
-    events = engine.collect(plan.join(ends.lazy(), on=SESSION_INDEX, how="left", maintain_order="left"))
-    events = _set_open_aside(job, bucket, events, engine)
+        carried = collect(spool.get(f"carried-{bucket}")).select(events.rows.columns)
+        events = Rows(pl.concat([events.rows, carried], how="vertical_relaxed"), EVENT_DAY, account, engine)
+    events.keep(DUPLICATES, sort_and_deduplicate(events.rows, dataset, engine))
+    spool.put(f"timeless-{bucket}", _for_timeless(recipe, events.rows))
+    closed = engine.collect(close(cut(events.rows.lazy(), dataset), dataset))
+    events = Rows(_set_open_aside(job, bucket, closed, engine), DAY, account, engine)
     for name, step in recipe.after:
-        events = account.keep(name, events, engine.collect(step.apply(events.lazy())), DAY)
-    lengths = dataset.sessions
-    events = account.keep(SHORT, events, engine.collect(drop_short(events.lazy(), lengths.min_length)), DAY)
-    events = account.keep(CUT, events, engine.collect(keep_recent(events.lazy(), lengths.max_length)), DAY)
-    account.add(EVENTS, events, DAY)
-    spool.put(f"kept-{bucket}", events.drop(EVENT_DAY))
+        events.through(name, step.apply)
+    events.through(SHORT, lambda rows: drop_short(rows, dataset.sessions.min_length))
+    events.through(CUT, lambda rows: keep_recent(rows, dataset.sessions.max_length))
+    account.add(EVENTS, events.counts)
     sources = dict.fromkeys(chain.column for chain in recipe.chains)
-    spool.put(f"present-{bucket}", engine.collect(events.lazy().select(pl.col(name).count() for name in sources)))
+    spool.put(f"present-{bucket}", collect(events.rows.lazy().select(pl.col(name).count() for name in sources)))
+    spool.put(f"kept-{bucket}", events.rows.drop(EVENT_DAY))
     spool.put(f"account-{bucket}", account.table())
     spool.drop(f"raw-{bucket}")
 
@@ -130,17 +147,17 @@ def clean(job: Job, bucket: int) -> None:
 def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFrame:
     """Good rows; bad ones go to quarantine as they were found."""
     rules = job.recipe.rules
-    marked = engine.collect(rules.mark(job.spool.get(f"raw-{bucket}"), job.now)).lazy()
+    marked = rules.mark(job.spool.get(f"raw-{bucket}"), job.now)
     good, bad = engine.collect_all(
         [
             rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),
             rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)),
         ]
     )
-    account.add(ROWS_IN, good, EVENT_DAY)
-    account.add(ROWS_IN, bad, EVENT_DAY)
     for (rule,), broken in bad.partition_by(RULE, as_dict=True).items():
-        account.add(f"{QUARANTINED}{rule}", broken, EVENT_DAY)
+        counts = count(broken, EVENT_DAY)
+        account.add(ROWS_IN, counts)
+        account.add(f"{QUARANTINED}{rule}", counts)
     job.spool.put(f"quarantine-{bucket}", bad)
     return good
 
@@ -230,5 +247,5 @@ def encode(job: Job, bucket: int) -> None:
     for name, part in zip(("before", "newest"), latest, strict=True):
         spool.put(f"items {name}-{bucket}", part)
     spool.put(f"profile-{bucket}", counts.count(rows, sessions, dataset, chains, engine))
-    spool.put(f"sessions-{bucket}", collect(tables.in_order(sessions.lazy(), dataset)))
+    spool.put(f"sessions-{bucket}", sessions)
     spool.drop(f"kept-{bucket}")

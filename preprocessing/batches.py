@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from preprocessing.engine import collect
 from preprocessing.engines import EngineName
 from preprocessing.features import Knowledge, fit_next, merge
 from preprocessing.files import reading
+from preprocessing.profiles import Profiles
 from preprocessing.reading import Source
 from preprocessing.recipe import EVENT_DAY, Recipe, recipe_of
 from preprocessing.sessions import sort_keys
@@ -102,9 +103,9 @@ class Batch:
         job = self._job(name)
         buckets = self._read(job)
         account = self._clean(job, buckets)
-        learnt = self._learn(job, buckets)
+        states = self._learn(job, buckets)
         self._each(batch.encode, job, buckets, "encode")
-        return Done(self, job, buckets, account, learnt)
+        return Done(self, job, buckets, account, *states)
 
     def _job(self, name: str) -> Job:
         run = self.run
@@ -132,7 +133,9 @@ class Batch:
         buckets, run = range(self._num_buckets()), self.run
         with run.phase("read") as told:
             with reading(run.dataset.source):
-                events = run.source.events({day: files for day, (_, files) in self.contents.items()}, self.last, run.recipe)
+                events = run.source.events(
+                    {day: files for day, (_, files) in self.contents.items()}, self.last, run.recipe
+                )
                 job.spool.divide("raw", events, USER_ID, len(buckets))
             if self.carried is not None and self.carried.height:
                 job.spool.divide("carried", self.carried.lazy(), USER_ID, len(buckets))
@@ -152,20 +155,44 @@ class Batch:
             bad = quarantine.filter(pl.col(EVENT_DAY) == day)
             rules.verdict(broken, counts.get(ROWS_IN, 0), tables.name_of(day), partial(rules.examples, bad))
         kept = int(account.filter(pl.col(NAME) == EVENTS)[COUNT].sum())
-        if not kept and not self.others.learnt:
-            raise InputError(f"No rows are left: {told_account(account)}")
+        if not self.others.learnt:
+            self._check_first(job, buckets, kept, account)
         return account
 
-    def _learn(self, job: Job, buckets: range) -> Knowledge:
-        learnt: Knowledge = {}
-        fitted = batch.fitted_so_far(job)
+    def _check_first(self, job: Job, buckets: range, kept: int, account: pl.DataFrame) -> None:
+        """The first rows ever must give every feature something to learn."""
+        if not kept:
+            raise InputError(f"No rows are left: {told_account(account)}")
+        present = pl.concat([collect(job.spool.get(f"present-{bucket}")) for bucket in buckets]).sum()
+        for column, count in present.row(0, named=True).items():
+            if not count:
+                features = ", ".join(chain.name for chain in job.recipe.chains if chain.column == column)
+                raise InputError(
+                    f"Column {column!r} is empty in all {kept:,} rows that are kept, so feature {features} has nothing to "
+                    "learn; mend the column or take the feature out of the dataset."
+                )
+
+    def _learn(self, job: Job, buckets: range) -> tuple[State, State]:
+        """What is known before the newest day, and after it; of items nothing yet."""
+        chains, fitted = job.recipe.chains, batch.fitted_so_far(job)
+        before, after = State(dict(self.others.learnt)), State(dict(self.others.learnt))
         while any(one.next for one in fitted):
             self._each(batch.learn, job, buckets, "learn")
-            taught = batch.what_was_learnt(job, buckets)
-            fitted = fit_next(fitted, self.earlier, taught, merge(job.recipe.chains, self.others.learnt, taught))
+            learnt = batch.what_was_learnt(job, buckets)
+            known = self.others.learnt
+            for state, these in ((before, pl.col(DAY) < self.newest), (after, pl.col(DAY) == self.newest)):
+                taught = {
+                    name: table.filter(these) if DAY in table.columns else table for name, table in learnt.items()
+                }
+                state.taught.update({name: table for name, table in taught.items() if DAY in table.columns})
+                # What was taught nothing stays as it is.
+                known = merge(
+                    chains, known, {name: new for name, new in taught.items() if new.height or name not in known}
+                )
+                state.learnt.update({name: known[name] for name in learnt})
+            fitted = fit_next(fitted, self.earlier, learnt, known)
             batch.put_tables(job, fitted)
-            learnt |= taught
-        return learnt
+        return before, after
 
     def _each(self, task: Callable[[Job, int], None], job: Job, buckets: range, name: str) -> None:
         """Run a task on every bucket, here or on the workers; what a worker that died was doing is done by another."""
@@ -176,7 +203,9 @@ class Batch:
                     task(job, bucket)
                     self._tick(name, done, len(buckets))
             else:
-                for done, future in enumerate(as_completed([executor.submit(task, job, bucket) for bucket in buckets]), 1):
+                for done, future in enumerate(
+                    as_completed([executor.submit(task, job, bucket) for bucket in buckets]), 1
+                ):
                     future.result()
                     self._tick(name, done, len(buckets))
             told(self._days_told())
@@ -199,7 +228,8 @@ class Done:
     job: Job
     buckets: range
     account: pl.DataFrame
-    learnt: Knowledge
+    before: State
+    after: State
 
     def days(self) -> list[date]:
         """The days that hold anything: rows read, sessions closed."""
@@ -207,21 +237,23 @@ class Done:
         return sorted(set(self.account.filter(inside)[DAY]) | set(self.batch.contents))
 
     def states(self) -> tuple[State, State]:
-        """What was known before the newest day, and what is known after it."""
-        chains, side = self.job.recipe.chains, [chain.name for chain in self.job.recipe.chains[1:] if chain.per == "event"]
-        states, state = [], self.batch.others
-        for name, these in (("before", pl.col(DAY) < self.batch.newest), ("newest", pl.col(DAY) == self.batch.newest)):
-            taught = {key: table.filter(these) for key, table in self.learnt.items() if DAY in table.columns}
-            timeless = {key: table for key, table in self.learnt.items() if DAY not in table.columns}
-            learnt = merge(chains, state.learnt, taught | timeless)
-            latest = [collect(self.job.spool.get(f"items {name}-{bucket}")) for bucket in self.buckets]
-            items = tables.merge_items([*([state.items] if state.items is not None else []), *latest], side)
-            state = State(learnt, taught, items, self.batch.run.source.columns)
-            states.append(state)
+        """What is known before the newest day, and after it, items too."""
+        side = [chain.name for chain in self.job.recipe.chains[1:] if chain.per == "event"]
+        items, states = [self.batch.others.items] if self.batch.others.items is not None else [], []
+        for name, state in (("before", self.before), ("newest", self.after)):
+            items += [collect(self.job.spool.get(f"items {name}-{bucket}")) for bucket in self.buckets]
+            items = [tables.merge_items(items, side)]
+            states.append(replace(state, items=items[0], columns=self.batch.run.source.columns))
         return states[0], states[1]
 
-    def write_day(self, artifacts: Artifacts, day: date, day_id: str, carried_in: int, after: State) -> Manifest:
-        """The artifact `days/<id>`: sessions, open sessions, quarantine, facts."""
+    def profiles(self, earlier: list[Path]) -> Profiles:
+        """Those of its days, compared with days before it, whose folders are given."""
+        return Profiles.of(self.job.spool, self.buckets, self.batch.run.dataset, self.job.recipe.chains, earlier)
+
+    def write_day(
+        self, artifacts: Artifacts, day: date, day_id: str, carried_in: int, after: State, profiles: Profiles
+    ) -> Manifest:
+        """The artifact `days/<id>`: sessions, open sessions, quarantine, profile, facts."""
         dataset, spool = self.batch.run.dataset, self.job.spool
 
         def parts(name: str) -> list[pl.LazyFrame]:
@@ -230,16 +262,21 @@ class Done:
         sessions = tables.of_day(parts("sessions"), day, dataset)
         waiting = pl.concat(parts("open")).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
         still_open = collect(waiting.sort(sort_keys(dataset, waiting.collect_schema().names())))
-        bad = collect(pl.concat(parts("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day).drop(EVENT_DAY))
+        bad = collect(
+            pl.concat(parts("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day).drop(EVENT_DAY)
+        )
         with artifacts.write(KIND, day_id) as draft:
             tables.write(sessions, draft.folder / SESSIONS)
             tables.write(still_open, draft.folder / OPEN)
             if bad.height:
                 tables.write(bad, draft.folder / QUARANTINE)
             draft.facts = self._facts(day, sessions, carried_in, still_open.height, after)
+            profiles.write(day, draft)
         return draft.manifest
 
-    def _facts(self, day: date, sessions: pl.DataFrame, carried_in: int, still_open: int, after: State) -> dict[str, Any]:
+    def _facts(
+        self, day: date, sessions: pl.DataFrame, carried_in: int, still_open: int, after: State
+    ) -> dict[str, Any]:
         counts = dict(self.account.filter(pl.col(DAY) == day).select(NAME, COUNT).rows())
         broken = {name.removeprefix(QUARANTINED): n for name, n in counts.items() if name.startswith(QUARANTINED)}
         length = sessions[LENGTH]
@@ -254,7 +291,9 @@ class Done:
             "events": counts.get(EVENTS, 0),
             "sessions": sessions.height,
             "users": sessions[USER_ID].n_unique(),
-            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)} if sessions.height else {},
+            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)}
+            if sessions.height
+            else {},
             "new_items": admitted,
         }
 

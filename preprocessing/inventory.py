@@ -33,6 +33,8 @@ _SCHEMA = {
     "digest": pl.UInt64,
 }
 
+_DAYS, _NO_DAY = 2**32, 2**30  # more days than Polars' dates have, and one that is none
+
 
 @dataclass(frozen=True)
 class Inventory:
@@ -116,8 +118,14 @@ def _count(events: pl.LazyFrame, dataset: Dataset) -> pl.DataFrame:
         day = local_day(pl.col(TIMESTAMP), dataset.time_zone)
     # The sum of hashes does not depend on the order of rows, and wraps round.
     digest = pl.sum_horizontal(pl.col(name).hash(seed) for seed, name in enumerate(columns))
-    rows = events.select(FILE, day.alias(DAY), digest.alias("digest"))
-    return collect(rows.group_by(FILE, DAY).agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("digest").sum()))
+    # One packed key is found faster than two.
+    number = day.cast(pl.Int32).cast(pl.Int64).fill_null(_NO_DAY) + pl.col(FILE).cast(pl.Int64) * _DAYS
+    rows = events.select(number.alias("key"), digest.alias("digest"))
+    counted = rows.group_by("key").agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("digest").sum())
+    number = (pl.col("key") + _DAYS // 2) % _DAYS - _DAYS // 2
+    file = ((pl.col("key") - number) // _DAYS).cast(pl.Int32)
+    day = pl.when(number != _NO_DAY).then(number).cast(pl.Int32).cast(pl.Date)
+    return collect(counted.select(file.alias(FILE), day.alias(DAY), "rows", "digest"))
 
 
 def _hash(rows: list[tuple[object, ...]]) -> str:

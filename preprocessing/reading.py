@@ -89,6 +89,8 @@ class Source:
         if self.dataset.split != "day" and self.window != Window():
             inside = self.window.holds(local_day(pl.col(TIMESTAMP), self.dataset.time_zone))
             return events.filter(inside.fill_null(True))
+        if set(self.inventory.days()) == set(days):
+            return events
         return events.filter(pl.col(EVENT_DAY).is_in(list(days)))
 
     def _event_day(self, files: list[object], misdated: dict[str, date]) -> pl.Expr:

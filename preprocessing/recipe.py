@@ -10,7 +10,7 @@ import polars as pl
 from preprocessing.checks import Rules
 from preprocessing.events import check_items_match, read_items
 from preprocessing.features import Chain, build_chains
-from preprocessing.sessions import SESSION_INDEX, cut, ends_of_sessions
+from preprocessing.sessions import SESSION_INDEX, close, cut
 from preprocessing.steps import Step, build_steps
 from schemas.columns import DAY
 from schemas.dataset import Dataset
@@ -58,8 +58,7 @@ class Recipe:
         after = [(name, step) for name, step in steps if step.needs_sessions]
         for _, step in before:
             plan = step.apply(plan)
-        plan = cut(plan, dataset)
-        plan = plan.join(ends_of_sessions(plan, dataset), on=SESSION_INDEX)
+        plan = close(cut(plan, dataset), dataset)
         for _, step in after:
             plan = step.apply(plan)
         kept = plan.collect_schema()

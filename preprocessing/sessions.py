@@ -60,18 +60,18 @@ def patience(dataset: Dataset) -> timedelta:
     return timedelta(minutes=minutes)
 
 
-def ends_of_sessions(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
-    """Each session's `session_index`, `end` (the time of its last event, null without times) and `day`.
+def close(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
+    """Add each session's `end` (the time of its last event, null without times) and `day`.
 
     To be taken before steps drop events from sessions. A session's day is the local day in which it closes, its patience
     after its end: until then another event might still have joined it.
     """
-    last = events.filter(is_last())
-    end = pl.col(TIMESTAMP) if TIMESTAMP in dataset.events.columns else pl.lit(None, dtype=TIME)
-    day: pl.Expr = pl.lit(ONE_BATCH)
-    if dataset.split == "day":
-        day = local_day(pl.col(TIMESTAMP) + patience(dataset), dataset.time_zone)
-    return last.select(SESSION_INDEX, end.alias(END), day.alias(DAY))
+    if TIMESTAMP not in dataset.events.columns:
+        return events.with_columns(pl.lit(None, dtype=TIME).alias(END), pl.lit(ONE_BATCH).alias(DAY))
+    end = pl.when(is_last()).then(pl.col(TIMESTAMP)).fill_null(strategy="backward")
+    day = local_day(pl.col(END) + patience(dataset), dataset.time_zone)
+    day = day if dataset.split == "day" else pl.lit(ONE_BATCH)
+    return events.with_columns(end.alias(END)).with_columns(day.alias(DAY))
 
 
 def drop_short(events: pl.LazyFrame, min_length: int) -> pl.LazyFrame:

@@ -65,9 +65,9 @@ def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.La
 
 
 def in_order(sessions: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
-    """Sessions by day and end; those that end at once, by user and session: the same however users were divided."""
+    """Sessions by user and start, as one bucket of all users has them: the same however users were divided."""
     more = [SESSION_ID] if dataset.sessions.rule == "given" else []
-    return sessions.sort(DAY, END, USER_ID, *more)
+    return sessions.sort(USER_ID, *more, START)
 
 
 def of_day(parts: list[pl.LazyFrame], day: date, dataset: Dataset) -> pl.DataFrame:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from preprocessing.sessions import (
     ONE_BATCH,
     SESSION_INDEX,
+    close,
     cut,
     drop_short,
-    ends_of_sessions,
     keep_recent,
     sort_and_deduplicate,
 )
@@ -76,8 +76,8 @@ def test_position_orders_what_has_no_time() -> None:
     rows = [("a", "x", 2), ("a", "y", 10), ("a", "z", 1)]
     events = pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row")
     assert ordered(events, dataset)["item_id"].to_list() == ["z", "x", "y"]
-    (end,) = ends_of_sessions(cut(events.lazy(), dataset), dataset).collect().rows()
-    assert end == (1, None, ONE_BATCH)
+    closed = close(cut(events.lazy(), dataset), dataset).collect()
+    assert closed.select("session_index", "end", "day").unique().rows() == [(1, None, ONE_BATCH)]
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=8), st.integers(1, 5))
@@ -108,4 +108,4 @@ def test_the_day_of_a_session(rule: str, zone: str, end: datetime, day: datetime
     )
     rows = [("a", "x", end - timedelta(minutes=5), 1), ("a", "y", end, 1)]
     events = cut(events_of(rows, "session_id").lazy(), dataset)
-    assert ends_of_sessions(events, dataset).collect()["day"].to_list()[-1] == day.date()
+    assert set(close(events, dataset).collect().select("end", "day").rows()) == {(end, day.date())}
