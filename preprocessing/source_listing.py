@@ -122,7 +122,7 @@ def _list_store(source: str, below: str) -> list[SourceFile]:
     return [
         SourceFile(path, join(source, path), info["size"], _stamp(info))
         for path, info in about.items()
-        if ".." not in path.split("/") and (below in (".", path) or path.startswith(f"{below}/"))
+        if ".." not in path.split("/")
     ]
 
 

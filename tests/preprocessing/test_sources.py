@@ -47,11 +47,12 @@ def refused(files: EventFiles, *asked: Any, **options: Any) -> str:
 def test_columns_missing_in_some_files_are_null(tmp_path: Path) -> None:
     put(tmp_path / "1.parquet", price=[1.5], extra=[0])
     put(tmp_path / "2.parquet", price=[2])
-    put(tmp_path / "3.parquet", extra=["?"])
+    put(tmp_path / "3.parquet", price=[3.5])
+    put(tmp_path / "4.parquet", extra=["?"])
     files = files_of(tmp_path, columns=("price",))
-    assert sorted(files.scan().collect()["price"], key=str) == [1.5, 2.0, None]
-    third = files.scan(files.files[2:]).collect()
-    assert third.schema["price"] == pl.Float64 and third["price"].to_list() == [None]
+    assert sorted(files.scan().collect()["price"], key=str) == [1.5, 2.0, 3.5, None]
+    fourth = files.scan(files.files[3:]).collect()
+    assert fourth.schema["price"] == pl.Float64 and fourth["price"].to_list() == [None]
     assert "Did you mean 'price'?" in refused(files_of(tmp_path, columns={**USUAL, "p": "prise"}))
 
 
@@ -113,6 +114,18 @@ def test_later_files_are_brought_to_what_is_expected(tmp_path: Path) -> None:
     assert narrow.select("user_id", as_found("user_id"), "price").row(0) == (3, "3", None)
 
 
+def test_values_as_found_of_files_that_differ_are_text(tmp_path: Path) -> None:
+    put(tmp_path / "1.parquet", user_id=["x1"])
+    put(tmp_path / "2.parquet", user_id=[2.5])
+    put(tmp_path / "3.parquet", user_id=[3])
+    events = files_of(tmp_path, id_type="integer").scan().collect()
+    assert sorted(events.select("user_id", as_found("user_id")).rows(), key=str) == [
+        (3, "3"),
+        (None, "2.5"),
+        (None, "x1"),
+    ]
+
+
 def test_later_files_of_another_type_are_refused(tmp_path: Path) -> None:
     put(tmp_path / "1.parquet", price=[1])
     put(tmp_path / "2.parquet", price=[1.5])
@@ -132,7 +145,12 @@ def test_rows_know_their_file(tmp_path: Path) -> None:
     events = files.scan([c, a], number=True).collect().sort(FILE)
     assert events.schema[FILE] == pl.Int32
     assert events.select("user_id", FILE).rows() == [(3, 0), (1, 1), (1, 1)]
-    assert files.scan(number=True).collect().sort(FILE)["user_id"].to_list() == [1, 1, 2, 3]
+    assert files.scan(number=True).select(FILE, "user_id").collect().sort(FILE).rows() == [
+        (0, 1),
+        (0, 1),
+        (1, 2),
+        (2, 3),
+    ]
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
@@ -140,9 +158,15 @@ def test_folders_can_be_columns(tmp_path: Path, ending: str) -> None:
     put(tmp_path / "log" / "day=2024-01-02" / "shop=7" / f"1.{ending}")
     put(tmp_path / "log" / "day=2024-01-01" / "shop=__HIVE_DEFAULT_PARTITION__" / f"1.{ending}")
     put(tmp_path / "log" / "day=2024-01-01" / "shop=a%2Fb" / f"2.{ending}", shop=["its own"])
+    put(tmp_path / "log" / "day=2024-01-03" / "shop=a%2Fb" / f"3.{ending}")
     mapping = {"user_id": "user_id", "item_id": "item_id", "timestamp": "day", "shop": "shop"}
     events = files_of(tmp_path, "log", mapping).scan().collect().sort("timestamp", "shop")
-    assert events.select("timestamp", "shop").rows() == [(at(0, 0), None), (at(0, 0), "its own"), (at(1, 0), "7")]
+    assert events.select("timestamp", "shop").rows() == [
+        (at(0, 0), None),
+        (at(0, 0), "its own"),
+        (at(1, 0), "7"),
+        (at(2, 0), "a/b"),
+    ]
 
 
 def test_partitions_have_one_type(tmp_path: Path) -> None:
@@ -154,6 +178,15 @@ def test_partitions_have_one_type(tmp_path: Path) -> None:
     put(tmp_path / "day=4" / "shop=none" / "1.parquet")
     again = files_of(tmp_path, ".", {**USUAL, "s": "shop"})
     assert again.scan(again.files[:1]).collect()["s"].to_list() == ["07"]
+
+
+def test_a_file_goes_before_its_folders(tmp_path: Path) -> None:
+    put(tmp_path / "price=7" / "1.parquet", price=[5])
+    put(tmp_path / "price=8" / "2.parquet")
+    events = files_of(tmp_path, columns=("price",)).scan().collect()
+    assert events.schema["price"] == pl.Int64 and sorted(events["price"]) == [5, 8]
+    put(tmp_path / "price=none" / "3.parquet", price=[9])
+    assert files_of(tmp_path, "price=none", ("price",)).scan().collect()["price"].to_list() == [9]
 
 
 def test_globs_and_hidden_files(tmp_path: Path) -> None:
