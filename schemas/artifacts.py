@@ -279,6 +279,7 @@ def _remove_if_abandoned(folder: Path) -> None:
     os.close(lock)
 
 
+@cache
 def _libraries() -> dict[str, str]:
     versions = {}
     for name in LIBRARIES:
