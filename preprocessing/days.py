@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 import polars as pl
 
@@ -56,7 +57,9 @@ class Days:
         tail, tails = self.ledger.tail or self._root(), {}
         for number in range((last - first).days + 1):
             day = first + number * ONE_DAY
-            tails[day] = tail = identify(code=tail, day=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables)
+            tails[day] = tail = identify(
+                code=tail, day=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables
+            )
         known = State.read(self.run.artifacts, self.ledger.known)
         batch = Batch(self.run, first, last, last, these, self._open_before(first), known.learnt, known)
         self._finish(batch, tails, tails.get(last - ONE_DAY, ""))
@@ -69,7 +72,11 @@ class Days:
         if until is None:
             return
         none = Done(artifact="", contents="", taught="")
-        changed = {day for day, (now, _) in contents.items() if day <= until and self.ledger.days.get(day, none).contents != now}
+        changed = {
+            day
+            for day, (now, _) in contents.items()
+            if day <= until and self.ledger.days.get(day, none).contents != now
+        }
         while changed:
             day = min(changed)
             changed.remove(day)
@@ -81,13 +88,22 @@ class Days:
 
     def _do_again(self, day: date, contents: Contents) -> None:
         these = {day: contents[day]} if day in contents else {}
-        tail = identify(code=self.ledger.tail, again=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables)
+        tail = identify(
+            code=self.ledger.tail, again=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables
+        )
         known = State.read(self.run.artifacts, self.ledger.known)
         taught = self._taught()
         earlier = self._fold({name: table.filter(pl.col(DAY) < day) for name, table in taught.items()}, known)
         others = self._fold({name: table.filter(pl.col(DAY) != day) for name, table in taught.items()}, known)
         batch = Batch(
-            self.run, day, day, day, these, self._open_before(day), earlier, State(others, {}, known.items, known.columns)
+            self.run,
+            day,
+            day,
+            day,
+            these,
+            self._open_before(day),
+            earlier,
+            State(others, {}, known.items, known.columns),
         )
         self._finish(batch, {day: tail}, "")
         self._save()
@@ -100,8 +116,11 @@ class Days:
             before, after = done.states()
             listed, carried_in = {}, batch.carried.height if batch.carried is not None else 0
             with self.run.phase("write") as told:
+                profiles = done.profiles(self._folders_before(batch.first))
                 for day in done.days():
-                    manifest = done.write_day(artifacts, day, tails[day], carried_in, after)
+                    manifest = done.write_day(artifacts, day, tails[day], carried_in, after, profiles)
+                    for warning in manifest.facts["warnings"]:
+                        self.run.progress(f"{day}: {warning}")
                     carried_in = manifest.facts["still_open"]
                     listed[str(day)] = batch.contents.get(day, ("",))[0]
                 if tail_before:
@@ -127,10 +146,18 @@ class Days:
             state = artifacts.find(states.KIND, tail, by_size=True)
             for day, contents in state.facts["days"].items() if state else ():
                 day = date.fromisoformat(day)
-                ledger.days[day] = Done(artifact=f"{batches.KIND}/{tails[day]}", contents=contents, taught=f"{states.KIND}/{tail}")
+                ledger.days[day] = Done(
+                    artifact=f"{batches.KIND}/{tails[day]}", contents=contents, taught=f"{states.KIND}/{tail}"
+                )
         if before and batch.newest not in ledger.before and (ledger.until is None or batch.newest > ledger.until):
             ledger.before[batch.newest] = before
         ledger.known, ledger.tail = f"{states.KIND}/{tails[batch.last]}", tails[batch.last]
+
+    def _folders_before(self, first: date) -> list[Path]:
+        """Of the days that a day is compared with."""
+        since, artifacts = first - self.run.dataset.profile.days * ONE_DAY, self.run.artifacts
+        earlier = [done.artifact for day, done in self.ledger.days.items() if since <= day < first]
+        return [artifacts.get(artifact, by_size=True).folder for artifact in earlier]
 
     def _open_before(self, first: date) -> pl.DataFrame | None:
         """Events of sessions that were open when a day began."""

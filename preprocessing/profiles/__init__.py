@@ -1,0 +1,62 @@
+"""Profiles: what each day's events look like, and how they differ from those of the days before.
+
+profile.parquet   what was counted, so that later days can be compared without reading rows
+profile.html      the same for people: one page, no script, nothing loaded from elsewhere
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from preprocessing.features import Chain
+from preprocessing.profiles import counts, drift
+from preprocessing.profiles.page import render
+from preprocessing.spool import Spool
+from preprocessing.tables import write
+from schemas.artifacts import Draft
+from schemas.columns import DAY
+from schemas.dataset import Dataset
+
+TABLE, PAGE = "profile.parquet", "profile.html"
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """The profiles of a batch of days, compared with the days before each."""
+
+    dataset: Dataset
+    tables: pl.DataFrame
+    compared: pl.DataFrame
+    drifts: pl.DataFrame
+
+    @classmethod
+    def of(
+        cls, spool: Spool, buckets: range, dataset: Dataset, chains: list[Chain], earlier: list[Path] | None = None
+    ) -> Profiles:
+        """Of the days in a batch's spool; `earlier` are the folders of days before it."""
+        tables = counts.add_up(spool, buckets, dataset, chains)
+        before = [pl.read_parquet(folder / TABLE) for folder in earlier or []]
+        compared = drift.compare(tables, pl.concat([pl.DataFrame(schema=counts.SCHEMA), *before]), dataset.profile.days)
+        return cls(dataset, tables, compared, drift.drift(compared))
+
+    def write(self, day: date, draft: Draft) -> None:
+        """Add a day's table, its page, and the facts `drift` and `warnings` to its artifact."""
+        that = pl.col(DAY) == day
+        found = self.drifts.filter(that)
+        limit = self.dataset.profile.warn_above
+        far = found.filter((pl.col(drift.PSI) > limit) & (pl.col(drift.PSI) > pl.col(drift.CHANCE)))
+        warned = dict(far.sort(drift.PSI, descending=True, maintain_order=True).select(counts.COLUMN, drift.PSI).rows())
+        draft.facts |= {
+            "drift": {name: round(psi, 4) for name, psi in found.select(counts.COLUMN, drift.PSI).rows()},
+            "warnings": [
+                f"{name} has drifted: population stability index {psi:.2f} against the days before (limit {limit:g})"
+                for name, psi in warned.items()
+            ],
+        }
+        write(self.tables.filter(that), draft.folder / TABLE)
+        page = render(self.dataset, draft.facts, self.compared.filter(that), set(warned))
+        (draft.folder / PAGE).write_text(page, encoding="utf-8")
