@@ -101,5 +101,5 @@ def _in_words(annotation: Any) -> str:
         return f"list of {_in_words(parts[0])}"
     if origin is dict:
         return f"{_in_words(parts[0])}: {_in_words(parts[1])}"
-    words = {str: "text", int: "integer", float: "number", bool: "true | false"}
-    return words.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    words: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true | false"}
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))

@@ -87,8 +87,8 @@ class Check(BaseModel):
 
 
 def same_as_before(columns: Iterable[str], rows: int = 1) -> pl.Expr:
-    """Whether the row so many rows before is good too, of the same user and day, and equal in these columns."""
-    columns = (RULE_CODE, USER_ID, LOCAL_DAY, *columns)
+    """Whether the row so many rows before is of the same user and day, and equal in these columns."""
+    columns = (USER_ID, LOCAL_DAY, *columns)
     return pl.all_horizontal(pl.col(name).eq_missing(pl.col(name).shift(rows)) for name in columns)
 
 
@@ -234,7 +234,7 @@ def _bound(check: Check, dataset: Dataset, columns: list[str]) -> Check:
 
 def _try_on_types(checks: tuple[Check, ...], schema: pl.Schema, now: datetime) -> None:
     """Let what does not fit a column's type fail here, with the rule's name."""
-    types = {**schema, RULE_CODE: pl.Int32(), LOCAL_DAY: pl.Date()}
+    types = {**schema, LOCAL_DAY: pl.Date()}
     for check in checks:
         try:
             became = type_on(check.bad(now), types)

@@ -148,6 +148,17 @@ def test_an_event_told_again_is_bad() -> None:
     }
 
 
+def test_a_row_counts_under_the_first_rule_and_for_no_later_one() -> None:
+    events = events_of(
+        ("a", "x", at(0), 1.0, "view"), ("a", "x", at(0), 2.0, "view"), ("a", "y", at(0, 13), 0.0, "view")
+    )
+    again = {"unique_event": {"columns": ["timestamp", "item_id"]}}
+    price, many = {"in_range": {"column": "price", "max": 1}}, {"max_per_user_per_day": {"most": 2}}
+    assert broken(shop(many), events) == {0.0: "max_per_user_per_day"}
+    for later in (price, many):
+        assert broken(shop(again, later), events) == {2.0: "unique_event(timestamp, item_id)"}
+
+
 rows = st.tuples(
     st.sampled_from(["a", "b", None]),
     st.sampled_from(["x", "y", None]),

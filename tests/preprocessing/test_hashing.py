@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.hashing import BASE, stable_hash
@@ -26,12 +26,14 @@ def finalise(number: int) -> int:
 
 
 @given(st.lists(st.none() | st.text(max_size=9)), st.integers(0, 2**64))
+@settings(deadline=None)
 def test_texts_hash_as_defined(texts: list[str | None], seed: int) -> None:
     expected = [None if text is None else one_by_one(text, seed) for text in texts]
     assert stable_hash(pl.Series("id", texts, dtype=pl.String), seed).to_list() == expected
 
 
 @given(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1)))
+@settings(deadline=None)
 def test_integers_hash_as_defined(numbers: list[int | None]) -> None:
     expected = [None if number is None else one_by_one(number, 0) for number in numbers]
     assert stable_hash(pl.Series("id", numbers, dtype=pl.Int64)).to_list() == expected

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing import steps
@@ -20,7 +20,7 @@ from preprocessing.steps.filter_event_types import FilterEventTypes
 from preprocessing.steps.k_core import KCore
 from schemas import plugins
 from schemas.errors import InputError
-from tests.preprocessing.small import at, dataset_of, run, three_days, write
+from tests.preprocessing.small import at, dataset_of, run, sessions_of, three_days, write
 
 
 def built(*entries: Any, source: Path | str = "there", **parts: Any) -> Step:
@@ -76,11 +76,12 @@ def test_drop_crawlers_on_the_days_they_crawl() -> None:
 
 def test_rare_items_and_short_users() -> None:
     events = pl.LazyFrame({"user_id": list("aaabb"), "item_id": list("xyxxz")})
-    assert DropRareItems(min_count=2).apply(events).collect()["item_id"].to_list() == ["x", "x", "x"]
+    assert DropRareItems(min_count=3).apply(events).collect()["item_id"].to_list() == ["x", "x", "x"]
     assert DropShortUsers(min_events=3).apply(events).collect()["user_id"].to_list() == ["a", "a", "a"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=30), st.integers(1, 3), st.integers(1, 3))
+@settings(deadline=None)
 def test_the_core_is_what_is_left_when_nothing_changes(pairs: list[tuple[int, int]], items: int, users: int) -> None:
     events = pl.LazyFrame(pairs, schema={"user_id": pl.Int64, "item_id": pl.Int64}, orient="row")
     core = KCore(min_per_item=items, min_per_user=users).apply(events).collect().rows()
@@ -146,6 +147,16 @@ def test_every_step_is_tried_in_these_files() -> None:
     assert [
         name for name in plugins.names(steps) if f"steps.{name} import" not in sources and f'"{name}"' not in sources
     ] == []
+
+
+def test_labels_are_written_with_sessions(tmp_path: Path) -> None:
+    rows = [(*row, "view") for row in three_days()]
+    bought = [("a", "y", at(day, 12, 6), "buy") for day in range(3)]
+    write(tmp_path, [*rows, *bought], ("user_id", "item_id", "timestamp", "event_type"))
+    entry = {"label_sessions": {"event_types": ["buy"], "name": "bought", "drop": True}}
+    manifest = run(tmp_path, dataset_of(tmp_path, columns=("event_type",), steps=[entry], labels=["bought"]))
+    assert manifest.facts["dropped"]["label_sessions"] == 3
+    assert {*sessions_of(manifest).select("user_id", "bought").rows()} == {("a", 1), ("b", 0)}
 
 
 def test_dropped_rows_are_counted_by_step(tmp_path: Path) -> None:

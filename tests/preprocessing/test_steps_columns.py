@@ -13,7 +13,7 @@ from preprocessing.checks import Rules
 from preprocessing.events import as_found, read_events
 from preprocessing.steps import Step, build_steps
 from schemas.errors import InputError
-from tests.preprocessing.small import NOW, at, dataset_of, write
+from tests.preprocessing.small import NOW, at, dataset_of, run, three_days, write
 
 KEY = "a secret of more than sixteen bytes"
 PRICED = pl.LazyFrame({"price": [2.0, None], "quantity": [3, 4]})
@@ -95,6 +95,16 @@ def test_anonymise_ids_also_those_as_found(tmp_path: Path, monkeypatch: pytest.M
         (token("ann"), "user_id_unparsable"),
         (None, "user_id_null"),
     }
+
+
+def test_raw_ids_are_nowhere_in_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERNIGHT_ANONYMISE_KEY", KEY)
+    write(tmp_path, [*three_days(), ("b", None, at(1))])
+    manifest = run(tmp_path, dataset_of(tmp_path, steps=[{"anonymise": {"columns": ["user_id"]}}]))
+    assert manifest.facts["quarantined"] == {"item_id_null": 1}
+    files = [pl.read_parquet(file, hive_partitioning=False) for file in tmp_path.glob("artifacts/**/*.parquet")]
+    ids = {user for file in files if "user_id" in file for user in file["user_id"]}
+    assert ids == {token("a"), token("b")}
 
 
 def test_a_session_id_that_stands_for_the_user_is_anonymous_too(monkeypatch: pytest.MonkeyPatch) -> None:
