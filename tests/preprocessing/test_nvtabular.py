@@ -135,6 +135,9 @@ def test_what_nvtabular_does() -> None:
         "filled": ["Fill", "Standardise"],
         "whole": ["Standardise"],
     }
+    interval = next(one for one in fitted if one.chain.name == "interval")
+    encoding = Tail.of(interval, 2)
+    assert encoding and [type(one).__name__ for one in encoding.encoders] == ["Bucketise"]  # of exact logarithms
 
 
 def counts(values: list[Any], days: list[int]) -> list[tuple[Any, ...]]:
