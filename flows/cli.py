@@ -36,6 +36,19 @@ UntilOption = Annotated[
     datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Day to evaluate on; else the last full day.")
 ]
 DaysOption = Annotated[int | None, typer.Option("--days", min=2, help="Use only so many days up to then; else all.")]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="What prepares events: cpu, gpu (Polars on cuDF) or nvtabular (the features).")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Prepare with so many processes; with --engine gpu, so many GPUs."),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", metavar="ADDRESS", help="Prepare with a running Dask scheduler's workers: tcp://HOST:PORT."
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: model.dim=128, dataset.split=day. Repeat."),
@@ -53,6 +66,9 @@ def _settings(
     root: RootOption = Path("overnight-data"),
     until: UntilOption = None,
     days: DaysOption = None,
+    engine: EngineOption = "cpu",
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
     set_: SetOption = None,
 ) -> "Settings":
     prepare_environment(root)
@@ -67,6 +83,9 @@ def _settings(
         "root": root.resolve(),
         "until": day,
         "days": days,
+        "engine": engine,
+        "workers": workers,
+        "scheduler": scheduler,
         "changes": changes,
     }
     return resolve(parse(Data, given, "data"), **groups)  # type: ignore[arg-type]
@@ -114,8 +133,9 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
 @app.command()
 @with_settings
 def prepare(settings: "Settings", as_json: JsonOption = False) -> None:
-    """Raw events -> session Parquet, feature schema, vocabularies, quarantine."""
+    """Raw events -> session Parquet, feature schema, vocabularies, quarantine, a profile of each day."""
     sessions = _prepare(settings)
+    _account(sessions)
     _end(sessions.facts | {"folder": str(sessions.folder), "artifact": sessions.name}, as_json)
 
 
@@ -199,6 +219,28 @@ def datasets(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def steps(as_json: JsonOption = False) -> None:
+    """All steps, checks and encoders a dataset can name, with their options."""
+    from dataclasses import asdict
+
+    from preprocessing import checks, encoders
+    from preprocessing import steps as steps_
+    from schemas.plugins import describe
+
+    found = {
+        kind: describe(package) for kind, package in (("steps", steps_), ("checks", checks), ("features", encoders))
+    }
+    for kind, offered in found.items():
+        _say(f"{kind}:")
+        for one in offered:
+            _say(f"  {one.name}: {one.summary}")
+            for option in one.options:
+                default = f" = {option.default}" if option.default else ", required"
+                _say(f"      {option.name} ({option.type}{default})  {option.description}")
+    _end({kind: [asdict(one) for one in offered] for kind, offered in found.items()}, as_json)
+
+
+@app.command()
 def serve(
     root: RootOption = Path("overnight-data"),
     source: SourceOption = None,
@@ -212,10 +254,11 @@ def serve(
 
 
 def _prepare(settings: "Settings") -> "Manifest":
-    from preprocessing.pipeline import prepare as run
+    from flows.preparation import prepare as run
+    from flows.progress import PhasesBar
 
-    data = settings.data
-    return run(settings.artifacts, settings.dataset, until=data.until, days=data.days, progress=_say)
+    with PhasesBar() as bar:
+        return run(settings, bar)
 
 
 def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
@@ -253,6 +296,25 @@ def _show(summary: dict[str, Any]) -> None:
         _say(f"  {', '.join(history)}  ->  {', '.join(map(str, example['recommended'][:5]))}")
     _say(f"\nReport: {summary['report']}")
     _say("This run in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
+
+
+def _account(sessions: "Manifest") -> None:
+    """Where the rows went, what came of them, how long it took, what is not as on the days before."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from flows import account
+
+    facts = sessions.facts
+    table = Table(title=f"Sessions up to {facts['test_day'] or 'the end'}")
+    table.add_column("what")
+    table.add_column("", justify="right")
+    for name, value in [*account.told(facts), ("seconds", account.seconds(facts))]:
+        table.add_row(name, value)
+    Console().print(table)
+    for warning in facts["warnings"]:
+        _say(f"Warning, {facts['test_day']}: {warning}")
+    _say(f"The last day at a glance: {sessions.folder / account.last_profile(facts)}")
 
 
 def _table(metrics: dict[str, dict[str, float]]) -> None:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from preprocessing.engines import EngineName
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset, read_dataset
 from schemas.errors import InputError, parse, unknown
@@ -35,6 +36,17 @@ class Data(BaseModel):
         None, title="Until", description="The day to evaluate on, the last one used. Empty: the last full day."
     )
     days: int | None = Field(None, ge=2, title="Days", description="Use only so many days up to then. Empty: all.")
+    engine: EngineName = Field(
+        "cpu",
+        title="Engine",
+        description="What prepares the events: cpu or gpu (Polars), or nvtabular for the features.",
+    )
+    workers: int | None = Field(
+        None, ge=1, title="Workers", description="Prepare with so many processes (gpu: GPUs). Empty: in the run's own."
+    )
+    scheduler: str | None = Field(
+        None, title="Scheduler", description="Prepare with the workers of a running Dask scheduler, tcp://HOST:PORT."
+    )
     changes: dict[str, Any] = Field(
         {}, title="Changes", description='Dotted keys of the dataset to change, such as {"sessions.gap_minutes": 20}.'
     )

@@ -19,6 +19,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows import account
 from schemas.artifacts import Artifacts, Manifest, code_version, identify
 from schemas.dataset import Dataset
 
@@ -60,13 +61,11 @@ class ProgressBar:
 def show_sessions(sessions: Manifest) -> None:
     """A table of what came in, what was set aside and why, what went out."""
     facts = sessions.facts
-    rows = [("rows in", facts["rows_in"])]
-    rows += [(f"quarantined: {rule}", count) for rule, count in facts["quarantined"].items()]
-    rows += [(f"dropped: {name}", count) for name, count in facts["dropped"].items()]
-    rows += [("still open", facts["still_open"])]
-    rows += [(name, facts[name]) for name in ("events", "sessions", "items", "new_items")]
-    table = [{"what": name, "count": f"{count:,}"} for name, count in rows]
-    create_table_artifact(table, key="sessions", description=f"Sessions {sessions.name} in {sessions.folder}")
+    table = [{"what": name, "count": value} for name, value in account.told(facts)]
+    lines = [f"Sessions {sessions.name}, in seconds: {account.seconds(facts)}."]
+    lines += [f"**Warning**: {warning}." for warning in facts["warnings"]]
+    lines += [f"The last day at a glance: `{sessions.folder / account.last_profile(facts)}`"]
+    create_table_artifact(table, key="sessions", description="\n\n".join(lines))
 
 
 def show_training(model: Manifest) -> None:
@@ -164,6 +163,8 @@ def write_report(
         "curves": draw_curves(read_curves(model)),
         "examples": examples,
         "root": artifacts.root,
+        "account": account.told(sessions.facts),
+        "profile": account.last_profile(sessions.facts),
     }
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(_render("report.html.j2", **shown))

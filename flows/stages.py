@@ -66,10 +66,12 @@ def explain_mistakes(function: Callable[Given, Any]) -> Callable[Given, Any]:
 @stage
 def prepare(settings: Settings, progress: Progress) -> Manifest:
     """Raw events -> session Parquet, feature schema, vocabularies, quarantine."""
-    from preprocessing.pipeline import prepare
+    from flows.preparation import prepare
 
-    data = settings.data
-    sessions = prepare(settings.artifacts, settings.dataset, until=data.until, days=data.days, progress=progress)
+    sessions = prepare(settings, progress)
+    if sessions.reused:  # else they were told on the way
+        for warning in sessions.facts["warnings"]:
+            progress(f"{sessions.facts['test_day']}: {warning}")
     reports.show_sessions(sessions)
     return sessions
 

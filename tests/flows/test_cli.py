@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["recommend"], ["Give the items of a session"]),
         (["train", "--source", "SHOP", "--set", "model.body=bert5"], ["bert5", "Known: gpt2, sasrec"]),
         (["prepare", "--source", "SHOP", "--until", "2020-01-01"], ["2020-01-01"]),
+        (["prepare", "--source", "SHOP", "--engine", "gpuu"], ["engine", "'cpu', 'gpu' or 'nvtabular'", "gpuu"]),
+        (["train", "--source", "SHOP", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], ["not both"]),
         (["prepare", "--source", "SHOP", "--set", "dataset.steps=[drop_repeat]"], ["Did you mean 'drop_repeats'"]),
     ],
 )
@@ -51,7 +54,7 @@ def test_a_mistake_ends_with_one_line_and_code_2(
 
 def test_help_answers() -> None:
     done = CliRunner().invoke(app, ["--help"])
-    commands = ["retrain", "prepare", "train", "evaluate", "recommend", "simulate", "datasets", "serve"]
+    commands = ["retrain", "prepare", "train", "evaluate", "recommend", "simulate", "datasets", "steps", "serve"]
     assert done.exit_code == 0
     for command in commands:
         assert command in done.output
@@ -64,12 +67,71 @@ def test_datasets_lists_where_to_get_them_and_their_terms() -> None:
     assert all(entry["obtain"] and entry["terms"] for entry in found.values())
 
 
+def test_steps_lists_what_a_dataset_can_name() -> None:
+    done = CliRunner().invoke(app, ["steps", "--json"])
+    found = json.loads(done.output.splitlines()[-1])
+    assert found.keys() == {"steps", "checks", "features"}
+    names = {kind: {one["name"]: one for one in offered} for kind, offered in found.items()}
+    assert {"drop_repeats", "join_items"} <= names["steps"].keys()
+    options = {option["name"]: option for option in names["features"]["category"]["options"]}
+    assert options["min_count"]["default"] == "1" and options["min_count"]["description"]
+    assert "      min_count (integer = 1)  Rarer values become unknown." in done.output.splitlines()
+
+
+def test_prepare_prints_where_the_rows_went_and_what_drifted(shop: Path, tmp_path: Path) -> None:
+    done = overnight(
+        "prepare", "--source", shop, "--root", tmp_path, "--set", "dataset.profile.warn_above=1e-9", "--json"
+    )
+    facts = summary_of(done)
+    for words in (
+        "rows in",
+        "quarantined: item_id_null",
+        "dropped: drop_repeats",
+        "still open",
+        "session lengths",
+        "encode",
+    ):
+        assert words in done.stdout
+    assert f"{facts['rows_in']:,}" in done.stdout
+    assert all(f"Warning, {facts['test_day']}: {warning}" in done.stdout for warning in facts["warnings"])
+    page = next(line for line in done.stdout.splitlines() if line.startswith("The last day at a glance: "))
+    assert Path(page.partition(": ")[2]).is_file()
+
+
+def test_workers_prepare_the_same_sessions(shop: Path, root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
+    done = overnight("prepare", "--source", shop, "--root", tmp_path, "--workers", "2", "--json")
+    facts, alone = summary_of(done), summary_of(overnight("prepare", "--source", shop, "--root", root, "--json"))
+    assert "clean: part 1 of 4 (25%)" in done.stdout
+    changing = ("seconds", "folder")
+    assert {key: facts[key] for key in facts if key not in changing} == {
+        key: alone[key] for key in alone if key not in changing
+    }
+
+
+def test_a_terminal_shows_one_bar_and_what_came_out() -> None:
+    from rich.console import Console
+
+    from flows.progress import PhasesBar
+
+    console = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
+    with PhasesBar(console) as bar:
+        for line in ("read: 9 events", "clean: part 1 of 2 (50%)", "2024-01-03: price has drifted: [far]"):
+            bar(line)
+        task = bar.bar.tasks[0]
+        assert (task.completed, task.description) == (1.5, "clean: part 1 of 2 (50%)")
+        bar("clean: 2024-01-03 (0.1 s)")
+        assert (task.completed, task.description) == (2, "learn")
+    told = console.export_text()
+    assert "read: 9 events" in told and "[far]" in told
+
+
 def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> None:
     common = ["--source", shop, "--root", root, *QUICK, "--json"]
     sessions = summary_of(overnight("prepare", *common))
-    out = sessions["events"] + sum(sessions["quarantined"].values()) + sum(sessions["dropped"].values())
-    assert sessions["rows_in"] == out
-    assert {"sessions", "items", "seconds", "folder"} <= sessions.keys()
+    gone = sum(sessions["quarantined"].values()) + sum(sessions["dropped"].values()) + sessions["still_open"]
+    assert sessions["rows_in"] + sessions["carried_in"] == sessions["events"] + gone
+    assert {"sessions", "items", "seconds", "folder", "drift", "warnings"} <= sessions.keys()
     trained = summary_of(overnight("train", *common))
     assert trained["tokens_per_cpu_second"] > 0
     measured = summary_of(overnight("evaluate", *common))

@@ -1,0 +1,164 @@
+"""Batches on the workers of a real local Dask cluster: the same bytes as without, also when a worker dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preprocessing.batches import Workers
+from preprocessing.clusters import workers_of
+from preprocessing.pipeline import prepare
+from preprocessing.simulate import Shop, simulate
+from schemas.artifacts import Artifacts, Manifest
+from schemas.dataset import read_dataset
+from schemas.errors import InputError
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shop")
+    simulate(Shop(days=3, users=2500, seed=3), folder)
+    return folder
+
+
+def prepared(shop: Path, root: Path, workers: Workers, progress: Any = lambda line: None) -> Manifest:
+    return prepare(Artifacts(root), read_dataset("demo").at(shop), workers=workers, progress=progress)
+
+
+def content(manifest: Manifest) -> dict[str, str]:
+    """Every file but bad rows, which have no order."""
+    return {file.path: file.sha256 for file in manifest.files if not file.path.startswith("quarantine/")}
+
+
+@pytest.fixture(scope="module")
+def alone(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return content(prepared(shop, tmp_path_factory.mktemp("alone"), Workers()))
+
+
+def polars_threads() -> int:
+    import polars
+
+    return polars.thread_pool_size()
+
+
+def test_two_workers_give_the_bytes_of_none(shop: Path, alone: dict[str, str], tmp_path: Path) -> None:
+    with workers_of("cpu", workers=2) as workers:
+        assert workers.min_buckets == 4
+        assert workers.executor and workers.executor.submit(polars_threads).result() == 1
+        assert content(prepared(shop, tmp_path, workers)) == alone
+
+
+def process_id() -> int:
+    time.sleep(0.2)  # so that the other worker takes the other one
+    return os.getpid()
+
+
+def slowed(task: Any, job: Any, bucket: int) -> Any:
+    """A task that takes long enough to be killed in its middle."""
+    done = task(job, bucket)
+    time.sleep(0.5)
+    return done
+
+
+class Slow:
+    """Passes tasks on, slowed; each is still done by a worker of the cluster."""
+
+    def __init__(self, executor: Any) -> None:
+        self.executor = executor
+
+    def submit(self, task: Any, *arguments: Any) -> Any:
+        return self.executor.submit(slowed, task, *arguments)
+
+
+def test_a_killed_worker_costs_a_retry_not_the_run(shop: Path, alone: dict[str, str], tmp_path: Path) -> None:
+    with workers_of("cpu", workers=2) as workers:
+        assert workers.executor
+        victim = workers.executor.submit(process_id).result()
+        assert victim != os.getpid()
+        killed = []
+
+        def kill_once(line: str) -> None:
+            if line.startswith("clean: part 1 of") and not killed:
+                killed.append(victim)
+                threading.Timer(0.2, os.kill, (victim, signal.SIGKILL)).start()
+
+        slow = Workers(Slow(workers.executor), workers.min_buckets)  # type: ignore[arg-type]
+        assert content(prepared(shop, tmp_path, slow, kill_once)) == alone
+        assert killed
+        with pytest.raises(ProcessLookupError):
+            os.kill(victim, 0)
+
+
+@pytest.fixture
+def scheduler() -> Iterator[str]:
+    """A scheduler and a worker that were started apart, as on another machine."""
+    dask = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+    ]
+    process = subprocess.Popen(dask, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    address = next(line.split()[-1] for line in process.stderr if "Scheduler at:" in line)
+    worker = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "distributed.cli.dask_worker",
+            address,
+            "--nthreads",
+            "1",
+            "--no-nanny",
+            "--no-dashboard",
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        with distributed.Client(address, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=30)
+        yield address
+    finally:
+        for one in (worker, process):
+            one.terminate()
+            one.wait(20)
+
+
+def test_workers_of_a_running_scheduler(shop: Path, alone: dict[str, str], tmp_path: Path, scheduler: str) -> None:
+    with workers_of("cpu", scheduler=scheduler) as workers:
+        assert workers.min_buckets == 2
+        assert content(prepared(shop, tmp_path, workers)) == alone
+
+
+def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*given: Any, **named: Any) -> str:
+        with pytest.raises(InputError) as error, workers_of(*given, **named):
+            raise AssertionError("not refused")
+        return str(error.value)
+
+    monkeypatch.setattr("preprocessing.clusters.PATIENCE_SECONDS", 1)
+    assert "No scheduler answers at 'tcp://127.0.0.1:9'" in refused("cpu", scheduler="tcp://127.0.0.1:9")
+    assert "tcp://127.0.0.1:8786" in refused("cpu", scheduler="nonsense")
+    assert "not both" in refused("cpu", workers=2, scheduler="tcp://127.0.0.1:9")
+    assert "give 1 or more" in refused("cpu", workers=0)
+    if not Path("/dev/nvidia0").exists():
+        assert "--engine cpu" in refused("gpu", workers=1)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert "pip install distributed" in refused("cpu", workers=1)
+    with workers_of("cpu") as workers:
+        assert workers == Workers()
