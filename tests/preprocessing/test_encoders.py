@@ -25,6 +25,7 @@ def test_category_numbers_newcomers_of_a_day_by_count_then_value() -> None:
     values = ["b", "a", "c", "c", None, "d", "d", "d", "a", "b"]
     assert encode({"v": values}, {"column": "v", "encode": "category"}) == [5, 4, 6, 6, 1, 3, 3, 3, 4, 5]
     assert encode({"v": [7, 7, None]}, {"column": "v", "encode": "category"}) == [3, 3, 1]
+    assert encode({"v": [NAN, 0.5, NAN]}, {"column": "v", "encode": "category"}) == [1, 3, 1]
 
 
 def test_category_admits_on_the_day_a_value_is_frequent_enough() -> None:
@@ -180,6 +181,8 @@ def test_popularity_is_of_the_days_before() -> None:
     rows = {"v": ["a", "a", "b", "a", "b", None, "c"], "brand": ["k", "k", "k", "k", "l", "k", "l"]}
     days = [0, 0, 0, 1, 2, 2, 2]
     assert encode(rows, {"column": "v", "encode": "popularity"}, days) == [0, 0, 0, 2, 1, 0, 0]
+    null_stays = {"column": "v", "encode": ["popularity", {"fill": {"value": 7}}]}
+    assert encode(rows, null_stays, days) == [0, 0, 0, 2, 1, 7, 0]
     by_brand = {"column": "v", "encode": [{"popularity": {"by": "brand"}}]}
     assert encode(rows, by_brand, days) == [0, 0, 0, 3, 0, 4, 0]
 
