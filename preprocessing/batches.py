@@ -9,7 +9,8 @@ from concurrent.futures import Executor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
-from functools import partial
+from functools import cached_property, partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,16 @@ class Done:
     before: State
     after: State
 
+    @cached_property
+    def _places(self) -> list[dict[date, tuple[int, int]]]:
+        """In each bucket's sessions, which come in order of days: where a day begins, and how many it has."""
+        found = []
+        for bucket in self.buckets:
+            counts = collect(self.job.spool.get(f"sessions-{bucket}").group_by(DAY, maintain_order=True).len()).rows()
+            starts = accumulate((count for _, count in counts), initial=0)
+            found.append({day: (start, count) for (day, count), start in zip(counts, starts, strict=False)})
+        return found
+
     def days(self) -> list[date]:
         """The days that hold anything: rows read, sessions closed."""
         inside = (pl.col(DAY) >= self.batch.first) & (pl.col(DAY) <= self.batch.last)
@@ -259,7 +270,9 @@ class Done:
         def parts(name: str) -> list[pl.LazyFrame]:
             return [spool.get(f"{name}-{bucket}") for bucket in self.buckets]
 
-        sessions = tables.of_day(parts("sessions"), day, dataset)
+        slices = [self._places[bucket].get(day, (0, 0)) for bucket in self.buckets]
+        cut_out = [part.slice(*place) for part, place in zip(parts("sessions"), slices, strict=True)]
+        sessions = tables.of_day(cut_out, day, dataset)
         waiting = pl.concat(parts("open")).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
         still_open = collect(waiting.sort(sort_keys(dataset, waiting.collect_schema().names())))
         bad = collect(

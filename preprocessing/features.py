@@ -15,6 +15,7 @@ from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.encoders.category import Category
 from preprocessing.files import SAMPLE_ROWS
+from preprocessing.sessions import changed
 from schemas import plugins
 from schemas.columns import DAY, ITEM_ID, VALUE
 from schemas.dataset import Dataset, Feature
@@ -34,6 +35,10 @@ class Chain:
     encoders: tuple[Encoder, ...]
     per_item: bool
     per: Literal["event", "session"] = "event"
+    many: bool = False
+    """Whether the column holds lists: each event has any number of values."""
+    floats: bool = False
+    """Whether it holds floats, of which NaN counts as null: no join finds it reliably."""
 
     @property
     def kind(self) -> Literal["categorical", "continuous"]:
@@ -81,7 +86,9 @@ class Fitted:
 
     def apply(self, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
         """The rows with helper columns, and the value up to the encoder that is not fitted yet."""
-        value = pl.col(self.chain.column)
+        value: pl.Expr = pl.col(self.chain.column)
+        if self.chain.floats:
+            value = pl.when(value.is_not_nan()).then(value)
         for place, encoder in enumerate(self.chain.encoders[: self.place]):
             prefix = f"{self.chain.name}.{place}"
             table = self.tables[place] if place < len(self.tables) else None
@@ -92,8 +99,24 @@ class Fitted:
             value = encoder.encode(value, learnt)
         return rows, value
 
+    def encode(self, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
+        """The rows with helper columns, and the encoded value, as it is stored."""
+        if not self.chain.many:
+            rows, value = self.apply(rows)
+            return rows, as_stored(value, self.chain.kind)
+        # No engine but the CPU's computes on lists: their elements become rows, and lists again.
+        row, column, name = f"{self.chain.name} row", self.chain.column, f"{self.chain.name} list"
+        rows = rows.with_row_index(row)
+        elements, value = self.apply(rows.select(row, DAY, column).explode(column, empty_as_null=True))
+        alone = changed(row) & (pl.col(row).shift(-1).ne_missing(pl.col(row)))
+        elements = elements.filter(~(alone & pl.col(column).is_null())).select(row, value.alias(name))
+        lists = elements.group_by(row, maintain_order=True).agg(pl.col(name))
+        return rows.join(lists, on=row, how="left", maintain_order="left"), pl.col(name).fill_null([])
+
     def learn(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """A plan for what `next` learns from rows."""
+        if self.chain.many:
+            rows = rows.select(DAY, self.chain.column).explode(self.chain.column, empty_as_null=True)
         rows, value = self.apply(rows)
         encoder = self.next
         assert encoder is not None
@@ -135,12 +158,20 @@ def build_chains(dataset: Dataset, columns: pl.Schema) -> list[Chain]:
         if column not in columns:
             raise InputError(f"{where}: {unknown('column', column, columns)} Steps such as join_items add columns.")
         chain = tuple(_build_encoder(entry.name, entry.options, dataset, where) for entry in feature.encode)
-        _check_chain(chain, column, columns[column], where)
+        _check_chain(chain, column, columns, where)
         joined = dataset.items is not None and column in dataset.items.columns
         per_item = column == ITEM_ID or (joined and column not in dataset.events.columns)
-        chains.append(Chain(name, column, chain, per_item, feature.per))
-    if chains[0].column != ITEM_ID or chains[0].kind != "categorical":
+        dtype = columns[column]
+        floats = dtype.inner.is_float() if isinstance(dtype, pl.List) else dtype.is_float()
+        chains.append(Chain(name, column, chain, per_item, feature.per, isinstance(dtype, pl.List), floats))
+    items = chains[0].encoders[-1]
+    if chains[0].column != ITEM_ID or chains[0].many or not isinstance(items, Category):
         raise InputError("feature item_id: it must be made from item_id by category.")
+    if items.unknown_buckets > 1:
+        raise InputError(
+            "feature item_id: unknown_buckets would give several items one id, and a model that predicts it names none of "
+            "them. Leave it out; rare items share the id of unknown ones."
+        )
     _check_shared(chains)
     return chains
 
@@ -150,8 +181,7 @@ def transform(rows: pl.LazyFrame, fitted: list[Fitted], keep: list[str]) -> pl.L
     # A kept column must not shadow a feature of the same name.
     features: Expressions = {}
     for one in fitted:
-        rows, value = one.apply(rows)
-        features[one.chain.name] = as_stored(value, one.chain.kind)
+        rows, features[one.chain.name] = one.encode(rows)
     kept = {name: pl.col(name) for name in keep if name not in features}
     return rows.select(**kept, **features)
 
@@ -255,13 +285,24 @@ def _build_encoder(name: str, options: dict[str, Any], dataset: Dataset, where: 
     return encoder
 
 
-def _check_chain(chain: tuple[Encoder, ...], column: str, dtype: pl.DataType, where: str) -> None:
+def _check_chain(chain: tuple[Encoder, ...], column: str, columns: pl.Schema, where: str) -> None:
+    dtype = columns[column]
     if not chain:
         raise InputError(f"{where}: no encoder; known: {', '.join(plugins.names(encoders))}.")
-    if dtype.is_nested():
-        raise InputError(f"{where}: column {column!r} holds {dtype}; one value an event is needed.")
-    kind = "numbers" if dtype.is_numeric() else "times" if isinstance(dtype, pl.Datetime) else str(dtype)
+    of_lists = (
+        isinstance(dtype, pl.List) and not dtype.inner.is_nested() and [_name(one) for one in chain] == ["category"]
+    )
+    if dtype.is_nested() and not of_lists:
+        raise InputError(
+            f"{where}: column {column!r} holds {dtype}; only category, alone, takes lists, of plain values."
+        )
+    names = {pl.Datetime: "times", pl.Date: "dates", pl.String: "text"}
+    kind = "numbers" if dtype.is_numeric() else names.get(dtype.base_type(), str(dtype))
     for encoder in chain:
+        try:
+            encoder.check(column, columns)
+        except InputError as error:
+            raise InputError(f"{where}: {_name(encoder)}: {error}") from None
         if encoder.takes not in ("anything", kind):
             text = f" In a text file, a column without a number in its first {SAMPLE_ROWS:,} rows is text."
             wrong = f"{where}: {_name(encoder)} takes {encoder.takes}, but gets {kind} (column {column!r})."

@@ -66,7 +66,8 @@ class Source:
         kinds = (("items.path", dataset.items), ("users.path", dataset.users))
         beside = [file for key, table in kinds if table for file in find_files(dataset, table.path, key)]
         tables = {file.path: content_hash(file) for file in beside}
-        return cls(dataset, files, inventory, columns, tables, now, in_memory[0] if in_memory else None)
+        read = in_memory[0] if in_memory else None
+        return cls(dataset, files, inventory, columns, tables, now, _in_memory=read)
 
     def rows_of(self, days: list[date]) -> int:
         """How many rows of the files fall on these days."""

@@ -196,7 +196,7 @@ class SourceTable:
             kinds = kinds | {name: own[self.columns[name]] for name in lacking}
         inside = {ours: theirs for ours, theirs in self.columns.items() if theirs in own}
         outside = {ours: theirs for ours, theirs in self.columns.items() if ours in kinds and theirs not in own}
-        by_path = bool(outside) or numbered is not None
+        by_path = bool(outside) or (numbered is not None and len(group) > 1)
         frame = scan(group, {theirs: own[theirs] for theirs in inside.values()}, paths=by_path)
         frame = frame.select(*([PATH] if by_path else []), **{ours: pl.col(theirs) for ours, theirs in inside.items()})
         if by_path:
@@ -207,7 +207,10 @@ class SourceTable:
             as_found(name): pl.col(name).cast(dtype, strict=False) if name in kinds else pl.lit(None, dtype)
             for name, dtype in originals.items()
         }
-        return frame.select(**reads, **found, **({} if numbered is None else {FILE: pl.col(FILE)}))
+        place: dict[str, pl.Expr] = {}
+        if numbered is not None:
+            place = {FILE: pl.col(FILE) if by_path else pl.lit(numbered.index(group[0]), dtype=pl.Int32)}
+        return frame.select(**reads, **found, **place)
 
     def _of_files(
         self, group: list[SourceFile], outside: dict[str, str], numbered: list[SourceFile] | None

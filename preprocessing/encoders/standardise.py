@@ -7,6 +7,7 @@ from typing import ClassVar
 import polars as pl
 
 from preprocessing.encoders import Encoder, Expressions, Learns, finite
+from schemas.columns import DAY
 
 
 class Standardise(Encoder):
@@ -19,26 +20,31 @@ class Standardise(Encoder):
         number = finite(value)
         return {"count": number.count(), "sum": number.sum(), "squares": (number * number).sum()}
 
+    def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
+        """Mean and standard deviation of the days before each day."""
+        return _mean_and_std(super().table(known, learnt, merged), DAY)
+
     def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
         """Subtract, then divide."""
-        count = pl.max_horizontal(learnt["count"], pl.lit(1))
-        mean = learnt["sum"] / count
-        # What is left of equal numbers after rounding is no variance.
-        spread = learnt["squares"] - count * mean * mean
-        varies = (learnt["count"] > 1) & (spread > 1e-12 * learnt["squares"])
-        std = pl.when(varies).then((spread / pl.max_horizontal(count - 1, pl.lit(1))).sqrt()).otherwise(1.0)
-        return (value - mean) / std
+        return (value - learnt["mean"]) / learnt["std"]
 
     def scale(self, numbers: dict[str, float]) -> tuple[float, float]:
         """From the moments."""
-        if not numbers:
-            return 0.0, 1.0
-        row = pl.DataFrame([numbers]).lazy()
-        learnt = {name: pl.col(name) for name in numbers}
-        zero, one = (row.select(self.encode(pl.lit(x), learnt)).collect().item() for x in (0.0, 1.0))
-        return -zero / (one - zero), 1 / (one - zero)
+        return _mean_and_std(pl.DataFrame([numbers])).row(0) if numbers else (0.0, 1.0)
 
     def decode(self, value: pl.Expr, numbers: dict[str, float]) -> pl.Expr | None:
         """x * standard deviation + mean."""
         mean, std = self.scale(numbers)
         return value * std + mean
+
+
+def _mean_and_std(moments: pl.DataFrame, *keep: str) -> pl.DataFrame:
+    """Both to nine digits: the order in which parts were added up does not show in them."""
+    count = pl.max_horizontal("count", pl.lit(1))
+    mean = pl.col("sum") / count
+    # What is left of equal numbers after rounding is no variance.
+    spread = pl.col("squares") - count * mean * mean
+    varies = (pl.col("count") > 1) & (spread > 1e-12 * pl.col("squares"))
+    std = pl.when(varies).then((spread / (count - 1)).sqrt()).otherwise(1.0)
+    rounded = (number.round_sig_figs(9) for number in (mean, std))
+    return moments.select(*keep, *(number.alias(name) for name, number in zip(("mean", "std"), rounded, strict=True)))

@@ -2,7 +2,7 @@
 
 Every day has a Workflow of its own. To learn, it is fit on the day's rows, and what it found becomes the table the encoders
 themselves would give. To encode, its operators are given what the day may know: nothing is fit twice, and no Workflow is ever
-stored. pandas does the work, or cuDF where there is a GPU.
+stored. pandas does the work, or cuDF where merlin finds a GPU (not tried yet).
 
 What NVTabular has no operator for stays with Polars, and so does what its operators stumble over: lists, values that are
 neither text nor integers, columns that are null on a whole day, days that know nothing yet. The result is the same.
@@ -195,7 +195,7 @@ class Build:
             normalize.mins[name], normalize.maxs[name] = numbers["min"], numbers["max"]
         else:
             normalize = ops.Normalize()
-            normalize.means[name], normalize.stds[name] = _mean_and_std(encoder, numbers)
+            normalize.means[name], normalize.stds[name] = numbers["mean"], numbers["std"]
         return [normalize]
 
     def _categorify(self, name: str, table: pl.DataFrame | None) -> list[Any]:
@@ -212,14 +212,6 @@ class Build:
         return [ops.Categorify(vocabs=vocabulary, out_path=self.folder, cat_cache=None), *hide]
 
 
-def _mean_and_std(encoder: Encoder, numbers: dict[str, float]) -> tuple[float, float]:
-    """What Standardise subtracts and divides by, told from what it does to a number far from the mean."""
-    mean = numbers["sum"] / max(numbers["count"], 1)
-    far = max(abs(mean), 1.0)
-    learnt = {statistic: pl.lit(number) for statistic, number in numbers.items()}
-    return mean, far / pl.select(encoder.encode(pl.lit(mean + far), learnt)).item()
-
-
 def _fit(part: pl.DataFrame, tails: list[Tail], day: date) -> list[pl.DataFrame]:
     """What the last encoder of each tail learns from the rows of one day, as `Encoder.learn` says."""
     with _workflow(tails, day) as (workflow, operators):
@@ -230,19 +222,17 @@ def _fit(part: pl.DataFrame, tails: list[Tail], day: date) -> list[pl.DataFrame]
 
 
 def _found(tail: Tail, fitted: Any, dtype: pl.DataType, day: date) -> pl.DataFrame:
-    name, dated = tail.name, pl.lit(day, dtype=pl.Date).alias(DAY)
+    name = tail.name
     if isinstance(tail.last, Category):
         unique = pl.read_parquet(fitted.categories[name])
-        return unique.select(
-            dated, pl.col(name).cast(dtype).alias(VALUE), pl.col(f"{name}_size").cast(pl.Int64).alias(COUNT)
-        )
+        statistics = {VALUE: pl.col(name).cast(dtype), COUNT: pl.col(f"{name}_size").cast(pl.Int64)}
+        return unique.select(pl.lit(day).alias(DAY), **statistics)
     if isinstance(tail.last, MinMax):
-        return pl.DataFrame({"min": [float(fitted.mins[name])], "max": [float(fitted.maxs[name])]}).select(
-            dated, "min", "max"
-        )
-    count, total, squares = fitted.moments.loc[name, ["count", "sum", "sum2"]]
-    moments = pl.DataFrame({COUNT: [int(count)], "sum": [float(total)], "squares": [float(squares)]})
-    return moments.select(dated, pl.col(COUNT).cast(pl.UInt32), "sum", "squares")
+        numbers = {"min": float(fitted.mins[name]), "max": float(fitted.maxs[name])}
+    else:
+        count, total, squares = fitted.moments.loc[name, ["count", "sum", "sum2"]]
+        numbers = {COUNT: int(count), "sum": float(total), "squares": float(squares)}
+    return pl.DataFrame([{DAY: day, **numbers}], schema_overrides={COUNT: pl.UInt32})
 
 
 def _transform(part: pl.DataFrame, tails: list[Tail], day: date) -> pl.DataFrame:
