@@ -58,8 +58,8 @@ def test_killed_at_any_stage_the_next_run_goes_on(
 ) -> None:
     arguments = ["retrain", "--source", shop, "--root", tmp_path, *QUICK, "--json"]
     run_and_kill(lambda line: "'prepare' - clean" in line, *arguments)
-    run_and_kill(lambda line: "loss" in line and percent(line) >= 30, *arguments)
-    training = run_and_kill(lambda line: "loss" in line and percent(line) >= 60, *arguments)
+    run_and_kill(lambda line: "loss" in line and percent(line) >= 15, *arguments)
+    training = run_and_kill(lambda line: "loss" in line and percent(line) >= 40, *arguments)
     assert any("Going on from step" in line for line in training)
     run_and_kill(lambda line: "'evaluate' - popularity" in line, *arguments)
     run_and_kill(lambda line: "'compare' - Finished" in line, *arguments)
