@@ -36,6 +36,7 @@ from schemas.errors import InputError
 KIND = "days"
 SESSIONS, OPEN, QUARANTINE = "sessions.parquet", "open.parquet", "quarantine.parquet"
 BUCKET_ROWS = 2_500_000  # rows of a bucket: about half a gigabyte on the way
+SAMPLE = 10_000  # rows a bucket of which users are taken to divide them
 Progress = Callable[[str], object]
 Contents = dict[date, tuple[str, list[str]]]  # of each day: a hash of its events, and the files that hold them
 
@@ -130,20 +131,33 @@ class Batch:
         return max(self.run.workers.min_buckets, -(-rows // self.run.workers.bucket_rows))
 
     def _read(self, job: Job) -> range:
-        """Divide the events, and those carried over, by user."""
-        buckets, run = range(self._num_buckets()), self.run
+        """Divide the events, and those carried over, by user: a bucket holds users that follow each other."""
+        run = self.run
         with run.phase("read") as told:
             with reading(run.dataset.source):
                 events = run.source.events(
                     {day: files for day, (_, files) in self.contents.items()}, self.last, run.recipe
                 )
-                job.spool.divide("raw", events, USER_ID, len(buckets))
+                boundaries = self._boundaries(job, events)
+                job.spool.divide("raw", events, USER_ID, boundaries)
             if self.carried is not None and self.carried.height:
-                job.spool.divide("carried", self.carried.lazy(), USER_ID, len(buckets))
+                job.spool.divide("carried", self.carried.lazy(), USER_ID, boundaries)
+            buckets = range(len(boundaries) + 1)
             told(f"{run.source.rows_of(list(self.contents)):,} events of {self._days_told()}")
             if len(buckets) > 1:
                 told(f"in {len(buckets)} parts")
         return buckets
+
+    def _boundaries(self, job: Job, events: pl.LazyFrame) -> pl.Series:
+        """The last user of each bucket but the last, told from a sample of rows."""
+        spool, count = job.spool, self._num_buckets()
+        if not spool.has("boundaries"):
+            every = max(1, self.run.source.rows_of(list(self.contents)) // (SAMPLE * count))
+            users = events.select(USER_ID).gather_every(every).drop_nulls() if count > 1 else events.select(USER_ID).clear()
+            sample = users.collect(engine="streaming").sort(USER_ID)
+            places = sorted({sample.height * part // count for part in range(1, count)}) if sample.height else []
+            spool.put("boundaries", sample[places].unique(maintain_order=True))
+        return collect(spool.get("boundaries"))[USER_ID]
 
     def _clean(self, job: Job, buckets: range) -> pl.DataFrame:
         self._each(batch.clean, job, buckets, "clean")

@@ -26,12 +26,13 @@ class Spool:
         if self.folder is None:
             self._frames[name] = frame
         else:
-            replace_file(self.folder / f"{name}.parquet", lambda path: frame.write_parquet(path, compression="lz4"))
+            # Uncompressed: what is read back soon costs less to move than to pack.
+            replace_file(self._place(name), lambda path: frame.write_ipc(path, compression="uncompressed"))
 
-    def divide(self, name: str, rows: pl.LazyFrame, key: str, count: int) -> None:
-        """Keep rows in `count` frames NAME-0, NAME-1, ..: those with the same key together."""
+    def divide(self, name: str, rows: pl.LazyFrame, key: str, boundaries: pl.Series) -> None:
+        """Keep rows in frames NAME-0, NAME-1, ..: those with keys up to the first boundary, up to the second, and so on."""
         if self.folder is None:
-            assert count == 1
+            assert boundaries.is_empty()
             self._frames[f"{name}-0"] = collect(rows)
             return
         done = self.folder / f"{name} divided"
@@ -39,33 +40,37 @@ class Spool:
             return
         parts = self.folder / f"{name} parts"
         shutil.rmtree(parts, ignore_errors=True)
-        bucket = (pl.col(key).hash() % count).cast(pl.Int32)
-        target = pl.PartitionBy(parts, key=bucket.alias(_BUCKET), include_key=False)
-        rows.sink_parquet(target, compression="lz4", mkdir=True, engine="streaming")
+        bucket = pl.lit(boundaries).search_sorted(pl.col(key)).cast(pl.Int32).alias(_BUCKET)
+        target = pl.PartitionBy(parts, key=_BUCKET, include_key=False)
+        rows.with_columns(bucket).sink_ipc(target, compression="uncompressed", mkdir=True, engine="streaming")
         schema = rows.collect_schema()
-        for number in range(count):
+        for number in range(len(boundaries) + 1):
             part = parts / f"{_BUCKET}={number}"
             if not part.is_dir():
                 part.mkdir(parents=True)
-                pl.DataFrame(schema=schema).write_parquet(part / "0.parquet")
-            part.rename(self.folder / f"{name}-{number}.parquet")
+                pl.DataFrame(schema=schema).write_ipc(part / "0.ipc")
+            part.rename(self._place(f"{name}-{number}"))
         done.touch()
 
     def get(self, name: str) -> pl.LazyFrame:
         """A frame that is there."""
         if self.folder is None:
             return self._frames[name].lazy()
-        return pl.scan_parquet(self.folder / f"{name}.parquet", hive_partitioning=False)
+        return pl.scan_ipc(self._place(name), hive_partitioning=False)
 
     def has(self, name: str) -> bool:
         """Whether a frame is there."""
-        return name in self._frames if self.folder is None else (self.folder / f"{name}.parquet").exists()
+        return name in self._frames if self.folder is None else self._place(name).exists()
 
     def drop(self, name: str) -> None:
         """Free the room of a frame that nobody needs any more."""
         if self.folder is None:
             self._frames.pop(name, None)
-        elif (place := self.folder / f"{name}.parquet").is_dir():
+        elif (place := self._place(name)).is_dir():
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
+
+    def _place(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / f"{name}.ipc"

@@ -65,15 +65,12 @@ def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.La
     )
 
 
-def in_order(sessions: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
-    """Sessions by user and start, as one bucket of all users has them: the same however users were divided."""
-    more = [SESSION_ID] if dataset.sessions.rule == "given" else []
-    return sessions.sort(USER_ID, *more, START)
-
-
 def of_day(parts: list[pl.LazyFrame], day: date, dataset: Dataset) -> pl.DataFrame:
-    """One day's sessions of all buckets together, numbered in their order if they have no given id."""
-    sessions = parts[0] if len(parts) == 1 else in_order(pl.concat(parts), dataset)
+    """One day's sessions of all buckets together, numbered in their order if they have no given id.
+
+    They are in order of user and start, however many buckets there are: a bucket holds users that follow each other.
+    """
+    sessions = pl.concat(parts)
     if dataset.sessions.rule != "given":
         first = (day - ONE_BATCH).days * SESSIONS_A_DAY + 1
         sessions = sessions.with_row_index(SESSION_ID, offset=0).with_columns(pl.col(SESSION_ID).cast(pl.Int64) + first)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,10 +18,15 @@ from schemas.errors import InputError, parse, unknown
 SHIPPED = Path(__file__).parent / "datasets"
 
 
-def _known_zone(zone: str) -> str:
+@cache
+def _zones() -> set[str]:
     from zoneinfo import available_timezones
 
-    if zone not in available_timezones():
+    return available_timezones()  # walks through all files of the zone database
+
+
+def _known_zone(zone: str) -> str:
+    if zone not in _zones():
         raise ValueError("not an IANA time zone such as UTC or Europe/Berlin")
     return zone
 

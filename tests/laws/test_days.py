@@ -209,7 +209,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
         patch.setattr(batch, "clean", fail_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, dataset, until=LAST, workers=Workers(min_buckets=4))
-    accounts = sorted((tmp_path / "artifacts/unfinished").rglob("account-*.parquet"))
+    accounts = sorted((tmp_path / "artifacts/unfinished").rglob("account-*.ipc"))
     written = [file.stat().st_mtime_ns for file in accounts]
     assert len(accounts) == 2
 
