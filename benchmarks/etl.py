@@ -249,8 +249,12 @@ def main() -> None:
     given = parser.parse_args()
     measured: list[Callable[[int], Iterator[Json]]]
     measured = [partial(against, name, given.rows) for name in (AGAINST if given.all else given.against)]
-    others = {"growth": (growth, given.rows), "nightly": (nightly, given.days), "engines": (engines, given.rows)}
-    measured += [partial(*mode) for name, mode in others.items() if given.all or getattr(given, name)]
+    others = {
+        "growth": partial(growth, given.rows),
+        "nightly": partial(nightly, given.days),
+        "engines": partial(engines, given.rows),
+    }
+    measured += [mode for name, mode in others.items() if given.all or getattr(given, name)]
     if not measured:
         parser.error("say what to measure: --against PEER, --growth, --nightly, --engines or --all")
     records = list(figures(measured, given.repeat, given.json, given.write))
