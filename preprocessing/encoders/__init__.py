@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from schemas.columns import DAY, VALUE
 from schemas.errors import unknown
 
+SEEN = "what is learnt from"  # no column of events is called so
 LARGEST = 1e150  # its square is still a number
 Expressions = dict[str, pl.Expr]
 Kind = Literal["categorical", "continuous"]
@@ -55,7 +56,7 @@ class Encoder(BaseModel):
         return value
 
     def statistics(self, value: pl.Expr) -> Expressions:
-        """What is learnt of some rows, as aggregates such as `value.sum()`."""
+        """What is learnt of some rows, as aggregates such as `value.sum()`; numbers that are not finite come as null."""
         return {}
 
     def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
@@ -82,8 +83,11 @@ class Encoder(BaseModel):
         """A plan for what rows teach, with the columns `keys` and the statistics; parts of it `merge`."""
         if self.learns == "nothing":
             return None
-        by = {DAY: pl.col(DAY)} | ({VALUE: self.key(value)} if self.learns == "by value" else {})
-        found = rows.group_by(by[name].alias(name) for name in self.keys).agg(**self.statistics(value))
+        # Computed once, before rows are grouped: expressions inside groups cost three times as much.
+        rows = rows.with_columns((finite(value) if self.takes == "numbers" else value).alias(SEEN))
+        seen = pl.col(SEEN)
+        by = {DAY: pl.col(DAY)} | ({VALUE: self.key(seen)} if self.learns == "by value" else {})
+        found = rows.group_by(by[name].alias(name) for name in self.keys).agg(**self.statistics(seen))
         return found.filter(pl.col(VALUE).is_not_null()) if VALUE in self.keys else found
 
     def merge(self, known: pl.DataFrame | None, learnt: pl.DataFrame) -> pl.DataFrame:

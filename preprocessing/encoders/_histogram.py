@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Adds, Encoder, Expressions, Learns, finite
+from preprocessing.encoders import Adds, Encoder, Expressions, Learns
 from schemas.columns import COUNT, DAY, VALUE
 
 PER_E, MIDDLE, BINS = 24, 341, 1_000  # 1.0 lies in the middle of bin 341: round numbers are on no bound
@@ -26,14 +26,12 @@ class Histogram(Encoder):
 
     def key(self, value: pl.Expr) -> pl.Expr:
         """The bin. Null goes to that of zero, uncounted, so that every day has a row."""
-        number = finite(value)
-        place = (number.abs().log() * PER_E + (MIDDLE + 0.5)).clip(1, BINS).cast(pl.Int32)
-        return pl.when(number > 0).then(place).when(number < 0).then(-place).otherwise(pl.lit(0, dtype=pl.Int32))
+        place = (value.abs().log() * PER_E + (MIDDLE + 0.5)).clip(1, BINS).cast(pl.Int32)
+        return pl.when(value > 0).then(place).when(value < 0).then(-place).otherwise(pl.lit(0, dtype=pl.Int32))
 
     def statistics(self, value: pl.Expr) -> Expressions:
         """Count and bounds of what is in a bin."""
-        number = finite(value)
-        return {COUNT: number.count().cast(pl.Int64), LOW: number.min(), HIGH: number.max()}
+        return {COUNT: value.count().cast(pl.Int64), LOW: value.min(), HIGH: value.max()}
 
     def before(self, known: pl.DataFrame | None, learnt: pl.DataFrame) -> pl.DataFrame:
         """The histogram that each day in `learnt` may know, in order of day and bin, with `up_to`, the running count."""

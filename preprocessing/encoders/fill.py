@@ -30,7 +30,7 @@ class Fill(Histogram):
         """What the mean or the median is told from."""
         if self.value == "median":
             return super().statistics(value)
-        return {COUNT: finite(value).count(), "sum": finite(value).sum()}
+        return {COUNT: value.count(), "sum": value.sum()}
 
     def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
         """Each day's sum and count, or its median."""

@@ -17,7 +17,7 @@ class MinMax(Encoder):
 
     def statistics(self, value: pl.Expr) -> Expressions:
         """The range."""
-        return {"min": finite(value).min(), "max": finite(value).max()}
+        return {"min": value.min(), "max": value.max()}
 
     def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
         """Subtract, then divide."""

@@ -31,7 +31,7 @@ class RelativePrice(Encoder):
 
     def statistics(self, value: pl.Expr) -> Expressions:
         """What the mean is told from."""
-        return {COUNT: finite(value).count(), "sum": finite(value).sum()}
+        return {COUNT: value.count(), "sum": value.sum()}
 
     def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
         """Divide, where there is a mean."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Encoder, Expressions, Learns, finite
+from preprocessing.encoders import Encoder, Expressions, Learns
 from schemas.columns import DAY
 
 
@@ -17,8 +17,7 @@ class Standardise(Encoder):
 
     def statistics(self, value: pl.Expr) -> Expressions:
         """Moments: count, sum, sum of squares."""
-        number = finite(value)
-        return {"count": number.count(), "sum": number.sum(), "squares": (number * number).sum()}
+        return {"count": value.count(), "sum": value.sum(), "squares": (value * value).sum()}
 
     def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
         """Mean and standard deviation of the days before each day."""
