@@ -3,7 +3,7 @@
     sessions/day=YYYY-MM-DD/part-0.parquet    links to the days' own files, which no view copies
     quarantine/day=YYYY-MM-DD/part-0.parquet
     profiles/day=YYYY-MM-DD/profile.html      what each day's events look like
-    vocabularies/NAME.parquet, items.parquet, schema.json, encoders.json
+    vocabularies/NAME.parquet, items.parquet, schema.json, schema.pbtxt, encoders.json
 
 Sessions of the day tested on may hold ids that its own events brought about: those from a column's cardinality on are
 unknown to whoever was trained on the days before.
@@ -24,6 +24,7 @@ from preprocessing.profiles import PAGE
 from preprocessing.states import State
 from preprocessing.tables import item_table, write
 from preprocessing.vocabulary import below
+from schemas import pbtxt
 from schemas.artifacts import Artifacts, Draft, Manifest
 from schemas.columns import DAY, ITEM_ID
 from schemas.dataset import Dataset
@@ -45,7 +46,9 @@ class View:
     """None: the last item of each session is the test."""
     rows_in_source: int
 
-    def write(self, artifacts: Artifacts, view_id: str, parameters: dict[str, Any], seconds: dict[str, float]) -> Manifest:
+    def write(
+        self, artifacts: Artifacts, view_id: str, parameters: dict[str, Any], seconds: dict[str, float]
+    ) -> Manifest:
         """The artifact `sessions/<id>`."""
         parents = tuple(day.name for day in self.days)
         with artifacts.write(KIND, view_id, parents=parents, parameters=parameters) as draft:
@@ -73,6 +76,9 @@ class View:
         write(items, draft.folder / "items.parquet")
         (draft.folder / "encoders.json").write_text(json.dumps(describe(self.chains), indent=2) + "\n")
         schema.write(draft.folder / "schema.json")
+        stored = pl.read_parquet_schema(next(draft.folder.glob(f"sessions/{DAY}=*/*.parquet")))
+        dtypes = {name: str(dtype).lower() for name, dtype in stored.items()}
+        pbtxt.write(draft.folder / "schema.pbtxt", schema, dtypes)
         return items.height
 
     def account(self) -> str:
