@@ -39,7 +39,7 @@ def main(view: Path, max_length: int) -> None:
         "finite": all(bool(parameter.isfinite().all()) for parameter in model.parameters()),
         "batch": {name: list(values.shape) for name, values in batch.items()},
         "tables": {name: list(table.weight.shape) for name, table in tables.items()},
-        "targets": targets.tolist(),
+        "targets": [] if targets is None else targets.tolist(),
     }
     print(json.dumps(told))
 
