@@ -5,10 +5,10 @@ SHOP := demo-shop
 ROOT := overnight-data
 STAMP := .venv/installed
 
-.PHONY: help install demo test lint format serve clean
+.PHONY: help install demo test gpu-plans lint format serve clean
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 install: $(STAMP) ## .venv with everything
 
@@ -27,6 +27,21 @@ demo: $(STAMP) ## simulate a shop, run a night on it, show what came out
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
+# The translator comes with 450 MB of libraries for GPUs, so it has an environment of its own. It needs no GPU.
+GPU_STAMP := .venv-gpu/installed
+CUDF := cudf-polars-cu13 pylibcudf-cu13 libcudf-cu13 rmm-cu13 librmm-cu13 kvikio-cu13 libkvikio-cu13 nvidia-libnvcomp-cu13 \
+  rapids-logger nvtx nvidia-ml-py cuda-bindings cuda-pathfinder nvidia-cufile nvidia-nvjitlink nvidia-cuda-nvrtc
+
+gpu-plans: $(GPU_STAMP) ## whether a GPU would run every step, rule and encoder
+	@.venv-gpu/bin/python -m pytest -q -m gpu_plans --noconftest -p no:cacheprovider $$(grep -rl gpu_plans tests --include=*.py)
+
+$(GPU_STAMP): constraints.txt docker/constraints-gpu.txt
+	@test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt polars pyarrow pydantic pyyaml numpy \
+	  tzdata fsspec jinja2 packaging pytest hypothesis
+	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c docker/constraints-gpu.txt $(CUDF)
+	@touch $(GPU_STAMP)
+
 lint: $(STAMP) ## style, types, imports between rooms, spelling
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
@@ -43,4 +58,4 @@ serve: $(STAMP) ## Prefect server, worker and nightly deployment on this machine
 	@$(BIN)/overnight serve --root $(ROOT) --source $${OVERNIGHT_SOURCE:-$(SHOP)}
 
 clean: ## remove the environment, the demo shop and its artifacts
-	rm -rf .venv $(SHOP) $(ROOT)
+	rm -rf .venv .venv-gpu $(SHOP) $(ROOT)

@@ -119,7 +119,7 @@ def read_sessions(folder: Path, schema: FeatureSchema, days: Callable[[str], boo
     Raises:
         InputError: when no session is left.
     """
-    columns = [END, *(column.name for column in schema.columns if column.per == "event")]
+    columns = [END, *(column.name for column in (schema.items, *schema.side_features))]
     folders = sorted(path for path in folder.glob(f"{DAY}=*") if days(path.name.partition("=")[2]))
     files = [file for path in folders for file in sorted(path.glob("*.parquet"))]
     if not files:
@@ -133,7 +133,7 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
 
     Ids from a column's cardinality on came up after what the schema knows, on the day tested on: they become unknown.
     """
-    columns = {column.name: column for column in schema.columns if column.per == "event"}
+    columns = {column.name: column for column in (schema.items, *schema.side_features)}
     lists = {name: _one_chunk(table, name) for name in columns}
     offsets = torch.from_numpy(np.array(lists[ITEM_ID].offsets, dtype=np.int64))
     uneven = [name for name, values in lists.items() if len(values.values) != int(offsets[-1])]

@@ -48,6 +48,8 @@ class Job:
     """As JSON."""
     columns: tuple[tuple[str, pl.DataType], ...]
     """Of events as they are read."""
+    beside: tuple[str, ...]
+    """Hashes of the tables and keys that steps use."""
     first: date
     last: date
     newest: date
@@ -59,7 +61,7 @@ class Job:
     @property
     def recipe(self) -> Recipe:
         """The recipe, built once a process."""
-        return recipe_of(self.dataset, self.columns)
+        return recipe_of(self.dataset, self.columns, self.beside)
 
     @property
     def parsed(self) -> Dataset:
@@ -101,7 +103,9 @@ class Rows:
     def keep(self, name: str, left: pl.DataFrame) -> None:
         """Go on with what a step left."""
         if left.height > self.rows.height:
-            raise InputError(f"step {name} made {left.height:,} rows of {self.rows.height:,}; a step may only drop rows.")
+            raise InputError(
+                f"step {name} made {left.height:,} rows of {self.rows.height:,}; a step may only drop rows."
+            )
         if left.height < self.rows.height:
             counts = count(left, self.day)
             self.account.add(DROPPED + name, self.counts)
@@ -147,7 +151,8 @@ def clean(job: Job, bucket: int) -> None:
 def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFrame:
     """Good rows; bad ones go to quarantine as they were found."""
     rules = job.recipe.rules
-    marked = rules.mark(job.spool.get(f"raw-{bucket}"), job.now)
+    raw = collect(job.spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
+    marked = rules.mark(raw.lazy(), job.now)
     good, bad = engine.collect_all(
         [
             rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),

@@ -18,18 +18,20 @@ import polars as pl
 
 from preprocessing import batch, tables
 from preprocessing.batch import DROPPED, EVENTS, NAME, QUARANTINED, ROWS_IN, Job
+from preprocessing.encoders.category import Category
 from preprocessing.engine import collect
 from preprocessing.engines import EngineName
 from preprocessing.features import Knowledge, fit_next, merge
-from preprocessing.files import reading
+from preprocessing.files import find_files, reading
 from preprocessing.profiles import Profiles
 from preprocessing.reading import Source
 from preprocessing.recipe import EVENT_DAY, Recipe, recipe_of
 from preprocessing.sessions import sort_keys
 from preprocessing.spool import Spool
 from preprocessing.states import State
+from preprocessing.vocabulary import from_nvtabular
 from schemas.artifacts import Artifacts, Manifest
-from schemas.columns import COUNT, DAY, ID, ITEM_ID, LENGTH, USER_ID
+from schemas.columns import COUNT, DAY, ID, ITEM_ID, LENGTH, USER_ID, VALUE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
@@ -61,6 +63,8 @@ class Run:
     engine: EngineName
     workers: Workers
     progress: Progress
+    secrets: tuple[str, ...] = ()
+    """Hashes of the keys that steps use."""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -71,7 +75,36 @@ class Run:
     @property
     def recipe(self) -> Recipe:
         """The dataset's rules, steps and features."""
-        return recipe_of(self.dataset.model_dump_json(), self.columns)
+        return recipe_of(self.dataset.model_dump_json(), self.columns, self.beside)
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """Hashes of the tables and keys that steps use."""
+        return (*self.source.tables.values(), *self.secrets)
+
+    def start(self) -> State:
+        """What is known before anything is learnt: the NVTabular vocabularies that features start from.
+
+        Raises:
+            InputError: for files that are none, and ids that do not fit the encoder.
+        """
+        learnt = {}
+        for chain in self.recipe.chains:
+            encoder = chain.encoders[-1]
+            if isinstance(encoder, Category) and encoder.start_from:
+                (file, *_) = find_files(self.dataset, encoder.start_from, f"features.{chain.name}.start_from")
+                vocabulary = from_nvtabular(Path(file.url))
+                first, dtype = int(vocabulary[ID].head(1).sum()), self.recipe.columns[chain.column]
+                if first != encoder.first_id:
+                    raise InputError(
+                        f"{file.url}: ids begin at {first}, but those of feature {chain.name} at {encoder.first_id}."
+                    )
+                if vocabulary.schema[VALUE] != dtype:
+                    raise InputError(
+                        f"{file.url} holds {vocabulary.schema[VALUE]} values, column {chain.column!r} {dtype}."
+                    )
+                learnt[chain.keeps(len(chain.encoders) - 1)] = vocabulary
+        return State(learnt)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[Callable[[str], None]]:
@@ -115,6 +148,7 @@ class Batch:
         return Job(
             dataset=run.dataset.model_dump_json(),
             columns=run.columns,
+            beside=run.beside,
             first=self.first,
             last=self.last,
             newest=self.newest,
@@ -153,7 +187,9 @@ class Batch:
         spool, count = job.spool, self._num_buckets()
         if not spool.has("boundaries"):
             every = max(1, self.run.source.rows_of(list(self.contents)) // (SAMPLE * count))
-            users = events.select(USER_ID).gather_every(every).drop_nulls() if count > 1 else events.select(USER_ID).clear()
+            users = (
+                events.select(USER_ID).gather_every(every).drop_nulls() if count > 1 else events.select(USER_ID).clear()
+            )
             sample = users.collect(engine="streaming").sort(USER_ID)
             places = sorted({sample.height * part // count for part in range(1, count)}) if sample.height else []
             spool.put("boundaries", sample[places].unique(maintain_order=True))
@@ -170,7 +206,7 @@ class Batch:
             bad = quarantine.filter(pl.col(EVENT_DAY) == day)
             rules.verdict(broken, counts.get(ROWS_IN, 0), tables.name_of(day), partial(rules.examples, bad))
         kept = int(account.filter(pl.col(NAME) == EVENTS)[COUNT].sum())
-        if not self.others.learnt:
+        if self.others.items is None:
             self._check_first(job, buckets, kept, account)
         return account
 

@@ -60,7 +60,7 @@ class Days:
             tails[day] = tail = identify(
                 code=tail, day=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables
             )
-        known = State.read(self.run.artifacts, self.ledger.known)
+        known = State.read(self.run.artifacts, self.ledger.known) if self.ledger.known else self.run.start()
         batch = Batch(self.run, first, last, last, these, self._open_before(first), known.learnt, known)
         self._finish(batch, tails, tails.get(last - ONE_DAY, ""))
         self.ledger.until = last

@@ -64,7 +64,9 @@ class Inventory:
         new = [file for file in files if file.path not in seen]
         table = same
         if new:
-            numbered = pl.DataFrame({FILE: range(len(new)), "path": [file.path for file in new]}, schema_overrides={FILE: pl.Int32})
+            numbered = pl.DataFrame(
+                {FILE: range(len(new)), "path": [file.path for file in new]}, schema_overrides={FILE: pl.Int32}
+            )
             counted = _count(scan(new), dataset)
             opened = numbered.join(counted, on=FILE, how="left").join(there, on="path")
             # A file without rows is remembered too.
@@ -106,7 +108,10 @@ class Inventory:
         told = told.with_columns(pl.when(sane).then(pl.col(DAY)).otherwise("counted to").alias("counted to"))
         parts = told.sort("counted to", "path", DAY).partition_by("counted to", as_dict=True)
         return {
-            day: (_hash(part.select("path", "rows", "digest").rows()), part["path"].unique(maintain_order=True).to_list())
+            day: (
+                _hash(part.select("path", "rows", "digest").rows()),
+                part["path"].unique(maintain_order=True).to_list(),
+            )
             for (day,), part in parts.items()
         }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
 from preprocessing import batches
 from preprocessing.batches import Batch, Run, Workers
@@ -19,6 +20,7 @@ from preprocessing.ledger import Ledger
 from preprocessing.reading import Source
 from preprocessing.sessions import ONE_BATCH
 from preprocessing.states import State
+from preprocessing.steps import build_steps
 from preprocessing.views import KIND, View
 from preprocessing.vocabulary import highest
 from preprocessing.window import Window, choose_window
@@ -27,7 +29,14 @@ from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
-NO_EFFECT = {"source", "title", "obtain", "terms", "defaults", "profile"}  # parts of a dataset sessions do not depend on
+NO_EFFECT = {
+    "source",
+    "title",
+    "obtain",
+    "terms",
+    "defaults",
+    "profile",
+}  # parts of a dataset sessions do not depend on
 
 
 def prepare(
@@ -49,9 +58,10 @@ def prepare(
         InputError: for a source, a dataset or days that do not fit; what was done before stays.
     """
     engine_of(engine)  # a GPU that is not there is told before any work
-    parameters = {"dataset": dataset.model_dump(mode="json", exclude=NO_EFFECT)}
+    parameters: dict[str, Any] = {"dataset": dataset.model_dump(mode="json", exclude=NO_EFFECT)}
+    secrets = tuple(step.secret for _, step in build_steps(dataset))
     here = Path(__file__).parent
-    lineage = identify(code=code_version(here, here.parent / "schemas"), **parameters)
+    lineage = identify(code=code_version(here, here.parent / "schemas"), secrets=secrets, **parameters)
     with artifacts.unfinished(lineage) as scratch:
         ledger = Ledger.read(artifacts, lineage)
         columns = State.read(artifacts, ledger.known).columns
@@ -59,7 +69,7 @@ def prepare(
         source = Source.open(dataset, kept_in, columns, now or datetime.now(UTC))
         inventory = source.inventory
         window = choose_window(inventory.days(), inventory.rows, dataset, source.now, until, days)
-        run = Run(artifacts, dataset, source, scratch, engine, workers, progress)
+        run = Run(artifacts, dataset, source, scratch, engine, workers, progress, secrets)
         parameters |= {"until": str(window.last) if window.last else None, "days": days}
         if dataset.split == "day":
             view = _view_of_days(run, Days(run, lineage, ledger), window)
@@ -77,12 +87,20 @@ def _view_of_days(run: Run, days: Days, window: Window) -> View:
     """Up to the day tested on."""
     assert window.last
     ledger = days.up_to(window.last)
-    wanted = [day for day in sorted(ledger.days) if day <= window.last and (window.first is None or day >= window.first)]
+    wanted = [
+        day for day in sorted(ledger.days) if day <= window.last and (window.first is None or day >= window.first)
+    ]
     manifests = [run.artifacts.get(ledger.days[day].artifact, by_size=True) for day in wanted]
     known = ledger.before.get(window.last, "")
     test_day = str(window.last)
     view = View(
-        run.dataset, run.recipe.chains, manifests, State.read(run.artifacts, known), known, test_day, run.source.inventory.rows
+        run.dataset,
+        run.recipe.chains,
+        manifests,
+        State.read(run.artifacts, known),
+        known,
+        test_day,
+        run.source.inventory.rows,
     )
     has = {day.facts["day"]: day.facts["sessions"] for day in manifests}
     if not has.get(test_day):
@@ -103,12 +121,14 @@ def _view_of_whole(run: Run, lineage: str, window: Window) -> View:
     """A dataset taken as one batch: all its sessions, the last item of each to be tested on."""
     inventory = run.source.inventory
     contents = inventory.whole()
-    batch_id = identify(code=lineage, contents=contents[0], tables=run.source.tables, first=window.first, last=window.last)
+    batch_id = identify(
+        code=lineage, contents=contents[0], tables=run.source.tables, first=window.first, last=window.last
+    )
     artifacts = run.artifacts
     day, known = artifacts.find(batches.KIND, batch_id), f"states/{batch_id}"
     if day is None or artifacts.find("states", batch_id) is None:
-        run.source.window = window
-        batch = Batch(run, ONE_BATCH, ONE_BATCH, ONE_BATCH, {ONE_BATCH: contents}, None, {}, State())
+        run.source.window, start = window, run.start()
+        batch = Batch(run, ONE_BATCH, ONE_BATCH, ONE_BATCH, {ONE_BATCH: contents}, None, start.learnt, start)
         done = batch.do(batch_id)
         _, after = done.states()
         day = done.write_day(artifacts, ONE_BATCH, batch_id, 0, after, done.profiles([]))

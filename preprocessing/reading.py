@@ -14,11 +14,13 @@ from preprocessing.files import content_hash, find_files, reading
 from preprocessing.inventory import Inventory
 from preprocessing.recipe import EVENT_DAY, Recipe
 from preprocessing.sessions import ONE_BATCH, local_day
+from preprocessing.source_listing import SourceFile
 from preprocessing.window import Window
 from schemas.columns import TIMESTAMP
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
+NO_LIMIT = Window()
 IN_MEMORY_BYTES = 128_000_000  # new files of up to this size are read once and kept
 
 
@@ -34,7 +36,7 @@ class Source:
     tables: dict[str, str]
     """Content hashes of the item and user tables, by path."""
     now: datetime
-    window: Window = Window()
+    window: Window = NO_LIMIT
     """Days beyond which events of a dataset that is taken as one batch are left out."""
     _in_memory: tuple[set[str], pl.LazyFrame] | None = field(default=None, repr=False)
 
@@ -48,12 +50,12 @@ class Source:
         files = EventFiles(dataset)
         in_memory: list[tuple[set[str], pl.LazyFrame]] = []
 
-        def scan(new: list[object]) -> pl.LazyFrame:
-            events = files.scan(new, expected=columns, number=True)  # type: ignore[arg-type]
-            if sum(file.size for file in new) > IN_MEMORY_BYTES:  # type: ignore[attr-defined]
+        def scan(new: list[SourceFile]) -> pl.LazyFrame:
+            events = files.scan(new, expected=columns, number=True)
+            if sum(file.size for file in new) > IN_MEMORY_BYTES:
                 return events
             read = collect(events).lazy()
-            in_memory.append(({file.path for file in new}, read.drop(FILE)))  # type: ignore[attr-defined]
+            in_memory.append(({file.path for file in new}, read.drop(FILE)))
             return read
 
         with reading(dataset.source):
@@ -87,20 +89,20 @@ class Source:
         day = self._event_day(files, misdated)
         events = recipe.read(events.with_columns(day.alias(EVENT_DAY)))
         events = events.drop(FILE, strict=False)
-        if self.dataset.split != "day" and self.window != Window():
+        if self.dataset.split != "day" and self.window != NO_LIMIT:
             inside = self.window.holds(local_day(pl.col(TIMESTAMP), self.dataset.time_zone))
             return events.filter(inside.fill_null(True))
         if set(self.inventory.days()) == set(days):
             return events
         return events.filter(pl.col(EVENT_DAY).is_in(list(days)))
 
-    def _event_day(self, files: list[object], misdated: dict[str, date]) -> pl.Expr:
+    def _event_day(self, files: list[SourceFile], misdated: dict[str, date]) -> pl.Expr:
         if self.dataset.split != "day":
             return pl.lit(ONE_BATCH)
         day = local_day(pl.col(TIMESTAMP), self.dataset.time_zone)
         if not misdated:
             return day
-        counted = [misdated.get(file.path) for file in files]  # type: ignore[attr-defined]
+        counted = [misdated.get(file.path) for file in files]
         elsewhere: pl.Expr = pl.lit(counted[0], dtype=pl.Date)
         if len(set(counted)) > 1:
             elsewhere = pl.col(FILE).replace_strict(list(range(len(files))), counted, return_dtype=pl.Date)

@@ -44,8 +44,9 @@ class Recipe:
         for name, step in steps:
             if step.needs_all_rows and dataset.split == "day":
                 raise InputError(
-                    f"step {name} looks at all users and days, so it needs split: leave_one_out. A dataset that grows by the day "
-                    "keeps rare items and short sessions out with min_count of features.item_id and sessions.min_length."
+                    f"step {name} looks at all users and days, so it needs split: leave_one_out. A dataset that grows by "
+                    "the day keeps rare items and short sessions out by min_count of features.item_id and "
+                    "sessions.min_length."
                 )
         plan = pl.LazyFrame(schema=columns)
         for _, step in steps:
@@ -82,6 +83,9 @@ class Recipe:
 
 
 @lru_cache(maxsize=4)
-def recipe_of(dataset_json: str, columns: tuple[tuple[str, pl.DataType], ...]) -> Recipe:
-    """The recipe, built once a process: item tables are read once."""
+def recipe_of(dataset_json: str, columns: tuple[tuple[str, pl.DataType], ...], beside: tuple[str, ...]) -> Recipe:
+    """The recipe, built once a process: item tables are read once.
+
+    `beside` are hashes of what it holds from elsewhere, tables and keys: a process that lives for many nights builds anew.
+    """
     return Recipe.of(Dataset.model_validate_json(dataset_json), pl.Schema(columns))

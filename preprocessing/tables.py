@@ -86,7 +86,9 @@ def latest_of_items(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]
         return seen.group_by(ITEM_ID).agg(pl.lit(None, dtype=TIME).first().alias(LAST_SEEN), pl.col(side).last())
     # Looking up each item's last moment costs half of what sorting all rows by time does.
     moments = seen.group_by(ITEM_ID).agg(pl.col(TIMESTAMP).max().alias(LAST_SEEN))
-    last = seen.join(moments, on=ITEM_ID, how="left", maintain_order="left").filter(pl.col(TIMESTAMP) == pl.col(LAST_SEEN))
+    last = seen.join(moments, on=ITEM_ID, how="left", maintain_order="left").filter(
+        pl.col(TIMESTAMP) == pl.col(LAST_SEEN)
+    )
     # Of events at the same moment, the smallest values: the same however users were divided.
     return last.group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
 

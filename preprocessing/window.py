@@ -35,7 +35,9 @@ class Window:
 def choose_window(
     counts: dict[date, int], rows: int, dataset: Dataset, now: datetime, until: date | None, days: int | None
 ) -> Window:
-    """The window for `until` and `days`, given the events of each day and the rows of the source; without `until`, up to the last full day (or to the end for leave_one_out).
+    """The window for `until` and `days`, given the events of each day and the rows of the source.
+
+    Without `until`, it goes up to the last full day, or to the end for leave_one_out.
 
     Raises:
         InputError: when they do not fit the data, or a split by day has no day to train on.

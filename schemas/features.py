@@ -29,7 +29,10 @@ class FeatureColumn(BaseModel):
     per_item: bool = Field(
         False, description="True when the value belongs to the item (category, price), not the moment."
     )
-    per: Literal["event", "session"] = Field("event", description="event: a list, one value an event; session: a scalar.")
+    per: Literal["event", "session"] = Field(
+        "event", description="event: a list, one value an event; session: a scalar."
+    )
+    many: bool = Field(False, description="True where each event has a list of values: a list of lists.")
     transform: tuple[str, ...] = Field((), description="Encoders applied, in order.")
     mean: float = Field(0.0, description="Continuous: subtracted by the encoder.")
     std: float = Field(1.0, description="Continuous: divided by, after the mean.")
@@ -59,8 +62,8 @@ class FeatureSchema(BaseModel):
 
     @property
     def side_features(self) -> tuple[FeatureColumn, ...]:
-        """All list columns but the item ids."""
-        return tuple(column for column in self.columns[1:] if column.per == "event")
+        """All columns but the item ids that hold one value an event."""
+        return tuple(column for column in self.columns[1:] if column.per == "event" and not column.many)
 
     def column(self, name: str) -> FeatureColumn:
         """The column of that name; raises InputError with the known names."""

@@ -28,6 +28,9 @@ EVENTS = pl.LazyFrame(
 ITEMS = pl.LazyFrame({"item_id": [7, 8], "brand": ["a", "b"]})
 
 
+pytestmark = pytest.mark.gpu_plans
+
+
 def test_a_night_in_one_plan_is_taken_whole() -> None:
     user_changed = col("user_id").ne_missing(col("user_id").shift(1))
     gap = col("timestamp") - col("timestamp").shift(1)

@@ -40,6 +40,11 @@ class Step(BaseModel):
         """Check the step against the dataset and fetch what it needs from it. Runs before any event is read."""
         return self
 
+    @property
+    def secret(self) -> str:
+        """A hash of what the result depends on beside the options, such as a key from the environment: days are done anew."""
+        return ""
+
     def read(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """Change or add columns, never rows, as events are read: on the CPU whatever the engine, before any check."""
         return events

@@ -17,9 +17,9 @@ LOCAL_DAY = "local day"
 
 
 class DropCrawlers(Step):
-    """Of a user with more than `max_events` events on a local day, drop all events of that day."""
+    """Of a user with more than `max_events_per_day` events on a local day, drop all events of that day."""
 
-    max_events: int = Field(2_000, ge=1, description="Most events that a person makes on a day.")
+    max_events_per_day: int = Field(2_000, ge=1, description="Most events that a person makes on a day.")
 
     _time_zone: str = PrivateAttr("UTC")
 
@@ -34,5 +34,5 @@ class DropCrawlers(Step):
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """Count each user's events of each day."""
         dated = events.with_columns(local_day(pl.col(TIMESTAMP), self._time_zone).alias(LOCAL_DAY))
-        people = dated.group_by(USER_ID, LOCAL_DAY).len().filter(pl.col("len") <= self.max_events)
+        people = dated.group_by(USER_ID, LOCAL_DAY).len().filter(pl.col("len") <= self.max_events_per_day)
         return dated.join(people, on=[USER_ID, LOCAL_DAY], how="semi", maintain_order="left").drop(LOCAL_DAY)

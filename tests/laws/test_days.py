@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import tempfile
 from datetime import date, timedelta
@@ -31,7 +32,9 @@ EVENTS = st.lists(
         st.sampled_from(["a", "b", "c", "d", None]),
         st.sampled_from([1, 2]),
         st.sampled_from(["u", "v", "w", "x", "y", "z", None]),
-        st.one_of(MINUTES.map(lambda minute: at(0, 0) + timedelta(minutes=minute)), st.just(NOW + timedelta(9)), st.none()),
+        st.one_of(
+            MINUTES.map(lambda minute: at(0, 0) + timedelta(minutes=minute)), st.just(NOW + timedelta(9)), st.none()
+        ),
         st.sampled_from(["view", "cart", "error"]),
         st.sampled_from([1.0, 2.5, 9.0, None]),
     ),
@@ -62,7 +65,9 @@ def put(folder: Path, parts: list[list[Any]]) -> None:
     schema = {"price": pl.Float64, "timestamp": pl.Datetime("us", "UTC"), "user_id": pl.String, "item_id": pl.String}
     for part in parts:
         name = f"{len(list((folder / 'events').iterdir())):03}.parquet"
-        pl.DataFrame(part, schema=list(COLUMNS), orient="row", schema_overrides=schema).write_parquet(folder / "events" / name)
+        pl.DataFrame(part, schema=list(COLUMNS), orient="row", schema_overrides=schema).write_parquet(
+            folder / "events" / name
+        )
 
 
 def content(manifest: Manifest) -> dict[str, str]:
@@ -78,7 +83,12 @@ def balanced(manifest: Manifest) -> bool:
 
 
 @settings(max_examples=5, deadline=None)
-@given(EVENTS, st.randoms(use_true_random=False), st.sampled_from(["gap", "given"]), st.sampled_from(["UTC", "America/Sao_Paulo"]))
+@given(
+    EVENTS,
+    st.randoms(use_true_random=False),
+    st.sampled_from(["gap", "given"]),
+    st.sampled_from(["UTC", "America/Sao_Paulo"]),
+)
 def test_any_division_gives_the_same_bytes(rows: list[Any], order: random.Random, rule: str, zone: str) -> None:
     regular = [(user, 1, item, time, "view", 2.0) for user, item, time in three_days()]
     rows = [*rows, *regular, ("e", 1, "x", at(3, 9), "view", 1.0), ("e", 1, "y", at(3, 9, 1), "view", 1.0)]
@@ -131,10 +141,10 @@ def days_of(manifest: Manifest) -> dict[str, str]:
 def test_a_night_does_only_its_own_day(tmp_path: Path) -> None:
     _, manifests = nights(tmp_path)
     assert [len(manifest.parents) for manifest in manifests] == [2, 3, 4]
-    for before, after in zip(manifests, manifests[1:], strict=False):
+    for before, after in itertools.pairwise(manifests):
         assert after.parents[:-1] == before.parents
     vocabularies = [pl.read_parquet(manifest.folder / "vocabularies/item_id.parquet") for manifest in manifests]
-    for small, large in zip(vocabularies, vocabularies[1:], strict=False):
+    for small, large in itertools.pairwise(vocabularies):
         assert large.head(small.height).select("id", "value").equals(small.select("id", "value"))
 
 

@@ -189,6 +189,7 @@ def test_ids_are_below_the_cardinality_and_numbers_finite(name: str, rows: pl.Da
             assert table[ID].drop_nulls().is_sorted() and table[ID].max() in (None, cardinality - 1)
 
 
+@pytest.mark.gpu_plans
 @pytest.mark.parametrize("name", NAMES)
 def test_plans_run_on_a_gpu(name: str) -> None:
     events = [

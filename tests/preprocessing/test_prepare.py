@@ -297,3 +297,29 @@ def test_beauty(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
     assert (facts["rows_in"], facts["sessions"], facts["users_of_last_day"]) == (198_502, 22_363, 22_363)
     assert facts["dropped"] == {"duplicates": 0, "short_sessions": 0, "cut_to_max_length": 3_815}
     assert facts["items"] == 12_092  # of 12,101: nine are nobody's but as a last item
+
+
+def test_ids_of_an_nvtabular_vocabulary_are_kept(tmp_path: Path) -> None:
+    """The layout of categories/unique.item_id.parquet: the index is the id."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    index = {"kind": "range", "name": None, "start": 3, "stop": 5, "step": 1}
+    table = pa.table({"item_id": ["z", "old"], "item_id_size": [90, 80]})
+    table = table.replace_schema_metadata({"pandas": json.dumps({"index_columns": [index]})})
+    pq.write_table(table, tmp_path / "unique.item_id.parquet")
+    write(tmp_path, three_days())
+    dataset = dataset_of(tmp_path, features={"item_id": {"encode": "category", "start_from": "unique.item_id.parquet"}})
+    items = pl.read_parquet(run(tmp_path, dataset).folder / "items.parquet")
+    assert dict(items.select("id", "value").rows()) == {3: "z", 4: "old", 5: "x", 6: "y"}
+
+
+def test_another_key_does_all_days_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, three_days())
+    dataset = dataset_of(tmp_path, steps=[{"anonymise": {"columns": ["user_id"]}}])
+    users = []
+    for key in ("k" * 32, "k" * 32, "l" * 32):
+        monkeypatch.setenv("OVERNIGHT_ANONYMISE_KEY", key)
+        users.append(set(sessions_of(run(tmp_path, dataset))["user_id"]))
+    assert users[0] == users[1]
+    assert not users[0] & users[2]

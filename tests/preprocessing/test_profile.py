@@ -204,6 +204,7 @@ class Recording(PolarsEngine):
         return super().collect_all(plans)
 
 
+@pytest.mark.gpu_plans
 def test_rows_are_counted_with_what_a_gpu_can_do(tmp_path: Path) -> None:
     rows = pl.DataFrame(
         visits(0), schema=list(COLUMNS), orient="row", schema_overrides={"made": pl.Datetime("us", "UTC")}

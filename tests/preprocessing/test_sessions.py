@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preprocessing.engines import engine_of
 from preprocessing.sessions import (
     ONE_BATCH,
     SESSION_INDEX,
@@ -19,7 +20,6 @@ from preprocessing.sessions import (
     keep_recent,
     sort_and_deduplicate,
 )
-from preprocessing.engines import engine_of
 from schemas.dataset import Dataset
 from tests.preprocessing.small import at, dataset_of
 
@@ -103,9 +103,7 @@ def test_lengths(lengths: list[int], limit: int) -> None:
     ],
 )
 def test_the_day_of_a_session(rule: str, zone: str, end: datetime, day: datetime) -> None:
-    dataset = dataset_of(
-        ".", columns=("session_id",), sessions={"rule": rule, "idle_minutes": 60}, time_zone=zone
-    )
+    dataset = dataset_of(".", columns=("session_id",), sessions={"rule": rule, "idle_minutes": 60}, time_zone=zone)
     rows = [("a", "x", end - timedelta(minutes=5), 1), ("a", "y", end, 1)]
     events = cut(events_of(rows, "session_id").lazy(), dataset)
     assert set(close(events, dataset).collect().select("end", "day").rows()) == {(end, day.date())}

@@ -62,7 +62,7 @@ def test_drop_crawlers_on_the_days_they_crawl() -> None:
     hours = [("bot", 21), ("bot", 22), ("bot", 23), ("bot", 24), ("bot", 25), ("ann", 22), ("ann", 23)]
     rows = [(user, at(0, hour), hour) for user, hour in hours]
     events = pl.LazyFrame(rows, schema=["user_id", "timestamp", "hour"], orient="row")
-    step = {"drop_crawlers": {"max_events": 2}}
+    step = {"drop_crawlers": {"max_events_per_day": 2}}
     assert built(step).apply(events).select("user_id", "hour").collect().rows() == [
         ("bot", 24),
         ("bot", 25),

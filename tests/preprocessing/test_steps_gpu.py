@@ -86,6 +86,7 @@ def shop(folder: Path, **parts: Any) -> Dataset:
     )
 
 
+@pytest.mark.gpu_plans
 @pytest.mark.parametrize("entry", STEPS, ids=str)
 def test_the_gpu_takes_every_step(entry: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OVERNIGHT_ANONYMISE_KEY", "sixteen bytes...")
@@ -94,6 +95,7 @@ def test_the_gpu_takes_every_step(entry: Any, tmp_path: Path, monkeypatch: pytes
     assert untranslatable(step.apply(events.lazy())) == []
 
 
+@pytest.mark.gpu_plans
 @pytest.mark.parametrize("entry", CHECKS, ids=str)
 def test_the_gpu_takes_every_check(entry: Any, tmp_path: Path) -> None:
     events = EVENTS.with_columns(pl.col("item_id", "timestamp").cast(pl.String).name.map(as_found))

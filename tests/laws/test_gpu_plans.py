@@ -1,0 +1,84 @@
+"""Every plan over rows that a preparation runs is one the GPU engine takes, for each rule of sessions and all encoders."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any, ClassVar
+
+import polars as pl
+import pytest
+
+from preprocessing import batch, encoders
+from preprocessing.batches import Workers
+from preprocessing.engines.polars import PolarsEngine
+from schemas import plugins
+from tests.gpu import untranslatable
+from tests.preprocessing.small import dataset_of, run, three_days, write
+
+pytestmark = pytest.mark.gpu_plans
+
+COLUMNS = ("user_id", "item_id", "timestamp", "session_id", "event_type", "price", "title", "category", "added", "tags")
+# Encoders whose options cannot be left out, or that need another column than a number.
+FEATURES: dict[str, Any] = {
+    "age": {"column": "added", "encode": "age"},
+    "bucketise": {"column": "price", "encode": "bucketise", "boundaries": [1, 5]},
+    "category": {"column": "title", "encode": "category", "unknown_buckets": 4},
+    "clip": {"column": "price", "encode": "clip", "min": 0, "max": 4},
+    "cyclic": {"column": "timestamp", "encode": "cyclic", "period": "hour", "part": "sin"},
+    "fill": {"column": "price", "encode": ["log1p", {"fill": {"value": "median"}}]},
+    "popularity": {"column": "item_id", "encode": ["popularity", "log1p"]},
+    "quantile": {"column": "price", "encode": "quantile", "q": 4},
+    "relative_price": {"column": "price", "encode": "relative_price", "by": "category"},
+    "target_encoding": {"column": "category", "encode": "target_encoding", "target": "price"},
+    "text_length": {"column": "title", "encode": "text_length"},
+}
+TIMES = ("elapsed", "event_age", "hour", "item_age", "weekday")
+
+
+class Translating(PolarsEngine):
+    """Runs on the CPU what a GPU would take, and notes what it would not."""
+
+    refused: ClassVar[list[str]] = []
+
+    def collect(self, plan: pl.LazyFrame) -> pl.DataFrame:
+        self.refused.extend(untranslatable(plan))
+        return super().collect(plan)
+
+    def collect_all(self, plans: Any) -> list[pl.DataFrame]:
+        return [self.collect(plan) for plan in plans]
+
+
+def all_features() -> dict[str, Any]:
+    found = {}
+    for name in plugins.names(encoders):
+        column = "timestamp" if name in TIMES else "price"
+        found[f"f_{name}"] = FEATURES.get(name, {"column": column, "encode": name})
+    return found | {
+        "tags": {"encode": "category"},
+        "at_end": {"column": "category", "encode": "category", "per": "session"},
+    }
+
+
+@pytest.mark.parametrize("rule", ["gap", "given", "history"])
+def test_the_gpu_takes_all_of_a_preparation(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = ("view", 2.5, "a lamp", "lamps", date(2023, 12, 1), ["x", "y"])
+    write(tmp_path, [(*row, f"s{row[0]}", *more) for row in [*three_days(), ("a", None, three_days()[0][2])]], COLUMNS)
+    dataset = dataset_of(
+        tmp_path,
+        columns=COLUMNS[3:],
+        time_zone="Europe/Berlin",
+        steps=[
+            {"filter_event_types": {"keep": ["view"]}},
+            "drop_repeats",
+            {"drop_crawlers": {"max_events_per_day": 100}},
+        ],
+        checks=[{"in_range": {"column": "price", "min": 0}}],
+        sessions={"rule": rule},
+        features=all_features(),
+        split="leave_one_out" if rule == "history" else "day",
+    )
+    Translating.refused = []
+    monkeypatch.setattr(batch, "engine_of", lambda name: Translating())
+    assert run(tmp_path, dataset, workers=Workers(min_buckets=2)).facts["sessions"] > 0
+    assert Translating.refused == []
