@@ -101,16 +101,11 @@ def _against(records: list[Json]) -> str:
 
 
 def _growth(records: list[Json]) -> str:
-    rows = [
-        [
-            _events(record["rows"]),
-            *_cost(record["ours"]),
-            f"{record['ours']['cpu_s'] / record['rows'] * 1e6:.2f}",
-            str(record["repeat"]),
-        ]
-        for record in records
-    ]
-    table = _table(["events", "CPU s", "wall s", "MB", "CPU s a million", "runs"], rows)
+    heads, rows = ["events", "CPU s", "wall s", "MB", "CPU s a million", "runs"], []
+    for record in records:
+        each = record["ours"]["cpu_s"] / record["rows"] * 1e6
+        rows.append([_events(record["rows"]), *_cost(record["ours"]), f"{each:.2f}", str(record["repeat"])])
+    table = _table(heads, rows)
     if len(records) < 2:
         return table
     power = exponent([record["rows"] for record in records], [record["ours"]["cpu_s"] for record in records])
