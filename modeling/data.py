@@ -125,7 +125,8 @@ def read_sessions(folder: Path, schema: FeatureSchema, days: Callable[[str], boo
     if not files:
         raise InputError(f"No session files for these days in {folder}.")
     table = pa.concat_tables([pq.ParquetFile(file).read(columns=columns) for file in files]).combine_chunks()
-    return from_table(table, schema)
+    sessions = from_table(table, schema)
+    return sessions.select(sessions.end.argsort(stable=True))
 
 
 def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:

@@ -39,7 +39,7 @@ def percent(line: str) -> int:
 def test_nothing_stored_is_a_pickle(whole: tuple[Path, dict[str, object]]) -> None:
     root, _ = whole
     kinds = {path.suffix for path in root.rglob("*") if path.is_file() and "prefect" not in path.parts}
-    assert kinds <= {".json", ".parquet", ".safetensors", ".html"}
+    assert kinds <= {".json", ".parquet", ".safetensors", ".html", ".pbtxt"}
 
 
 def test_running_again_only_says_so(shop: Path, whole: tuple[Path, dict[str, object]]) -> None:
