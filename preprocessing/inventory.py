@@ -16,7 +16,6 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from preprocessing.engine import collect
 from preprocessing.events import FILE
 from preprocessing.files import SourceFile
 from preprocessing.sessions import local_day
@@ -130,7 +129,8 @@ def _count(events: pl.LazyFrame, dataset: Dataset) -> pl.DataFrame:
     number = (pl.col("key") + _DAYS // 2) % _DAYS - _DAYS // 2
     file = ((pl.col("key") - number) // _DAYS).cast(pl.Int32)
     day = pl.when(number != _NO_DAY).then(number).cast(pl.Int32).cast(pl.Date)
-    return collect(counted.select(file.alias(FILE), day.alias(DAY), "rows", "digest"))
+    # The streaming engine never holds all rows at once.
+    return counted.select(file.alias(FILE), day.alias(DAY), "rows", "digest").collect(engine="streaming")
 
 
 def _hash(rows: list[tuple[object, ...]]) -> str:

@@ -40,7 +40,12 @@ class Spool:
             return
         parts = self.folder / f"{name} parts"
         shutil.rmtree(parts, ignore_errors=True)
-        bucket = pl.lit(boundaries).search_sorted(pl.col(key)).cast(pl.Int32).alias(_BUCKET)
+
+        def bucket_of(keys: pl.Series) -> pl.Series:
+            return boundaries.search_sorted(keys).cast(pl.Int32)
+
+        # Said to be elementwise, which it is, for else all rows would be held at once.
+        bucket = pl.col(key).map_batches(bucket_of, return_dtype=pl.Int32, is_elementwise=True).alias(_BUCKET)
         target = pl.PartitionBy(parts, key=_BUCKET, include_key=False)
         rows.with_columns(bucket).sink_ipc(target, compression="uncompressed", mkdir=True, engine="streaming")
         schema = rows.collect_schema()
