@@ -71,8 +71,8 @@ AGAINST = {
 }
 
 
-class AbsentError(Exception):
-    """Something that is needed is not there."""
+class UnmeasuredError(Exception):
+    """What is needed is not there, or did not stay as it was."""
 
 
 def child(command: list[str | Path]) -> Json:
@@ -91,7 +91,7 @@ def ours(task: str, *arguments: object) -> Json:
 def data(task: str, name: str, *sizes: int) -> tuple[Path, Json]:
     """A folder of generated events, made once, and what is known of it."""
     if not (PEERS / "gen_events.py").is_file():
-        raise AbsentError(f"{PEERS} holds no gen_events.py; set OVERNIGHT_SHARED to the folder that holds peers")
+        raise UnmeasuredError(f"{PEERS} holds no gen_events.py; set OVERNIGHT_SHARED to the folder that holds peers")
     folder = DATA / name
     if not (folder / "about.json").is_file():
         shutil.rmtree(folder, ignore_errors=True)
@@ -109,6 +109,12 @@ def prepare(source: Path, until: str | None, *options: str, root: Path | None = 
         root = SCRATCH / "ours"
         shutil.rmtree(root, ignore_errors=True)
     return ours("prepare", source, root, *(["--until", until] if until else []), *options)
+
+
+def check_code(runs: list[Json]) -> None:
+    """Runs of different code are not runs of one thing, and a night of new code does all days again."""
+    if len({run["code"] for run in runs}) > 1:
+        raise UnmeasuredError("the code of the ETL changed between the runs of a row; run this again")
 
 
 def medians(runs: list[Json]) -> Json:
@@ -136,9 +142,9 @@ def against(name: str, rows: list[int] | None, repeat: int) -> Iterator[Json]:
     """Ours and a peer's in turn."""
     peer, script = AGAINST[name], PEERS / f"{name}.py"
     if not script.is_file():
-        raise AbsentError(f"{script} is not there; set OVERNIGHT_SHARED to the folder that holds peers")
+        raise UnmeasuredError(f"{script} is not there; set OVERNIGHT_SHARED to the folder that holds peers")
     if not peer.python.is_file():
-        raise AbsentError(f"{peer.python} is not there: bash {PEERS / 'setup.sh'} {peer.environment}")
+        raise UnmeasuredError(f"{peer.python} is not there: bash {PEERS / 'setup.sh'} {peer.environment}")
     for size in rows or peer.rows:
         folder, about = events(size)
         source = folder / ("distinct" if peer.job == "users" else "events")
@@ -153,6 +159,7 @@ def against(name: str, rows: list[int] | None, repeat: int) -> Iterator[Json]:
             for who in ("ours", "theirs")[:: -1 if number % 2 else 1]:
                 run = prepare(source, until, "--job", peer.job) if who == "ours" else child(command)
                 runs[who].append(run)
+        check_code(runs["ours"])
         wrote = check_same(name, runs["ours"][-1]["folder"], out) if peer.comparable else {}
         mine, theirs = (medians(runs[who]) for who in ("ours", "theirs"))
         ratio = round(mine["cpu_s"] / theirs["cpu_s"], 3)
@@ -168,6 +175,7 @@ def growth(rows: list[int] | None, repeat: int) -> Iterator[Json]:
     for size in rows or GROWTH:
         folder, about = events(size)
         runs = [prepare(folder / "events", about["last"]) for _ in range(repeat)]
+        check_code(runs)
         last = runs[-1]
         wrote = {name: last[name] for name in ("lists", "list_events", "seconds")}
         yield {"table": "growth", "rows": size, "repeat": repeat, "ours": medians(runs), **wrote}
@@ -193,6 +201,7 @@ def nightly(histories: list[int] | None, repeat: int) -> Iterator[Json]:
             shutil.copytree(before_root, root)
             nights.append(prepare(source, newest, root=root))
             idle.append(prepare(source, newest, root=root))
+        check_code([first, *nights, *idle])
         yield {
             "table": "nightly", "days": history, "per_day": PER_DAY, "repeat": repeat, "seconds": nights[-1]["seconds"],
             "first": {name: first[name] for name in MEASURES}, "night": medians(nights), "idle": medians(idle),
@@ -206,6 +215,7 @@ def engines(rows: list[int] | None, repeat: int) -> Iterator[Json]:
         kept = SCRATCH / "of polars"
         for name, options in ENGINES.items():
             runs = [prepare(folder / "events", about["last"], *options) for _ in range(repeat)]
+            check_code(runs)
             sessions = Path(runs[-1]["folder"]) / "sessions"
             if name == "cpu":
                 shutil.rmtree(kept, ignore_errors=True)
@@ -228,7 +238,7 @@ def figures(
                 if as_json:
                     print(json.dumps(record), flush=True)
                 yield record
-        except AbsentError as reason:
+        except UnmeasuredError as reason:
             print(f"skipped: {reason}", file=sys.stderr)
 
 

@@ -25,10 +25,12 @@ from typing import Any
 
 import polars as pl
 
+import preprocessing
+import schemas
 from preprocessing.clusters import workers_of
 from preprocessing.engines import engine_of
 from preprocessing.pipeline import prepare
-from schemas.artifacts import Artifacts
+from schemas.artifacts import Artifacts, code_version
 from schemas.columns import ITEM_ID, LENGTH, START, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 
@@ -121,6 +123,7 @@ def measure(source: Path, root: Path, job: str, until: date | None, engine: Any,
         "import_cpu_s": round(imported, 3),
         "peak_rss_mb": max(own.ru_maxrss, ended.ru_maxrss) // 1024,
         "seconds": manifest.facts["seconds"],
+        "code": code_version(*map(Path, [*preprocessing.__path__, *schemas.__path__])),
         "folder": str(manifest.folder),
     }
 
