@@ -31,7 +31,7 @@ from preprocessing.spool import Spool
 from preprocessing.states import State
 from preprocessing.vocabulary import from_nvtabular
 from schemas.artifacts import Artifacts, Manifest
-from schemas.columns import COUNT, DAY, ID, ITEM_ID, LENGTH, USER_ID, VALUE
+from schemas.columns import COUNT, DAY, ID, ITEM_ID, LENGTH, RULE, USER_ID, VALUE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
@@ -177,7 +177,7 @@ class Batch:
             if self.carried is not None and self.carried.height:
                 job.spool.divide("carried", self.carried.lazy(), USER_ID, boundaries)
             buckets = range(len(boundaries) + 1)
-            told(f"{run.source.rows_of(list(self.contents)):,} events of {self._days_told()}")
+            told(f"{run.source.rows_of(list(self.contents)):,} events dated {self._days_told()}")
             if len(buckets) > 1:
                 told(f"in {len(buckets)} parts")
         return buckets
@@ -325,9 +325,9 @@ class Done:
         sessions = tables.of_day(cut_out, day, dataset)
         waiting = pl.concat(parts("open")).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
         still_open = collect(waiting.sort(sort_keys(dataset, waiting.collect_schema().names())))
-        bad = collect(
-            pl.concat(parts("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day).drop(EVENT_DAY)
-        )
+        bad = collect(pl.concat(parts("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day))
+        flat = [name for name, dtype in bad.schema.items() if not dtype.is_nested()]
+        bad = bad.sort(RULE, *flat).drop(EVENT_DAY)  # the same however users were divided
         with artifacts.write(KIND, day_id) as draft:
             tables.write(sessions, draft.folder / SESSIONS)
             tables.write(still_open, draft.folder / OPEN)

@@ -12,8 +12,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-import preprocessing.steps
+from preprocessing import encoders, steps
+from schemas import plugins
 from schemas.dataset import read_dataset
+from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -59,21 +61,26 @@ def test_the_yaml_names_every_part_that_a_first_dataset_needs(tmp_path: Path) ->
     assert dataset.name == "my-shop" and dataset.items and dataset.steps and dataset.features
 
 
-def test_the_step_shown_is_found_and_drops_crawlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = blocks("python")
-    (tmp_path / "drop_crawlers.py").write_text(code)
-    monkeypatch.setattr(preprocessing.steps, "__path__", [*preprocessing.steps.__path__, str(tmp_path)])
-    entry = re.findall(r"`- (drop_crawlers: \{.*?\})`", README)[0]
-    base = yaml_with_step(tmp_path, entry)
-    ((_, step),) = preprocessing.steps.build_steps(read_dataset(str(base)))
-    events = pl.LazyFrame({"user_id": ["a"] * 501 + ["b"] * 500, "item_id": ["x"] * 1001})
-    assert step.apply(events).collect()["user_id"].unique().to_list() == ["b"]
-
-
-def yaml_with_step(folder: Path, entry: str) -> Path:
-    path = folder / "shop.yaml"
-    path.write_text(f"name: shop\nevents: {{columns: {{user_id: u, item_id: i, timestamp: t}}}}\nsteps:\n  - {entry}\n")
-    return path
+def test_the_step_and_the_encoder_shown_are_found_and_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, test, encoder = blocks("python")
+    for package, name, code in ((steps, "drop_samples", step), (encoders, "share_of_mean", encoder)):
+        folder = tmp_path / package.__name__
+        folder.mkdir()
+        (folder / f"{name}.py").write_text(code)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
+    known = {"pl": pl, "DropSamples": plugins.find(steps, "drop_samples")}
+    exec(test, known)
+    known["test_samples_are_dropped"]()  # type: ignore[operator]
+    entry = re.findall(r"`- (drop_samples: \{.*?\})`", README)[0]
+    feature = re.findall(r"`(price: \{encode: share_of_mean\})`", README)[0]
+    columns = "{user_id: user_id, item_id: item_id, timestamp: timestamp, price: price}"
+    text = f"name: shop\nevents: {{path: events.parquet, columns: {columns}}}\nsteps:\n  - {entry}\nfeatures:\n  {feature}\n"
+    (tmp_path / "shop.yaml").write_text(text)
+    rows = [(*row, price) for row, price in zip(three_days(), [0.5, 2.0, 4.0, 6.0, 8.0] * 3, strict=True)]
+    write(tmp_path, rows, (*COLUMNS, "price"))
+    manifest = run(tmp_path, read_dataset(str(tmp_path / "shop.yaml")).at(tmp_path))
+    assert manifest.facts["dropped"]["drop_samples"] == 3
+    assert sessions_of(manifest)["price"].to_list()[-1] == pytest.approx([4 / 6, 6 / 6, 8 / 6])
 
 
 def test_links_and_pictures_are_there() -> None:

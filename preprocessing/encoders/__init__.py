@@ -135,7 +135,7 @@ class Encoder(BaseModel):
             before = parts.with_columns(**{name: earlier.over(VALUE) for name, earlier in running.items()})
         else:
             before = parts.with_columns(**running)
-            if known is None:  # nothing is known before the first day: it goes by its own numbers
+            if known is None and parts.height:  # nothing is known before the first day: it goes by its own numbers
                 before = before.with_columns(pl.coalesce(name, pl.lit(parts[name][0])) for name in names)
         return before.filter(pl.col(DAY).is_not_null())
 

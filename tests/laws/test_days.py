@@ -82,7 +82,7 @@ def balanced(manifest: Manifest) -> bool:
     return bool(facts["rows_in"] + facts["carried_in"] == facts["events"] + gone)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     EVENTS,
     st.randoms(use_true_random=False),
