@@ -2,7 +2,7 @@
 
     sessions/day=YYYY-MM-DD/part-0.parquet    links to the days' own files, which no view copies
     quarantine/day=YYYY-MM-DD/part-0.parquet
-    profiles/day=YYYY-MM-DD/profile.html      what each day's events look like
+    profiles/day=YYYY-MM-DD/profile.html      what the newest day's events look like, beside those before
     vocabularies/NAME.parquet, items.parquet, schema.json, schema.pbtxt, encoders.json
 
 Sessions of the day tested on may hold ids that its own events brought about: those from a column's cardinality on are
@@ -56,9 +56,10 @@ class View:
                 folder = f"{DAY}={day.facts['day']}/part-0.parquet"
                 if day.facts["sessions"]:
                     draft.link(day, SESSIONS, f"sessions/{folder}")
-                draft.link(day, PAGE, f"profiles/{DAY}={day.facts['day']}/{PAGE}")
                 if day.facts["quarantined"]:
                     draft.link(day, QUARANTINE, f"quarantine/{folder}")
+            newest = self.days[-1]
+            draft.link(newest, PAGE, f"profiles/{DAY}={newest.facts['day']}/{PAGE}")
             num_items = self._write_features(draft)
             draft.facts = self.facts(num_items) | {"seconds": seconds}
         return draft.manifest

@@ -93,7 +93,9 @@ class Artifacts:
         """The artifact `kind/id`; an id may be shortened as long as it is unique."""
         kind, _, start = name.partition("/")
         self._folder(kind, start)
-        found = sorted(path.name for path in (self.root / kind).glob(f"{start}*") if (path / MANIFEST).is_file())
+        found = [start] if start and (self.root / kind / start / MANIFEST).is_file() else []
+        if not found:
+            found = sorted(path.name for path in (self.root / kind).glob(f"{start}*") if (path / MANIFEST).is_file())
         if len(found) != 1:
             problem = "is not there" if not found else f"is not unique: {', '.join(found)}"
             raise InputError(f"Artifact {name!r} {problem} (looked in {self.root / kind}).")
