@@ -169,9 +169,7 @@ class Batch:
         run = self.run
         with run.phase("read") as told:
             with reading(run.dataset.source):
-                events = run.source.events(
-                    {day: files for day, (_, files) in self.contents.items()}, self.last, run.recipe
-                )
+                events = run.source.events({day: files for day, (_, files) in self.contents.items()}, run.recipe)
                 boundaries = self._boundaries(job, events)
                 job.spool.divide("raw", events, USER_ID, boundaries)
             if self.carried is not None and self.carried.height:

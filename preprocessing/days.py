@@ -34,10 +34,12 @@ class Days:
     run: Run
     lineage: str
     ledger: Ledger
+    on_the_side: bool = False
+    """Whether the ledger is not to be kept."""
 
     def up_to(self, last: date) -> Ledger:
         """The ledger once all days up to `last` are done, with what was known before `last`."""
-        contents = self.run.source.inventory.contents(last)
+        contents = self.run.source.inventory.contents()
         if since := self.run.dataset.since:
             contents = {day: found for day, found in contents.items() if day >= since}
         self._do_changed(contents)
@@ -46,7 +48,7 @@ class Days:
         if last in self.ledger.before:
             return self.ledger
         # A day in the middle of an earlier batch: what was known before it was not kept. Do it all again, on the side.
-        aside = Days(self.run, "", Ledger())
+        aside = Days(self.run, self.lineage, Ledger(), on_the_side=True)
         aside._do_new(last, contents)
         return aside.ledger
 
@@ -200,5 +202,5 @@ class Days:
         return identify(code="", lineage=self.lineage)
 
     def _save(self) -> None:
-        if self.lineage:
+        if not self.on_the_side:
             self.ledger.write(self.run.artifacts, self.lineage)

@@ -85,22 +85,22 @@ class Inventory:
         past = self.table.filter(pl.col(DAY) <= self.today)
         return dict(past.group_by(DAY).agg(pl.col("rows").sum()).sort(DAY).rows())
 
-    def misdated(self, fallback: date) -> dict[str, date]:
-        """The day to which a file's rows without a time, or of the future, are counted: its last day, else `fallback`."""
-        sane = pl.col(DAY) <= self.today
+    def misdated(self) -> dict[str, date]:
+        """The day to which a file's rows without a time, or of the future, are counted: its last day, else the first of all."""
+        sane, first = pl.col(DAY) <= self.today, min(self.days(), default=self.today)
         wrong = self.table.filter(sane.not_().fill_null(True) & (pl.col("rows") > 0)).select("path").unique()
         last = self.table.filter(sane).group_by("path").agg(pl.col(DAY).max())
-        return dict(wrong.join(last, on="path", how="left").with_columns(pl.col(DAY).fill_null(fallback)).rows())
+        return dict(wrong.join(last, on="path", how="left").with_columns(pl.col(DAY).fill_null(first)).rows())
 
     def whole(self) -> tuple[str, list[str]]:
         """A hash of all events, and all files."""
         told = self.table.sort("path", DAY)
         return _hash(told.select("path", "rows", "digest").rows()), told["path"].unique(maintain_order=True).to_list()
 
-    def contents(self, fallback: date) -> dict[date, tuple[str, list[str]]]:
+    def contents(self) -> dict[date, tuple[str, list[str]]]:
         """For each day a hash of all that counts to it, and the files that hold it."""
         misdated = pl.DataFrame(
-            list(self.misdated(fallback).items()), schema={"path": pl.String, "counted to": pl.Date}, orient="row"
+            list(self.misdated().items()), schema={"path": pl.String, "counted to": pl.Date}, orient="row"
         )
         told = self.table.filter(pl.col("rows") > 0).join(misdated, on="path", how="left")
         sane = pl.col(DAY) <= self.today

@@ -77,10 +77,10 @@ class Source:
             return self.inventory.rows
         return sum(count for day, count in self.inventory.days().items() if day in days)
 
-    def events(self, days: dict[date, list[str]], fallback: date, recipe: Recipe) -> pl.LazyFrame:
+    def events(self, days: dict[date, list[str]], recipe: Recipe) -> pl.LazyFrame:
         """The events of these days (by day: the files that hold them) with the column `event day`."""
         wanted = {path for paths in days.values() for path in paths}
-        misdated = {path: day for path, day in self.inventory.misdated(fallback).items() if path in wanted}
+        misdated = {path: day for path, day in self.inventory.misdated().items() if path in wanted}
         files = [file for file in self.files.files if file.path in wanted]
         if self._in_memory and wanted <= self._in_memory[0] and not (misdated and len(self._in_memory[0]) > 1):
             events = self._in_memory[1]

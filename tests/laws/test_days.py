@@ -180,6 +180,33 @@ def test_a_late_event_before_midnight_moves_the_next_day_too(tmp_path: Path) -> 
     assert sessions.filter(user_id="o")["length"].to_list() == [3]
 
 
+def test_a_file_without_any_time_changes_no_later_day(tmp_path: Path) -> None:
+    dataset, manifests = nights(tmp_path)
+    put(
+        tmp_path,
+        [[("a", 1, "x", None, "view", 1.0)], [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate("xy")]],
+    )
+    told: list[str] = []
+    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=told.append)
+    assert sum("changed" in line for line in told) == 1  # the first day, to which what has no day is counted
+    assert after.facts["quarantined"] == {"timestamp_null": 1}
+    assert after.parents[1:4] == manifests[-1].parents[1:4]
+    put(tmp_path, [[("b", 1, item, at(5, 9, n), "view", 1.0) for n, item in enumerate("xy")]])
+    told.clear()
+    run(tmp_path, dataset, until=date(2024, 1, 6), progress=told.append)
+    assert not any("changed" in line for line in told)
+
+
+def test_two_datasets_that_look_back_do_not_share_days(tmp_path: Path) -> None:
+    dataset, _ = nights(tmp_path)
+    for length in (4, 2):
+        changed = dataset.model_copy(update={"sessions": dataset.sessions.model_copy(update={"max_length": length})})
+        run(tmp_path, changed, until=LAST)
+        earlier = run(tmp_path, changed, until=date(2024, 1, 2))
+        sessions = pl.concat(pl.read_parquet(file) for file in (earlier.folder / "sessions").rglob("*.parquet"))
+        assert sessions["length"].max() == min(length, 3)
+
+
 def test_logs_that_are_deleted_do_not_undo_their_days(tmp_path: Path) -> None:
     dataset, manifests = nights(tmp_path)
     (tmp_path / "events" / "000.parquet").unlink()
