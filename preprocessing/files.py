@@ -73,15 +73,6 @@ def content_hash(file: SourceFile) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-def fingerprints(dataset: Dataset) -> dict[str, str]:
-    """The content hash of every file the dataset is read from, by its path below the source."""
-    files = source_files(dataset)
-    for key in ("items", "users"):
-        if table := getattr(dataset, key):
-            files += find_files(dataset, table.path, f"{key}.path")
-    return {file.path: content_hash(file) for file in files}
-
-
 @contextmanager
 def reading(place: Path | str) -> Iterator[None]:
     """Turn what Polars says about damaged files into an InputError that names the place."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from preprocessing.events import FILE, EventFiles, as_found, read_events, read_items
-from preprocessing.files import SAMPLE_ROWS, content_hash, fingerprints, source_files
+from preprocessing.files import SAMPLE_ROWS, content_hash, source_files
 from preprocessing.source_listing import SourceFile
 from schemas.errors import InputError
 from tests.preprocessing.small import COLUMNS, at, dataset_of
@@ -325,7 +325,7 @@ def test_object_stores_tell_when_content_changes(tmp_path: Path, bucket: Any) ->
     fill(bucket, tmp_path, "log")
     dataset = dataset_of("s3://shop/log", events={"path": "1.csv"})
     (before,) = source_files(dataset)
-    assert before.stamp.startswith("etag:") and content_hash(before) == before.stamp == fingerprints(dataset)["1.csv"]
+    assert before.stamp.startswith("etag:") and content_hash(before) == before.stamp
     put(tmp_path / "1.csv", user_id=["b"])
     fill(bucket, tmp_path, "log")
     (after,) = source_files(dataset)
