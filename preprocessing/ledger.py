@@ -50,6 +50,12 @@ class Ledger(BaseModel):
         except (OSError, ValidationError):
             return cls()
 
+    def is_whole(self, artifacts: Artifacts) -> bool:
+        """Whether all that it names is still there."""
+        names = {*(done.artifact for done in self.days.values()), *(done.taught for done in self.days.values())}
+        names |= {self.known, *self.before.values()} - {""}
+        return all(artifacts.find(*name.split("/"), by_size=True) for name in names)
+
     def write(self, artifacts: Artifacts, lineage: str) -> None:
         """Replace it in one step."""
         write_atomically(_file(artifacts, lineage), json.dumps(self.model_dump(mode="json"), indent=1) + "\n")

@@ -64,6 +64,9 @@ def prepare(
     lineage = identify(code=code_version(here, here.parent / "schemas"), secrets=secrets, **parameters)
     with artifacts.unfinished(lineage) as scratch:
         ledger = Ledger.read(artifacts, lineage)
+        if not ledger.is_whole(artifacts):
+            progress(f"Some of what was done of {dataset.name} is missing or damaged: its days are done again.")
+            ledger = Ledger()
         columns = State.read(artifacts, ledger.known).columns
         kept_in = artifacts.root / "inventories" / f"{identify(code=lineage, source=dataset.source)}.parquet"
         source = Source.open(dataset, kept_in, columns, now or datetime.now(UTC))

@@ -207,6 +207,18 @@ def test_two_datasets_that_look_back_do_not_share_days(tmp_path: Path) -> None:
         assert sessions["length"].max() == min(length, 3)
 
 
+@pytest.mark.parametrize("kind", ["days/*/sessions.parquet", "states/*/learnt/item_id.parquet"])
+def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path) -> None:
+    dataset, manifests = nights(tmp_path)
+    for file in (tmp_path / "artifacts").glob(kind):
+        file.unlink()
+        file.write_bytes(b"half a file")
+    told: list[str] = []
+    again = run(tmp_path, dataset, until=LAST, progress=told.append)
+    assert any("missing or damaged" in line for line in told)
+    assert content(again) == content(manifests[-1])
+
+
 def test_logs_that_are_deleted_do_not_undo_their_days(tmp_path: Path) -> None:
     dataset, manifests = nights(tmp_path)
     (tmp_path / "events" / "000.parquet").unlink()
