@@ -1,4 +1,5 @@
-"""Attention inside each session of a packed row, for our own bodies and, through one registered function, Hugging Face's.
+"""Who may look at whom in a batch, and attention that keeps to it, for our own bodies and, through one registered function,
+Hugging Face's.
 
 B rows, H heads, L places, K head size.
 """
@@ -6,7 +7,8 @@ B rows, H heads, L places, K head size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,34 +16,60 @@ from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "overnight"
+Direction = Literal["causal", "both", "permuted"]
 
 
 @dataclass(frozen=True)
-class Packing:
-    """Who may look at whom: `mask_B1LL` (True: may), and rotations by position when they are wanted."""
+class Layout:
+    """The places of a batch as a body sees them.
 
-    mask_B1LL: Tensor
-    rotation: tuple[Tensor, Tensor] | None = None
+    `segments_BL` numbers the sessions from 1 (0: padding), `positions_BL` counts within each from 0. `seconds_BL`, where
+    times are known, is the time since the session's first event. In the direction `permuted`, `order_BL` is 0 at places all
+    others may see, and counts places in the order in which they are predicted: each sees those before it.
+    """
 
-    @classmethod
-    def causal(cls, segments_BL: Tensor) -> Packing:
-        """Each event sees its own session up to itself; padding sees padding, so that no row of the mask is empty."""
-        same_BLL = segments_BL[:, :, None] == segments_BL[:, None, :]
-        return cls(same_BLL.tril()[:, None])
+    segments_BL: Tensor
+    positions_BL: Tensor
+    direction: Direction = "causal"
+    seconds_BL: Tensor | None = None
+    order_BL: Tensor | None = None
 
-    def rotated(self, positions_BL: Tensor, head_size: int) -> Packing:
-        """The same with rotary positions (RoFormer, arXiv:2104.09864)."""
-        steps = torch.arange(0, head_size, 2, device=positions_BL.device, dtype=torch.float32)
-        angle_BLK = positions_BL[:, :, None] * 10_000 ** (-steps / head_size)
+    @cached_property
+    def same_BLL(self) -> Tensor:
+        """Whether two places belong to the same session; padding counts as one session."""
+        return self.segments_BL[:, :, None] == self.segments_BL[:, None, :]
+
+    @cached_property
+    def mask_B1LL(self) -> Tensor:
+        """Whether place i may see place j. No row is empty: every place sees itself."""
+        same_BLL = self.same_BLL
+        return (same_BLL.tril() if self.direction == "causal" else same_BLL)[:, None]
+
+    def rotation(self, head_size: int) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of rotary positions (RoFormer, arXiv:2104.09864), each [B, 1, L, K]."""
+        steps = torch.arange(0, head_size, 2, device=self.positions_BL.device, dtype=torch.float32)
+        angle_BLK = self.positions_BL[:, :, None] * 10_000 ** (-steps / head_size)
         angle_B1LK = torch.cat([angle_BLK, angle_BLK], -1)[:, None]
-        return Packing(self.mask_B1LL, (angle_B1LK.cos(), angle_B1LK.sin()))
+        return angle_B1LK.cos(), angle_B1LK.sin()
 
 
-def attend(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, packing: Packing, dropout: float = 0.0) -> Tensor:
-    """Scaled dot-product attention within sessions; [B, H, L, K]."""
-    if packing.rotation:
-        q_BHLK, k_BHLK = (_rotate(x, *packing.rotation) for x in (q_BHLK, k_BHLK))
-    return F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, attn_mask=packing.mask_B1LL, dropout_p=dropout)
+def attend(
+    q_BHLK: Tensor,
+    k_BHLK: Tensor,
+    v_BHLK: Tensor,
+    layout: Layout,
+    *,
+    rotary: bool = False,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention within sessions, in the layout's direction; [B, H, L, K]."""
+    if rotary:
+        cos, sin = layout.rotation(q_BHLK.shape[-1])
+        q_BHLK, k_BHLK = _rotate(q_BHLK, cos, sin), _rotate(k_BHLK, cos, sin)
+    return F.scaled_dot_product_attention(
+        q_BHLK, k_BHLK, v_BHLK, attn_mask=layout.mask_B1LL, dropout_p=dropout, scale=scale
+    )
 
 
 def _rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -52,8 +80,18 @@ def _rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def _hugging_face(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """`attend` in the form that transformers calls; the body passes `packing` along as a keyword."""
-    out_BHLK = attend(query, key, value, options["packing"], options.get("dropout", 0.0))
+    """`attend` in the form that transformers calls; the body passes `layout` and `rotary` along as keywords."""
+    if key.shape[1] != query.shape[1]:  # grouped-query attention
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    out_BHLK = attend(
+        query,
+        key,
+        value,
+        options["layout"],
+        rotary=options.get("rotary", False),
+        dropout=options.get("dropout", 0.0),
+        scale=options.get("scaling"),
+    )
     return out_BHLK.transpose(1, 2).contiguous(), None
 
 

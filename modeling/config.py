@@ -1,56 +1,220 @@
-"""What can be set about a model, its training, its evaluation and its promotion: one frozen model per concern."""
+"""What can be set about a model, its training, its evaluation and its promotion: one frozen model per concern.
+
+A body, an objective, a loss and a head are chosen by name, with options of their own: `{name: gbce, calibration: 0.5}`.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.columns import ITEM_ID
 from schemas.errors import InputError
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
+NEXT_ITEM = "next_item"
 
 
-class ModelConfig(BaseModel):
-    """Architecture: the body and what goes into it."""
+class Concern(BaseModel):
+    """One group of settings."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Model")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    body: str = Field("sasrec", title="Body", description="Sequence encoder: a file of modeling/bodies (sasrec, gpt2).")
-    dim: int = Field(64, ge=4, le=4096, title="Width", description="Size of item vectors and hidden states.")
-    num_layers: int = Field(2, ge=1, le=64, title="Layers", description="Blocks of the body.")
-    num_heads: int = Field(2, ge=1, le=64, title="Heads", description="Attention heads; must divide the width.")
-    dropout: float = Field(0.2, ge=0, lt=1, title="Dropout", description="Share of activations zeroed in training.")
+
+class Choice(Concern):
+    """A file of a package and the options that are its own."""
+
+    name: str
+    options: dict[str, Any] = Field({}, title="Options", description="See `overnight models` for what each takes.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, given: Any) -> Any:
+        """`gbce`, or `{name: gbce, calibration: 0.5}`: keys that are not ours are options."""
+        if isinstance(given, str):
+            return {"name": given}
+        if not isinstance(given, dict):
+            return given
+        own = {key: value for key, value in given.items() if key in cls.model_fields}
+        options = {key: value for key, value in given.items() if key not in cls.model_fields}
+        return {**own, "options": {**own.get("options", {}), **options}} if options else own
+
+
+class PretrainedConfig(Concern):
+    """Item vectors made elsewhere, from text or pictures."""
+
+    model_config = ConfigDict(title="Pretrained item vectors")
+
+    path: str = Field(
+        title="File",
+        description="Parquet with a column of item ids and one of lists, or .npy whose row i belongs to item id i.",
+    )
+    key: str = Field(ITEM_ID, title="Key", description="Parquet: the column of raw item ids.")
+    column: str = Field("vector", title="Column", description="Parquet: the column of vectors.")
+    trained: bool = Field(False, title="Trained", description="Let training change the vectors.")
+    normalised: bool = Field(True, title="Normalised", description="Scale every vector to length one first.")
+
+
+class InputsConfig(Concern):
+    """What of an event the model reads, and how it becomes one vector."""
+
+    model_config = ConfigDict(title="Inputs")
+
+    features: tuple[str, ...] | None = Field(
+        None, title="Features", description="Side features that are read. Empty: all of them; []: none."
+    )
+    aggregation: Literal["sum", "concat", "sum_times_item"] = Field(
+        "sum",
+        title="Aggregation",
+        description="How item and side features join: added, side by side and projected, or added and times the item.",
+    )
     positions: Literal["none", "end", "rotary", "forward"] = Field(
         "end",
         title="Positions",
         description="How order is told: none, learned and counted from the end, rotary, learned and counted forward.",
     )
-    features: Literal["sum", "concat", "none"] = Field(
-        "sum", title="Side features", description="How side features join the item vector at the input."
+    item_dim: int | None = Field(None, ge=1, title="Item width", description="Of item vectors. Empty: the body's.")
+    dims: dict[str, int] = Field(
+        {}, title="Widths", description="Of the embeddings of features. Others: 2 * cardinality^(1/4), rounded up."
     )
-    output_bias: bool = Field(
-        False,
-        title="Output bias",
-        description="A learned score per item that starts at the log of its recent popularity. Helps where items age.",
+    continuous: Literal["linear", "soft_one_hot"] = Field(
+        "linear",
+        title="Numbers",
+        description="linear: a line through the number; soft_one_hot: a softmax over learned vectors.",
     )
+    item_tower: Literal["none", "sum", "concat"] = Field(
+        "none",
+        title="Item tower",
+        description="Make an item's vector of its id and its features, at the input and the output: summed, or through an MLP.",
+    )
+    pretrained: PretrainedConfig | None = Field(None, title="Pretrained", description="Item vectors made elsewhere.")
+    time: str | None = Field(
+        None,
+        title="Time",
+        description="The feature that holds seconds since the previous event. Empty: the one that `elapsed` alone encodes.",
+    )
+    swap_noise: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Swap noise",
+        description="Share of values replaced in training by those of other events.",
+    )
+    feature_norm: bool = Field(False, title="Feature norm", description="A LayerNorm for each feature's vector.")
+
+
+class BodyConfig(Choice):
+    """The sequence encoder."""
+
+    model_config = ConfigDict(title="Body")
+
+    name: str = Field(
+        "sasrec", title="Body", description="A file of modeling/bodies, or a model type of Hugging Face transformers."
+    )
+    dim: int = Field(64, ge=4, le=8192, title="Width", description="Size of hidden states.")
+    num_layers: int = Field(2, ge=1, le=128, title="Layers", description="Blocks of the body.")
+    num_heads: int = Field(2, ge=1, le=128, title="Heads", description="Attention heads; must divide the width.")
+    dropout: float = Field(0.2, ge=0, lt=1, title="Dropout", description="Share of activations zeroed in training.")
 
     @model_validator(mode="after")
-    def _divisible(self) -> ModelConfig:
+    def _divisible(self) -> Self:
         if self.dim % self.num_heads:
             raise ValueError(f"num_heads {self.num_heads} does not divide dim {self.dim}")
-        if self.positions == "rotary" and self.dim // self.num_heads % 2:
-            raise ValueError(f"rotary positions need an even head size, got {self.dim // self.num_heads}")
         return self
 
 
-class TrainingConfig(BaseModel):
+class ObjectiveConfig(Choice):
+    """What is predicted from what."""
+
+    model_config = ConfigDict(title="Objective")
+
+    name: str = Field("causal", title="Objective", description="A file of modeling/objectives.")
+
+
+class NegativesConfig(Concern):
+    """Which items a sampled loss compares the right one with."""
+
+    model_config = ConfigDict(title="Negatives")
+
+    source: Literal["uniform", "popularity", "in_batch"] = Field(
+        "uniform",
+        title="Source",
+        description="Any item alike, by how often items occur in training, or the other targets of the batch.",
+    )
+    mixed: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        title="Mixed",
+        description="Share of them that is drawn uniformly instead (popularity, in_batch).",
+    )
+    count: int = Field(256, ge=1, title="Negatives", description="Drawn for each group of predictions.")
+    group: int = Field(
+        32, ge=1, title="Group", description="Predictions that share their negatives: fewer learn more, more cost less."
+    )
+    corrected: bool = Field(
+        False, title="logQ", description="Take log(expected count) off a negative's score; never off the positive's."
+    )
+
+
+class LossConfig(Choice):
+    """What is minimised for the next item."""
+
+    model_config = ConfigDict(title="Loss")
+
+    name: str = Field("full_softmax", title="Loss", description="A file of modeling/losses.")
+    negatives: NegativesConfig = Field(NegativesConfig(), title="Negatives")
+
+
+class HeadConfig(Choice):
+    """One thing that is predicted. Its name in `heads` is the label's, or next_item."""
+
+    model_config = ConfigDict(title="Head")
+
+    name: str = Field("binary", title="Kind", description="A file of modeling/heads: next_item, binary, regression.")
+    weight: float = Field(1.0, gt=0, title="Weight", description="Of its loss in the sum.")
+
+
+class ModelConfig(Concern):
+    """Architecture and objective: everything that decides what a model folder means."""
+
+    model_config = ConfigDict(title="Model")
+
+    inputs: InputsConfig = InputsConfig()
+    body: BodyConfig = BodyConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    loss: LossConfig = LossConfig()
+    heads: dict[str, HeadConfig] = Field(default={NEXT_ITEM: HeadConfig(name=NEXT_ITEM)}, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_next_item(cls, given: Any) -> Any:
+        """`heads: {next_item: {bias: true}}` needs no name."""
+        heads = given.get("heads") if isinstance(given, dict) else None
+        if isinstance(heads, dict) and isinstance(heads.get(NEXT_ITEM, 0), dict | None):
+            heads = heads | {NEXT_ITEM: {"name": NEXT_ITEM} | (heads[NEXT_ITEM] or {})}
+            return given | {"heads": heads}
+        return given
+
+    @model_validator(mode="after")
+    def _one_next_item(self) -> Self:
+        for name, head in self.heads.items():
+            if (head.name == NEXT_ITEM) != (name == NEXT_ITEM):
+                raise ValueError(f"heads: {name!r} is of kind {head.name!r}; a head of that kind is called next_item")
+        return self
+
+    @property
+    def item_dim(self) -> int:
+        """Width of item vectors."""
+        return self.inputs.item_dim or self.body.dim
+
+
+class TrainingConfig(Concern):
     """How the model is fit."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Training")
+    model_config = ConfigDict(title="Training")
 
-    objective: str = Field("causal", title="Objective", description="A file of modeling/objectives.")
-    loss: str = Field("full_softmax", title="Loss", description="A file of modeling/losses.")
     epochs: int = Field(10, ge=1, le=1000, title="Epochs", description="Passes over the training sessions.")
     order: Literal["time", "random"] = Field(
         "time", title="Order", description="time: oldest sessions first, so the last steps see the newest; or random."
@@ -74,7 +238,7 @@ class TrainingConfig(BaseModel):
         description="Validations (and checkpoints) spread over the run; the best one wins.",
     )
     patience: int = Field(
-        3, ge=1, title="Patience", description="Validations without a better NDCG@20 after which training stops."
+        3, ge=1, title="Patience", description="Validations without a better score after which training stops."
     )
     validation_sessions: int = Field(
         2000, ge=1, title="Validation sessions", description="Most sessions held out of the last training day."
@@ -83,10 +247,10 @@ class TrainingConfig(BaseModel):
     threads: int | None = Field(None, ge=1, title="Threads", description="CPU threads; empty takes all.")
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Concern):
     """How models are compared."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Evaluation")
+    model_config = ConfigDict(title="Evaluation")
 
     cutoffs: tuple[int, ...] = Field((5, 10, 20), min_length=1, title="Cut-offs", description="Every k of metric@k.")
     filter_seen: bool = Field(
@@ -99,10 +263,10 @@ class EvaluationConfig(BaseModel):
     )
 
 
-class PromotionConfig(BaseModel):
+class PromotionConfig(Concern):
     """When a new model takes over."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", title="Promotion")
+    model_config = ConfigDict(title="Promotion")
 
     metric: str = Field("ndcg@20", title="Metric", description="Compared between the new model and the one in service.")
     min_gain: float = Field(

@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
-from modeling import objectives
+from modeling.batches import Batch, Schedule
 from modeling.checkpoints import SafeCheckpoints, last_complete
-from modeling.config import ModelConfig, TrainingConfig
-from modeling.data import Batch, Cases, Schedule, Sessions, Split
+from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
+from modeling.data import Cases, Sessions, Split
+from modeling.heads.next_item import NextItem
 from modeling.metrics import metrics_at
 from modeling.model import SequenceModel
 from modeling.ranking import ranks
-from modeling.recommend import ModelScorer, make_batch
-from schemas import plugins
+from modeling.recommend import ModelScorer
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -51,9 +51,9 @@ def fit(
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
     set_seed(config.seed)
-    model = SequenceModel(model_config, schema, config.loss)
-    if model.bias_V is not None:
-        start_from_popularity(model.bias_V, split.last_day)
+    model = SequenceModel(model_config, schema)
+    if NEXT_ITEM in model.heads:
+        know_popularity(model.next_item, sessions, split.last_day)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     schedule = make_schedule(model, sessions.to(device), config)
     trainer = Trainer(model, schedule, split.validation.known(), config, checkpoints, progress)
@@ -61,7 +61,7 @@ def fit(
     tokens = sum(schedule.tokens_per_epoch)
     steps, size = len(schedule), sum(parameter.numel() for parameter in model.parameters())
     progress(
-        f"Training {model_config.body} ({size:,} parameters) on {len(sessions):,} "
+        f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} "
         f"sessions, {steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
         + (f" Going on from step {Path(checkpoint).name.rpartition('-')[2]}." if checkpoint else "")
     )
@@ -86,31 +86,35 @@ def fit(
 
 
 def make_schedule(model: SequenceModel, sessions: Sessions, config: TrainingConfig) -> Schedule:
-    """All batches of a run: packed inputs and the targets of the objective."""
-    objective = plugins.find(objectives, config.objective)()
-
-    def make(chosen: Sessions) -> Batch:
-        event_BL, batch = make_batch(model, objective.inputs(chosen))
-        return batch | {"targets": objective.targets(chosen, event_BL)}
-
+    """All batches of a run: inputs and the targets of the objective."""
     return Schedule(
         sessions,
-        make,
+        model.training_batch,
         epochs=config.epochs,
         tokens_per_step=config.tokens_per_step,
         shuffle=config.order == "random",
+        by_length=not model.body.packed,
         half_life_days=config.half_life_days,
         seed=config.seed,
     )
 
 
 @torch.no_grad()
-def start_from_popularity(bias_V: torch.Tensor, last_day: Sessions) -> None:
-    """Let an output bias begin at the log of each item's share of the newest training day, one event added to all."""
-    _, event = last_day.event_index()
-    column = last_day.items[event].long() - FIRST_ID
-    counts = torch.bincount(column[column >= 0], minlength=len(bias_V)).float() + 1
-    bias_V.copy_((counts / counts.mean()).log())
+def know_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
+    """Tell how often items occur in training, and let an output bias begin at the log of their share of the newest day.
+
+    The newest day counts one event more of every item.
+    """
+    head.popularity_V.copy_(_counts(train, len(head.popularity_V)))
+    if head.bias_V is not None:
+        counts_V = _counts(last_day, len(head.bias_V)) + 1
+        head.bias_V.copy_((counts_V / counts_V.mean()).log())
+
+
+def _counts(sessions: Sessions, num_items: int) -> torch.Tensor:
+    _, event = sessions.event_index()
+    column = sessions.items[event].long() - FIRST_ID
+    return torch.bincount(column[column >= 0], minlength=num_items).float()
 
 
 class Trainer(SafeCheckpoints):
@@ -179,7 +183,7 @@ class Trainer(SafeCheckpoints):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """NDCG and recall at 20 on the validation cases, by the code that evaluates and recommends."""
-        device = self.model.items_VD.device
+        device = self.model.device
         cases = Cases(self.validation.history.to(device), self.validation.target)
         rank_N = ranks(ModelScorer(self.model), cases) if len(cases.target) else torch.tensor([torch.inf])
         found = metrics_at(rank_N, (20,))

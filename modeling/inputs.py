@@ -1,6 +1,6 @@
 """From the features of a session file to one vector per event, as the FeatureSchema describes them.
 
-B rows, L places, D width, V item ids.
+B rows, L places, D width, E width of item vectors, V item ids.
 """
 
 from __future__ import annotations
@@ -9,51 +9,78 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling.batches import Batch
 from modeling.config import ModelConfig
-from modeling.data import Batch
-from schemas.columns import ITEM_ID, PADDING
+from schemas.columns import ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema
 
 
-class Inputs(nn.Module):
-    """Item vector, side features (concatenated and projected, or summed) and learned positions.
-
-    `items_VD` is the one table of item vectors: the output scores against it too.
-    """
+class ItemVectors(nn.Module):
+    """One vector per item id: the one table that the input reads and the output scores against."""
 
     def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
         super().__init__()
         assert schema.items.cardinality
-        self.aggregation, self.dropout = config.features, config.dropout
-        self.items_VD = nn.Parameter(torch.empty(schema.items.cardinality, config.dim))
-        nn.init.xavier_normal_(self.items_VD)
-        side = schema.side_features if config.features != "none" else ()
+        self.table_VE = nn.Parameter(torch.empty(schema.items.cardinality, config.item_dim))
+        nn.init.xavier_normal_(self.table_VE)
+
+    def of(self, ids: Tensor) -> Tensor:
+        """The vectors of some ids, [..., E]."""
+        return F.embedding(ids, self.table_VE)
+
+    def all(self) -> Tensor:
+        """The vectors of all ids, [V, E]."""
+        return self.table_VE
+
+
+class Inputs(nn.Module):
+    """Item vector, side features (concatenated and projected, or summed) and learned positions."""
+
+    def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
+        super().__init__()
+        self.aggregation, self.dropout = config.inputs.aggregation, config.body.dropout
+        dim = config.body.dim
+        elapsed = [column.name for column in schema.side_features if column.transform == ("elapsed",)]
+        self.time = config.inputs.time or (elapsed[0] if elapsed else None)
+        self.items = ItemVectors(config, schema)
+        side = [column for column in schema.side_features if column.per == "event" and not column.many]
+        if config.inputs.features is not None:
+            side = [column for column in side if column.name in config.inputs.features]
         self.side_names = [column.name for column in side]
         self.side = nn.ModuleList(SideFeature(column, config) for column in side)
-        if side and config.features == "concat":
-            width = config.dim + sum(_width(column, config) for column in side)
-            self.project = nn.Linear(width, config.dim, bias=False)
-            with torch.no_grad():  # begin as the item vector alone: side features earn their weight
-                self.project.weight.zero_()
-                self.project.weight[:, : config.dim].copy_(torch.eye(config.dim))
-                nn.init.normal_(self.project.weight[:, config.dim :], std=0.02)
+        if side and self.aggregation == "concat":
+            self.project = nn.Linear(dim + sum(_width(column, config) for column in side), dim, bias=False)
+        hides = config.objective.name != "causal"
+        self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if hides else None
         self.positions = None
-        if config.positions in ("end", "forward"):
-            self.positions = nn.Embedding(schema.max_length, config.dim)
+        if config.inputs.positions in ("end", "forward"):
+            self.place = "from_end" if config.inputs.positions == "end" else "positions"
+            self.positions = nn.Embedding(schema.max_length, dim)
             nn.init.xavier_normal_(self.positions.weight)
 
+    def seconds(self, batch: Batch) -> Tensor | None:
+        """Seconds since each session's first event, [B, L]; None where the schema knows no times."""
+        if self.time is None:
+            return None
+        upto_BL = batch[self.time].double().cumsum(1)
+        first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch["positions"]
+        return upto_BL - upto_BL.gather(1, first_BL)
+
     def forward(self, batch: Batch) -> Tensor:
-        """x_BLD of a packed batch."""
-        x_BLD = F.embedding(batch[ITEM_ID], self.items_VD)
+        """x_BLD of a batch."""
+        x_BLD = self.items.of(batch[ITEM_ID])
         parts = [feature(batch[name]) for name, feature in zip(self.side_names, self.side, strict=True)]
-        if parts and self.aggregation == "concat":
-            x_BLD = self.project(torch.cat([x_BLD, *parts], -1))
-        else:
-            x_BLD = sum(parts, x_BLD)
+        x_BLD = (
+            self.project(torch.cat([x_BLD, *parts], -1))
+            if parts and self.aggregation == "concat"
+            else sum(parts, x_BLD)
+        )
+        if self.mask_D is not None:
+            x_BLD = torch.where(batch["masked"].unsqueeze(-1), self.mask_D, x_BLD)
         if self.positions is not None:
-            x_BLD = x_BLD + self.positions(batch["positions"])
+            x_BLD = x_BLD + self.positions(batch[self.place])
         x_BLD = F.dropout(x_BLD, self.dropout, self.training)
-        return x_BLD * (batch["segments"] != PADDING).unsqueeze(-1)
+        return x_BLD * (batch["segments"] > 0).unsqueeze(-1)
 
 
 class SideFeature(nn.Module):
@@ -78,6 +105,6 @@ class SideFeature(nn.Module):
 
 def _width(column: FeatureColumn, config: ModelConfig) -> int:
     """Summed features are as wide as the model; others grow with the fourth root of their cardinality."""
-    if config.features == "sum":
-        return config.dim
-    return min(config.dim, 4 * round(column.cardinality**0.25)) if column.cardinality else 4
+    if config.inputs.aggregation == "sum":
+        return config.body.dim
+    return min(config.body.dim, 4 * round(column.cardinality**0.25)) if column.cardinality else 4

@@ -34,13 +34,13 @@ def measure(
     native = model.parents == (sessions.name,)
     theirs = cases if native else translate(cases, sessions.folder, model.folder)
     theirs = Cases(theirs.history.to(recommender.device), theirs.target)
-    metrics = {recommender.model.settings.body: _measure("model", recommender.scorer, theirs, config, progress)}
+    metrics = {recommender.model.settings.body.name: _measure("model", recommender.scorer, theirs, config, progress)}
     for name in config.baselines:
         baseline = fit_baseline(name, split, schema)
         metrics[name] = _measure(name, baseline, cases, config, progress)
     facts: dict[str, Any] = {
         "metrics": metrics,
-        "model": recommender.model.settings.body,
+        "model": recommender.model.settings.body.name,
         "cases": len(cases.target),
         "unknown_targets": len(split.test.target) - len(cases.target),
         "catalogue": schema.num_items,

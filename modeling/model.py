@@ -1,6 +1,6 @@
-"""The sequence model: inputs, body and scores, and the folder it is saved in.
+"""The sequence model: inputs, body, heads and the objective that trains them, and the folder it is saved in.
 
-B rows, L places, D width, V items of the catalogue (without the reserved ids), N predictions.
+B rows, L places, D width.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from modeling import bodies, losses
-from modeling.config import ModelConfig
-from modeling.data import Batch
+from modeling import offers
+from modeling.attention import Layout
+from modeling.batches import Batch, Places, lay_out, read
+from modeling.bodies import Body
+from modeling.config import NEXT_ITEM, ModelConfig
+from modeling.data import Sessions
+from modeling.heads import Head
+from modeling.heads.next_item import NextItem
 from modeling.inputs import Inputs
-from schemas import plugins
-from schemas.columns import FIRST_ID
+from modeling.objectives import Objective, Task
 from schemas.errors import InputError, parse
 from schemas.features import FeatureSchema
 
@@ -25,34 +29,76 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 class SequenceModel(nn.Module):
-    """Scores every item of the catalogue as the next one of a session: h . item + bias."""
+    """Inputs, a body and one or more heads on its hidden states."""
 
-    def __init__(self, config: ModelConfig, schema: FeatureSchema, loss: str = "full_softmax") -> None:
+    def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
         super().__init__()
+        offers.check(config)
         self.settings, self.schema = config, schema
         self.inputs = Inputs(config, schema)
-        self.body = plugins.find(bodies, config.body)(config)
-        self.loss = plugins.find(losses, loss)
-        self.bias_V = nn.Parameter(torch.zeros(schema.num_items)) if config.output_bias else None
-
-    def encode(self, batch: Batch) -> Tensor:
-        """Hidden states h_BLD of a packed batch."""
-        return self.body(self.inputs(batch), batch["segments"], batch["positions"])
+        self.body: Body = offers.build("body", config.body, config.body, config.inputs.positions == "rotary")
+        self.heads = nn.ModuleDict(
+            {label: offers.build("head", head, label, config, schema) for label, head in config.heads.items()}
+        )
+        self.objective: Objective = offers.build("objective", config.objective)
+        self.objective_parts = self.objective.parts(config, schema)
 
     @property
-    def items_VD(self) -> Tensor:
-        """Vectors of the catalogue: row v belongs to item id v + 3."""
-        return self.inputs.items_VD[FIRST_ID:]
+    def next_item(self) -> NextItem:
+        """The head that scores the catalogue."""
+        head = self.heads[NEXT_ITEM]
+        assert isinstance(head, NextItem)
+        return head
 
-    def forward(self, targets: Tensor, **batch: Tensor) -> dict[str, Tensor]:
-        """The loss over all places of [B, L] `targets` that hold a real item."""
-        wanted = targets >= FIRST_ID
-        h_ND = self.encode(batch)[wanted]
-        return {"loss": self.loss(h_ND, self.items_VD, self.bias_V, targets[wanted] - FIRST_ID)}
+    def lay_out(self, sessions: Sessions, *, ask: bool = False) -> Places:
+        """Sessions in rows as the body takes them."""
+        return lay_out(sessions, packed=self.body.packed, ask=ask)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def training_batch(self, sessions: Sessions, generator: torch.Generator) -> Batch:
+        """A batch in which the objective has hidden what it asks about."""
+        return fill(sessions, self.objective.task(sessions, self.lay_out, generator))
+
+    def encode(self, batch: Batch) -> Tensor:
+        """Hidden states h_BLD of a batch."""
+        layout = Layout(
+            batch["segments"],
+            batch["positions"],
+            self.objective.direction,
+            self.inputs.seconds(batch),
+            batch.get("order"),
+        )
+        h_BLD: Tensor = self.body(self.inputs(batch), layout)
+        return h_BLD
+
+    def states(self, histories: Sessions) -> Tensor:
+        """The state h_SD from which what follows each of S histories is predicted, by the objective's rule of inference."""
+        histories = histories.most_recent(self.schema.max_length - int(self.objective.asks))
+        batch = fill(histories, self.objective.query(histories, self.lay_out))
+        ends_BL = (batch["from_end"] == 0) & (batch["segments"] > 0)
+        h_SD = self.encode(batch)[ends_BL]
+        order_S = (batch["segments"][ends_BL]).argsort()
+        return h_SD[order_S]
+
+    def heads_loss(self, h_BLD: Tensor, batch: Batch) -> Tensor:
+        """The weighted sum of the heads' losses."""
+        losses = []
+        for label, head in self.heads.items():
+            assert isinstance(head, Head)
+            losses.append(self.settings.heads[label].weight * head.loss(h_BLD, batch, self.inputs.items))
+        return torch.stack(losses).sum()
+
+    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+        """The loss of a training batch."""
+        return {"loss": self.objective.loss(self, batch)}
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors."""
-        about = {"model": self.settings.model_dump(), "schema": self.schema.model_dump(mode="json")}
+        about = {"model": self.settings.model_dump(mode="json"), "schema": self.schema.model_dump(mode="json")}
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
         safetensors.torch.save_file(self.state_dict(), folder / WEIGHTS)
 
@@ -75,3 +121,19 @@ class SequenceModel(nn.Module):
         except RuntimeError as error:
             raise InputError(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}") from None
         return model.eval()
+
+
+def fill(sessions: Sessions, task: Task) -> Batch:
+    """The batch of a task: what is read, and what the events asked about hold.
+
+    `targets` are item ids (0: none). `label.NAME` is float32, NaN where nothing is asked or known; `asks_last` tells where
+    the event asked about is its session's last.
+    """
+    places, asked_BL = task.places, task.asked_BL
+    event_BL, is_asked_BL = asked_BL.clamp(min=0), asked_BL >= 0
+    batch = read(sessions, places, task.event_BL) | task.extra
+    batch["targets"] = torch.where(is_asked_BL, sessions.items[event_BL].long(), 0)
+    batch["asks_last"] = asked_BL == (sessions.starts + sessions.lengths - 1)[places.session_BL]
+    labels = {name: values[event_BL] for name, values in sessions.event_labels.items()}
+    labels |= {name: values[places.session_BL] for name, values in sessions.labels.items()}
+    return batch | {f"label.{name}": torch.where(is_asked_BL, value, torch.nan) for name, value in labels.items()}

@@ -1,6 +1,6 @@
 """Recommend from a model folder alone: the one path by which sessions become ranked items, in service and in evaluation.
 
-N histories, L places, D width, T items of a tile, K recommendations.
+N histories, E width of item vectors, V items, T items of a tile, K recommendations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from modeling.data import Batch, Sessions, from_table, pack
+from modeling.data import Sessions, from_table
 from modeling.model import SequenceModel
 from modeling.ranking import top_k
 from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, UNKNOWN, VALUE
@@ -21,41 +21,32 @@ from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 ITEMS = "items.parquet"
-ROW_LENGTH = 64
-
-
-def make_batch(model: SequenceModel, sessions: Sessions) -> tuple[Tensor, Batch]:
-    """Pack sessions as the model wants its positions counted; also the event index of every place."""
-    return pack(sessions, ROW_LENGTH, from_end=model.settings.positions == "end")
 
 
 class ModelScorer:
-    """A sequence model as ranking sees it: the last hidden state of each history against the item vectors."""
+    """A sequence model as ranking sees it: the state of each history against the item vectors, which are made once."""
 
+    @torch.no_grad()
     def __init__(self, model: SequenceModel) -> None:
-        self.model = model
+        self.model = model.eval()
         self.num_items = model.schema.num_items
-        self.chunk = 256 if model.items_VD.device.type == "cpu" else 8192
+        self.items_VE = model.next_item.catalogue(model.inputs.items).float()
+        self.bias_V = model.next_item.bias_V
+        self.chunk = 256 if self.items_VE.device.type == "cpu" else 8192
 
     def queries(self, histories: Sessions) -> Tensor:
-        """The state h_ND after the most recent `max_length` events of each history."""
-        histories = histories.most_recent(self.model.schema.max_length)
-        event_BL, batch = make_batch(self.model, histories)
-        h_BLD = self.model.eval().encode(batch)
-        order = event_BL[event_BL >= 0]  # events in packed order are events in order of sessions
-        last = histories.lengths.cumsum(0) - 1
-        assert len(order) == histories.num_events
-        return h_BLD[event_BL >= 0][last].float()
+        """What item vectors are multiplied with, from the most recent events of each history, [N, E]."""
+        return self.model.next_item.query(self.model.states(histories)).float()
 
     def tile(self, queries: Tensor, first: int, last: int) -> Tensor:
-        """h . item + bias."""
-        scores_NT = queries @ self.model.items_VD[first:last].T
-        return scores_NT if self.model.bias_V is None else scores_NT + self.model.bias_V[first:last]
+        """query . item + bias."""
+        scores_NT = queries @ self.items_VE[first:last].T
+        return scores_NT if self.bias_V is None else scores_NT + self.bias_V[first:last]
 
     def of_targets(self, queries: Tensor, target_N: Tensor) -> Tensor:
-        """h . item + bias of one item per history."""
-        score_N = (queries * self.model.items_VD[target_N]).sum(1)
-        return score_N if self.model.bias_V is None else score_N + self.model.bias_V[target_N]
+        """query . item + bias of one item per history."""
+        score_N = (queries * self.items_VE[target_N]).sum(1)
+        return score_N if self.bias_V is None else score_N + self.bias_V[target_N]
 
 
 class Recommender:

@@ -42,9 +42,6 @@ def train(
     from modeling.recommend import ITEMS
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")
-    if unused := set(schema.columns) - {schema.items, *schema.side_features}:
-        names = ", ".join(sorted(column.name for column in unused))
-        progress(f"Not inputs of this model, which takes one value an event: {names}.")
     split = split_sessions(sessions, schema, config.validation_sessions)
     parameters = {"model": model_config.model_dump(), "training": config.model_dump()}
     with (

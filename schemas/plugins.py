@@ -1,6 +1,7 @@
 """Find steps, encoders, bodies, losses and baselines by file name: a new file is known as soon as it is there.
 
-`steps/drop_repeats.py` offers its class `DropRepeats` (or a function `drop_repeats`) under the name `drop_repeats`.
+`steps/drop_repeats.py` offers its class `DropRepeats` (or a function `drop_repeats`) under the name `drop_repeats`. Its
+options are the fields of a pydantic class, or the keyword-only parameters of any other class or function.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from types import ModuleType, NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, create_model
 from pydantic.fields import FieldInfo
 
-from schemas.errors import unknown
+from schemas.errors import parse, unknown
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,40 @@ def find(package: ModuleType, name: str) -> Any:
     raise TypeError(f"{module.__file__} must define a class or function named after its file, such as {name!r}")
 
 
+def options_of(thing: Any) -> type[BaseModel]:
+    """What can be chosen about a class or function, typed; keyword-only parameters may be annotated with pydantic's Field."""
+    if isinstance(thing, type) and issubclass(thing, BaseModel):
+        return thing
+    parameters = inspect.signature(thing, eval_str=True).parameters.values()
+    fields: dict[str, Any] = {
+        one.name: (one.annotation, ... if one.default is one.empty else one.default)
+        for one in parameters
+        if one.kind is one.KEYWORD_ONLY
+    }
+    return create_model(thing.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+
+
+def read_options(package: ModuleType, name: str, options: dict[str, Any], where: str) -> dict[str, Any]:
+    """The options given for one thing of a package, checked and converted; those left out keep their defaults.
+
+    Raises:
+        InputError: for an unknown name or option, with the known ones, or a value that does not fit.
+    """
+    return dict(parse(options_of(find(package, name)), options, f"{where} {name}"))
+
+
 def describe(package: ModuleType) -> list[Described]:
     """All that a package offers, sorted by name, for people to choose from.
 
-    Options are told of those that are pydantic models, the ones a package's own base class gives all of them last.
+    The options that a package's own base class gives all of them come last.
     """
     return [_described(name, find(package, name)) for name in names(package)]
 
 
 def _described(name: str, thing: Any) -> Described:
     summary = (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
-    if not (isinstance(thing, type) and issubclass(thing, BaseModel)):
-        return Described(name, summary, ())
     own = inspect.get_annotations(thing)
-    fields = sorted(thing.model_fields.items(), key=lambda field: field[0] not in own)
+    fields = sorted(options_of(thing).model_fields.items(), key=lambda field: field[0] not in own)
     return Described(name, summary, tuple(_option(option, field) for option, field in fields))
 
 

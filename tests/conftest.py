@@ -84,7 +84,12 @@ def split_of(train: Sessions, test: Sessions) -> Split:
     return Split(train, Cases(cases.history, cases.target), cases, train)
 
 
-def model_of(body: str, positions: str = "end", num_items: int = 50, **settings: object) -> SequenceModel:
+def model_of(
+    body: str | dict[str, object], positions: str = "end", num_items: int = 50, **groups: object
+) -> SequenceModel:
+    """A tiny model; `groups` are those of ModelConfig, such as loss="gbce" or inputs={"aggregation": "concat"}."""
     torch.manual_seed(3)
-    config = ModelConfig.model_validate({"body": body, "positions": positions, "dim": 16, "num_heads": 2} | settings)
+    body = {"name": body} if isinstance(body, str) else body
+    inputs = {"positions": positions} | dict(groups.pop("inputs", {}))  # type: ignore[call-overload]
+    config = ModelConfig.model_validate({"body": {"dim": 16} | body, "inputs": inputs} | groups)
     return SequenceModel(config, schema_of(num_items)).eval()

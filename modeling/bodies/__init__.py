@@ -1,1 +1,32 @@
-"""Sequence encoders, one file each, found by name: (x_BLD, segments_BL, positions_BL) -> h_BLD."""
+"""Sequence encoders, one file each, found by name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from modeling.attention import Direction, Layout
+from modeling.config import BodyConfig
+
+
+class Body(nn.Module, ABC):
+    """Maps x_BLD and the layout of its places to hidden states h_BLD, by these laws, which tests/laws holds every file to:
+
+    a place is changed by its own session alone, not by neighbours in the row or padding; with direction `causal`, by itself
+    and what came before; the same weights and inputs give the same states. Options are keyword-only parameters of `__init__`.
+    """
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})  # the layouts it can keep to
+    packed: ClassVar[bool] = True  # takes several sessions in a row; else each row holds one, padded on the right
+    rotary: ClassVar[bool] = False  # can turn queries and keys by position itself (inputs.positions: rotary)
+    ordered: ClassVar[bool] = False  # tells order without any positions of ours
+
+    def __init__(self, config: BodyConfig, rotary: bool) -> None:
+        super().__init__()
+        self.config, self.rotates = config, rotary
+
+    @abstractmethod
+    def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
+        """Hidden states h_BLD."""

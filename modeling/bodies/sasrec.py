@@ -9,41 +9,42 @@ B rows, L places, D width.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.attention import Packing, attend
-from modeling.config import ModelConfig
+from modeling.attention import Direction, Layout, attend
+from modeling.bodies import Body
+from modeling.config import BodyConfig
 
 
-class SASRec(nn.Module):
-    """Causal blocks of attention and a narrow feed-forward."""
+class SASRec(Body):
+    """Blocks of attention and a narrow feed-forward (arXiv:1808.09781)."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    rotary: ClassVar[bool] = True
+
+    def __init__(self, config: BodyConfig, rotary: bool) -> None:
+        super().__init__(config, rotary)
+        self.blocks = nn.ModuleList(Block(config, rotary) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.dim, eps=1e-8)
-        self.rotary_size = config.dim // config.num_heads if config.positions == "rotary" else 0
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
 
-    def forward(self, x_BLD: Tensor, segments_BL: Tensor, positions_BL: Tensor) -> Tensor:
-        """Hidden states h_BLD; each place sees its own session up to itself."""
-        packing = Packing.causal(segments_BL)
-        if self.rotary_size:
-            packing = packing.rotated(positions_BL, self.rotary_size)
+    def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
         for block in self.blocks:
-            x_BLD = block(x_BLD, packing)
+            x_BLD = block(x_BLD, layout)
         return self.norm(x_BLD)
 
 
 class Block(nn.Module):
     """Attention from the normalised input to the raw one, then a feed-forward of width D."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: BodyConfig, rotary: bool) -> None:
         super().__init__()
-        self.num_heads, self.dropout = config.num_heads, config.dropout
+        self.num_heads, self.dropout, self.rotary = config.num_heads, config.dropout, rotary
         self.attention_norm = nn.LayerNorm(config.dim, eps=1e-8)
         self.query = nn.Linear(config.dim, config.dim)
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
@@ -52,12 +53,12 @@ class Block(nn.Module):
         self.wide = nn.Linear(config.dim, config.dim)
         self.narrow = nn.Linear(config.dim, config.dim)
 
-    def forward(self, x_BLD: Tensor, packing: Packing) -> Tensor:
+    def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
         """One block; shapes stay."""
         q_BLD = self.attention_norm(x_BLD)
         key_BLD, value_BLD = self.key_value(x_BLD).chunk(2, -1)
         q, k, v = (self._heads(t_BLD) for t_BLD in (self.query(q_BLD), key_BLD, value_BLD))
-        attended = attend(q, k, v, packing, self.dropout if self.training else 0.0)
+        attended = attend(q, k, v, layout, rotary=self.rotary, dropout=self.dropout if self.training else 0.0)
         x_BLD = q_BLD + self.out(attended.transpose(1, 2).flatten(2))
         f_BLD = self.feed_norm(x_BLD)
         hidden = self._drop(F.relu(self.wide(f_BLD)))

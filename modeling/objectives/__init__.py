@@ -1,1 +1,68 @@
-"""What is predicted from what; one file each, found by name."""
+"""What is predicted from what; one file each, found by name.
+
+An objective lays sessions out, hides some events and asks about them. Everything predicted at a place, the item and the
+labels alike, belongs to the event asked about there, which the state at that place never saw.
+
+B rows, L places, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from modeling.attention import Direction
+from modeling.batches import Batch, Places
+from modeling.config import ModelConfig
+from modeling.data import Sessions
+from schemas.features import FeatureSchema
+
+if TYPE_CHECKING:
+    from modeling.model import SequenceModel
+
+LayOut = Callable[..., Places]  # lay_out with what the body needs already given: (sessions, ask=False)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is read and what is asked in a batch.
+
+    `event_BL` is the event read at each place: the one that belongs there, another one, or -1 to hide it. `asked_BL` is the
+    event to be predicted from the state at each place; -1: none. `extra` is added to the batch as it is.
+    """
+
+    places: Places
+    event_BL: Tensor
+    asked_BL: Tensor
+    extra: Batch = field(default_factory=dict)
+
+
+class Objective(ABC):
+    """A rule of training, and the rule of inference that goes with it. Options are keyword-only parameters of `__init__`."""
+
+    direction: ClassVar[Direction]  # the attention it needs: with another it would leak, or learn nothing
+    asks: ClassVar[bool] = (
+        False  # inference reads an empty place behind the history instead of the history's last event
+    )
+
+    @abstractmethod
+    def task(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Task:
+        """A training task from whole sessions, of two events at least."""
+
+    def query(self, histories: Sessions, lay_out: LayOut) -> Task:
+        """The task of inference: what comes after each history is asked at the last place of each session."""
+        places = lay_out(histories, ask=self.asks)
+        return Task(places, places.event_BL, torch.full_like(places.event_BL, -1))
+
+    def parts(self, config: ModelConfig, schema: FeatureSchema) -> nn.Module | None:
+        """Weights that only training needs, such as a discriminator; saved with the model."""
+        return None
+
+    def loss(self, model: SequenceModel, batch: Batch) -> Tensor:
+        """What training minimises: the heads' losses at the places asked about."""
+        return model.heads_loss(model.encode(batch), batch)

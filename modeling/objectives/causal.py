@@ -1,21 +1,31 @@
-"""Causal: every event predicts the next one of its session (SASRec, GPT-2)."""
+"""Causal: every event predicts the one after it (SASRec, arXiv:1808.09781; GPT-2). Inference reads the last event's state."""
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar
+
 import torch
-from torch import Tensor
+from pydantic import Field
 
+from modeling.attention import Direction
 from modeling.data import Sessions
+from modeling.objectives import LayOut, Objective, Task
 
 
-class Causal:
-    """Inputs are all events but the last of each session; the target of an event is the one after it."""
+class Causal(Objective):
+    """Every event predicts the next one of its session."""
 
-    def inputs(self, sessions: Sessions) -> Sessions:
-        """What the body reads: hiding the last event makes training end where prediction begins."""
-        return sessions.drop_last(1)
+    direction: ClassVar[Direction] = "causal"
 
-    def targets(self, sessions: Sessions, event_BL: Tensor) -> Tensor:
-        """Item ids to predict, shape [B, L]; 0 where there is nothing to predict. `event_BL` is -1 at padding."""
-        following = sessions.items[(event_BL + 1).clamp(min=0)].long()
-        return torch.where(event_BL >= 0, following, 0)
+    def __init__(
+        self,
+        *,
+        last_only: Annotated[bool, Field(description="Predict only the last event of each session.")] = False,
+    ) -> None:
+        self.last_only = last_only
+
+    def task(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Task:
+        """Hiding the last event makes training end where prediction begins."""
+        places = lay_out(sessions.drop_last(1))
+        wanted_BL = places.ends_BL if self.last_only else places.segments_BL > 0
+        return Task(places, places.event_BL, torch.where(wanted_BL, places.event_BL + 1, -1))

@@ -1,0 +1,108 @@
+"""The next item: every item of the catalogue is scored by h . item + bias.
+
+B rows, L places, D width, E width of item vectors, V items, N predictions, G groups of g predictions, K negatives.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from modeling import losses
+from modeling.batches import Batch
+from modeling.config import ModelConfig
+from modeling.heads import Head
+from modeling.inputs import ItemVectors
+from modeling.negatives import draw
+from schemas import plugins
+from schemas.columns import FIRST_ID
+from schemas.features import FeatureSchema
+
+
+class NextItem(Head):
+    """Scores of the catalogue, against the item vectors that are read at the input or a table of its own."""
+
+    def __init__(
+        self,
+        label: str,
+        config: ModelConfig,
+        schema: FeatureSchema,
+        *,
+        table: Annotated[
+            Literal["shared", "separate"], Field(description="Score against the input's item vectors, or others.")
+        ] = "shared",
+        bias: Annotated[
+            bool, Field(description="Learn a score per item, from the log of its recent popularity on: items that age.")
+        ] = False,
+        cosine: Annotated[
+            bool, Field(description="Score by the cosine of state and item instead of their product.")
+        ] = False,
+        temperature: Annotated[
+            float, Field(gt=0, description="Divides the scores; cosines need one far below 1.")
+        ] = 1.0,
+    ) -> None:
+        super().__init__(label, config, schema)
+        self.cosine, self.temperature = cosine, temperature
+        self.negatives = config.loss.negatives
+        loss = plugins.find(losses, config.loss.name)
+        self.sampled = losses.is_sampled(loss)
+        self.loss_of = partial(loss, **plugins.read_options(losses, config.loss.name, config.loss.options, "loss"))
+        self.project = nn.Linear(config.body.dim, config.item_dim, bias=False) if config.inputs.item_dim else None
+        self.items_VE = None
+        if table == "separate":
+            self.items_VE = nn.Parameter(torch.empty(schema.num_items, config.item_dim))
+            nn.init.xavier_normal_(self.items_VE)
+        self.bias_V = nn.Parameter(torch.zeros(schema.num_items)) if bias else None
+        self.register_buffer("popularity_V", torch.ones(schema.num_items), persistent=False)
+        self.popularity_V: Tensor
+
+    def query(self, h_ND: Tensor) -> Tensor:
+        """What item vectors are multiplied with, [N, E]."""
+        q_NE = self.project(h_ND) if self.project else h_ND
+        return (F.normalize(q_NE, dim=-1) if self.cosine else q_NE) / self.temperature
+
+    def catalogue(self, items: ItemVectors) -> Tensor:
+        """The vectors scored against, [V, E]: row v belongs to item id v + 3."""
+        return self._vectors(items.all()[FIRST_ID:] if self.items_VE is None else self.items_VE)
+
+    def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:
+        wanted_BL = batch["targets"] >= FIRST_ID
+        target_N = batch["targets"][wanted_BL] - FIRST_ID
+        q_NE = self.query(h_BLD[wanted_BL])
+        if not len(target_N):
+            return q_NE.sum()
+        if self.sampled:
+            positive_N, negative_NK = self._sample(q_NE, target_N, items)
+            return self.loss_of(positive_N, negative_NK, len(self.popularity_V))
+        return self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N)
+
+    def _sample(self, q_NE: Tensor, target_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
+        """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
+        column_GK, log_expected_GK = draw(self.negatives, target_N, len(self.popularity_V), self.popularity_V)
+        num_groups, size = len(column_GK), self.negatives.group
+        short = num_groups * size - len(target_N)
+        q_GgE = F.pad(q_NE, (0, 0, 0, short)).unflatten(0, (num_groups, size))
+        target_Gg = F.pad(target_N, (0, short), value=-1).unflatten(0, (num_groups, size))
+        score_GgK = q_GgE @ self._of(column_GK, items).transpose(1, 2)
+        if self.bias_V is not None:
+            score_GgK = score_GgK + self.bias_V[column_GK].unsqueeze(1)
+        if log_expected_GK is not None:
+            score_GgK = score_GgK - log_expected_GK.unsqueeze(1)
+        score_GgK = score_GgK.masked_fill(target_Gg.unsqueeze(2) == column_GK.unsqueeze(1), -torch.inf)
+        positive_N = (q_NE * self._of(target_N, items)).sum(1)
+        if self.bias_V is not None:
+            positive_N = positive_N + self.bias_V[target_N]
+        return positive_N, score_GgK.flatten(0, 1)[: len(target_N)]
+
+    def _of(self, column: Tensor, items: ItemVectors) -> Tensor:
+        if self.items_VE is not None:
+            return self._vectors(F.embedding(column, self.items_VE))
+        return self._vectors(items.of(column + FIRST_ID))
+
+    def _vectors(self, item: Tensor) -> Tensor:
+        return F.normalize(item, dim=-1) if self.cosine else item

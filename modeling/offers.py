@@ -1,0 +1,72 @@
+"""What a model can be put together from, and what goes with what: a combination that would leak or fail is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from modeling import bodies, heads, losses, objectives
+from modeling.config import NEXT_ITEM, Choice, ModelConfig
+from schemas import plugins
+from schemas.errors import InputError, unknown
+
+PACKAGES = {"body": bodies, "objective": objectives, "loss": losses, "head": heads}
+
+
+def check(config: ModelConfig) -> None:
+    """Raise InputError where names, options or their combination cannot work, with what would."""
+    for kind, choice in (("body", config.body), ("objective", config.objective), ("loss", config.loss)):
+        _check_options(kind, choice)
+    for head in config.heads.values():
+        _check_options("head", head)
+    body, objective = body_class(config.body.name), plugins.find(objectives, config.objective.name)
+    if objective.direction not in body.directions:
+        works = [name for name in plugins.names(objectives) if goes_together(config.body.name, name)]
+        others = [name for name in plugins.names(bodies) if goes_together(name, config.objective.name)]
+        raise InputError(
+            f"Body {config.body.name!r} cannot be trained with objective {config.objective.name!r}, which needs "
+            f"{objective.direction!r} attention; it would see what it is asked about. Objectives for this body: "
+            f"{', '.join(works)}. Bodies for this objective: {', '.join(others)}."
+        )
+    if config.inputs.positions == "rotary":
+        if not body.rotary:
+            turning = [name for name in plugins.names(bodies) if body_class(name).rotary]
+            raise InputError(
+                f"Body {config.body.name!r} has no rotary positions: set inputs.positions to none, end or forward, or take "
+                f"one of {', '.join(turning)}."
+            )
+        if config.body.dim // config.body.num_heads % 2:
+            raise InputError(
+                f"Rotary positions need an even head size, got {config.body.dim // config.body.num_heads}."
+            )
+    if config.loss.negatives.corrected and config.loss.name != "sampled_softmax":
+        raise InputError(f"loss.negatives.corrected goes with loss sampled_softmax only, got {config.loss.name!r}.")
+
+
+def goes_together(body: str, objective: str) -> bool:
+    """Whether a body can be trained with an objective without a leak."""
+    return plugins.find(objectives, objective).direction in body_class(body).directions
+
+
+def body_class(name: str) -> type[bodies.Body]:
+    """The body of that name: a file of ours, or a model type of transformers."""
+    found: type[bodies.Body] = plugins.find(bodies, name)
+    return found
+
+
+def build(kind: str, choice: Choice, *given: Any) -> Any:
+    """The body, objective or head that was chosen, with its options."""
+    thing = body_class(choice.name) if kind == "body" else plugins.find(PACKAGES[kind], choice.name)
+    return thing(*given, **plugins.read_options(PACKAGES[kind], choice.name, choice.options, kind))
+
+
+def _check_options(kind: str, choice: Choice) -> None:
+    thing = body_class(choice.name) if kind == "body" else plugins.find(PACKAGES[kind], choice.name)
+    known = plugins.options_of(thing).model_fields
+    for name in choice.options:
+        if name not in known:
+            shared = [field for field in type(choice).model_fields if field != "options"]
+            raise unknown(f"key of {kind} {choice.name}", name, [*known, *shared])
+    plugins.read_options(PACKAGES[kind], choice.name, choice.options, kind)
+
+
+__all__ = ["NEXT_ITEM", "PACKAGES", "body_class", "build", "check", "goes_together"]

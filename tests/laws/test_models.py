@@ -1,0 +1,123 @@
+"""What every body must obey with every objective it goes with, and every loss: nothing leaks, everything learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling import bodies, losses, objectives, offers
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.data import Cases, Sessions
+from modeling.fitting import fit, make_schedule
+from modeling.metrics import metrics_at
+from modeling.model import SequenceModel
+from modeling.ranking import ranks
+from modeling.recommend import ModelScorer
+from schemas import plugins
+from tests.conftest import chain_sessions, model_of, random_sessions, schema_of, split_of
+
+PAIRS = [
+    (body, objective)
+    for body in plugins.names(bodies)
+    for objective in plugins.names(objectives)
+    if offers.goes_together(body, objective)
+]
+every_pair = pytest.mark.parametrize(("body", "objective"), PAIRS)
+every_loss = pytest.mark.parametrize("loss", plugins.names(losses))
+
+
+def trained(
+    config: ModelConfig, train: Sessions, num_items: int, folder: Path, **training: object
+) -> tuple[SequenceModel, dict[str, object]]:
+    settings = {"epochs": 6, "tokens_per_step": 512, "evaluations": 2, "threads": 1, "learning_rate": 5e-3} | training
+    split = split_of(train, train)
+    return fit(schema_of(num_items), split, config, TrainingConfig.model_validate(settings), folder, lambda line: None)
+
+
+def recall(model: SequenceModel, cases: Cases, k: int) -> float:
+    return metrics_at(ranks(ModelScorer(model), cases), (k,))[f"recall@{k}"]
+
+
+@every_pair
+def test_random_items_score_chance(body: str, objective: str, tmp_path: Path) -> None:
+    """A model that sees what it is asked about finds it, in training and then in the test, though nothing can be known."""
+    num_items = 100
+    train, test = random_sessions(400, num_items), random_sessions(1500, num_items, seed=1)
+    config = model_of(body, num_items=num_items, objective=objective).settings
+    model, facts = trained(config, train, num_items, tmp_path, epochs=4)
+    assert abs(recall(model, split_of(train, test).test, 20) - 0.2) < 0.05
+    assert facts["history"][0]["loss"] > 3  # the uniform answer costs log(100) = 4.6
+
+
+@every_pair
+def test_states_of_inference_do_not_depend_on_what_comes_next(body: str, objective: str) -> None:
+    model = model_of(body, objective=objective)
+    sessions = random_sessions(20, 50)
+    other = random_sessions(20, 50)
+    last = other.starts + other.lengths - 1
+    other.items[last] = 3 + (other.items[last] - 3 + 17) % 50
+    with torch.no_grad():
+        assert torch.equal(model.states(sessions.drop_last(1)), model.states(other.drop_last(1)))
+
+
+@every_pair
+def test_a_learnable_chain_is_learned(body: str, objective: str, tmp_path: Path) -> None:
+    num_items = 40
+    train, test = chain_sessions(600, num_items), chain_sessions(200, num_items, seed=1)
+    body_ = {"name": body, "dropout": 0.0}
+    config = model_of(body_, num_items=num_items, objective=objective).settings
+    model, facts = trained(config, train, num_items, tmp_path, epochs=12, tokens_per_step=256)
+    assert recall(model, split_of(train, test).test, 1) > 0.8, facts["history"]
+
+
+@every_loss
+def test_every_loss_learns_the_chain(loss: str, tmp_path: Path) -> None:
+    num_items = 40
+    train, test = chain_sessions(600, num_items), chain_sessions(200, num_items, seed=1)
+    config = model_of(
+        {"name": "sasrec", "dropout": 0.0}, num_items=num_items, loss={"name": loss, "negatives": {"count": 16}}
+    ).settings
+    model, facts = trained(config, train, num_items, tmp_path, epochs=12, tokens_per_step=256)
+    assert recall(model, split_of(train, test).test, 1) > 0.8, facts["history"]
+
+
+@every_pair
+def test_every_parameter_gets_a_finite_gradient(body: str, objective: str) -> None:
+    model = model_of(body, objective=objective, heads={"next_item": {"bias": True}}).train()
+    batch = make_schedule(model, random_sessions(60, 50), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
+    model(**batch)["loss"].backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+            assert parameter.grad.abs().sum() > 0, name
+
+
+@every_pair
+def test_saved_and_loaded_models_are_the_same(body: str, objective: str, tmp_path: Path) -> None:
+    model = model_of(body, objective=objective)
+    model.save(tmp_path)
+    sessions = random_sessions(5, 50)
+    with torch.no_grad():
+        assert torch.equal(model.states(sessions), SequenceModel.load(tmp_path).states(sessions))
+
+
+@every_pair
+def test_same_seed_same_bits(body: str, objective: str, tmp_path: Path) -> None:
+    config = model_of(body, objective=objective).settings
+    runs = [
+        trained(config, random_sessions(60, 50), 50, tmp_path / name, epochs=2, tokens_per_step=256)[0].state_dict()
+        for name in ("one", "two")
+    ]
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+@every_pair
+def test_bf16_states_are_near(body: str, objective: str) -> None:
+    model, sessions = model_of(body, objective=objective), random_sessions(20, 50)
+    with torch.no_grad():
+        exact = model.states(sessions)
+        with torch.autocast("cpu", torch.bfloat16):
+            near = model.states(sessions).float()
+    assert (near - exact).abs().max() < 0.05 * exact.abs().max()
