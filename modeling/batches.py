@@ -42,33 +42,45 @@ class Places:
 
 
 def lay_out(sessions: Sessions, *, packed: bool, ask: bool = False, row_length: int = ROW_LENGTH) -> Places:
-    """Lay sessions side by side in rows of about `row_length` places: a session starts in the row where its start falls.
-
-    Not packed, each has a row of its own and padding behind it.
-    """
+    """Lay sessions side by side in rows of about `row_length` places; not packed, each in a row of its own."""
     lengths = sessions.lengths + int(ask)
-    session = torch.repeat_interleave(lengths)
-    before = lengths.cumsum(0) - lengths
-    row_of_session = before // row_length if packed else torch.arange(len(lengths), device=lengths.device)
-    _, row_of_session = row_of_session.unique_consecutive(return_inverse=True)  # a long session may leave rows empty
-    number = torch.arange(len(session), device=session.device)
-    first_in_row = torch.full((int(row_of_session[-1]) + 1,), len(session), device=session.device)
-    first_in_row.scatter_reduce_(0, row_of_session, before, "amin")
-    row = row_of_session[session]
-    place = number - first_in_row[row]
-    shape = (len(first_in_row), int(place.max()) + 1)
+    row_S = _rows(lengths, row_length) if packed else torch.arange(len(lengths), device=lengths.device)
+    by_row = row_S.argsort(stable=True)
+    upto = lengths[by_row].cumsum(0)
+    begins = upto - lengths[by_row]  # place of each session if all rows were one
+    row_begins = torch.full((int(row_S.max()) + 1,), int(upto[-1]), device=lengths.device)
+    row_begins.scatter_reduce_(0, row_S[by_row], begins, "amin")
+    first_S = torch.empty_like(lengths)
+    first_S[by_row] = begins - row_begins[row_S[by_row]]
+
+    session_N = torch.repeat_interleave(lengths)
+    position_N = torch.arange(len(session_N), device=lengths.device) - (lengths.cumsum(0) - lengths)[session_N]
+    event_N = sessions.starts[session_N] + position_N
+    if ask:
+        event_N = torch.where(position_N < sessions.lengths[session_N], event_N, -1)
+    row_N, place_N = row_S[session_N], first_S[session_N] + position_N
+    shape = (len(row_begins), int(place_N.max()) + 1)
 
     def lay(values_N: Tensor, empty: int) -> Tensor:
         out = torch.full(shape, empty, dtype=torch.long, device=values_N.device)
-        out[row, place] = values_N
+        out[row_N, place_N] = values_N
         return out
 
-    position = number - before[session]
-    event = sessions.starts[session] + position
-    if ask:
-        event = torch.where(position < sessions.lengths[session], event, -1)
-    from_end = lengths[session] - 1 - position
-    return Places(lay(event, -1), lay(session, 0), lay(session + 1, 0), lay(position, 0), lay(from_end, 0))
+    from_end_N = lengths[session_N] - 1 - position_N
+    return Places(lay(event_N, -1), lay(session_N, 0), lay(session_N + 1, 0), lay(position_N, 0), lay(from_end_N, 0))
+
+
+def _rows(lengths: Tensor, row_length: int) -> Tensor:
+    """A row for each session: the longest begin a row each, the others fill what is left; one goes where its start falls."""
+    total, order = int(lengths.sum()), lengths.argsort(descending=True, stable=True)
+    num_rows = min(-(-total // max(row_length, int(lengths.max()))), len(lengths))
+    first, others = order[:num_rows], order[num_rows:]
+    room = (-(-total // num_rows) - lengths[first]).clamp(min=0)
+    starts = lengths[others].cumsum(0) - lengths[others]
+    row_S = torch.empty_like(lengths)
+    row_S[first] = torch.arange(num_rows, device=lengths.device)
+    row_S[others] = torch.searchsorted(room.cumsum(0), starts, right=True).clamp(max=num_rows - 1)
+    return row_S
 
 
 def read(sessions: Sessions, places: Places, event_BL: Tensor) -> Batch:
