@@ -19,6 +19,7 @@ from preprocessing import encoders
 from preprocessing.encoders import Encoder
 from preprocessing.encoders.category import Category
 from preprocessing.features import Fitted
+from preprocessing.sessions import changed, is_last
 from schemas import plugins
 from schemas.columns import DAY, ID, VALUE
 from tests.gpu import untranslatable
@@ -168,6 +169,29 @@ def test_a_day_teaches_itself_nothing(name: str, rows: pl.DataFrame, others: pl.
     chains = chains_of(rows, features_of(name))
     more, _ = encode_days(chains, pl.concat([rows, others], how="vertical_relaxed"), [DAYS])
     assert_same(encode_days(chains, rows, [DAYS])[0].drop("item_id"), more.head(rows.height).drop("item_id"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(rows=ROWS.filter(lambda rows: rows[DAY].n_unique() > 1), event=EVENT)
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_a_session_starts_without_knowing_its_last_event(name: str, rows: pl.DataFrame, event: dict[str, Any]) -> None:
+    """So a feature per session, which is its first event's, does not tell what is to be predicted."""
+    encoder: type[Encoder] = plugins.find(encoders, name)
+    if encoder is Category or encoder.timeless:
+        pytest.skip("knows the day itself, by design")
+    first, newest = changed("session_index"), pl.col(DAY) == rows[DAY].max()
+    other = {column: pl.lit(value, dtype=SCHEMA[column]) for column, value in event.items() if column in rows.columns}
+    other["timestamp"] = pl.col("timestamp") + timedelta(minutes=event["minutes"])
+    last = is_last() & ~first & newest
+    ends_otherwise = rows.with_columns(
+        pl.when(last).then(value).otherwise(column).alias(column) for column, value in other.items()
+    )
+    chains = chains_of(rows, features_of(name))
+    one, two = (
+        encode_days(chains, each, [DAYS])[0].filter(rows.select(first & newest).to_series()).drop("item_id")
+        for each in (rows, ends_otherwise)
+    )
+    assert_same(one, two)
 
 
 @pytest.mark.parametrize("name", NAMES)

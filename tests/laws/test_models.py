@@ -121,3 +121,23 @@ def test_bf16_states_are_near(body: str, objective: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             near = model.states(sessions).float()
     assert (near - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+@every_loss
+@every_pair
+def test_the_loss_goes_down(body: str, objective: str, loss: str) -> None:
+    """Every body with every objective and every loss, on one batch over and over."""
+    model = model_of(
+        {"name": body, "dropout": 0.0}, objective=objective, loss={"name": loss, "negatives": {"count": 16}}
+    ).train()
+    batch = make_schedule(model, chain_sessions(30, 50), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses_ = []
+    for _ in range(8):
+        found = model(**batch)["loss"]
+        optimizer.zero_grad()
+        found.backward()
+        assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+        optimizer.step()
+        losses_.append(float(found.detach()))
+    assert sum(losses_[-2:]) < 0.95 * sum(losses_[:2]), losses_
