@@ -9,8 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from modeling import objectives
 from modeling.batches import Batch
 from modeling.config import ModelConfig
+from schemas import plugins
 from schemas.columns import ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema
 
@@ -50,8 +52,9 @@ class Inputs(nn.Module):
         self.side = nn.ModuleList(SideFeature(column, config) for column in side)
         if side and self.aggregation == "concat":
             self.project = nn.Linear(dim + sum(_width(column, config) for column in side), dim, bias=False)
-        hides = config.objective.name != "causal"
-        self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if hides else None
+        objective = plugins.find(objectives, config.objective.name)
+        empty = objective.asks and objective.direction != "permuted"  # which never sees what a place to predict holds
+        self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if empty else None
         self.positions = None
         if config.inputs.positions in ("end", "forward"):
             self.place = "from_end" if config.inputs.positions == "end" else "positions"

@@ -27,6 +27,11 @@ def check(config: ModelConfig) -> None:
             f"{objective.direction!r} attention; it would see what it is asked about. Objectives for this body: "
             f"{', '.join(works)}. Bodies for this objective: {', '.join(others)}."
         )
+    if objective.needs_next_item and NEXT_ITEM not in config.heads:
+        raise InputError(
+            f"Objective {config.objective.name!r} learns from what the head next_item proposes, which is not among the heads: "
+            f"{', '.join(config.heads)}. Add it, or take another objective."
+        )
     if config.inputs.positions == "rotary":
         if not body.rotary:
             turning = [name for name in plugins.names(bodies) if body_class(name).rotary]

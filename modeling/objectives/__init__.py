@@ -3,7 +3,7 @@
 An objective lays sessions out, hides some events and asks about them. Everything predicted at a place, the item and the
 labels alike, belongs to the event asked about there, which the state at that place never saw.
 
-B rows, L places, D width.
+B rows, L places, D width, S sessions, P places of sessions in a batch.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class Objective(ABC):
     asks: ClassVar[bool] = (
         False  # inference reads an empty place behind the history instead of the history's last event
     )
+    needs_next_item: ClassVar[bool] = False  # learns from what the next-item head proposes
 
     @abstractmethod
     def task(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Task:
@@ -66,3 +67,19 @@ class Objective(ABC):
     def loss(self, model: SequenceModel, batch: Batch) -> Tensor:
         """What training minimises: the heads' losses at the places asked about."""
         return model.heads_loss(model.encode(batch), batch)
+
+
+def some_but_not_all(chosen_BL: Tensor, segments_BL: Tensor, draw_BL: Tensor) -> Tensor:
+    """The places chosen, mended so that each session has at least one chosen and one other: where none is chosen, the one
+    with the least draw joins; where all are, the one with the greatest leaves. Draws are in [0, 1); padding is never chosen.
+    """
+    inside_BL = segments_BL > 0
+    session_P = segments_BL[inside_BL]
+    rank_P = (draw_BL - chosen_BL.to(draw_BL.dtype))[inside_BL]  # those chosen come first
+    limit_S = torch.zeros(int(session_P.max()) + 1, dtype=rank_P.dtype, device=rank_P.device)
+    least_P, greatest_P = (
+        limit_S.scatter_reduce(0, session_P, rank_P, reduction, include_self=False)[session_P]
+        for reduction in ("amin", "amax")
+    )
+    chosen_P = (chosen_BL[inside_BL] | (rank_P == least_P)) & (rank_P < greatest_P)
+    return torch.zeros_like(inside_BL).masked_scatter_(inside_BL, chosen_P)
