@@ -1,53 +1,139 @@
-"""A body that transformers builds, its attention routed through ours. Positions are added at the input or by rotation.
+"""A body that transformers builds, at our sizes and without what only words need.
+
+Taken out of every model type: the table of words, tables of absolute positions and of token types (what is added at the
+input is ours alone), dropout at the input, which has its own, and the pooler. Sizes are those of BodyConfig, with a
+feed-forward of 4 D and as many heads for keys as for queries; windows of attention are opened, so that every layer sees
+the whole session. Activation, norms and initial weights are the type's.
+
+Where a type calls attention by name it is ours that answers: it keeps to the layout in either direction, so that sessions
+share rows. A type that turns queries and keys by position itself (rotary) is told our positions, or 0 everywhere when it
+must not turn; for others our attention turns them.
 
 B rows, L places, D width.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import re
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import CONFIG_MAPPING, AutoModel, PretrainedConfig, PreTrainedModel
 
 from modeling import attention
 from modeling.attention import Direction, Layout
 from modeling.bodies import Body
 from modeling.config import BodyConfig
 
+# The words that configurations have for the same few things.
+WIDTHS = ("hidden_size", "embedding_size", "word_embed_proj_dim")
+FEED_FORWARDS = (
+    *(
+        "intermediate_size",
+        "ffn_dim",
+        "n_inner",
+        "hidden_dim",
+        "d_ff",
+        "d_inner",
+        "feed_forward_size",
+        "ffn_hidden_size",
+    ),
+    *("dim_feedforward", "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"),
+)
+HEADS = ("num_attention_heads", "num_key_value_heads")
+DROPOUTS = (
+    *(
+        "dropout",
+        "dropout_rate",
+        "hidden_dropout",
+        "hidden_dropout_prob",
+        "resid_pdrop",
+        "resid_dropout",
+        "mlp_dropout",
+    ),
+    *("residual_dropout", "ff_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop"),
+    *("lsh_attention_probs_dropout_prob", "local_attention_probs_dropout_prob"),
+)
+INPUT_DROPOUTS = ("embd_pdrop", "emb_pdrop", "embedding_dropout", "embed_dropout", "layerdrop")
+REACHES = {
+    "full_attention",
+    "sliding_attention",
+    "chunked_attention",
+}  # kinds of layers that differ in their reach alone
+TABLES = re.compile(r"(.*\.)?(wpe|pos(ition)?_emb(ed(ding)?s?)?|embed_positions?|token_type_embed(ding)?s?)")
+
 
 class HuggingFace(Body):
-    """A model type of transformers, by its usual settings and those of a subclass."""
+    """A model type of transformers, by our settings and those a subclass passes on."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
     rotary: ClassVar[bool] = True
     model_type: ClassVar[str]
 
-    def __init__(self, config: BodyConfig, rotary: bool) -> None:
+    def __init__(self, config: BodyConfig, rotary: bool, **own: Any) -> None:
         super().__init__(config, rotary)
-        settings = AutoConfig.for_model(self.model_type, **self.settings(config))
-        self.model = AutoModel.from_config(settings, attn_implementation=attention.NAME)
-        self.model.set_input_embeddings(None)
-        for name, module in self.model.named_modules():
-            if (isinstance(module, nn.Embedding) and "position" in name) or name.endswith("wpe"):
-                nn.init.zeros_(module.weight)
-                module.weight.requires_grad_(False)
-
-    def settings(self, config: BodyConfig) -> dict[str, Any]:
-        """Arguments of the model type's configuration."""
-        return {
-            "vocab_size": 1,
-            "bos_token_id": None,
-            "eos_token_id": None,
-            "hidden_size": config.dim,
-            "num_hidden_layers": config.num_layers,
-            "num_attention_heads": config.num_heads,
-            "use_cache": False,
-        }
+        settings = settings_of(self.model_type, config, own)
+        self.model = AutoModel.from_config(settings, attn_implementation=attention.NAME if self.packed else None)
+        _strip(self.model)
+        self.turns_itself = any("rotary" in name for name, _ in self.model.named_modules())
+        self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
 
     def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
-        nowhere = torch.zeros_like(layout.positions_BL)
-        out = self.model(inputs_embeds=x_BLD, position_ids=nowhere, use_cache=False, layout=layout, rotary=self.rotates)
-        h_BLD: Tensor = out.last_hidden_state
+        given: dict[str, Any] = {"inputs_embeds": x_BLD}
+        if self._takes_positions:
+            turns = self.rotates and self.turns_itself
+            given["position_ids"] = layout.positions_BL if turns else torch.zeros_like(layout.positions_BL)
+        if self.packed:
+            # Our attention has its mask from the layout. One of four dimensions keeps transformers from making another.
+            given["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=x_BLD.device)
+            given |= {"layout": layout, "rotary": self.rotates and not self.turns_itself}
+        else:
+            given["attention_mask"] = (layout.segments_BL > 0).long()
+        h_BLD: Tensor = self.model(**given).last_hidden_state
         return h_BLD
+
+
+def settings_of(model_type: str, config: BodyConfig, own: dict[str, Any]) -> PretrainedConfig:
+    """A type's configuration: what BodyConfig says, as far as the type has a word for it, and settings of its own."""
+    kind = CONFIG_MAPPING[model_type]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    ours: dict[str, Any] = dict.fromkeys(FEED_FORWARDS, 4 * config.dim)  # first: some call their width hidden_dim
+    ours |= dict.fromkeys(WIDTHS, config.dim) | dict.fromkeys(HEADS, config.num_heads)
+    ours |= {"num_hidden_layers": config.num_layers, "head_dim": config.dim // config.num_heads}
+    ours |= dict.fromkeys(DROPOUTS, config.dropout) | dict.fromkeys(INPUT_DROPOUTS, 0.0)
+    ours |= {"vocab_size": 1, "type_vocab_size": 1, "use_cache": False, "sliding_window": None}
+    ours |= {name: None for name in fields if name.endswith("_token_id")}
+    if REACHES.issuperset(getattr(kind(), "layer_types", None) or ()):
+        ours["layer_types"] = ["full_attention"] * config.num_layers
+    ours = {kind.attribute_map.get(name, name): value for name, value in ours.items()}
+    return kind(**{name: value for name, value in ours.items() if name in fields} | own)
+
+
+def _strip(model: PreTrainedModel) -> None:
+    """Take out what only words need, and what the input has already."""
+    model.set_input_embeddings(None)
+    for name, module in list(model.named_modules()):
+        parent, _, last = name.rpartition(".")
+        if isinstance(module, nn.Embedding) and module.weight.requires_grad and TABLES.fullmatch(name):
+            setattr(model.get_submodule(parent), last, Nothing())
+        elif isinstance(module, nn.Dropout) and name.startswith("emb"):
+            module.p = 0.0
+        elif last == "pooler":
+            setattr(model.get_submodule(parent), last, nn.Identity())
+
+
+class Nothing(nn.Module):
+    """Stands where a table was, and adds nothing."""
+
+    zero: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """0, whatever is looked up."""
+        return self.zero
