@@ -20,7 +20,7 @@ from schemas import plugins
 from schemas.columns import DAY, ITEM_ID, VALUE
 from schemas.dataset import Dataset, Feature
 from schemas.errors import InputError, parse, unknown
-from schemas.features import FeatureColumn, FeatureSchema
+from schemas.features import FeatureColumn, FeatureSchema, LabelColumn
 
 LARGEST_FLOAT32 = 3.4e38
 Knowledge = dict[str, pl.DataFrame]  # by the name `Chain.keeps`: what encoders have learnt so far
@@ -252,7 +252,7 @@ def feature_schema(dataset: Dataset, chains: list[Chain], known: Knowledge) -> F
         time_zone=dataset.time_zone,
         split=dataset.split,
         columns=tuple(columns),
-        labels=dataset.labels,
+        labels=tuple(LabelColumn(name=one.column, per=one.per, source=one.column) for one in dataset.labels),
     )
 
 

@@ -64,9 +64,7 @@ class Recipe:
             plan = step.apply(plan)
         kept = plan.collect_schema()
         sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, SESSION_INDEX)})
-        for label in dataset.labels:
-            if label not in sources:
-                raise InputError(f"labels: {unknown('column', label, sources)}")
+        _check_labels(dataset, sources)
         return cls(rules, steps, before, after, build_chains(dataset, sources), kept)
 
     @property
@@ -80,6 +78,19 @@ class Recipe:
         for _, step in self.steps:
             events = step.read(events)
         return events
+
+
+def _check_labels(dataset: Dataset, columns: pl.Schema) -> None:
+    for label in dataset.labels:
+        name = label.column
+        if name not in columns:
+            raise InputError(f"labels: {unknown('column', name, columns)} Steps such as label_sessions add columns.")
+        dtype = columns[name]
+        if not (dtype.is_numeric() or dtype == pl.Boolean):
+            raise InputError(
+                f"labels: column {name!r} holds {dtype}, but a label is a number or a boolean. The step derive makes a "
+                "column that is, such as `bought: event_type = 'purchase'`."
+            )
 
 
 @lru_cache(maxsize=4)

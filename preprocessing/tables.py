@@ -34,19 +34,24 @@ SESSIONS_A_DAY = 1_000_000_000  # sessions are numbered from their day's number 
 
 def kept_columns(dataset: Dataset, columns: list[str]) -> list[str]:
     """The columns of rows that sessions are written with, beside their features."""
-    wanted = (SESSION_INDEX, DAY, END, SESSION_ID, USER_ID, TIMESTAMP, *dataset.labels)
+    labels = (label.column for label in dataset.labels)
+    wanted = (SESSION_INDEX, DAY, END, SESSION_ID, USER_ID, TIMESTAMP, *labels)
     return [name for name in wanted if name in columns]
 
 
 def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.LazyFrame:
-    """One row a session: day, who, when it began and ended, how long; a list for every feature, or its last value.
+    """One row a session: day, who, when it began and ended, how long; a list for every feature and label per event.
 
+    Of a feature per session it is the first event's value, which is known when the session starts: the last event is the one
+    to be predicted. Of a label per session, which is predicted itself, it is the last event's.
     Rows are in order of session and time, and so are the lists. Sessions come in order of their day.
     """
     given = [pl.col(SESSION_ID).first()] if dataset.sessions.rule == "given" else []
     dated = TIMESTAMP in dataset.events.columns
+    context = [chain.name for chain in chains if chain.per == "session"]
+    labels = [label.column for label in dataset.labels if label.per == "session"]
     lists = [chain.name for chain in chains if chain.per == "event"]
-    scalars = [chain.name for chain in chains if chain.per == "session"] + list(dataset.labels)
+    lists += [label.column for label in dataset.labels if label.per == "event"]
     return (
         encoded.sort(DAY, maintain_order=True)  # moving events now costs a third of moving lists later
         .with_columns(changed(SESSION_INDEX).cast(pl.Int64).cum_sum().set_sorted().alias(SESSION_INDEX))
@@ -58,7 +63,8 @@ def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.La
             (pl.col(TIMESTAMP) if dated else pl.lit(None, dtype=TIME)).first().alias(START),
             pl.col(END).first(),
             pl.len().cast(pl.Int32).alias(LENGTH),
-            *(pl.col(name).last() for name in scalars),
+            *(pl.col(name).first() for name in context),
+            *(pl.col(name).last() for name in labels),
             *(pl.col(name) for name in lists),
         )
         .drop(SESSION_INDEX)

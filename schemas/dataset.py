@@ -135,7 +135,9 @@ class Feature(_Part):
 
     column: str | None = Field(None, description="Column it is made from; the feature's own name if left out.")
     per: Literal["event", "session"] = Field(
-        "event", description="event: a list, one value an event; session: one value, that of the session's last event."
+        "event",
+        description="event: a list, one value an event; session: one value, that of the session's first kept event, which "
+        "is known when the session starts.",
     )
     encode: tuple[Step, ...] = Field(description="An encoder's name, or a list of them applied in order.")
 
@@ -150,6 +152,22 @@ class Feature(_Part):
             options = {key: option for key, option in value.items() if key not in ("column", "per", "encode")}
             return {**own, "encode": ({"name": value["encode"], "options": options},)}
         return value
+
+
+class Label(_Part):
+    """A column written as it is, unencoded: what heads may predict. It holds numbers or booleans."""
+
+    column: str
+    per: Literal["session", "event"] = Field(
+        "session",
+        description="session: one value, that of the session's last event; event: a list, one value an event.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """`bought` or `{column: dwell, per: event}`."""
+        return {"column": value} if isinstance(value, str) else value
 
 
 class Profile(_Part):
@@ -176,9 +194,8 @@ class Dataset(_Part):
     steps: tuple[Step, ...] = ()
     sessions: SessionRule = SessionRule()
     features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")
-    labels: tuple[str, ...] = Field(
-        (),
-        description="Columns written unencoded with each session, as its last event has them: what heads may predict.",
+    labels: tuple[Label, ...] = Field(
+        (), description="Columns written unencoded beside the features: what heads may predict."
     )
     profile: Profile = Profile()
     split: Literal["day", "leave_one_out"] = Field(
@@ -198,6 +215,21 @@ class Dataset(_Part):
                 taken = ", ".join(sorted(TAKEN))
                 raise ValueError(f"feature {name!r} needs another name (with `column: {name}`); taken: {taken}")
         return features
+
+    @model_validator(mode="after")
+    def _labels_have_names_of_their_own(self) -> Dataset:
+        names = [label.column for label in self.labels]
+        taken = {ITEM_ID, *TAKEN}
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise ValueError(f"labels: {name!r} is there twice")
+            if name in taken:
+                raise ValueError(
+                    f"labels: column {name!r} needs another name (the step rename gives one); taken: {', '.join(sorted(taken))}"
+                )
+            if name in self.features:
+                raise ValueError(f"labels: {name!r} is a feature, which needs another name (with `column: {name}`)")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Dataset:

@@ -12,7 +12,7 @@ from schemas.errors import InputError, parse
 
 
 class FeatureColumn(BaseModel):
-    """One feature: a list column of a session file, one entry per event."""
+    """One feature: a column of a session file, a list with one entry an event unless it is per session."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,12 +30,24 @@ class FeatureColumn(BaseModel):
         False, description="True when the value belongs to the item (category, price), not the moment."
     )
     per: Literal["event", "session"] = Field(
-        "event", description="event: a list, one value an event; session: a scalar."
+        "event", description="event: a list, one value an event; session: one value, known when the session starts."
     )
     many: bool = Field(False, description="True where each event has a list of values: a list of lists.")
     transform: tuple[str, ...] = Field((), description="Encoders applied, in order.")
     mean: float = Field(0.0, description="Continuous: subtracted by the encoder.")
     std: float = Field(1.0, description="Continuous: divided by, after the mean.")
+
+
+class LabelColumn(BaseModel):
+    """One label: a column of a session file with raw numbers or booleans, or nulls where there is nothing to predict."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    per: Literal["session", "event"] = Field(
+        description="session: one value, that of the session's last event; event: a list, one value an event."
+    )
+    source: str = Field(description="Raw column the label is. A feature made from it tells the label.")
 
 
 class FeatureSchema(BaseModel):
@@ -48,7 +60,7 @@ class FeatureSchema(BaseModel):
     time_zone: str = "UTC"
     split: Literal["day", "leave_one_out"]
     columns: tuple[FeatureColumn, ...]
-    labels: tuple[str, ...] = Field((), description="Scalar columns beside the features that heads may predict.")
+    labels: tuple[LabelColumn, ...] = Field((), description="Columns beside the features that heads may predict.")
 
     @property
     def items(self) -> FeatureColumn:
@@ -62,8 +74,8 @@ class FeatureSchema(BaseModel):
 
     @property
     def side_features(self) -> tuple[FeatureColumn, ...]:
-        """All columns but the item ids that hold one value an event."""
-        return tuple(column for column in self.columns[1:] if column.per == "event" and not column.many)
+        """All columns but the item ids: per event and per session, of one value and of many."""
+        return self.columns[1:]
 
     def column(self, name: str) -> FeatureColumn:
         """The column of that name; raises InputError with the known names."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from schemas.columns import ITEM_ID, SESSION_ID, TIMESTAMP, USER_ID
-from schemas.features import FeatureColumn, FeatureSchema
+from schemas.features import FeatureColumn, FeatureSchema, LabelColumn
 
 HEADER = "# Sessions of {}, described for Merlin. Ids: 0 padding, 1 null, 2 unknown, 3.. values.\n"
 LAST_DAY = "# On the last day ids above a domain's max are values first seen on that day: read them as 2, unknown.\n"
 NESTED = "# {} is left out: its events hold lists, and Merlin has no lists of lists.\n"
+TARGETS = "# {} holds lists of targets, which Merlin's loader refuses: leave it out with schema.excluding_by_name.\n"
 Message = dict[str, Any]
 
 
@@ -35,11 +36,12 @@ class Type(Enum):
 def write(path: Path, schema: FeatureSchema, dtypes: Mapping[str, str]) -> None:
     """Write `schema.pbtxt`; `dtypes` are those of all columns of a session file: int64, string, list(int32)..."""
     nested = [column.name for column in schema.columns if dtypes[column.name].startswith("list(list(")]
-    ids = [_scalar(name, dtypes[name], [name, name.removesuffix("_id"), "id"]) for name in (SESSION_ID, USER_ID)]
+    ids = [_raw(name, dtypes[name], [name, name.removesuffix("_id"), "id"]) for name in (SESSION_ID, USER_ID)]
     features = [_feature(column, schema.max_length) for column in schema.columns if column.name not in nested]
-    labels = [_scalar(name, dtypes[name], _label_tags(dtypes[name])) for name in schema.labels]
+    labels = [_label(label, dtypes[label.name], schema.max_length) for label in schema.labels]
     notes = HEADER.format(schema.dataset) + (LAST_DAY if schema.split == "day" else "")
     notes += "".join(NESTED.format(name) for name in nested)
+    notes += "".join(TARGETS.format(label.name) for label in schema.labels if label.per == "event")
     path.write_text(notes + "\n".join(_lines({"feature": ids + features + labels})) + "\n")
 
 
@@ -47,9 +49,7 @@ def _feature(column: FeatureColumn, max_length: int) -> Message:
     is_list = column.per == "event"
     kind, bits = _type(column.dtype)
     metadata: Message = {"dtype_item_size": bits, "is_list": is_list, "is_ragged": is_list}
-    message: Message = {"name": column.name, "type": kind}
-    if is_list:
-        message["value_count"] = {"min": 1, "max": max_length}
+    message: Message = {"name": column.name, "type": kind} | (_lengths(max_length) if is_list else {})
     if column.cardinality:
         # Features of one vocabulary have one domain: Transformers4Rec gives them one embedding table.
         domain = Path(column.vocabulary).stem if column.vocabulary else column.name
@@ -71,6 +71,13 @@ def _tags(column: FeatureColumn) -> list[str]:
     return [*tags, "time"] if column.source == TIMESTAMP else tags
 
 
+def _label(label: LabelColumn, dtype: str, max_length: int) -> Message:
+    if label.per == "session":
+        return _raw(label.name, dtype, _label_tags(dtype))
+    inner = dtype.removeprefix("list(").removesuffix(")")
+    return _raw(label.name, inner, [*_label_tags(inner), "list"], max_length)
+
+
 def _label_tags(dtype: str) -> list[str]:
     """A whole number may be a class, a grade or a count, which only its user knows."""
     if dtype == "boolean":
@@ -78,10 +85,18 @@ def _label_tags(dtype: str) -> list[str]:
     return ["target", "regression"] if dtype.startswith("float") else ["target"]
 
 
-def _scalar(name: str, dtype: str, tags: list[str]) -> Message:
+def _raw(name: str, dtype: str, tags: list[str], max_length: int | None = None) -> Message:
+    """A column that is not encoded: one value, or a list of `max_length` at most."""
     kind, bits = _type(dtype)
-    metadata = {"is_list": False, "is_ragged": False} | ({"dtype_item_size": bits} if bits else {})
-    return {"name": name} | ({"type": kind} if kind else {}) | {"annotation": _annotation(tags, metadata)}
+    is_list = max_length is not None
+    metadata = {"is_list": is_list, "is_ragged": is_list} | ({"dtype_item_size": bits} if bits else {})
+    message: Message = {"name": name} | ({"type": kind} if kind else {})
+    lengths = _lengths(max_length) if max_length is not None else {}
+    return message | lengths | {"annotation": _annotation(tags, metadata)}
+
+
+def _lengths(most: int) -> Message:
+    return {"value_count": {"min": 1, "max": most}}
 
 
 def _type(dtype: str) -> tuple[Type | None, int | None]:

@@ -47,15 +47,18 @@ def dataset_in(folder: str | Path, rule: str, zone: str) -> Dataset:
         folder,
         columns={name: name for name in COLUMNS},
         events={"path": "events"},
-        steps=[{"filter_event_types": {"keep": ["view", "cart"]}}, "drop_repeats"],
+        steps=[{"filter_event_types": {"keep": ["view", "cart"]}}, "drop_repeats", "dwell_time"],
         sessions={"rule": rule, "max_length": 4, "idle_minutes": 90},
         features={
             "item_id": {"encode": "category", "min_count": 2},
             "type": {"column": "event_type", "encode": "category"},
-            "price": {"encode": ["log1p", "standardise"]},
+            "log_price": {"column": "price", "encode": ["log1p", "standardise"]},
+            "first_price": {"column": "price", "encode": "quantile", "q": 3, "per": "session"},
+            "first_type": {"column": "event_type", "encode": "category", "per": "session"},
             "hour": {"column": "timestamp", "encode": "hour"},
             "age": {"column": "timestamp", "encode": ["item_age", "log1p", "standardise"]},
         },
+        labels=["price", {"column": "dwell", "per": "event"}],
         time_zone=zone,
     )
 

@@ -22,6 +22,7 @@ from transformers4rec.torch.utils.data_utils import MerlinDataLoader  # noqa: E4
 def main(view: Path, max_length: int) -> None:
     torch.manual_seed(0)
     schema = TensorflowMetadata.from_proto_text_file(view).to_merlin_schema()
+    schema = schema.excluding_by_name(schema.select_by_tag("target").select_by_tag("list").column_names)
     inputs = tr.TabularSequenceFeatures.from_schema(
         schema, max_sequence_length=max_length, d_output=16, masking="clm", embedding_dim_default=16
     )

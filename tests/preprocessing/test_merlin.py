@@ -26,14 +26,14 @@ merlin = pytest.mark.skipif(find_spec("nvtabular") is None, reason="NVTabular is
 
 @pytest.fixture(scope="module")
 def view(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four days of the simulated shop: features of events and of sessions, and a label."""
+    """Four days of the simulated shop: features and labels of events and of sessions."""
     shop = tmp_path_factory.mktemp("shop")
     simulate(Shop(days=5, users=150, items=200), shop)
     angle = {"column": "timestamp", "encode": "cyclic", "period": "hour", "part": "sin"}
     label = {"label_sessions": {"event_types": ["purchase"], "name": "bought"}}
     changes = {
-        "steps": [{"join_items": {"columns": ["category", "brand"]}}, label],
-        "labels": ["bought"],
+        "steps": [{"join_items": {"columns": ["category", "brand"]}}, label, "dwell_time"],
+        "labels": ["bought", {"column": "dwell", "per": "event"}],
         "features.angle": angle,
         "features.evening": {"column": "timestamp", "encode": "hour", "per": "session"},
         "features.spent": {"column": "price", "encode": "standardise", "per": "session"},
@@ -78,6 +78,28 @@ def test_merlin_infers_the_types_the_schema_says(view: Path) -> None:
         assert (name, inferred[name].is_list) == (name, column.is_list)
         if column.dtype.name != "str":  # pandas calls text an object
             assert (name, inferred[name].dtype.name) == (name, column.dtype.name)
+
+
+@merlin
+def test_merlin_reads_labels_per_event(tmp_path: Path) -> None:
+    from merlin.schema.io.tensorflow_metadata import TensorflowMetadata
+
+    rows = [("a", item, at(day, 12, minute), minute) for day in (0, 1) for minute, item in enumerate("xyz")]
+    write(tmp_path, rows, ("user_id", "item_id", "timestamp", "clicks"))
+    labels = [{"column": name, "per": "event"} for name in ("dwell", "clicks")]
+    view = run(tmp_path, dataset_of(tmp_path, columns=("clicks",), steps=["dwell_time"], labels=labels)).folder
+    schema = TensorflowMetadata.from_proto_text_file(view).to_merlin_schema()
+    dataset = load().Dataset(str(view / "sessions"), engine="parquet")
+    assert dataset.schema == schema
+    frame = dataset.to_ddf().compute(scheduler="sync")
+    assert [list(one) for one in frame["clicks"]] == [[0, 1, 2]] * 2
+    assert [list(one[:2]) for one in frame["dwell"]] == [[60, 60]] * 2 and all(
+        one[2] != one[2] for one in frame["dwell"]
+    )
+    inferred = load().Dataset(sorted(map(str, view.glob("sessions/day=*/*.parquet"))), engine="parquet").schema
+    for name in ("dwell", "clicks"):
+        told = schema.column_schemas[name]
+        assert (inferred[name].dtype.name, inferred[name].is_list) == (told.dtype.name, True)
 
 
 def test_columns_of_lists_are_not_in_the_schema(tmp_path: Path) -> None:

@@ -185,7 +185,13 @@ def assert_same_sessions(polars: Manifest, nvtabular: Manifest) -> int:
 def test_sessions_of_the_simulated_shop(tmp_path: Path) -> None:
     """At once, and in three nights."""
     simulate(Shop(days=5, users=150, items=200), tmp_path)
-    dataset = read_dataset("demo").at(tmp_path)
+    changes = {
+        "features.first_hour": {"column": "timestamp", "encode": "hour", "per": "session"},
+        "features.spent_first": {"column": "price", "encode": "standardise", "per": "session"},
+        "steps": [*({"name": step.name, "options": step.options} for step in read_dataset("demo").steps), "dwell_time"],
+        "labels": [{"column": "dwell", "per": "event"}],
+    }
+    dataset = read_dataset("demo", changes).at(tmp_path)
     nights = [{"until": date(2026, 3, day)} for day in (3, 4, 5)]
     for one, other in zip(*both(tmp_path, dataset, *nights), strict=True):
         assert assert_same_sessions(one, other) > 5

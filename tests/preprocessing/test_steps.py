@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,20 @@ def test_label_sessions() -> None:
     assert without.rows() == [(1, "view", 1), (1, "view", 1), (2, "view", 0), (2, None, 0)]
     with pytest.raises(InputError, match="drops buy before"):
         built({"filter_event_types": {"keep": ["view"]}}, {"label_sessions": options}, columns=("event_type",))
+
+
+def test_dwell_time() -> None:
+    seconds = [0, 1.5, 1.5, 4, 9, 100]
+    times = [at(0) + timedelta(seconds=second) for second in seconds]
+    events = pl.LazyFrame({"session_index": [1, 1, 1, 1, 2, 3], "timestamp": times})
+    added = built({"dwell_time": {"name": "seconds"}}).apply(events).collect()
+    assert added["seconds"].to_list() == [1.5, 0.0, 2.5, None, None, None]
+    assert added.drop("seconds").equals(events.collect())
+    with pytest.raises(InputError, match="a column 'seconds' already"):
+        built({"dwell_time": {"name": "seconds"}}).apply(added.lazy())
+    places = {name: name for name in ("user_id", "item_id", "position")}
+    with pytest.raises(InputError, match=r"step dwell_time: events\.columns must map timestamp"):
+        built("dwell_time", columns=places, split="leave_one_out", sessions={"rule": "history"})
 
 
 @pytest.mark.parametrize(

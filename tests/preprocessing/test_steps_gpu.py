@@ -12,9 +12,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from preprocessing import checks, steps
+from preprocessing import checks, steps, tables
 from preprocessing.checks import RULE_CODE, Rules
 from preprocessing.events import as_found
+from preprocessing.features import build_chains
 from preprocessing.steps import build_steps
 from schemas import plugins
 from schemas.dataset import Dataset
@@ -51,6 +52,7 @@ STEPS: list[Any] = [
     {"drop_columns": {"columns": ["price"]}},
     {"derive": {"columns": {"hour": "EXTRACT(hour FROM timestamp)", "dear": "COALESCE(ABS(price), 0) > 1"}}},
     {"label_sessions": {"event_types": ["buy"], "drop": True}},
+    "dwell_time",
 ]
 CHECKS: list[Any] = [
     {"not_null": {"column": "price"}},
@@ -93,6 +95,17 @@ def test_the_gpu_takes_every_step(entry: Any, tmp_path: Path, monkeypatch: pytes
     ((_, step),) = build_steps(shop(tmp_path, steps=[entry]))
     events = step.read(EVENTS.lazy()).collect()
     assert untranslatable(step.apply(events.lazy())) == []
+
+
+@pytest.mark.gpu_plans
+def test_the_gpu_takes_labels_and_context(tmp_path: Path) -> None:
+    context = {"first_type": {"column": "event_type", "encode": "category", "per": "session"}}
+    labels = ["good", *({"column": name, "per": "event"} for name in ("price", "stars", "liked"))]
+    dataset = shop(tmp_path, features=context, labels=labels)
+    kept = EVENTS.with_columns(day=pl.lit(MONDAY.date()), end=pl.lit(MONDAY), good=True, stars=1, liked=pl.lit(True))
+    chains = build_chains(dataset, kept.schema)
+    encoded = kept.with_columns(item_id=pl.lit(3, dtype=pl.Int32), first_type=pl.lit(3, dtype=pl.Int32))
+    assert untranslatable(tables.group(encoded.lazy(), dataset, chains)) == []
 
 
 @pytest.mark.gpu_plans

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.dataset import known, read_dataset
+from schemas.dataset import Dataset, known, read_dataset
 from schemas.errors import InputError
-from schemas.features import FeatureSchema
+from schemas.features import FeatureSchema, LabelColumn
 from tests.conftest import schema_of
 
 MINIMAL = """
@@ -42,6 +42,12 @@ def test_short_forms(tmp_path: Path) -> None:
     assert dataset.features["brand"].encode[0].options == {"min_count": 5}
 
 
+def test_labels_are_of_the_session_unless_they_are_said_to_be_of_events(tmp_path: Path) -> None:
+    dataset = read_dataset(written(tmp_path, MINIMAL + "labels: [bought, {column: dwell, per: event}]"))
+    assert [(label.column, label.per) for label in dataset.labels] == [("bought", "session"), ("dwell", "event")]
+    assert Dataset.model_validate_json(dataset.model_dump_json()) == dataset
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -55,6 +61,14 @@ def test_short_forms(tmp_path: Path) -> None:
         ("name: ../shop\nevents: {columns: {user_id: u, item_id: i, timestamp: t}}", "name"),
         (MINIMAL + 'features: {"../x": category}', "letters, digits and underscores"),
         (MINIMAL + "features: {positions: category}", "needs another name"),
+        (MINIMAL + "labels: [{column: dwell, per: item}]", "'session' or 'event', got 'item'"),
+        (MINIMAL + "labels: [bought, {column: bought, per: event}]", "'bought' is there twice"),
+        (MINIMAL + "labels: [length]", "the step rename gives one"),
+        (MINIMAL + "labels: [item_id]", "taken: count, day, end, id, item_id, last_seen"),
+        (
+            MINIMAL + "features: {price: {encode: log1p}}\nlabels: [price]",
+            "'price' is a feature, which needs another name (with `column: price`)",
+        ),
         ("name: [", "not valid YAML"),
         ("just words", "expected a mapping"),
         ("!!python/object/apply:os.system [ls]", "not valid YAML"),
@@ -85,6 +99,17 @@ def test_the_source_comes_from_the_option_then_the_environment(tmp_path: Path, m
     monkeypatch.setenv("OVERNIGHT_SOURCE", "/from/environment")
     assert dataset.at(None).source == "/from/environment"
     assert dataset.at("/given").source == "/given"
+
+
+def test_side_features_are_all_but_the_items(tmp_path: Path) -> None:
+    schema = schema_of(5)
+    device = schema.columns[1].model_copy(update={"name": "device", "per": "session"})
+    tags = schema.columns[1].model_copy(update={"name": "tags", "many": True})
+    label = LabelColumn(name="dwell", per="event", source="dwell")
+    schema = schema.model_copy(update={"columns": (*schema.columns, device, tags), "labels": (label,)})
+    assert [column.name for column in schema.side_features] == ["type", "price", "device", "tags"]
+    schema.write(tmp_path / "schema.json")
+    assert FeatureSchema.read(tmp_path / "schema.json") == schema
 
 
 def test_a_schema_cannot_point_outside_its_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas import pbtxt
-from schemas.features import FeatureColumn, FeatureSchema
+from schemas.features import FeatureColumn, FeatureSchema, LabelColumn
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Merlin's imports
 merlin = pytest.mark.skipif(find_spec("merlin") is None, reason="NVTabular is not installed; make install does")
@@ -36,13 +36,16 @@ def written(
     *columns: FeatureColumn,
     stored: dict[str, str] | None = None,
     labels: tuple[str, ...] = (),
+    event_labels: tuple[str, ...] = (),
     **parts: Any,
 ) -> Path:
-    """The file of these columns beside the items; `stored`: types of columns that are no lists of their schema's type."""
+    """The file of these columns beside the items; `stored`: types of labels, and of columns that are not as the schema says."""
     columns = (ITEMS, *columns)
     dtypes = {one.name: f"list({one.dtype})" if one.per == "event" else one.dtype for one in columns}
     parts = {"dataset": "shop", "max_length": 20, "split": "day"} | parts
-    schema = FeatureSchema(columns=columns, labels=labels, **parts)
+    told = [LabelColumn(name=name, per="session", source=name) for name in labels]
+    told += [LabelColumn(name=name, per="event", source=name) for name in event_labels]
+    schema = FeatureSchema(columns=columns, labels=tuple(told), **parts)
     pbtxt.write(folder / "schema.pbtxt", schema, {"session_id": "int64", "user_id": "string"} | dtypes | (stored or {}))
     return folder
 
@@ -111,6 +114,20 @@ def test_ids_and_labels(tmp_path: Path) -> None:
     assert tags(columns["spent"]) == {"target", "regression"}
     assert tags(columns["stars"]) == tags(columns["when"]) == {"target"}
     assert [columns[name].dtype.name for name in stored] == ["int8", "float64", "int8", "unknown"]
+
+
+@merlin
+def test_labels_per_event(tmp_path: Path) -> None:
+    stored = {"dwell": "list(float64)", "liked": "list(boolean)", "stars": "list(int16)"}
+    columns = read(written(tmp_path, stored=stored, event_labels=tuple(stored)))
+    assert tags(columns["dwell"]) == {"target", "regression", "list"}
+    assert tags(columns["liked"]) == {"target", "binary_classification", "list"}
+    assert tags(columns["stars"]) == {"target", "list"}
+    assert "# dwell holds lists of targets" in (tmp_path / "schema.pbtxt").read_text()
+    for name, dtype in zip(stored, ("float64", "int8", "int16"), strict=True):
+        column = columns[name]
+        assert (column.dtype.name, column.is_list, column.is_ragged) == (dtype, True, True)
+        assert (column.value_count.min, column.value_count.max) == (1, 20)
 
 
 @merlin
