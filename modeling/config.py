@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from schemas.columns import ITEM_ID
 from schemas.errors import InputError
@@ -57,12 +57,17 @@ class PretrainedConfig(Concern):
 
 
 class InputsConfig(Concern):
+    replaces_id: bool = Field(
+        False, title="Replaces the id's", description="Take it in place of the id's own vector, not added to it."
+    )
     """What of an event the model reads, and how it becomes one vector."""
 
     model_config = ConfigDict(title="Inputs")
 
     features: tuple[str, ...] | None = Field(
-        None, title="Features", description="Side features that are read. Empty: all of them; []: none."
+        None,
+        title="Features",
+        description="Side features that are read. Empty: all but that of time, below; []: none.",
     )
     aggregation: Literal["sum", "concat", "sum_times_item"] = Field(
         "sum",
@@ -75,8 +80,11 @@ class InputsConfig(Concern):
         description="How order is told: none, learned and counted from the end, rotary, learned and counted forward.",
     )
     item_dim: int | None = Field(None, ge=1, title="Item width", description="Of item vectors. Empty: the body's.")
-    dims: dict[str, int] = Field(
-        {}, title="Widths", description="Of the embeddings of features. Others: 2 * cardinality^(1/4), rounded up."
+    dims: dict[str, PositiveInt] = Field(
+        {},
+        title="Widths",
+        description="Of the vectors of features. Others: the body's where they are added; else 2 * cardinality^(1/4), rounded "
+        "up, and 8 for numbers.",
     )
     continuous: Literal["linear", "soft_one_hot"] = Field(
         "linear",
@@ -86,11 +94,20 @@ class InputsConfig(Concern):
     item_tower: Literal["none", "sum", "concat"] = Field(
         "none",
         title="Item tower",
+    soft_vectors: int = Field(10, ge=2, title="Soft vectors", description="How many, with soft_one_hot.")
         description="Make an item's vector of its id and its features, at the input and the output: summed, or through an MLP.",
     )
     pretrained: PretrainedConfig | None = Field(None, title="Pretrained", description="Item vectors made elsewhere.")
     time: str | None = Field(
         None,
+    id_dropout: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        title="Id dropout",
+        description="With an item tower or pretrained vectors: share of items read without their id in training, so that new "
+        "items can be scored.",
+    )
         title="Time",
         description="The feature that holds seconds since the previous event. Empty: the one that `elapsed` alone encodes.",
     )
@@ -106,6 +123,13 @@ class InputsConfig(Concern):
 
 class BodyConfig(Choice):
     """The sequence encoder."""
+    @model_validator(mode="after")
+    def _wide_enough(self) -> Self:
+        for name, width in self.dims.items():
+            if self.feature_norm and width == 1:
+                raise ValueError(f"dims.{name}: a LayerNorm over one number leaves nothing of it; give 2 or more")
+        return self
+
 
     model_config = ConfigDict(title="Body")
 

@@ -156,10 +156,10 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
             f"Session files are damaged: {', '.join(uneven)} and {ITEM_ID} differ in their numbers of events."
         )
     events = {
-        column.name: _values(lists[column.name].values, column) for column in schema.columns if column.name in lists
+        column.name: values_of(lists[column.name].values, column) for column in schema.columns if column.name in lists
     }
     context = {
-        column.name: _values(_one_chunk(table, column.name), column)
+        column.name: values_of(_one_chunk(table, column.name), column)
         for column in schema.columns
         if column.per == "session"
     }
@@ -174,7 +174,8 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
     )
 
 
-def _values(values: pa.Array, column: FeatureColumn) -> Tensor:
+def values_of(values: pa.Array, column: FeatureColumn) -> Tensor:
+    """The values of a column of a session file, or of the elements of its lists, as a tensor: [N], or [N, W] of lists."""
     if column.many:
         sizes = torch.from_numpy(np.diff(np.array(values.offsets, dtype=np.int64)))
         wide = torch.zeros(len(values), max(int(sizes.max()) if len(sizes) else 0, 1), dtype=_DTYPES[column.dtype])

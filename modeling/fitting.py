@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
@@ -36,9 +37,12 @@ def fit(
     schema: FeatureSchema,
     split: Split,
     model_config: ModelConfig,
+    items: pl.DataFrame | None = None,
     config: TrainingConfig,
     checkpoints: Path,
     progress: Progress,
+    `items` is the item table of the sessions: what item towers and pretrained vectors are made of.
+
 ) -> tuple[SequenceModel, dict[str, Any]]:
     """Train from the beginning, or from the newest of `checkpoints`; the best validated weights are returned.
 
@@ -49,6 +53,7 @@ def fit(
         torch.set_num_threads(config.threads)
     sessions = split.train.select(split.train.lengths >= 2)
     if not len(sessions):
+    model.inputs.items.know(items, progress)
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
     set_seed(config.seed)
     model = SequenceModel(model_config, schema)

@@ -1,6 +1,6 @@
 """From the features of a session file to one vector per event, as the FeatureSchema describes them.
 
-B rows, L places, D width, E width of item vectors, V item ids.
+B rows, L places, N of them with an event, D width, E width of item vectors.
 """
 
 from __future__ import annotations
@@ -12,52 +12,46 @@ from torch import Tensor, nn
 from modeling import objectives
 from modeling.batches import Batch
 from modeling.config import ModelConfig
+from modeling.features import Feature, read_features, time_feature
+from modeling.items import ItemVectors
 from schemas import plugins
 from schemas.columns import ITEM_ID
-from schemas.features import FeatureColumn, FeatureSchema
-
-
-class ItemVectors(nn.Module):
-    """One vector per item id: the one table that the input reads and the output scores against."""
-
-    def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
-        super().__init__()
-        assert schema.items.cardinality
-        self.table_VE = nn.Parameter(torch.empty(schema.items.cardinality, config.item_dim))
-        nn.init.xavier_normal_(self.table_VE)
-
-    def of(self, ids: Tensor) -> Tensor:
-        """The vectors of some ids, [..., E]."""
-        return F.embedding(ids, self.table_VE)
-
-    def all(self) -> Tensor:
-        """The vectors of all ids, [V, E]."""
-        return self.table_VE
+from schemas.features import FeatureSchema
 
 
 class Inputs(nn.Module):
-    """Item vector, side features (concatenated and projected, or summed) and learned positions."""
+    """The item's vector joined by those of side features, and learned positions.
+
+    sum: x = W item + sum(side). concat: x = W [item, side]. sum_times_item: x = W item * (s + sum(side)), s a learned vector
+    (Transformers4Rec's element-wise-sum-item-multi, doi:10.1145/3460231.3474255, which has no s: it begins at 1, and the
+    product near the item's vector instead of near 0). W is left out where it has nothing to do.
+    """
 
     def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
         super().__init__()
-        self.aggregation, self.dropout = config.inputs.aggregation, config.body.dropout
-        dim = config.body.dim
-        elapsed = [column.name for column in schema.side_features if column.transform == ("elapsed",)]
-        self.time = config.inputs.time or (elapsed[0] if elapsed else None)
+        inputs, dim, item_dim = config.inputs, config.body.dim, config.item_dim
+        self.aggregation, self.swap_noise, self.dropout = inputs.aggregation, inputs.swap_noise, config.body.dropout
         self.items = ItemVectors(config, schema)
-        side = [column for column in schema.side_features if column.per == "event" and not column.many]
-        if config.inputs.features is not None:
-            side = [column for column in side if column.name in config.inputs.features]
+        time = time_feature(inputs, schema)
+        self.time = time.name if time else None
+        side = [column for column in read_features(config, schema) if column not in self.items.columns]
         self.side_names = [column.name for column in side]
-        self.side = nn.ModuleList(SideFeature(column, config) for column in side)
-        if side and self.aggregation == "concat":
-            self.project = nn.Linear(dim + sum(_width(column, config) for column in side), dim, bias=False)
+        self.side = nn.ModuleList(
+            Feature(column, inputs, None if self.aggregation == "concat" else dim) for column in side
+        )
+        self.item_norm = nn.LayerNorm(item_dim) if inputs.feature_norm else None
+        width = item_dim
+        if self.aggregation == "concat":
+            width += sum(feature.width for feature in self.side if isinstance(feature, Feature))
+        plain = item_dim == dim and width == item_dim
+        self.project = None if plain else _begin_as_item(item_dim, width, dim)
+        self.scale_D = nn.Parameter(torch.ones(dim)) if self.aggregation == "sum_times_item" else None
         objective = plugins.find(objectives, config.objective.name)
         empty = objective.asks and objective.direction != "permuted"  # which never sees what a place to predict holds
         self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if empty else None
         self.positions = None
-        if config.inputs.positions in ("end", "forward"):
-            self.place = "from_end" if config.inputs.positions == "end" else "positions"
+        if inputs.positions in ("end", "forward"):
+            self.place = "from_end" if inputs.positions == "end" else "positions"
             self.positions = nn.Embedding(schema.max_length, dim)
             nn.init.xavier_normal_(self.positions.weight)
 
@@ -71,13 +65,16 @@ class Inputs(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """x_BLD of a batch."""
-        x_BLD = self.items.of(batch[ITEM_ID])
-        parts = [feature(batch[name]) for name, feature in zip(self.side_names, self.side, strict=True)]
-        x_BLD = (
-            self.project(torch.cat([x_BLD, *parts], -1))
-            if parts and self.aggregation == "concat"
-            else sum(parts, x_BLD)
-        )
+        names = (ITEM_ID, *self.side_names, *(column.name for column in self.items.columns))
+        values = {name: batch[name] for name in names}
+        if self.training and self.swap_noise:
+            there_BL = (batch["segments"] > 0) & ~batch["masked"]
+            values = {name: swapped(value, there_BL, self.swap_noise) for name, value in values.items()}
+        item_BLE = self.items.of(values[ITEM_ID], values)
+        if self.item_norm is not None:
+            item_BLE = self.item_norm(item_BLE)
+        side = [feature(values[name]) for name, feature in zip(self.side_names, self.side, strict=True)]
+        x_BLD = self._joined(item_BLE, side)
         if self.mask_D is not None:
             x_BLD = torch.where(batch["masked"].unsqueeze(-1), self.mask_D, x_BLD)
         if self.positions is not None:
@@ -85,29 +82,38 @@ class Inputs(nn.Module):
         x_BLD = F.dropout(x_BLD, self.dropout, self.training)
         return x_BLD * (batch["segments"] > 0).unsqueeze(-1)
 
-
-class SideFeature(nn.Module):
-    """One side feature as a vector: an embedding of a category, a line through a number."""
-
-    def __init__(self, column: FeatureColumn, config: ModelConfig) -> None:
-        super().__init__()
-        self.categorical = column.kind == "categorical"
-        if self.categorical:
-            assert column.cardinality
-            self.embed = nn.Embedding(column.cardinality, _width(column, config))
-            nn.init.normal_(self.embed.weight, std=0.02)
-        else:
-            self.line = nn.Linear(1, _width(column, config))
-
-    def forward(self, values_BL: Tensor) -> Tensor:
-        """[B, L] values to [B, L, width]."""
-        if self.categorical:
-            return self.embed(values_BL)
-        return self.line(values_BL.unsqueeze(-1))
+    def _joined(self, item_BLE: Tensor, side: list[Tensor]) -> Tensor:
+        if self.aggregation == "concat":
+            item_BLE = torch.cat([item_BLE, *side], -1)
+        x_BLD: Tensor = self.project(item_BLE) if self.project is not None else item_BLE
+        if self.scale_D is not None:
+            return x_BLD * sum(side, self.scale_D)
+        return x_BLD if self.aggregation == "concat" else sum(side, x_BLD)
 
 
-def _width(column: FeatureColumn, config: ModelConfig) -> int:
-    """Summed features are as wide as the model; others grow with the fourth root of their cardinality."""
-    if config.inputs.aggregation == "sum":
-        return config.body.dim
-    return min(config.body.dim, 4 * round(column.cardinality**0.25)) if column.cardinality else 4
+def _begin_as_item(item_dim: int, width: int, dim: int) -> nn.Linear:
+    """A projection of an item's vector and what stands beside it that begins as that of the item alone."""
+    project = nn.Linear(width, dim, bias=False)
+    with torch.no_grad():
+        if item_dim == dim:
+            project.weight[:, :dim] = torch.eye(dim)
+        nn.init.normal_(project.weight[:, item_dim:], std=0.02)
+    return project
+
+
+def swapped(values: Tensor, there_BL: Tensor, probability: float) -> Tensor:
+    """Values [B, L] or [B, L, W], each swapped with this probability for that of another place that holds an event.
+
+    Stochastic swap noise, as in Transformers4Rec (doi:10.1145/3460231.3474255); each feature is swapped on its own.
+    """
+    value_N = values[there_BL]
+    count = len(value_N)
+    if count < 2:
+        return values
+    swap_N = torch.rand(count, device=values.device) < probability
+    other_N = (
+        torch.arange(count, device=values.device) + torch.randint(1, count, (count,), device=values.device)
+    ) % count
+    noisy = values.clone()
+    noisy[there_BL] = torch.where(swap_N.reshape(-1, *[1] * (value_N.dim() - 1)), value_N[other_N], value_N)
+    return noisy

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from modeling.data import Sessions, from_table
 from modeling.model import SequenceModel
+from modeling.features import stored
 from modeling.ranking import top_k
-from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, UNKNOWN, VALUE
+from modeling.newcomers import add_items
+from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, NULL, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -79,7 +81,8 @@ class Recommender:
     def histories(self, raw: list[list[Any]]) -> tuple[Sessions, list[Any]]:
         """Sessions of raw item ids, oldest first, and the ids among them that the model does not know.
 
-        An unknown item is read as unknown. Side features take the values last seen with the item.
+        An unknown item is read as unknown. Side features take the values last seen with the item; of the session as a whole
+        nothing is known.
         """
         dtype = self.items.schema[VALUE]
         try:
@@ -93,11 +96,25 @@ class Recommender:
         for history in raw:
             offsets.append(offsets[-1] + len(history))
         columns: dict[str, pa.Array] = {END: pa.nulls(len(raw), pa.timestamp("us"))}
-        for column in (self.schema.items, *self.schema.side_features):
-            empty = 0.0 if column.kind == "continuous" else UNKNOWN
-            values = events[ID if column.name == ITEM_ID else column.name].fill_null(empty)
-            target = pl.Int32 if column.dtype == "int32" else pl.Float32
-            columns[column.name] = pa.ListArray.from_arrays(
-                pa.array(offsets, pa.int32()), values.cast(target).to_arrow()
-            )
+        for column in self.schema.columns:
+            if column.per == "session":
+                nothing = NULL if column.kind == "categorical" and not column.many else None
+                columns[column.name] = stored(pl.repeat(nothing, len(raw), eager=True), column)
+            else:
+                values = stored(events[ID if column.name == ITEM_ID else column.name], column)
+                columns[column.name] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
         return from_table(pa.table(columns), self.schema), unknown
+    def add_items(self, table: pl.DataFrame) -> tuple[int, int]:
+        """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were known already.
+
+        `table` holds raw item ids and the raw columns that item features are made from, named as the dataset names them; a
+        column of pretrained vectors may stand beside them. Known items stay as they are. The folder does not change.
+
+        Raises:
+            InputError: when the model knows items by their ids alone, or the table lacks what their vectors are made of.
+        """
+        rows = add_items(self.model, self.items, table, self.folder)
+        self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
+        self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
+        return rows.height, table.height - rows.height
+

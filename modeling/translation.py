@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modeling.data import Cases, Sessions
-from schemas.columns import FIRST_ID, ID, ITEM_ID, UNKNOWN, VALUE
+from schemas.columns import FIRST_ID, ID, UNKNOWN, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 
@@ -29,24 +29,30 @@ def translate(cases: Cases, given: Path, wanted: Path) -> Cases:
     """
     schemas = [FeatureSchema.read(folder / "schema.json") for folder in (given, wanted)]
     events: dict[str, Tensor] = {}
-    for column in (schemas[1].items, *schemas[1].side_features):
+    context: dict[str, Tensor] = {}
+    for column in schemas[1].columns:
         here = schemas[0].column(column.name)
-        if (here.kind, here.transform, here.vocabulary is None) != (
-            column.kind,
-            column.transform,
-            column.vocabulary is None,
-        ):
+        if _form(here) != _form(column):
             raise InputError(f"Feature {column.name!r} is made another way now ({here.transform}) than the model's.")
-        values = cases.history.events[column.name]
-        if column.kind == "continuous":
-            events[column.name] = (values * here.std + here.mean - column.mean) / column.std
-        elif column.vocabulary:
-            events[column.name] = _id_map(given, here, wanted, column)[values.long()]
-        else:
-            events[column.name] = values
-    items = _id_map(given, schemas[0].column(ITEM_ID), wanted, schemas[1].column(ITEM_ID))
-    history: Sessions = replace(cases.history, events=events)
+        source, target = (cases.history.events, events) if column.per == "event" else (cases.history.context, context)
+        target[column.name] = _translated(source[column.name], given, here, wanted, column)
+    items = _id_map(given, schemas[0].items, wanted, schemas[1].items)
+    history: Sessions = replace(cases.history, events=events, context=context)
     return Cases(history, items[cases.target].long())
+
+
+def _form(column: FeatureColumn) -> tuple[object, ...]:
+    return column.kind, column.transform, column.vocabulary is None, column.per, column.many
+
+
+def _translated(values: Tensor, given: Path, here: FeatureColumn, wanted: Path, there: FeatureColumn) -> Tensor:
+    """Where there are many values, a 0 is none and stays."""
+    if there.vocabulary:
+        return _id_map(given, here, wanted, there)[values.long()]
+    if there.kind == "categorical":
+        return values
+    scaled = (values * here.std + here.mean - there.mean) / there.std
+    return scaled.masked_fill(values == 0, 0.0) if there.many else scaled
 
 
 def _id_map(given: Path, here: FeatureColumn, wanted: Path, there: FeatureColumn) -> Tensor:

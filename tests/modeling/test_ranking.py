@@ -75,7 +75,7 @@ def test_tiled_model_ranks_equal_plain_ones(seed: int, filter_seen: bool) -> Non
     cases = Cases(sessions.drop_last(1), sessions.item_from_end(0))
     scorer = ModelScorer(model)
     with torch.no_grad():
-        scores = scorer.queries(cases.history).double() @ model.items_VD.double().T
+        scores = scorer.queries(cases.history).double() @ scorer.items_VE.double().T
     if filter_seen:
         for row in range(len(sessions)):
             start, length = int(cases.history.starts[row]), int(cases.history.lengths[row])

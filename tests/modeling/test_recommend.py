@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from modeling.data import split_sessions
+from modeling.data import Cases, Sessions, split_sessions
 from modeling.evaluation import evaluate
 from modeling.promotion import champion_of, compare, promote
 from modeling.recommend import Recommender
@@ -19,12 +19,14 @@ from modeling.translation import translate
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts, Manifest
-from schemas.columns import FIRST_ID, ITEM_ID, UNKNOWN
+from schemas.columns import FIRST_ID, ITEM_ID, NULL, UNKNOWN
 from schemas.dataset import read_dataset
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
+from tests.modeling.test_inputs import categorical, continuous, items_of, model_of
+from tests.modeling.test_items import write_folder
 
-SETTINGS = ModelConfig(dim=16, num_layers=1)
+SETTINGS = ModelConfig.model_validate({"body": {"dim": 16, "num_layers": 1}})
 TRAINING = TrainingConfig(epochs=1, tokens_per_step=256, threads=1)
 
 
@@ -72,6 +74,71 @@ def test_raw_histories_take_the_side_features_last_seen(
         assert sessions.events[column.name][0] == pytest.approx(row[column.name])
 
 
+def test_raw_histories_have_all_columns(tmp_path: Path) -> None:
+    recommender = Recommender(write_folder(model_of(), tmp_path), "cpu")
+    items = items_of()
+    sessions, unknown = recommender.histories([["40", "ghost"], ["320"]])
+    assert (unknown, sessions.items.tolist()) == (["ghost"], [4, UNKNOWN, 32])
+    assert sessions.events["type"].tolist() == [items["type"][1], UNKNOWN, UNKNOWN], "the last was never seen"
+    assert sessions.events["tags"].tolist() == [[7, 4], [0, 0], [5, 4]]
+    assert sessions.events["size"].tolist() == [1.0, 0.0, 2.0]
+    assert sessions.context["device"].tolist() == [NULL, NULL]
+    assert sessions.context["budget"].tolist() == [0.0, 0.0]
+    assert len(recommender.recommend(sessions, 5)) == 2
+
+
+def test_context_of_many_values_is_empty(tmp_path: Path) -> None:
+    interests = categorical("interests", per="session", many=True)
+    recommender = Recommender(write_folder(model_of(side=(interests,)), tmp_path), "cpu")
+    assert recommender.histories([["40"], ["50"]])[0].context["interests"].tolist() == [[0], [0]]
+
+
+def test_a_tower_of_the_first_night_takes_up_the_items_of_the_second(
+    nights: tuple[Artifacts, list[Manifest], list[Manifest]],
+) -> None:
+    artifacts, prepared, _ = nights
+    settings = ModelConfig.model_validate({"body": {"dim": 16, "num_layers": 1}, "inputs": {"item_tower": "sum"}})
+    manifest = train(artifacts, prepared[0], settings, TRAINING, quiet)
+    recommender = Recommender(manifest.folder)
+    source = Path(prepared[0].root).parent / "shop" / "items.parquet"
+    table, known = pl.read_parquet(source), recommender.items
+    added, ignored = recommender.add_items(table)
+    assert (added, ignored) == (table.height - known.height, known.height) and added > 0
+    assert recommender.items.height == table.height == recommender.schema.num_items
+    fresh = table.join(known, left_on="item_id", right_on="value", how="anti")
+    vocabulary = pl.read_parquet(manifest.folder / "vocabularies" / "brand.parquet")
+    brand = dict(vocabulary.select("value", "id").rows())
+    rows = recommender.items.tail(added)
+    assert rows["value"].to_list() == fresh["item_id"].to_list()
+    assert rows["brand"].to_list() == [brand.get(name, UNKNOWN) for name in fresh["brand"]]
+    everything = recommender.recommend(recommender.histories([[fresh["item_id"][0]]])[0], 10**6)[0]
+    assert sorted(everything) == sorted(table["item_id"])
+
+
+def test_a_model_depends_on_the_content_of_its_pretrained_vectors(
+    nights: tuple[Artifacts, list[Manifest], list[Manifest]], tmp_path: Path
+) -> None:
+    artifacts, prepared, _ = nights
+    items = pl.read_parquet(prepared[0].folder / "items.parquet")["value"]
+
+    def trained(file: str, value: float) -> Manifest:
+        pl.DataFrame({"item_id": items, "vector": [[value, 1.0]] * len(items)}).write_parquet(tmp_path / file)
+        inputs = {"pretrained": {"path": str(tmp_path / file)}}
+        settings = ModelConfig.model_validate({"body": {"dim": 8, "num_layers": 1}, "inputs": inputs})
+        return train(artifacts, prepared[0], settings, TRAINING, quiet)
+
+    first, same, other = trained("a.parquet", 1.0), trained("b.parquet", 1.0), trained("a.parquet", 2.0)
+    assert same.reused and same.name == first.name
+    assert not other.reused and other.name != first.name
+    (tmp_path / "a.parquet").unlink()
+    recommender = Recommender(other.folder)
+    vectors = recommender.model.inputs.items.pretrained.vectors_VP
+    assert torch.allclose(vectors[FIRST_ID:], torch.tensor([2.0, 1.0]) / 5**0.5)
+    assert len(recommender.recommend(recommender.histories([[items[0]]])[0], 5)[0]) == 5
+    with pytest.raises(InputError, match=r"inputs\.pretrained\.path: .*a\.parquet cannot be read"):
+        train(artifacts, prepared[0], recommender.model.settings, TRAINING, quiet)
+
+
 def test_a_folder_that_is_no_model_is_refused(
     nights: tuple[Artifacts, list[Manifest], list[Manifest]], tmp_path: Path
 ) -> None:
@@ -101,6 +168,50 @@ def test_translation_goes_through_raw_values(nights: tuple[Artifacts, list[Manif
     torch.testing.assert_close(back.history.events["price"], cases.history.events["price"], atol=1e-5, rtol=1e-5)
     same = translate(cases, prepared[1].folder, prepared[1].folder)
     assert torch.equal(same.history.events[ITEM_ID], cases.history.events[ITEM_ID])
+
+
+def test_translation_of_context_and_of_many_values(tmp_path: Path) -> None:
+    folders = []
+    for name, order, mean in (("given", "abc", 1.0), ("wanted", "cxa", 3.0)):
+        folder = tmp_path / name
+        (folder / "vocabularies").mkdir(parents=True)
+        columns = (
+            categorical(ITEM_ID, 6),
+            categorical("tags", 6, many=True),
+            categorical("device", 6, per="session"),
+            categorical("hour", 27, per="session", vocabulary=None),
+            continuous("budget", per="session", mean=mean, std=2.0),
+            continuous("sizes", many=True, mean=mean),
+        )
+        FeatureSchema(dataset="t", max_length=9, split="day", columns=columns).write(folder / "schema.json")
+        for column in columns:
+            if column.vocabulary:
+                ids = pl.Series([3, 4, 5], dtype=pl.Int32)
+                pl.DataFrame({"value": list(order), "id": ids}).write_parquet(folder / column.vocabulary)
+        folders.append(folder)
+    history = Sessions(
+        events={
+            ITEM_ID: torch.tensor([3, 5]),
+            "tags": torch.tensor([[3, 4], [5, 0]]),
+            "sizes": torch.tensor([[1.0, 0.0], [0.5, 2.0]]),
+        },
+        starts=torch.tensor([0]),
+        lengths=torch.tensor([2]),
+        end=torch.tensor([0]),
+        context={"device": torch.tensor([5]), "hour": torch.tensor([9]), "budget": torch.tensor([0.5])},
+    )
+    found = translate(Cases(history, torch.tensor([4])), *folders)
+    assert found.target.tolist() == [UNKNOWN] and found.history.items.tolist() == [5, 3]
+    assert found.history.events["tags"].tolist() == [[5, UNKNOWN], [3, 0]]
+    assert found.history.events["sizes"].tolist() == [[-1.0, 0.0], [-1.5, 0.0]], "a 0 is none; the last became one"
+    assert {name: value.tolist() for name, value in found.history.context.items()} == {
+        "device": [3], "hour": [9], "budget": [-0.5],
+    }  # fmt: skip
+    schema = FeatureSchema.read(folders[1] / "schema.json")
+    changed = tuple(c.model_copy(update={"per": "event"}) if c.name == "device" else c for c in schema.columns)
+    schema.model_copy(update={"columns": changed}).write(folders[1] / "schema.json")
+    with pytest.raises(InputError, match="'device' is made another way now"):
+        translate(Cases(history, torch.tensor([4])), *folders)
 
 
 def test_the_second_night_is_compared_with_the_first(

@@ -1,0 +1,195 @@
+"""The vector of an item: of its id, of vectors made elsewhere, of its features. Inputs read it, outputs score against it.
+
+With features or vectors, an item that nobody ever clicked has a vector too: that of the unknown id and what is known of it.
+So that the unknown id's says something, training takes it for an item's own now and then (as DropoutNet does, NeurIPS 2017).
+
+V item ids, N newcomers, E width of item vectors, W values of an item that has many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modeling.batches import Batch
+from modeling.config import InputsConfig, ModelConfig
+from modeling.data import values_of
+from modeling.features import Feature, read_features, stored
+from modeling.pretrained import Pretrained, read_vectors
+from schemas.columns import FIRST_ID, ID, UNKNOWN, VALUE
+from schemas.errors import InputError
+from schemas.features import FeatureColumn, FeatureSchema
+
+
+class ItemVectors(nn.Module):
+    """One vector per item id: the one table that the input reads and the output scores against."""
+
+    def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
+        super().__init__()
+        inputs, num_ids = config.inputs, schema.items.cardinality
+        assert num_ids
+        self.id_dropout = inputs.id_dropout
+        self.table_VE = nn.Parameter(torch.empty(num_ids, config.item_dim))
+        nn.init.xavier_normal_(self.table_VE)
+        self.pretrained = Pretrained(inputs.pretrained, num_ids, config.item_dim) if inputs.pretrained else None
+        self.tower: Tower | None = None
+        if inputs.item_tower != "none":
+            columns = [column for column in read_features(config, schema) if _is_of_items(column)]
+            self.tower = Tower(columns, inputs, num_ids, config.item_dim)
+
+    @property
+    def columns(self) -> tuple[FeatureColumn, ...]:
+        """The features that are read of items, not of events."""
+        return self.tower.columns if self.tower else ()
+
+    @property
+    def stands_without_ids(self) -> bool:
+        """Whether a vector says more than which item it is, so that a new item can have one."""
+        return self.tower is not None or self.pretrained is not None
+
+    def of(self, ids: Tensor, event: Batch | None = None) -> Tensor:
+        """The vectors of some ids, [..., E].
+
+        Of an id that is no item (unknown, most of all), features are taken from `event`, which has them for each id.
+        """
+        read = ids
+        if self.training and self.id_dropout and self.stands_without_ids:
+            dropped = (torch.rand(ids.shape, device=ids.device) < self.id_dropout) & (ids >= FIRST_ID)
+            read = ids.masked_fill(dropped, UNKNOWN)
+        x = F.embedding(read, self.table_VE)
+        if self.pretrained:
+            x = self.pretrained(x, ids)
+        return self.tower(x, ids, event) if self.tower else x
+
+    def all(self) -> Tensor:
+        """The vectors of all ids, [V, E]."""
+        if not self.stands_without_ids:
+            return self.table_VE
+        return self.of(torch.arange(len(self.table_VE), device=self.table_VE.device))
+
+    def know(self, items: pl.DataFrame | None, progress: Callable[[str], object]) -> None:
+        """Take what the item table (id, raw value, encoded features) and the file of vectors tell of items.
+
+        Raises:
+            InputError: when they are needed and cannot be read.
+        """
+        if not self.stands_without_ids:
+            return
+        if items is None:
+            raise InputError(
+                "An item tower and pretrained vectors need the item table of the sessions (items.parquet)."
+            )
+        ids = torch.from_numpy(items[ID].to_numpy(writable=True)).long()
+        if self.tower:
+            self.tower.know(ids, [values_of(stored(items[one.name], one), one) for one in self.columns])
+        if self.pretrained:
+            vectors, there = read_vectors(self.pretrained.config, items[VALUE])
+            self.pretrained.know(ids[there], vectors)
+            missing = len(there) - len(vectors)
+            progress(
+                f"Pretrained vectors of width {vectors.shape[1]:,} for {len(vectors):,} of {len(there):,} items"
+                + (f"; {missing:,} have none and get zeros." if missing else ".")
+            )
+
+    @torch.no_grad()
+    def add(self, values: list[Tensor], vectors: Tensor | None, count: int) -> None:
+        """Append items that nobody clicked yet: the values of `columns`, and pretrained vectors, if there are any."""
+        unknown_NE = self.table_VE[UNKNOWN].expand(count, -1)
+        self.table_VE = nn.Parameter(torch.cat([self.table_VE, unknown_NE]))
+        if self.tower:
+            self.tower.add(values)
+        if self.pretrained:
+            self.pretrained.add(vectors, count)
+
+
+class Tower(nn.Module):
+    """An item's vector from that of its id and its features: their sum, or the id's and what an MLP makes of all."""
+
+    def __init__(self, columns: list[FeatureColumn], inputs: InputsConfig, num_ids: int, item_dim: int) -> None:
+        super().__init__()
+        if not columns:
+            raise InputError(
+                "inputs.item_tower: none of the features that are read belongs to items. Those do whose column is joined "
+                "from the item table (step join_items)."
+            )
+        self.columns = tuple(columns)
+        width = item_dim if inputs.item_tower == "sum" else None
+        self.features = nn.ModuleList(ItemFeature(column, inputs, width, num_ids) for column in columns)
+        self.mix: nn.Sequential | None = None
+        if inputs.item_tower == "concat":
+            widths = sum(feature.vector.width for feature in self._features)
+            last = nn.Linear(item_dim, item_dim)
+            nn.init.normal_(last.weight, std=0.02)  # begin near the id's vector
+            nn.init.zeros_(last.bias)
+            self.mix = nn.Sequential(nn.Linear(item_dim + widths, item_dim), nn.GELU(), last)
+
+    def forward(self, x: Tensor, ids: Tensor, event: Batch | None) -> Tensor:
+        """[..., E]"""
+        parts = [feature(ids, event[feature.name] if event else None) for feature in self._features]
+        if self.mix:
+            return x + self.mix(torch.cat([x, *parts], -1))
+        return sum(parts, x)
+
+    def know(self, ids: Tensor, values: list[Tensor]) -> None:
+        """Take the values of some ids, a tensor for each of `columns`."""
+        for feature, value in zip(self._features, values, strict=True):
+            feature.know(ids, value)
+
+    def add(self, values: list[Tensor]) -> None:
+        """Append ids with their values, a tensor for each of `columns`."""
+        for feature, value in zip(self._features, values, strict=True):
+            feature.values_V = torch.cat(_as_wide(feature.values_V, value.to(feature.values_V)))
+
+    @property
+    def _features(self) -> list[ItemFeature]:
+        return [feature for feature in self.features if isinstance(feature, ItemFeature)]
+
+
+class ItemFeature(nn.Module):
+    """One feature of items: its value for every id, kept with the weights (0 for ids that are no items), and its vector."""
+
+    def __init__(self, column: FeatureColumn, inputs: InputsConfig, width: int | None, num_ids: int) -> None:
+        super().__init__()
+        self.name = column.name
+        self.vector = Feature(column, inputs, width)
+        dtype = torch.int32 if column.dtype == "int32" else torch.float32
+        self.values_V: Tensor
+        self.register_buffer("values_V", torch.zeros((num_ids, 1) if column.many else num_ids, dtype=dtype))
+
+    def know(self, ids: Tensor, values: Tensor) -> None:
+        """Take the values of some ids."""
+        known = self.values_V.new_zeros(len(self.values_V), *values.shape[1:])
+        known[ids] = values.to(known)
+        self.values_V = known
+
+    def forward(self, ids: Tensor, of_event: Tensor | None) -> Tensor:
+        """[..., width] of ids [...]; where those are no items, of the event's values."""
+        values = self.values_V[ids]
+        if of_event is not None:
+            values, of_event = _as_wide(values, of_event)
+            no_item = (ids < FIRST_ID).reshape(*ids.shape, *[1] * (values.dim() - ids.dim()))
+            values = torch.where(no_item, of_event.to(values.dtype), values)
+        vector: Tensor = self.vector(values)
+        return vector
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        saved = state_dict.get(f"{prefix}values_V")
+        if saved is not None and saved.dim() == self.values_V.dim():  # as many values an item as were saved
+            self.values_V = self.values_V.new_zeros(len(self.values_V), *saved.shape[1:])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _is_of_items(column: FeatureColumn) -> bool:
+    return column.per_item and column.per == "event"
+
+
+def _as_wide(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with room for as many values as the wider one has; single values stay."""
+    if one.dim() == other.dim() and one.shape[-1] != other.shape[-1] and one.dim() > 1:
+        width = max(one.shape[-1], other.shape[-1])
+        return F.pad(one, (0, width - one.shape[-1])), F.pad(other, (0, width - other.shape[-1]))
+    return one, other
