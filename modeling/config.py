@@ -54,12 +54,12 @@ class PretrainedConfig(Concern):
     column: str = Field("vector", title="Column", description="Parquet: the column of vectors.")
     trained: bool = Field(False, title="Trained", description="Let training change the vectors.")
     normalised: bool = Field(True, title="Normalised", description="Scale every vector to length one first.")
-
-
-class InputsConfig(Concern):
     replaces_id: bool = Field(
         False, title="Replaces the id's", description="Take it in place of the id's own vector, not added to it."
     )
+
+
+class InputsConfig(Concern):
     """What of an event the model reads, and how it becomes one vector."""
 
     model_config = ConfigDict(title="Inputs")
@@ -91,15 +91,12 @@ class InputsConfig(Concern):
         title="Numbers",
         description="linear: a line through the number; soft_one_hot: a softmax over learned vectors.",
     )
+    soft_vectors: int = Field(10, ge=2, title="Soft vectors", description="How many, with soft_one_hot.")
     item_tower: Literal["none", "sum", "concat"] = Field(
         "none",
         title="Item tower",
-    soft_vectors: int = Field(10, ge=2, title="Soft vectors", description="How many, with soft_one_hot.")
         description="Make an item's vector of its id and its features, at the input and the output: summed, or through an MLP.",
     )
-    pretrained: PretrainedConfig | None = Field(None, title="Pretrained", description="Item vectors made elsewhere.")
-    time: str | None = Field(
-        None,
     id_dropout: float = Field(
         0.1,
         ge=0,
@@ -108,6 +105,9 @@ class InputsConfig(Concern):
         description="With an item tower or pretrained vectors: share of items read without their id in training, so that new "
         "items can be scored.",
     )
+    pretrained: PretrainedConfig | None = Field(None, title="Pretrained", description="Item vectors made elsewhere.")
+    time: str | None = Field(
+        None,
         title="Time",
         description="The feature that holds seconds since the previous event. Empty: the one that `elapsed` alone encodes.",
     )
@@ -120,9 +120,6 @@ class InputsConfig(Concern):
     )
     feature_norm: bool = Field(False, title="Feature norm", description="A LayerNorm for each feature's vector.")
 
-
-class BodyConfig(Choice):
-    """The sequence encoder."""
     @model_validator(mode="after")
     def _wide_enough(self) -> Self:
         for name, width in self.dims.items():
@@ -130,6 +127,9 @@ class BodyConfig(Choice):
                 raise ValueError(f"dims.{name}: a LayerNorm over one number leaves nothing of it; give 2 or more")
         return self
 
+
+class BodyConfig(Choice):
+    """The sequence encoder."""
 
     model_config = ConfigDict(title="Body")
 

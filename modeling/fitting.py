@@ -37,14 +37,14 @@ def fit(
     schema: FeatureSchema,
     split: Split,
     model_config: ModelConfig,
-    items: pl.DataFrame | None = None,
     config: TrainingConfig,
     checkpoints: Path,
     progress: Progress,
-    `items` is the item table of the sessions: what item towers and pretrained vectors are made of.
-
+    items: pl.DataFrame | None = None,
 ) -> tuple[SequenceModel, dict[str, Any]]:
     """Train from the beginning, or from the newest of `checkpoints`; the best validated weights are returned.
+
+    `items` is the item table of the sessions: what item towers and pretrained vectors are made of.
 
     Raises:
         InputError: when there is nothing to learn from.
@@ -53,10 +53,10 @@ def fit(
         torch.set_num_threads(config.threads)
     sessions = split.train.select(split.train.lengths >= 2)
     if not len(sessions):
-    model.inputs.items.know(items, progress)
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
     set_seed(config.seed)
     model = SequenceModel(model_config, schema)
+    model.inputs.items.know(items, progress)
     if NEXT_ITEM in model.heads:
         know_popularity(model.next_item, sessions, split.last_day)
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from modeling.data import Sessions, from_table
-from modeling.model import SequenceModel
 from modeling.features import stored
-from modeling.ranking import top_k
+from modeling.model import SequenceModel
 from modeling.newcomers import add_items
+from modeling.ranking import top_k
 from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, NULL, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -78,6 +78,20 @@ class Recommender:
         wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: self.items.schema[ID]})
         return wanted.join(self.items, on=ID, how="left", maintain_order="left")[VALUE].to_list()
 
+    def add_items(self, table: pl.DataFrame) -> tuple[int, int]:
+        """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were known already.
+
+        `table` holds raw item ids and the raw columns that item features are made from, named as the dataset names them; a
+        column of pretrained vectors may stand beside them. Known items stay as they are. The folder does not change.
+
+        Raises:
+            InputError: when the model knows items by their ids alone, or the table lacks what their vectors are made of.
+        """
+        rows = add_items(self.model, self.items, table, self.folder)
+        self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
+        self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
+        return rows.height, table.height - rows.height
+
     def histories(self, raw: list[list[Any]]) -> tuple[Sessions, list[Any]]:
         """Sessions of raw item ids, oldest first, and the ids among them that the model does not know.
 
@@ -104,17 +118,3 @@ class Recommender:
                 values = stored(events[ID if column.name == ITEM_ID else column.name], column)
                 columns[column.name] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
         return from_table(pa.table(columns), self.schema), unknown
-    def add_items(self, table: pl.DataFrame) -> tuple[int, int]:
-        """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were known already.
-
-        `table` holds raw item ids and the raw columns that item features are made from, named as the dataset names them; a
-        column of pretrained vectors may stand beside them. Known items stay as they are. The folder does not change.
-
-        Raises:
-            InputError: when the model knows items by their ids alone, or the table lacks what their vectors are made of.
-        """
-        rows = add_items(self.model, self.items, table, self.folder)
-        self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
-        self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
-        return rows.height, table.height - rows.height
-
