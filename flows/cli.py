@@ -49,9 +49,15 @@ SchedulerOption = Annotated[
         "--scheduler", metavar="ADDRESS", help="Prepare with a running Dask scheduler's workers: tcp://HOST:PORT."
     ),
 ]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="A published model to begin with, under what --set says; see `overnight models`."),
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: model.dim=128, dataset.split=day. Repeat."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting: body.dim=128, loss=gbce, dataset.split=day. Repeat."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
 ModelOption = Annotated[
@@ -69,10 +75,12 @@ def _settings(
     engine: EngineOption = "cpu",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
+    preset: PresetOption = None,
     set_: SetOption = None,
 ) -> "Settings":
     prepare_environment(root)
-    from flows.parameters import Data, read_changes, resolve
+    from flows.layers import read_changes
+    from flows.parameters import Data, resolve
     from schemas.errors import parse
 
     changes, groups = read_changes(set_ or [])
@@ -88,7 +96,7 @@ def _settings(
         "scheduler": scheduler,
         "changes": changes,
     }
-    return resolve(parse(Data, given, "data"), **groups)  # type: ignore[arg-type]
+    return resolve(parse(Data, given, "data"), preset, groups)
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -119,8 +127,7 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     from flows.stages import MISTAKE
 
     only_runs_speak()
-    configs = (settings.model, settings.training, settings.evaluation, settings.promotion)
-    state: State[Any] = flow(settings.data, *configs, return_state=True)  # type: ignore[assignment]
+    state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
     if state.name == MISTAKE:
         raise InputError(state.message)
     summary = state.result(raise_on_failure=True)
@@ -142,9 +149,10 @@ def prepare(settings: "Settings", as_json: JsonOption = False) -> None:
 @app.command()
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
-    """Prepare if need be, then fit a model. Interrupted, it goes on from its last checkpoint."""
+    """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""
     model = _train(settings, _prepare(settings))
-    _end(model.facts | {"folder": str(model.folder), "artifact": model.name}, as_json)
+    about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
+    _end(model.facts | about, as_json)
 
 
 @app.command()
@@ -221,23 +229,23 @@ def datasets(as_json: JsonOption = False) -> None:
 @app.command()
 def steps(as_json: JsonOption = False) -> None:
     """All steps, checks and encoders a dataset can name, with their options."""
-    from dataclasses import asdict
+    from flows import offered
 
-    from preprocessing import checks, encoders
-    from preprocessing import steps as steps_
-    from schemas.plugins import describe
+    found = offered.for_datasets()
+    for line in offered.lines(found):
+        _say(line)
+    _end(found, as_json)
 
-    found = {
-        kind: describe(package) for kind, package in (("steps", steps_), ("checks", checks), ("features", encoders))
-    }
-    for kind, offered in found.items():
-        _say(f"{kind}:")
-        for one in offered:
-            _say(f"  {one.name}: {one.summary}")
-            for option in one.options:
-                default = f" = {option.default}" if option.default else ", required"
-                _say(f"      {option.name} ({option.type}{default})  {option.description}")
-    _end({kind: [asdict(one) for one in offered] for kind, offered in found.items()}, as_json)
+
+@app.command()
+def models(as_json: JsonOption = False) -> None:
+    """All presets, bodies, objectives, losses and heads a model can be put together from, with their options."""
+    from flows import offered
+
+    found = offered.for_models()
+    for line in offered.lines(found, offered.of_all()):
+        _say(line)
+    _end(found, as_json)
 
 
 @app.command()
@@ -264,6 +272,7 @@ def _prepare(settings: "Settings") -> "Manifest":
 def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
     from modeling.training import train as run
 
+    settings.introduce(_say)
     return run(settings.artifacts, sessions, settings.model, settings.training, _say)
 
 
@@ -317,19 +326,27 @@ def _account(sessions: "Manifest") -> None:
     _say(f"The last day at a glance: {sessions.folder / account.last_profile(facts)}")
 
 
-def _table(metrics: dict[str, dict[str, float]]) -> None:
+def _table(metrics: dict[str, dict[str, float | None]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    cutoffs = sorted({int(key.partition("@")[2]) for key in next(iter(metrics.values()))})[-2:]
+    from flows.results import label_rows, written
+
+    model = next(iter(metrics.values()))
+    cutoffs = sorted({int(key.partition("@")[2]) for key in model if "@" in key})[-2:]
     wanted = [f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")]  # what 80 columns hold
-    table = Table(title="Model (first) and baselines")
-    table.add_column("scorer")
-    for key in wanted:
-        table.add_column(key, justify="right")
-    for name, row in metrics.items():
-        table.add_row(name, *(f"{row[key]:.4f}" for key in wanted))
-    Console().print(table)
+    ranked = [
+        (name, {key: written(row[key]) for key in wanted}) for name, row in metrics.items() if row.keys() >= {*wanted}
+    ]
+    for first, rows in (("scorer", ranked if wanted else []), ("label", label_rows(metrics))):
+        if rows:
+            table = Table(title="Model (first) and baselines")
+            table.add_column(first)
+            for key in rows[0][1]:
+                table.add_column(key, justify="right")
+            for name, row in rows:
+                table.add_row(name, *row.values())
+            Console().print(table)
 
 
 def _say(line: str) -> None:

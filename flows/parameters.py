@@ -1,23 +1,23 @@
-"""What a run can be told, by the form in the UI, by a deployment or by `--set`, and how that becomes settings."""
+"""What a run can be told, by the form in the UI, by a deployment or by `--set`, and the settings it makes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from flows.layers import GROUPS, Groups, Layer, pile
+from modeling.config import NEXT_ITEM, Choice, EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from modeling.presets import read_preset
 from preprocessing.engines import EngineName
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset, read_dataset
-from schemas.errors import InputError, parse, unknown
-
-Config = TypeVar("Config", bound=BaseModel)
+from schemas.errors import parse, unknown
 
 
 class Data(BaseModel):
@@ -52,19 +52,13 @@ class Data(BaseModel):
     )
 
 
-GROUPS: dict[str, type[BaseModel]] = {
-    "model": ModelConfig,
-    "training": TrainingConfig,
-    "evaluation": EvaluationConfig,
-    "promotion": PromotionConfig,
-}
-
-
 @dataclass(frozen=True)
 class Settings:
-    """Everything a run needs, resolved: what was given, else what suits the dataset, else the default."""
+    """Everything a run needs, resolved: what was given, else the preset's, else what suits the dataset, else the default."""
 
     data: Data
+    preset: str | None
+    given: Layer  # as it was given, for the run to show
     dataset: Dataset
     model: ModelConfig
     training: TrainingConfig
@@ -76,66 +70,43 @@ class Settings:
         """The artifact folders below the run's root."""
         return Artifacts(self.data.root or os.environ.get("OVERNIGHT_ROOT", "overnight-data"))
 
+    def introduce(self, tell: Callable[[str], object]) -> None:
+        """Say which preset was chosen, in one line."""
+        if self.preset:
+            chosen = read_preset(self.preset)
+            tell(f"Preset {self.preset}: {chosen.title} ({chosen.paper}). `overnight models` says where it deviates.")
 
-def resolve(
-    data: Data,
-    model: ModelConfig | None = None,
-    training: TrainingConfig | None = None,
-    evaluation: EvaluationConfig | None = None,
-    promotion: PromotionConfig | None = None,
-) -> Settings:
-    """Read the dataset and let its defaults fill whatever was not given explicitly.
+
+def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -> Settings:
+    """Read the dataset and put together what was given, the preset and what suits the dataset; refuse what cannot work.
 
     Raises:
-        InputError: for an unknown dataset, no source, or defaults in its YAML that do not fit.
+        InputError: for an unknown dataset or preset, no source, or settings that do not fit, alone or together.
     """
     dataset = read_dataset(data.dataset, data.changes).at(data.source)
     for group in dataset.defaults:
         if group not in GROUPS:
-            raise unknown("group in defaults", group, GROUPS)
-
-    def fill(kind: type[Config], group: str, given: BaseModel | None) -> Config:
-        explicit = given.model_dump(exclude_unset=True) if given else {}
-        return parse(kind, dataset.defaults.get(group, {}) | explicit, f"{group} of {dataset.name}")
-
-    settings = Settings(
-        data,
-        dataset,
-        fill(ModelConfig, "model", model),
-        fill(TrainingConfig, "training", training),
-        fill(EvaluationConfig, "evaluation", evaluation),
-        fill(PromotionConfig, "promotion", promotion),
-    )
-    settings.promotion.check(settings.evaluation)
-    return settings
+            raise unknown(f"group in the defaults of {dataset.name}", group, GROUPS)
+    chosen = read_preset(preset).layer if preset else {}
+    where = f"settings for {dataset.name}" + (f" with preset {preset}" if preset else "")
+    groups = parse(Groups, pile(given or {}, chosen, dataset.defaults), where)
+    model = ModelConfig(**{name: getattr(groups, name) for name in ModelConfig.model_fields})
+    _check(model)
+    groups.promotion.check(groups.evaluation, model.heads)
+    return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
 
 
-def read_changes(pairs: list[str]) -> tuple[dict[str, Any], dict[str, BaseModel]]:
-    """`["model.dim=128", "dataset.sessions.gap_minutes=20"]` as changes to the dataset and as configs by group.
+def _check(model: ModelConfig) -> None:
+    """Refuse a model that cannot be built. The default one can, which is known without waiting for torch."""
+    default = ModelConfig()
+    usual = model.inputs.positions != "rotary" and not model.loss.negatives.corrected
+    for group in ("body", "objective", "loss"):
+        usual = usual and _chosen(getattr(model, group)) == _chosen(getattr(default, group))
+    if not usual or {label: _chosen(head) for label, head in model.heads.items()} != {NEXT_ITEM: (NEXT_ITEM, {})}:
+        from modeling import offers
 
-    Raises:
-        InputError: for a pair without '=', an unknown key (with the known ones) or a value that does not fit.
-    """
-    dataset: dict[str, Any] = {}
-    groups: dict[str, dict[str, Any]] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        group, _, name = key.partition(".")
-        if not equals or not name:
-            raise InputError(f"--set {pair!r}: expected KEY=VALUE such as model.dim=128. Known: {_known_keys()}.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            value = text
-        if group == "dataset":
-            dataset[name] = value
-        elif group not in GROUPS or name not in GROUPS[group].model_fields:
-            raise unknown("key", key, [*_known_keys().split(", ")])
-        else:
-            groups.setdefault(group, {})[name] = value
-    return dataset, {group: parse(GROUPS[group], values, f"--set {group}") for group, values in groups.items()}
+        offers.check(model)
 
 
-def _known_keys() -> str:
-    keys = [f"{group}.{name}" for group, config in GROUPS.items() for name in config.model_fields]
-    return ", ".join([*keys, "dataset.* (any key of its YAML)"])
+def _chosen(choice: Choice) -> tuple[str, dict[str, Any]]:
+    return choice.name, choice.options

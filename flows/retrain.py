@@ -3,36 +3,60 @@
 overnight retrain --dataset demo --source demo-shop
 """
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from prefect import State, flow
 from prefect.states import Completed
 
 from flows import stages
+from flows.form import PresetName, Section
+from flows.layers import Layer
 from flows.parameters import Data, resolve
 from flows.reports import summarise
-from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from modeling.config import (
+    BodyConfig,
+    EvaluationConfig,
+    HeadConfig,
+    InputsConfig,
+    LossConfig,
+    ObjectiveConfig,
+    PromotionConfig,
+    TrainingConfig,
+)
+from schemas.errors import parse
 
 
-@flow(log_prints=True)
+@flow(log_prints=True, validate_parameters=False)  # `resolve` does: what is unfit alone may be fit on top of a preset
 @stages.explain_mistakes
 def retrain(
     data: Data = Data(),  # noqa: B008  (frozen)
-    model: ModelConfig | None = None,
-    training: TrainingConfig | None = None,
-    evaluation: EvaluationConfig | None = None,
-    promotion: PromotionConfig | None = None,
+    preset: PresetName | None = None,
+    inputs: Annotated[InputsConfig, Section()] | None = None,
+    body: Annotated[BodyConfig, Section()] | None = None,
+    objective: Annotated[ObjectiveConfig, Section("objectives")] | None = None,
+    loss: Annotated[LossConfig, Section("losses")] | None = None,
+    heads: dict[str, HeadConfig | Literal[False]] | None = None,
+    training: Annotated[TrainingConfig, Section()] | None = None,
+    evaluation: Annotated[EvaluationConfig, Section()] | None = None,
+    promotion: Annotated[PromotionConfig, Section()] | None = None,
 ) -> State[dict[str, Any]]:
     """Turn events into sessions, train a model, and promote it if it beats the one in service.
 
     Args:
         data: Which events, up to which day, and where results go.
-        model: The architecture. Empty: what suits the dataset.
-        training: How the model is fit. Empty: what suits the dataset.
-        evaluation: What is measured, and against which baselines. Empty: what suits the dataset.
+        preset: A published model to begin with. What is set below goes over it; it goes over what suits the dataset.
+        inputs: What of an event the model reads. What is left empty, here and below, is the preset's, or suits the dataset.
+        body: The sequence encoder and its size.
+        objective: What is predicted from what.
+        loss: What is minimised for the next item, and against which negatives.
+        heads: What is predicted, by label; next_item is the next item. `{"name": "binary"}` adds one, false removes one.
+        training: How the model is fit.
+        evaluation: What is measured, and against which baselines.
         promotion: When the new model takes over. Empty: when its NDCG@20 is higher.
     """
-    settings = resolve(data, model, training, evaluation, promotion)
+    given: Layer = {"inputs": inputs, "body": body, "objective": objective, "loss": loss, "heads": heads}
+    given |= {"training": training, "evaluation": evaluation, "promotion": promotion}
+    settings = resolve(parse(Data, data, "data"), preset, given)
     sessions = stages.prepare(settings)
     candidate = stages.train(settings, sessions)
     measured = stages.evaluate(settings, candidate, sessions)
@@ -40,4 +64,4 @@ def retrain(
     in_service = stages.promote(settings, comparison)
     page = stages.report(settings, sessions, candidate, measured, comparison)
     summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page)
-    return Completed(message=summary["verdict"], data=summary)
+    return Completed(message=summary["verdict"], data=summary | {"preset": preset})

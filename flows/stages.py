@@ -81,6 +81,7 @@ def train(settings: Settings, progress: Progress, sessions: Manifest) -> Manifes
     """Sessions -> the candidate: a model folder."""
     from modeling.training import train
 
+    settings.introduce(progress)
     with reports.ProgressBar("training", progress) as bar:
         model = train(settings.artifacts, sessions, settings.model, settings.training, bar)
     reports.show_training(model)

@@ -50,7 +50,7 @@ def find(package: ModuleType, name: str) -> Any:
         InputError: when there is no such module, with the known names.
     """
     if name not in names(package):
-        raise unknown(package.__name__.rpartition(".")[2].rstrip("s"), name, names(package))
+        raise unknown(_singular(package), name, names(package))
     module = importlib.import_module(f"{package.__name__}.{name}")
     wanted = name.replace("_", "").lower()
     for attribute, value in vars(module).items():
@@ -81,12 +81,25 @@ def read_options(package: ModuleType, name: str, options: dict[str, Any], where:
     return dict(parse(options_of(find(package, name)), options, f"{where} {name}"))
 
 
+def describe_fields(model: type[BaseModel]) -> tuple[Option, ...]:
+    """The fields of a settings class as options."""
+    return tuple(_option(name, field) for name, field in model.model_fields.items())
+
+
 def describe(package: ModuleType) -> list[Described]:
     """All that a package offers, sorted by name, for people to choose from.
 
     The options that a package's own base class gives all of them come last.
     """
     return [_described(name, find(package, name)) for name in names(package)]
+
+
+def _singular(package: ModuleType) -> str:
+    """What one thing of a package is called: step, body, loss."""
+    plural = package.__name__.rpartition(".")[2]
+    endings = {"ies": "y", "sses": "ss", "s": ""}
+    ending = next((ending for ending in endings if plural.endswith(ending)), "")
+    return plural.removesuffix(ending) + endings.get(ending, "")
 
 
 def _described(name: str, thing: Any) -> Described:
@@ -97,15 +110,18 @@ def _described(name: str, thing: Any) -> Described:
 
 
 def _option(name: str, field: FieldInfo) -> Option:
-    default = "" if field.is_required() else _in_yaml(field.get_default(call_default_factory=True))
+    default = "" if field.is_required() else in_yaml(field.get_default(call_default_factory=True))
     return Option(name, _in_words(field.annotation), default, field.description or "")
 
 
-def _in_yaml(value: Any) -> str:
+def in_yaml(value: Any) -> str:
+    """A value as a person would write it."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_in_yaml, value))}]"
+        return f"[{', '.join(map(in_yaml, value))}]"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     return str(value) if value != "" else "''"
 
 
@@ -115,7 +131,7 @@ def _in_words(annotation: Any) -> str:
     if origin is Annotated:
         return _in_words(parts[0])
     if origin is Literal:
-        return " | ".join(map(_in_yaml, parts))
+        return " | ".join(map(in_yaml, parts))
     if origin in (Union, UnionType):
         return " | ".join(dict.fromkeys(_in_words(part) for part in parts if part is not NoneType))
     if origin in (tuple, list):

@@ -1,38 +1,145 @@
-"""How what was given, what suits a dataset and the defaults become settings."""
+"""How what was given, a preset, what suits a dataset and the defaults become settings, and what the form of a run shows."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from flows.parameters import Data, read_changes, resolve
-from modeling.config import ModelConfig, TrainingConfig
+from flows.form import PresetName
+from flows.layers import pile, read_changes
+from flows.parameters import Data, Settings, resolve
+from modeling.config import BodyConfig, LossConfig, ModelConfig
+from modeling.presets import known_presets
 from schemas.errors import InputError
 
 
-def test_the_dataset_fills_what_was_not_given(tmp_path: Path) -> None:
-    settings = resolve(Data(dataset="beauty", source=str(tmp_path)), ModelConfig(dim=32))
-    assert settings.model.dim == 32
-    assert settings.model.dropout == 0.4  # schemas/datasets/beauty.yaml
-    assert settings.training.order == "random"
-    assert settings.model.num_layers == ModelConfig().num_layers
+def settings_of(*pairs: str, preset: str | None = None, **changes: Any) -> Settings:
+    """What `--set PAIR ...` makes of the demo dataset, with its own defaults changed."""
+    return resolve(Data(source="/tmp", changes=changes), preset, read_changes(list(pairs))[1])
 
 
-def test_changes_are_typed_and_told_apart() -> None:
-    dataset, groups = read_changes(["dataset.sessions.gap_minutes=20", "model.dim=128", "training.half_life_days=null"])
+def test_what_was_given_goes_over_the_preset_that_over_the_dataset_that_over_the_defaults() -> None:
+    suits = {"defaults.body": {"dim": 8, "dropout": 0.4}, "defaults.training": {"epochs": 3, "patience": 5}}
+    plain = settings_of(**suits)
+    assert (plain.model.body.dim, plain.model.body.dropout, plain.training.epochs) == (8, 0.4, 3)
+    assert plain.model.body.num_layers == BodyConfig().num_layers
+    chosen = settings_of("body.dropout=0.7", preset="sasrec", **suits)
+    assert (chosen.model.body.dim, chosen.model.body.dropout) == (50, 0.7)  # 50: modeling/presets/sasrec.yaml
+    assert chosen.training.patience == 5
+    assert chosen.preset == "sasrec" and plain.preset is None
+
+
+def test_layers_are_merged_to_any_depth() -> None:
+    suits = {"defaults.loss": {"name": "sampled_softmax", "negatives": {"count": 64, "source": "popularity"}}}
+    negatives = settings_of("loss.negatives.count=512", **suits).model.loss.negatives
+    assert (negatives.count, negatives.source) == (512, "popularity")
+    assert settings_of("inputs.dims.price=3", **{"defaults.inputs": {"dims": {"brand": 5}}}).model.inputs.dims == {
+        "brand": 5,
+        "price": 3,
+    }
+
+
+def test_options_go_when_another_name_is_chosen_and_shared_settings_stay() -> None:
+    lower = {"loss": {"name": "gbce", "calibration": 0.5, "negatives": {"count": 9}}, "body": {"dim": 8, "wheels": 4}}
+    assert pile({"loss": "bce"}, lower)["loss"] == {"name": "bce", "negatives": {"count": 9}}
+    assert pile({"loss": "gbce"}, lower)["loss"] == lower["loss"]
+    assert pile({"body": {"num_layers": 1}}, lower)["body"] == {"dim": 8, "wheels": 4, "num_layers": 1}
+    assert pile({"body": {"name": "sasrec"}}, lower)["body"]["wheels"] == 4, "the default's own name changes nothing"
+    assert pile({"body": {"name": "gpt2"}}, lower)["body"] == {"dim": 8, "name": "gpt2"}
+    heads = {"heads": {"next_item": {"bias": True}, "bought": {"at": "every", "weight": 2}}}
+    assert pile({"heads": {"bought": "regression"}}, heads)["heads"] == {
+        "next_item": {"bias": True},
+        "bought": {"name": "regression", "weight": 2},
+    }
+
+
+def test_heads_join_those_below_and_false_removes_one() -> None:
+    assert pile({"heads": {"bought": "binary"}})["heads"] == {"next_item": {}, "bought": {"name": "binary"}}
+    assert pile({"heads": {"next_item": False}}, {"heads": {"bought": None}})["heads"] == {"bought": {}}
+    assert pile({"heads": {"bought": {}}}, {"heads": {"bought": False}})["heads"] == {"next_item": {}, "bought": {}}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "layer"),
+    [
+        (["body.num_layers=4"], {"body": {"num_layers": 4}}),
+        (["loss=gbce"], {"loss": {"name": "gbce"}}),
+        (["loss=gbce", "loss.calibration=0.5"], {"loss": {"name": "gbce", "calibration": 0.5}}),
+        (["loss.calibration=0.5", "loss.name=gbce"], {"loss": {"name": "gbce", "calibration": 0.5}}),
+        (["loss={name: gbce, calibration: 0.5}"], {"loss": {"name": "gbce", "calibration": 0.5}}),
+        (["loss.options.calibration=0.5"], {"loss": {"calibration": 0.5}}),
+        (["loss.negatives.count=512"], {"loss": {"negatives": {"count": 512}}}),
+        (["heads.next_item.bias=true"], {"heads": {"next_item": {"bias": True}}}),
+        (["heads.bought=binary", "heads.bought.weight=2"], {"heads": {"bought": {"name": "binary", "weight": 2}}}),
+        (["heads.next_item=false"], {"heads": {"next_item": False}}),
+        (["inputs.features=[]"], {"inputs": {"features": []}}),
+        (["training.half_life_days=null"], {"training": {"half_life_days": None}}),
+        (["training={epochs: 2}", "training.seed=1"], {"training": {"epochs": 2, "seed": 1}}),
+    ],
+)
+def test_set_takes_keys_of_any_depth_and_whole_groups(pairs: list[str], layer: dict[str, Any]) -> None:
+    assert read_changes(pairs) == ({}, layer)
+
+
+def test_changes_to_the_dataset_are_told_apart() -> None:
+    dataset, layer = read_changes(["dataset.sessions.gap_minutes=20", "body.dim=128"])
     assert dataset == {"sessions.gap_minutes": 20}
-    assert groups == {"model": ModelConfig(dim=128), "training": TrainingConfig(half_life_days=None)}
+    assert layer == {"body": {"dim": 128}}
 
 
-def test_unknown_names_are_refused_wherever_they_stand(tmp_path: Path) -> None:
+def test_python_may_give_settings_as_objects() -> None:
+    """What an object leaves to its defaults is not given."""
+    given = {"body": BodyConfig(num_layers=3), "loss": LossConfig.model_validate({"name": "gbce", "calibration": 0.5})}
+    settings = resolve(Data(source="/tmp"), "sasrec", given)
+    assert (settings.model.body.num_layers, settings.model.body.dim) == (3, 50)
+    assert settings.model.loss.options == {"calibration": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("training.epoch=3", ["training.epoch", "Did you mean 'training.epochs'"]),
+        ("model.dim=3", ["Unknown key 'model.dim'", "Did you mean 'body.dim'"]),
+        ("body.nmu_layers=3", ["key of body sasrec", "Did you mean 'num_layers'"]),
+        ("loss.calibration=0.5", ["key of loss full_softmax 'calibration'", "label_smoothing"]),
+        ("loss={name: gbce, calibratoin: 0.5}", ["key of loss gbce", "Did you mean 'calibration'"]),
+        ("loss={name: gbce, calibration: 3}", ["loss gbce: calibration", "got 3"]),
+        ("loss.negatives.cuont=3", ["Did you mean 'loss.negatives.count'"]),
+        ("loss=gbcee", ["Unknown loss 'gbcee'. Did you mean 'gbce'"]),
+        ("loss=3", ["loss", "got 3"]),
+        ("heads=3", ["heads", "got 3"]),
+        ("heads.next_item.bais=true", ["key of head next_item", "Did you mean 'bias'"]),
+        ("heads.next_item=false", ["heads", "at least 1"]),
+        ("body.num_heads=3", ["num_heads 3 does not divide dim 64"]),
+        ("objective=causle", ["Unknown objective 'causle'. Did you mean 'causal'"]),
+    ],
+)
+def test_a_wrong_setting_is_refused_before_anything_runs_with_what_would_do(pair: str, words: list[str]) -> None:
+    with pytest.raises(InputError) as error:
+        settings_of(pair)
+    for word in words:
+        assert word in str(error.value), error.value
+
+
+def test_what_is_unfit_alone_may_fit_on_top_of_a_preset_or_a_dataset() -> None:
+    with pytest.raises(InputError, match="num_heads 2 does not divide dim 25"):
+        settings_of("body.dim=25")
+    assert settings_of("body.dim=25", preset="sasrec").model.body.num_heads == 1
+
+
+def test_unknown_names_are_refused_wherever_they_stand() -> None:
     with pytest.raises(ValidationError):
         Data.model_validate({"datasett": "demo"})
-    with pytest.raises(InputError, match=r"Did you mean 'training\.epochs'"):
-        read_changes(["training.epoch=3"])
-    with pytest.raises(InputError, match="defaults"):
-        resolve(Data(dataset="demo", source=str(tmp_path), changes={"defaults.mdel": {"dim": 3}}))
+    with pytest.raises(InputError, match="group in the defaults of demo 'mdel'"):
+        settings_of(**{"defaults.mdel": {"dim": 3}})
+    with pytest.raises(InputError, match="Unknown preset 'sasrecc'. Did you mean 'sasrec'"):
+        settings_of(preset="sasrecc")
 
 
 def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -43,13 +150,55 @@ def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch, 
     assert settings.dataset.source == str(tmp_path)
 
 
-def test_the_run_form_shows_titles_and_descriptions() -> None:
+def test_the_usual_model_is_known_to_be_good_without_torch() -> None:
+    """A night with nothing to do must not wait for it."""
+    script = """
+import json, sys
+from flows.parameters import Data, resolve
+def torch_after(given):
+    resolve(Data(source="/tmp"), None, given)
+    return "torch" in sys.modules
+print(json.dumps([torch_after({}), torch_after({"body": {"dim": 32, "dropout": 0.3}}), torch_after({"loss": "gbce"})]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == [False, False, True]
+
+
+def test_the_run_form_has_a_section_for_each_group_with_titles_and_descriptions() -> None:
     from flows.retrain import retrain
 
     schema = retrain.parameters.model_dump()
-    assert set(schema["properties"]) == {"data", "model", "training", "evaluation", "promotion"}
-    for definition in schema["definitions"].values():
+    assert set(schema["properties"]) == {
+        "data", "preset", *ModelConfig.model_fields, "training", "evaluation", "promotion",
+    }  # fmt: skip
+    for name, definition in schema["definitions"].items():
         if definition.get("type") == "object":
             assert definition["additionalProperties"] is False
-            assert all(field.get("title") and field.get("description") for field in definition["properties"].values())
+            for key, field in definition["properties"].items():
+                assert field.get("title") and field.get("description") or "$ref" in field, (name, key)
     assert all("description" in field or "$ref" in field for field in schema["properties"].values())
+    choice, nothing = schema["properties"]["preset"]["anyOf"]
+    assert choice["enum"] == known_presets() and nothing == {"type": "null"}
+    assert all(f"{name}: " in choice["description"] for name in known_presets())
+    assert {"gbce", "full_softmax"} <= set(schema["definitions"]["LossConfig"]["properties"]["name"]["enum"])
+
+
+def test_the_run_form_fills_nothing_in() -> None:
+    """It sends what it was filled with: a default in it would go over the preset and over what suits the dataset."""
+    from flows.retrain import retrain
+
+    definitions = retrain.parameters.model_dump()["definitions"]
+    for name in ("InputsConfig", "BodyConfig", "LossConfig", "NegativesConfig", "TrainingConfig", "EvaluationConfig"):
+        definition = definitions[name]
+        assert "required" not in definition
+        for key, field in definition["properties"].items():
+            assert "default" not in field and "anyOf" not in field, (name, key)
+            assert field.get("type") != "boolean", f"{name}.{key}: a switch cannot be left empty"
+    assert definitions["BodyConfig"]["properties"]["dim"]["description"].endswith("Default: 64.")
+    assert BodyConfig.model_json_schema()["properties"]["dim"]["default"] == 64, "elsewhere they are as they were"
+
+
+def test_a_preset_name_is_text_like_any_other() -> None:
+    from pydantic import TypeAdapter
+
+    assert TypeAdapter(PresetName).validate_python("sasrec") == "sasrec"

@@ -1,0 +1,85 @@
+"""What steps a dataset and what parts a model can name, for people to choose from in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import BaseModel
+
+from schemas.plugins import Option, describe, describe_fields
+
+Entry = dict[str, Any]  # name, summary, options, and what else there is to say
+
+
+def for_datasets() -> dict[str, list[Entry]]:
+    """Steps, checks and encoders."""
+    from preprocessing import checks, encoders, steps
+
+    packages = {"steps": steps, "checks": checks, "features": encoders}
+    return {kind: [asdict(one) for one in describe(package)] for kind, package in packages.items()}
+
+
+def for_models() -> dict[str, list[Entry]]:
+    """Presets, bodies with the objectives they go with, objectives, losses and heads."""
+    from modeling import bodies, heads, losses, objectives, offers
+    from modeling.presets import known_presets, read_preset
+    from schemas import plugins
+
+    goals = plugins.names(objectives)
+    presets = [(name, read_preset(name)) for name in known_presets()]
+    return {
+        "presets": [
+            {"name": name, "summary": preset.title, "paper": preset.paper, "deviates": list(preset.deviates)}
+            for name, preset in presets
+        ],
+        "bodies": [
+            asdict(one) | {"objectives": [goal for goal in goals if offers.goes_together(one.name, goal)]}
+            for one in describe(bodies)
+        ],
+        "objectives": [asdict(one) for one in describe(objectives)],
+        "losses": [
+            asdict(one)
+            | {"scores": "sampled items" if losses.is_sampled(plugins.find(losses, one.name)) else "all items"}
+            for one in describe(losses)
+        ],
+        "heads": [asdict(one) for one in describe(heads)],
+    }
+
+
+def of_all() -> dict[str, tuple[Option, ...]]:
+    """By kind, the settings that all of that kind share."""
+    from modeling import config
+
+    own: dict[str, type[BaseModel]] = {
+        "bodies": config.BodyConfig,
+        "losses": config.LossConfig,
+        "heads": config.HeadConfig,
+    }
+    shared = {
+        kind: tuple(option for option in describe_fields(model) if option.name not in ("name", "options", "negatives"))
+        for kind, model in own.items()
+    }
+    negatives = describe_fields(config.NegativesConfig)
+    return shared | {
+        "losses": tuple(Option(f"negatives.{o.name}", o.type, o.default, o.description) for o in negatives)
+    }
+
+
+def lines(found: Mapping[str, list[Entry]], shared: Mapping[str, Iterable[Option]] | None = None) -> Iterator[str]:
+    """One line each, with the options below; those that all of a kind share stand first."""
+    for kind, entries in found.items():
+        yield f"{kind}:"
+        yield from (_option(asdict(option), 4) for option in (shared or {}).get(kind, ()))
+        for entry in entries:
+            yield f"  {entry['name']}: {entry['summary']}"
+            yield from (_option(option, 6) for option in entry.get("options", ()))
+            for key, value in entry.items():
+                if key not in ("name", "summary", "options"):
+                    yield f"      {key}: {', '.join(value) if isinstance(value, list) else value}"
+
+
+def _option(option: Entry, indent: int) -> str:
+    default = f" = {option['default']}" if option["default"] else ", required"
+    return f"{' ' * indent}{option['name']} ({option['type']}{default})  {option['description']}"
