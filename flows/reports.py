@@ -20,11 +20,13 @@ from prefect.artifacts import (
 )
 
 from flows import account
+from flows.results import about_items, about_labels, item_rows, label_rows, written
 from schemas.artifacts import Artifacts, Manifest, code_version, identify
 from schemas.dataset import Dataset
 
 PAGE = "report.html"
 HERE = Path(__file__).parent
+DRAWN = ("ndcg@20", "auc", "rmse")  # of the validations
 SHARE = re.compile(r"\((\d+)%\)")
 
 
@@ -74,42 +76,29 @@ def show_training(model: Manifest) -> None:
     create_image_artifact(
         f"data:image/svg+xml;base64,{picture}",
         key="learning-curve",
-        description=f"Loss and validation NDCG@20, {model.name}",
+        description=f"Loss and validation, {model.name}",
     )
 
 
 def show_metrics(evaluation: Manifest) -> None:
-    """Model and baselines, a row each."""
+    """Model and baselines, a row each; a row for each metric of a label."""
+    facts = evaluation.facts
     rows = [
-        {"scorer": name} | {key: f"{value:.4f}" for key, value in row.items()} for name, row in metric_rows(evaluation)
+        {"scorer": name} | {key: written(value) for key, value in row.items()}
+        for name, row in item_rows(facts["metrics"])
     ]
-    create_table_artifact(rows, key="metrics", description=about_cases(evaluation.facts))
-
-
-def metric_rows(evaluation: Manifest) -> list[tuple[str, dict[str, float]]]:
-    """(name, metrics) of the model, then of the baselines, best NDCG first."""
-    metrics = evaluation.facts["metrics"]
-    model = evaluation.facts["model"]
-    k = max(int(name.partition("@")[2]) for name in metrics[model])
-    others = sorted((name for name in metrics if name != model), key=lambda name: -metrics[name][f"ndcg@{k}"])
-    return [(name, metrics[name]) for name in [model, *others]]
-
-
-def about_cases(facts: dict[str, Any]) -> str:
-    """How the numbers were taken, in one sentence."""
-    total = facts["cases"] + facts["unknown_targets"]
-    share = facts["cases"] / total if total else 0.0
-    seen = "seen items filtered" if facts["filter_seen"] else "seen items kept"
-    return (
-        f"Last item of {facts['cases']:,} test sessions ({share:.1%} of {total:,}; the others end in an item unknown before "
-        f"the test day) ranked among all {facts['catalogue']:,} items, {seen}, {facts['ties']}."
-    )
+    if rows:
+        create_table_artifact(rows, key="metrics", description=about_items(facts))
+    if labels := [{"metric": key} | row for key, row in label_rows(facts["metrics"])]:
+        create_table_artifact(labels, key="label-metrics", description=about_labels(facts))
 
 
 def read_curves(model: Manifest) -> dict[str, list[tuple[float, float]]]:
-    """(step, value) points of the loss and of the validation NDCG@20."""
+    """(step, value) points of the loss, and in validation of NDCG@20 and of the first metric of each label."""
     history = json.loads((model.folder / "history.json").read_text())
-    keys = {"training loss": "loss", "validation NDCG@20": "eval_ndcg@20"}
+    known = {key.removeprefix("eval_"): key for row in history for key in row if key.startswith("eval_")}
+    keys = {"training loss": "loss"}
+    keys |= {f"validation {name}": key for name, key in known.items() if name.rpartition("/")[2] in DRAWN}
     return {title: [(row["step"], row[key]) for row in history if key in row] for title, key in keys.items()}
 
 
@@ -148,7 +137,7 @@ def write_report(
     artifact_id = identify(code=code_version(HERE), parents=parents)
     if found := artifacts.find("reports", artifact_id):
         return found
-    rows = metric_rows(evaluation)
+    rows, labels = item_rows(evaluation.facts["metrics"]), label_rows(evaluation.facts["metrics"])
     examples = json.loads((evaluation.folder / "examples.json").read_text())
     shown = {
         "dataset": dataset,
@@ -157,9 +146,11 @@ def write_report(
         "evaluation": evaluation,
         "comparison": comparison,
         "rows": rows,
-        "shown": [key for key in rows[0][1] if key.partition("@")[0] not in ("hitrate", "map")],
+        "shown": [key for key in rows[0][1] if key.partition("@")[0] not in ("hitrate", "map")] if rows else [],
         "bars": _bars(rows),
-        "about_cases": about_cases(evaluation.facts),
+        "about_items": about_items(evaluation.facts),
+        "labels": labels,
+        "about_labels": about_labels(evaluation.facts),
         "curves": draw_curves(read_curves(model)),
         "examples": examples,
         "root": artifacts.root,
@@ -168,12 +159,16 @@ def write_report(
     }
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(_render("report.html.j2", **shown))
-    create_markdown_artifact(_markdown(comparison, rows), key="run-report", description=comparison.facts["reason"])
+    create_markdown_artifact(
+        _markdown(comparison, rows, labels), key="run-report", description=comparison.facts["reason"]
+    )
     return draft.manifest
 
 
 def _bars(rows: list[tuple[str, dict[str, float]]]) -> list[dict[str, Any]]:
     """NDCG at the largest cut-off, as shares of the best."""
+    if not rows:
+        return []
     key = list(rows[0][1])[-1]
     best = max(metrics[key] for _, metrics in rows) or 1.0
     return [
@@ -181,12 +176,21 @@ def _bars(rows: list[tuple[str, dict[str, float]]]) -> list[dict[str, Any]]:
     ]
 
 
-def _markdown(comparison: Manifest, rows: list[tuple[str, dict[str, float]]]) -> str:
-    keys = list(rows[0][1])
-    lines = [f"# {comparison.facts['dataset']}: {comparison.facts['reason']}", ""]
-    lines += [f"| scorer | {' | '.join(keys)} |", "|" + "---|" * (len(keys) + 1)]
-    lines += [f"| {name} | {' | '.join(f'{row[key]:.4f}' for key in keys)} |" for name, row in rows]
+def _markdown(
+    comparison: Manifest, rows: list[tuple[str, dict[str, float]]], labels: list[tuple[str, dict[str, str]]]
+) -> str:
+    lines = [f"# {comparison.facts['dataset']}: {comparison.facts['reason']}"]
+    lines += _markdown_table("scorer", [(name, {key: written(row[key]) for key in row}) for name, row in rows])
+    lines += _markdown_table("label", labels)
     return "\n".join(lines)
+
+
+def _markdown_table(first: str, rows: list[tuple[str, dict[str, str]]]) -> list[str]:
+    if not rows:
+        return []
+    keys = list(rows[0][1])
+    lines = ["", f"| {first} | {' | '.join(keys)} |", "|" + "---|" * (len(keys) + 1)]
+    return lines + [f"| {name} | {' | '.join(row[key] for key in keys)} |" for name, row in rows]
 
 
 def summarise(
@@ -208,6 +212,7 @@ def summarise(
         "promoted": comparison.facts["promote"],
         "in_service": in_service,
         "metrics": evaluation.facts["metrics"],
+        "labels": evaluation.facts["labels"],
         "cases": evaluation.facts["cases"],
         "unknown_targets": evaluation.facts["unknown_targets"],
         "filter_seen": evaluation.facts["filter_seen"],

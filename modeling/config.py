@@ -5,6 +5,7 @@ A body, an objective, a loss and a head are chosen by name, with options of thei
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
@@ -13,6 +14,8 @@ from schemas.columns import ITEM_ID
 from schemas.errors import InputError
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
+LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
+LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
 NEXT_ITEM = "next_item"
 
 
@@ -181,6 +184,12 @@ class NegativesConfig(Concern):
         False, title="logQ", description="Take log(expected count) off a negative's score; never off the positive's."
     )
 
+    @model_validator(mode="after")
+    def _mixed_with_others(self) -> Self:
+        if self.mixed and self.source == "uniform":
+            raise ValueError(f"mixed {self.mixed} has no effect: source uniform draws all uniformly; set source as well")
+        return self
+
 
 class LossConfig(Choice):
     """What is minimised for the next item."""
@@ -192,7 +201,7 @@ class LossConfig(Choice):
 
 
 class HeadConfig(Choice):
-    """One thing that is predicted. Its name in `heads` is the label's, or next_item."""
+    """One thing that is predicted. Its name in `heads` is that of a label of the dataset, or next_item."""
 
     model_config = ConfigDict(title="Head")
 
@@ -283,7 +292,7 @@ class EvaluationConfig(Concern):
     baselines: tuple[str, ...] = Field(
         ("popularity", "last_day_popularity", "item_knn", "markov"),
         title="Baselines",
-        description="Files of modeling/baselines, measured on the same sessions.",
+        description="Files of modeling/baselines, measured on the same sessions. Labels have one more, `mean`.",
     )
 
 
@@ -292,13 +301,24 @@ class PromotionConfig(Concern):
 
     model_config = ConfigDict(title="Promotion")
 
-    metric: str = Field("ndcg@20", title="Metric", description="Compared between the new model and the one in service.")
+    metric: str = Field(
+        "ndcg@20",
+        title="Metric",
+        description="Compared between the new model and the one in service: as in ndcg@20, or LABEL/auc, LABEL/rmse...",
+    )
     min_gain: float = Field(
         0.0, title="Least gain", description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain."
     )
 
-    def check(self, evaluation: EvaluationConfig) -> None:
-        """Raise InputError when the metric is not one that the evaluation computes."""
-        known = [f"{name}@{k}" for k in evaluation.cutoffs for name in METRICS]
+    def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
+        """Raise InputError when the metric is not one that the evaluation computes for these heads."""
+        known: list[str] = []
+        for label, head in heads.items():
+            if head.name == NEXT_ITEM:
+                known += [f"{name}@{k}" for k in evaluation.cutoffs for name in METRICS]
+            elif head.name in LABEL_METRICS:
+                known += [f"{label}/{name}" for name in LABEL_METRICS[head.name]]
+            elif self.metric.startswith(f"{label}/"):
+                return  # a kind of head that is not ours: its file says what it measures
         if self.metric not in known:
             raise InputError(f"promotion.metric {self.metric!r} is not computed. Known: {', '.join(known)}.")

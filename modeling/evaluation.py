@@ -1,6 +1,7 @@
 """The evaluation stage: a model folder and prepared sessions -> metrics of the model and of the baselines beside it.
 
-The last item of every test session is hidden and ranked among the whole catalogue by the code that recommends.
+The last item of every test session is hidden and ranked among the whole catalogue by the code that recommends; labels are
+foretold for what is hidden by the code that predicts.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def evaluate(
 
     Cases whose target is not in the sessions' training vocabulary cannot be hit by anybody: they are left out and counted.
     A model with another vocabulary (one trained on another night) is measured on the same cases; targets that it does not
-    know count as misses. The facts hold `metrics` by name of model or baseline, `cases` and `unknown_targets`.
+    know count as misses. Labels are measured on every case that has one, beside `mean`, the mean of the training labels. The
+    facts hold `metrics` by name of model or baseline (None: undefined, such as the AUC of labels that are all alike), `cases`,
+    `unknown_targets` and, by label, `labels`.
     """
     artifact_id = identify(
         code=code_version(Path(__file__).parent, Path(plugins.__file__).parent),

@@ -17,18 +17,15 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 
 from modeling.batches import Batch, Schedule
 from modeling.checkpoints import SafeCheckpoints, last_complete
-from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
+from modeling.config import LOWER_IS_BETTER, NEXT_ITEM, ModelConfig, TrainingConfig
 from modeling.data import Cases, Sessions, Split
 from modeling.heads.next_item import NextItem
-from modeling.metrics import metrics_at
 from modeling.model import SequenceModel
-from modeling.ranking import ranks
-from modeling.recommend import ModelScorer
+from modeling.validation import goal_of, validate
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
-GOAL = "ndcg@20"
 LOGS_PER_EVALUATION = 4  # points of the loss curve
 Progress = Callable[[str], object]
 
@@ -59,9 +56,11 @@ def fit(
     model.inputs.items.know(items, progress)
     if NEXT_ITEM in model.heads:
         know_popularity(model.next_item, sessions, split.last_day)
+    for head in model.label_heads.values():
+        head.start(sessions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     schedule = make_schedule(model, sessions.to(device), config)
-    trainer = Trainer(model, schedule, split.validation.known(), config, checkpoints, progress)
+    trainer = Trainer(model, schedule, split.validation, config, checkpoints, progress)
     checkpoint = last_complete(checkpoints)
     tokens = sum(schedule.tokens_per_epoch)
     steps, size = len(schedule), sum(parameter.numel() for parameter in model.parameters())
@@ -81,7 +80,8 @@ def fit(
         "steps": trainer.state.global_step,
         "planned_steps": steps,
         "best_step": trainer.state.best_global_step,
-        f"validation_{GOAL}": trainer.state.best_metric,
+        "goal": trainer.goal,
+        f"validation_{trainer.goal}": trainer.state.best_metric,
         "tokens": trained,
         "wall_seconds": round(wall, 1),
         "cpu_seconds": round(cpu, 1),
@@ -135,6 +135,7 @@ class Trainer(SafeCheckpoints):
         progress: Progress,
     ) -> None:
         self.schedule, self.validation = schedule, validation
+        self.goal = goal_of(model)
         self.control: TrainerControl
         log_steps = math.ceil(len(schedule) / config.evaluations / LOGS_PER_EVALUATION)
         interval = log_steps * LOGS_PER_EVALUATION
@@ -163,8 +164,8 @@ class Trainer(SafeCheckpoints):
             save_steps=interval,
             save_total_limit=2,
             load_best_model_at_end=True,
-            metric_for_best_model=GOAL,
-            greater_is_better=True,
+            metric_for_best_model=self.goal,
+            greater_is_better=self.goal.rpartition("/")[2] not in LOWER_IS_BETTER,
             remove_unused_columns=False,
             dataloader_num_workers=0,
             disable_tqdm=not os.isatty(2),
@@ -176,7 +177,7 @@ class Trainer(SafeCheckpoints):
             args=arguments,
             train_dataset=schedule,
             eval_dataset=[],  # asked for, never read: `evaluate` ranks cases
-            callbacks=[stop, Narrator(progress, interval)],
+            callbacks=[stop, Narrator(progress, interval, self.goal)],
         )
         if self.pop_callback(ProgressCallback):  # present in a terminal
             self.add_callback(Bar)
@@ -187,12 +188,9 @@ class Trainer(SafeCheckpoints):
         return DataLoader(self.schedule, batch_size=1, shuffle=False, collate_fn=lambda batches: batches[0])
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """NDCG and recall at 20 on the validation cases, by the code that evaluates and recommends."""
-        device = self.model.device
-        cases = Cases(self.validation.history.to(device), self.validation.target)
-        rank_N = ranks(ModelScorer(self.model), cases) if len(cases.target) else torch.tensor([torch.inf])
-        found = metrics_at(rank_N, (20,))
-        metrics = {f"eval_{name}": found[name] for name in (GOAL, "recall@20")}
+        """Measure the validation cases."""
+        cases = Cases(self.validation.history.to(self.model.device), self.validation.target)
+        metrics = {f"eval_{name}": value for name, value in validate(self.model, cases).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -212,19 +210,19 @@ class Bar(ProgressCallback):
 class Narrator(TrainerCallback):
     """A line now and then for whoever watches: the log, a flow run, a terminal."""
 
-    def __init__(self, progress: Progress, interval: int) -> None:
-        self.progress, self.interval = progress, interval
+    def __init__(self, progress: Progress, interval: int, goal: str) -> None:
+        self.progress, self.interval, self.goal = progress, interval, goal
         self.loss, self.started = float("nan"), time.perf_counter()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         logs = logs or {}
         self.loss = logs.get("loss", self.loss)
-        validated = logs.get(f"eval_{GOAL}")
+        validated = logs.get(f"eval_{self.goal}")
         if validated is None and (control.should_evaluate or state.global_step % self.interval):
             return
         self.progress(
             f"step {state.global_step:,} of {state.max_steps:,} ({state.global_step / state.max_steps:.0%}), "
             f"loss {self.loss:.3f}, "
-            + (f"validation NDCG@20 {validated:.4f}, " if validated is not None else "")
+            + (f"validation {self.goal} {validated:.4f}, " if validated is not None else "")
             + f"{time.perf_counter() - self.started:.0f} s"
         )

@@ -1,4 +1,7 @@
-"""Ranking metrics of the field from the rank of the one hidden item. N cases."""
+"""Metrics of the field: of a ranking, from the rank of the one hidden item; of labels, from what was predicted for them.
+
+N cases, B bins. Undefined is NaN: everything of no cases, AUC of cases that are all alike.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import torch
 from torch import Tensor
 
 from modeling.config import METRICS
+
+NUM_BINS = 10
+LEAST_PROBABILITY = 1e-15
 
 
 def metrics_at(rank_N: Tensor, cutoffs: tuple[int, ...]) -> dict[str, float]:
@@ -28,3 +34,46 @@ def metrics_at(rank_N: Tensor, cutoffs: tuple[int, ...]) -> dict[str, float]:
         }
         found |= {f"{name}@{k}": float(gains[name].mean()) for name in METRICS}
     return found
+
+
+def auc(score_N: Tensor, label_N: Tensor) -> float:
+    """Area under the ROC curve: the chance that a case of label 1 scores above one of label 0; a tie counts half.
+
+    Exact, by the rank sum of Mann and Whitney (1947): (sum of the ranks of ones - n1 (n1 + 1) / 2) / (n1 n0), where equal
+    scores share the mean of their ranks.
+    """
+    _, group_N, counts = score_N.unique(return_inverse=True, return_counts=True)
+    rank_N = (counts.cumsum(0) - (counts - 1) / 2.0)[group_N].double()
+    num_ones = float(label_N.sum())
+    pairs = num_ones * (len(label_N) - num_ones)
+    return (float(rank_N[label_N > 0].sum()) - num_ones * (num_ones + 1) / 2) / pairs if pairs else float("nan")
+
+
+def log_loss(probability_N: Tensor, label_N: Tensor) -> float:
+    """Mean of -log p where the label is 1, -log(1 - p) where it is 0, in nats; p is kept 1e-15 off 0 and 1."""
+    p_N, label_N = probability_N.double().clamp(LEAST_PROBABILITY, 1 - LEAST_PROBABILITY), label_N.double()
+    return float(-(label_N * p_N.log() + (1 - label_N) * (-p_N).log1p()).mean())
+
+
+def calibration_error(probability_N: Tensor, label_N: Tensor) -> float:
+    """Expected calibration error: sum over bins of share of cases * |mean label - mean probability|.
+
+    Ten bins, cut at the deciles of the probabilities so that rare labels do not all fall into one (Nguyen and O'Connor,
+    arXiv:1508.05154); equal probabilities share a bin.
+    """
+    p_N = probability_N.double()
+    if not len(p_N):
+        return float("nan")
+    edges = p_N.quantile(torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.double, device=p_N.device)[1:-1])
+    gap_B = p_N.new_zeros(NUM_BINS).index_add_(0, torch.bucketize(p_N, edges), label_N.double() - p_N)
+    return float(gap_B.abs().sum() / len(p_N))
+
+
+def rmse(predicted_N: Tensor, value_N: Tensor) -> float:
+    """Root of the mean squared error, in the label's unit."""
+    return float((predicted_N.double() - value_N.double()).square().mean().sqrt())
+
+
+def mae(predicted_N: Tensor, value_N: Tensor) -> float:
+    """Mean absolute error, in the label's unit."""
+    return float((predicted_N.double() - value_N.double()).abs().mean())

@@ -19,6 +19,7 @@ from modeling.bodies import Body
 from modeling.config import NEXT_ITEM, ModelConfig
 from modeling.data import Sessions
 from modeling.heads import Head
+from modeling.heads._label import LabelHead
 from modeling.heads.next_item import NextItem
 from modeling.inputs import Inputs
 from modeling.objectives import Objective, Task
@@ -41,14 +42,29 @@ class SequenceModel(nn.Module):
             {label: offers.build("head", head, label, config, schema) for label, head in config.heads.items()}
         )
         self.objective: Objective = offers.build("objective", config.objective)
+        self.body.keep_to(self.objective.direction)
         self.objective_parts = self.objective.parts(config, schema)
 
     @property
     def next_item(self) -> NextItem:
-        """The head that scores the catalogue."""
+        """The head that scores the catalogue.
+
+        Raises:
+            InputError: when the model has none.
+        """
+        if NEXT_ITEM not in self.heads:
+            raise InputError(
+                f"This model predicts {', '.join(self.heads)}, not the next item: it has no head next_item, so it cannot "
+                "rank or recommend items."
+            )
         head = self.heads[NEXT_ITEM]
         assert isinstance(head, NextItem)
         return head
+
+    @property
+    def label_heads(self) -> dict[str, LabelHead]:
+        """The heads that foretell labels, by label."""
+        return {label: head for label, head in self.heads.items() if isinstance(head, LabelHead)}
 
     def lay_out(self, sessions: Sessions, *, ask: bool = False) -> Places:
         """Sessions in rows as the body takes them."""
@@ -126,14 +142,16 @@ class SequenceModel(nn.Module):
 def fill(sessions: Sessions, task: Task) -> Batch:
     """The batch of a task: what is read, and what the events asked about hold.
 
-    `targets` are item ids (0: none). `label.NAME` is float32, NaN where nothing is asked or known; `asks_last` tells where
-    the event asked about is its session's last.
+    `targets` are item ids (0: none). `label.NAME` is float32, NaN where nothing is asked or known, or where the event asked
+    about is in sight; `asks_last` tells where it is its session's last.
     """
     places, asked_BL = task.places, task.asked_BL
     event_BL, is_asked_BL = asked_BL.clamp(min=0), asked_BL >= 0
     batch = read(sessions, places, task.event_BL) | task.extra
     batch["targets"] = torch.where(is_asked_BL, sessions.items[event_BL].long(), 0)
     batch["asks_last"] = asked_BL == (sessions.starts + sessions.lengths - 1)[places.session_BL]
+    # Without an order of prediction, an event left where it is asked about tells its label: inference sees no such thing.
+    unseen_BL = is_asked_BL if "order" in task.extra else is_asked_BL & (task.event_BL != asked_BL)
     labels = {name: values[event_BL] for name, values in sessions.event_labels.items()}
     labels |= {name: values[places.session_BL] for name, values in sessions.labels.items()}
-    return batch | {f"label.{name}": torch.where(is_asked_BL, value, torch.nan) for name, value in labels.items()}
+    return batch | {f"label.{name}": torch.where(unseen_BL, value, torch.nan) for name, value in labels.items()}

@@ -10,12 +10,13 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modeling.config import EvaluationConfig, PromotionConfig
+from modeling.config import LOWER_IS_BETTER, EvaluationConfig, PromotionConfig
 from modeling.evaluation import evaluate
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
-from schemas.errors import InputError
+from schemas.errors import InputError, unknown
 
 KIND = "comparisons"
+POPULARITY, MEAN = "popularity", "mean"  # what a first model must beat, in ranking and in a label
 Progress = Callable[[str], object]
 
 
@@ -56,10 +57,15 @@ def compare(
 ) -> Manifest:
     """Measure the model in service on the candidate's test cases and decide. The facts say what was decided and why.
 
-    With no model in service, the candidate has to beat popularity. A model in service that learned from the test day, as
-    when a past night is run again, cannot be compared on it and stays.
+    With no model in service, or one that does not predict what is compared, the candidate has to beat popularity, or the mean
+    of a label. A model in service that learned from the test day, as when a past night is run again, cannot be compared on it
+    and stays.
+
+    Raises:
+        InputError: for a metric that was not computed, with those that were.
     """
-    promotion.check(config)
+    if promotion.metric not in _metrics(evaluation):
+        raise unknown("promotion.metric", promotion.metric, _metrics(evaluation))
     candidate = evaluation.parents[0]
     champion = champion_of(artifacts, dataset)
     if champion and champion.model == candidate and (known := artifacts.find(*champion.comparison.split("/"))):
@@ -94,24 +100,36 @@ def _decide(
     config: EvaluationConfig,
     progress: Progress,
 ) -> dict[str, Any]:
-    metric, popularity = promotion.metric, evaluation.facts["metrics"].get("popularity")
-    new, facts = _score(evaluation, metric), {"metric": metric, "promote": False}
-    if rival and _learned_from(rival, sessions.facts["test_day"]):
-        reason = f"The model in service learned from {sessions.facts['test_day']}, the test day, and cannot be compared on it"
-        return facts | {"new": new, "old": None, "reason": f"{reason}: it stays."}
+    metric, new, test_day = promotion.metric, _metrics(evaluation)[promotion.metric], sessions.facts["test_day"]
+    facts: dict[str, Any] = {"metric": metric, "promote": False, "new": new, "old": None}
+    if rival and _learned_from(rival, test_day):
+        reason = f"The model in service learned from {test_day}, the test day, and cannot be compared on it: it stays."
+        return facts | {"reason": reason}
+    if new is None:
+        return facts | {"reason": f"{metric} is undefined on these test sessions: keep what is in service."}
     if rival:
         alone = config.model_copy(update={"baselines": ()})
-        against, old = "the model in service", _score(evaluate(artifacts, rival, sessions, alone, progress), metric)
-    elif popularity:
-        against, old = "popularity (nothing is in service)", popularity[metric]
-    else:
-        against, old = "nothing (nothing is in service, popularity was not measured)", 0.0
-    better = new > old * (1 + promotion.min_gain) and new > 0
+        old = _metrics(evaluate(artifacts, rival, sessions, alone, progress)).get(metric)
+        if old is not None:
+            return facts | _judge(promotion, new, old, "the model in service")
+    baseline = MEAN if "/" in metric else POPULARITY
+    reason = "the model in service does not predict it" if rival else "nothing is in service"
+    least = evaluation.facts["metrics"].get(baseline, {}).get(metric)
+    if least is None:
+        return facts | _judge(promotion, new, 0.0, f"nothing ({reason}, {baseline} was not measured)")
+    return facts | _judge(promotion, new, least, f"{baseline} ({reason})")
+
+
+def _judge(promotion: PromotionConfig, new: float, old: float, against: str) -> dict[str, Any]:
+    """Whether the gain is the one asked for, in a sentence."""
+    lower = promotion.metric.rpartition("/")[2] in LOWER_IS_BETTER
+    better = new < old * (1 - promotion.min_gain) if lower else new > max(old * (1 + promotion.min_gain), 0)
     gain = f"{new / old - 1:+.1%}" if old else "from nothing"
+    notes = [gain, *(["lower is better"] if lower else [])]
+    notes += [f"{promotion.min_gain:.1%} asked for"] if promotion.min_gain else []
     verdict = "promote" if better else "keep what is in service"
-    asked = f", {promotion.min_gain:.1%} asked for" if promotion.min_gain else ""
-    reason = f"{metric} {new:.4f} against {old:.4f} of {against} ({gain}{asked}): {verdict}."
-    return facts | {"promote": better, "new": new, "old": old, "reason": reason}
+    reason = f"{promotion.metric} {new:.4f} against {old:.4f} of {against} ({', '.join(notes)}): {verdict}."
+    return {"promote": better, "old": old, "reason": reason}
 
 
 def _learned_from(model: Manifest, day: str | None) -> bool:
@@ -136,8 +154,10 @@ def promote(artifacts: Artifacts, comparison: Manifest) -> Champion | None:
     return promoted
 
 
-def _score(evaluation: Manifest, metric: str) -> float:
-    return float(evaluation.facts["metrics"][evaluation.facts["model"]][metric])
+def _metrics(evaluation: Manifest) -> dict[str, float | None]:
+    """What was measured of the model."""
+    found: dict[str, float | None] = evaluation.facts["metrics"][evaluation.facts["model"]]
+    return found
 
 
 def _pointer(artifacts: Artifacts, dataset: str) -> Path:

@@ -5,6 +5,7 @@ N histories, E width of item vectors, V items, T items of a tile, K recommendati
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,29 @@ from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 ITEMS = "items.parquet"
+CHUNK = 512  # histories whose labels are predicted at a time
+
+
+@torch.no_grad()
+def predict(model: SequenceModel, histories: Sessions) -> dict[str, Tensor]:
+    """What each label head foretells of the event that comes after each history, or of its session; float32 of shape [N].
+
+    A label learned where sessions end is foretold as if the next event were the last.
+
+    Raises:
+        FloatingPointError: when predictions are not finite.
+    """
+    model.eval()
+    found: dict[str, list[Tensor]] = {label: [torch.empty(0)] for label in model.label_heads}
+    for start in range(0, len(histories), CHUNK):
+        index = torch.arange(start, min(start + CHUNK, len(histories)))
+        h_ND = model.states(histories.select(index))
+        for label, head in model.label_heads.items():
+            found[label].append(head.predict(h_ND).cpu())
+    predicted = {label: torch.cat(parts) for label, parts in found.items()}
+    if not all(value_N.isfinite().all() for value_N in predicted.values()):
+        raise FloatingPointError("predicted labels are not finite: the model has diverged (try a lower learning_rate)")
+    return predicted
 
 
 class ModelScorer:
@@ -59,14 +83,22 @@ class Recommender:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
         self.schema: FeatureSchema = self.model.schema
-        self.scorer = ModelScorer(self.model)
         self.items = pl.read_parquet(folder / ITEMS)
+
+    @cached_property
+    def scorer(self) -> ModelScorer:
+        """The model as ranking sees it; raises InputError where it has no head for items."""
+        return ModelScorer(self.model)
+
+    def predict(self, histories: Sessions) -> dict[str, Tensor]:
+        """What each label head foretells after each history, in the label's own unit; float32 of shape [N], by label."""
+        return predict(self.model, histories.to(self.device))
 
     def recommend(self, histories: Sessions, k: int = 10, *, filter_seen: bool = False) -> list[list[Any]]:
         """The raw ids of the k best next items per history, best first.
 
         Raises:
-            InputError: for an empty history.
+            InputError: for an empty history, or a model without the head next_item.
         """
         if not bool((histories.lengths > 0).all()):
             raise InputError("A history needs at least one item to recommend from.")

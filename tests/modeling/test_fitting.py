@@ -9,13 +9,13 @@ import torch
 from transformers import TrainerCallback
 
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.fitting import fit, make_schedule, start_from_popularity
+from modeling.fitting import fit, know_popularity, make_schedule
 from modeling.model import SequenceModel
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from tests.conftest import chain_sessions, model_of, random_sessions, schema_of, sessions_of, split_of
 
-SETTINGS = ModelConfig(dim=16, num_heads=2, dropout=0.3, output_bias=True)
+SETTINGS = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}, "heads": {"next_item": {"bias": True}}})
 CONFIG = TrainingConfig(epochs=4, tokens_per_step=128, evaluations=4, patience=10, threads=1, order="random")
 
 
@@ -45,7 +45,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(
     config = CONFIG.model_copy(update={"order": order, "half_life_days": 0.0001 if order == "time" else None})
     whole, facts, _ = run(tmp_path / "whole", config)
     steps = int(str(facts["planned_steps"]))
-    monkeypatch.setattr(modeling.fitting, "Narrator", lambda progress, interval: Interrupt(steps * 2 // 3))
+    monkeypatch.setattr(modeling.fitting, "Narrator", lambda *given: Interrupt(steps * 2 // 3))
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "broken", config)
     monkeypatch.undo()
@@ -126,7 +126,11 @@ def test_in_order_of_time_and_with_a_half_life() -> None:
 
 
 def test_the_output_bias_starts_at_recent_popularity() -> None:
-    bias = torch.zeros(4)
-    start_from_popularity(bias, sessions_of([[3, 3, 3, 4], [3, 2, 1]]))
+    head = model_of("sasrec", num_items=4, heads={"next_item": {"bias": True}}).next_item
+    newest = sessions_of([[3, 3, 3, 4], [3, 2, 1]])
+    know_popularity(head, sessions_of([[6, 6, 3]]), newest)
+    bias = head.bias_V
+    assert bias is not None
     assert bias[0] > bias[1] > bias[2] == bias[3]
     assert torch.allclose(bias.exp().mean(), torch.tensor(1.0))
+    assert head.popularity_V.tolist() == [1, 0, 0, 2]
