@@ -17,6 +17,15 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 NAME = "overnight"
+OTHERS = (
+    "softcap",
+    "s_aux",
+    "sinks",
+    "position_bias",
+    "sliding_window",
+    "indices",
+    "block_indices",
+)  # of other attention
 Direction = Literal["causal", "both", "permuted"]
 
 
@@ -92,6 +101,7 @@ def _attend_by_session(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, layout: L
     window = (-1, 0) if layout.direction == "causal" else (-1, -1)
     bounds = layout.bounds
     out_THK = varlen_attn(q_THK, k_THK, v_THK, bounds, bounds, width, width, scale=scale, window_size=window)
+    assert isinstance(out_THK, Tensor)  # a second result comes only when it is asked for
     return out_THK.unflatten(0, (batch, width)).transpose(1, 2)
 
 
@@ -104,6 +114,9 @@ def _hugging_face(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """`attend` in the form that transformers calls; the body passes `layout` and `rotary` along as keywords."""
+    for name in OTHERS:
+        if options.get(name) is not None:
+            raise NotImplementedError(f"attention with {name}")
     if key.shape[1] != query.shape[1]:  # grouped-query attention
         key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
     out_BHLK = attend(

@@ -130,7 +130,7 @@ def read_sessions(folder: Path, schema: FeatureSchema, days: Callable[[str], boo
     Raises:
         InputError: when no session is left.
     """
-    columns = [END, *(column.name for column in (*schema.columns, *schema.labels))]
+    columns = [END, *(column.name for column in schema.columns), *(label.name for label in schema.labels)]
     folders = sorted(path for path in folder.glob(f"{DAY}=*") if days(path.name.partition("=")[2]))
     files = [file for path in folders for file in sorted(path.glob("*.parquet"))]
     if not files:

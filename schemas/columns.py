@@ -26,6 +26,7 @@ RULE = "rule"  # why a row is in quarantine
 TAKEN = {
     USER_ID,
     SESSION_ID,
+    TIMESTAMP,
     START,
     END,
     LENGTH,
@@ -34,9 +35,14 @@ TAKEN = {
     ID,
     COUNT,
     "last_seen",
+    "session_index",
     "segments",
     "positions",
+    "from_end",
+    "masked",
+    "order",
     "targets",
+    "asks_last",
 }
 
 PADDING, NULL, UNKNOWN, FIRST_ID = 0, 1, 2, 3  # NVTabular's numbering

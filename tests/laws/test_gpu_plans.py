@@ -56,7 +56,7 @@ def all_features() -> dict[str, Any]:
         found[f"f_{name}"] = FEATURES.get(name, {"column": column, "encode": name})
     return found | {
         "tags": {"encode": "category"},
-        "at_end": {"column": "category", "encode": "category", "per": "session"},
+        "at_start": {"column": "category", "encode": "category", "per": "session"},
     }
 
 

@@ -64,7 +64,7 @@ def test_labels_are_of_the_session_unless_they_are_said_to_be_of_events(tmp_path
         (MINIMAL + "labels: [{column: dwell, per: item}]", "'session' or 'event', got 'item'"),
         (MINIMAL + "labels: [bought, {column: bought, per: event}]", "'bought' is there twice"),
         (MINIMAL + "labels: [length]", "the step rename gives one"),
-        (MINIMAL + "labels: [item_id]", "taken: count, day, end, id, item_id, last_seen"),
+        (MINIMAL + "labels: [item_id]", "taken: asks_last, count, day, end, from_end"),
         (
             MINIMAL + "features: {price: {encode: log1p}}\nlabels: [price]",
             "'price' is a feature, which needs another name (with `column: price`)",
