@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from transformers import CONFIG_MAPPING
+
 from modeling import bodies, heads, losses, objectives
+from modeling.bodies._probe import AnyType, adopt
 from modeling.config import NEXT_ITEM, Choice, ModelConfig
 from schemas import plugins
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError, parse, unknown
 
 PACKAGES = {"body": bodies, "objective": objectives, "loss": losses, "head": heads}
 
@@ -18,9 +21,10 @@ def check(config: ModelConfig) -> None:
         _check_options(kind, choice)
     for head in config.heads.values():
         _check_options("head", head)
-    body, objective = body_class(config.body.name), plugins.find(objectives, config.objective.name)
+    body = body_class(config.body.name, config.body.options)
+    objective = plugins.find(objectives, config.objective.name)
     if objective.direction not in body.directions:
-        works = [name for name in plugins.names(objectives) if goes_together(config.body.name, name)]
+        works = [one for one in plugins.names(objectives) if plugins.find(objectives, one).direction in body.directions]
         others = [name for name in plugins.names(bodies) if goes_together(name, config.objective.name)]
         raise InputError(
             f"Body {config.body.name!r} cannot be trained with objective {config.objective.name!r}, which needs "
@@ -52,26 +56,36 @@ def goes_together(body: str, objective: str) -> bool:
     return plugins.find(objectives, objective).direction in body_class(body).directions
 
 
-def body_class(name: str) -> type[bodies.Body]:
-    """The body of that name: a file of ours, or a model type of transformers."""
+def body_class(name: str, options: dict[str, Any] | None = None) -> type[bodies.Body]:
+    """The body of that name: a file of ours, or a model type of transformers that obeys the laws with these options.
+
+    Raises:
+        InputError: when there is neither, or the type breaks a law.
+    """
+    if _is_of_transformers(name):
+        return adopt(name, (options or {}).get("settings"))
     found: type[bodies.Body] = plugins.find(bodies, name)
     return found
 
 
 def build(kind: str, choice: Choice, *given: Any) -> Any:
     """The body, objective or head that was chosen, with its options."""
-    thing = body_class(choice.name) if kind == "body" else plugins.find(PACKAGES[kind], choice.name)
-    return thing(*given, **plugins.read_options(PACKAGES[kind], choice.name, choice.options, kind))
+    thing = body_class(choice.name, choice.options) if kind == "body" else plugins.find(PACKAGES[kind], choice.name)
+    return thing(*given, **dict(parse(plugins.options_of(thing), choice.options, f"{kind} {choice.name}")))
 
 
 def _check_options(kind: str, choice: Choice) -> None:
-    thing = body_class(choice.name) if kind == "body" else plugins.find(PACKAGES[kind], choice.name)
-    known = plugins.options_of(thing).model_fields
+    of_transformers = kind == "body" and _is_of_transformers(choice.name)
+    known = plugins.options_of(AnyType if of_transformers else plugins.find(PACKAGES[kind], choice.name))
     for name in choice.options:
-        if name not in known:
+        if name not in known.model_fields:
             shared = [field for field in type(choice).model_fields if field != "options"]
-            raise unknown(f"key of {kind} {choice.name}", name, [*known, *shared])
-    plugins.read_options(PACKAGES[kind], choice.name, choice.options, kind)
+            raise unknown(f"key of {kind} {choice.name}", name, [*known.model_fields, *shared])
+    parse(known, choice.options, f"{kind} {choice.name}")
+
+
+def _is_of_transformers(body: str) -> bool:
+    return body not in plugins.names(bodies) and body in CONFIG_MAPPING
 
 
 __all__ = ["NEXT_ITEM", "PACKAGES", "body_class", "build", "check", "goes_together"]

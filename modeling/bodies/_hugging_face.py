@@ -27,6 +27,7 @@ from modeling import attention
 from modeling.attention import Direction, Layout
 from modeling.bodies import Body
 from modeling.config import BodyConfig
+from schemas.errors import unknown
 
 # The words that configurations have for the same few things.
 WIDTHS = ("hidden_size", "embedding_size", "word_embed_proj_dim")
@@ -44,6 +45,8 @@ FEED_FORWARDS = (
     *("dim_feedforward", "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"),
 )
 HEADS = ("num_attention_heads", "num_key_value_heads")
+HEAD_WIDTHS = ("head_dim", "rotary_dim")
+CHUNKS = ("chunk_size", "mamba_chunk_size")  # places computed together, where a state is carried along
 DROPOUTS = (
     *(
         "dropout",
@@ -76,7 +79,7 @@ class HuggingFace(Body):
     def __init__(self, config: BodyConfig, rotary: bool, **own: Any) -> None:
         super().__init__(config, rotary)
         settings = settings_of(self.model_type, config, own)
-        self.model = AutoModel.from_config(settings, attn_implementation=attention.NAME if self.packed else None)
+        self.model = AutoModel.from_config(settings, attn_implementation=attention.NAME if self.packed else "eager")
         _strip(self.model)
         self.turns_itself = any("rotary" in name for name, _ in self.model.named_modules())
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
@@ -97,18 +100,26 @@ class HuggingFace(Body):
 
 
 def settings_of(model_type: str, config: BodyConfig, own: dict[str, Any]) -> PretrainedConfig:
-    """A type's configuration: what BodyConfig says, as far as the type has a word for it, and settings of its own."""
+    """A type's configuration: what BodyConfig says, as far as the type has a word for it, and settings of its own.
+
+    Raises:
+        InputError: when the type knows no setting of that name.
+    """
     kind = CONFIG_MAPPING[model_type]
-    fields = {field.name for field in dataclasses.fields(kind)}
+    fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
     ours: dict[str, Any] = dict.fromkeys(FEED_FORWARDS, 4 * config.dim)  # first: some call their width hidden_dim
     ours |= dict.fromkeys(WIDTHS, config.dim) | dict.fromkeys(HEADS, config.num_heads)
-    ours |= {"num_hidden_layers": config.num_layers, "head_dim": config.dim // config.num_heads}
+    ours |= {"num_hidden_layers": config.num_layers} | dict.fromkeys(HEAD_WIDTHS, config.dim // config.num_heads)
     ours |= dict.fromkeys(DROPOUTS, config.dropout) | dict.fromkeys(INPUT_DROPOUTS, 0.0)
-    ours |= {"vocab_size": 1, "type_vocab_size": 1, "use_cache": False, "sliding_window": None}
-    ours |= {name: None for name in fields if name.endswith("_token_id")}
-    if REACHES.issuperset(getattr(kind(), "layer_types", None) or ()):
+    ours |= dict.fromkeys(CHUNKS, 32) | {"vocab_size": 1, "type_vocab_size": 1, "use_cache": False}
+    ours |= {name: None if "None" in type_ else 0 for name, type_ in fields.items() if name.endswith("_token_id")}
+    if "layer_types" not in fields:
+        ours["sliding_window"] = None
+    elif REACHES.issuperset(kind().layer_types or ()):
         ours["layer_types"] = ["full_attention"] * config.num_layers
-    ours = {kind.attribute_map.get(name, name): value for name, value in ours.items()}
+    ours, own = ({kind.attribute_map.get(name, name): value for name, value in some.items()} for some in (ours, own))
+    for name in own.keys() - fields.keys():
+        raise unknown(f"setting of {model_type}", name, fields)
     return kind(**{name: value for name, value in ours.items() if name in fields} | own)
 
 

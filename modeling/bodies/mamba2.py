@@ -17,7 +17,7 @@ from modeling.attention import Direction
 from modeling.bodies._hugging_face import HuggingFace
 from modeling.config import BodyConfig
 
-EXPAND, CHUNK = 2, 32
+EXPAND = 2
 
 
 class Mamba2(HuggingFace):
@@ -44,5 +44,4 @@ class Mamba2(HuggingFace):
             expand=EXPAND,
             n_groups=1,
             state_size=state_size,
-            chunk_size=CHUNK,  # of the computation; the states are the same whatever it is
         )
