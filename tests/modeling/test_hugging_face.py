@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +19,7 @@ from modeling import attention, bodies, offers
 from modeling.attention import Direction, Layout
 from modeling.bodies import Body
 from modeling.bodies._hugging_face import HuggingFace, settings_of
-from modeling.bodies._probe import _tried, adopt
+from modeling.bodies._probe import FailureError, _obey, _tried, adopt
 from modeling.config import BodyConfig, ModelConfig, TrainingConfig
 from modeling.fitting import make_schedule
 from modeling.model import SequenceModel
@@ -131,8 +134,8 @@ def test_nothing_is_left_of_words(name: str) -> None:
     """No table of words, positions or token types, no pooler, nothing that is not trained."""
     body = body_of(name)
     assert not any(isinstance(module, nn.Embedding) for module in body.modules())
-    assert not any("pool" in weight or "embed" in weight.replace("embedding_hidden", "") and "LayerNorm" not in weight
-                   and "embeddings.norm" not in weight for weight in body.state_dict())  # fmt: skip
+    words = re.compile(r"pool|wte|wpe|word|position|token_type|embed_|tok_embed")
+    assert not [weight for weight in body.state_dict() if words.search(weight)]
     assert all(parameter.requires_grad for parameter in body.parameters())
 
 
@@ -194,6 +197,34 @@ def test_other_types_offer_what_they_pass(name: str, packed: bool, directions: s
     assert (kind.packed, kind.directions, kind.rotary) == (packed, directions, rotary)
 
 
+def test_weights_that_take_no_part_are_not_trained() -> None:
+    body = body_of("esm")
+    idle = {name for name, parameter in body.named_parameters() if not parameter.requires_grad}
+    assert idle == {"model.contact_head.regression.weight", "model.contact_head.regression.bias"}
+
+
+@pytest.mark.parametrize(
+    ("forward", "broken"),
+    [
+        (lambda x_BLD, seen_BLL: seen_BLL @ x_BLD, None),
+        (lambda x_BLD, seen_BLL: x_BLD.exp(), "earlier events do not change a state"),
+        (lambda x_BLD, seen_BLL: x_BLD.cumsum(1), "an event changes the states of other sessions in its row"),
+        (lambda x_BLD, seen_BLL: (seen_BLL + seen_BLL.mT) @ x_BLD, "later events change a state"),
+        (lambda x_BLD, seen_BLL: seen_BLL @ x_BLD + torch.rand(1), "the same sessions give other states"),
+        (lambda x_BLD, seen_BLL: (seen_BLL @ x_BLD).detach().requires_grad_(), "no gradient reaches the events"),
+        (lambda x_BLD, seen_BLL: seen_BLL @ x_BLD + (0 * x_BLD).abs().sqrt(), "gradients are not finite"),
+        (lambda x_BLD, seen_BLL: (seen_BLL @ x_BLD)[..., :3], r"its states are \[1, 22, 3\]"),
+        (lambda x_BLD, seen_BLL: seen_BLL @ x_BLD / 0, "its states are not finite"),
+    ],
+)
+def test_each_law_is_seen_to_be_broken(forward: Callable[[Tensor, Tensor], Tensor], broken: str | None) -> None:
+    body = HuggingFace.__new__(HuggingFace)
+    nn.Module.__init__(body)
+    body.forward = lambda x_BLD, layout: forward(x_BLD, layout.mask_B1LL[:, 0].to(x_BLD.dtype))  # type: ignore[method-assign]
+    with pytest.raises(FailureError, match=broken) if broken else nullcontext():
+        _obey(body, "causal")
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -233,8 +264,7 @@ def test_a_trial_draws_from_no_generator_of_others_and_finds_the_same_again() ->
     assert adopt("opt") is other
 
 
-def test_laws_are_seen_to_be_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention that looks beyond its session, or ahead, is found out."""
+def test_a_type_whose_sessions_see_each_other_does_not_share_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = lambda layout: torch.ones_like(layout.same_BLL)[:, None]  # noqa: E731
     monkeypatch.setattr(Layout, "mask_B1LL", property(whole))
     _tried.cache_clear()
@@ -264,7 +294,7 @@ def test_a_type_that_cannot_be_built_at_the_size_asked_for_says_so() -> None:
 
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(
-        InputError, match="'rwkv' cannot be trained with objective 'masked'.*Objectives for this body: causal"
+        InputError, match=r"'rwkv' cannot be trained with objective 'masked'.*Objectives for this body: causal"
     ):
         model_of("rwkv", objective="masked")
     with pytest.raises(InputError, match="'rwkv' has no rotary positions"):
