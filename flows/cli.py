@@ -15,6 +15,7 @@ from flows.environment import only_runs_speak, prepare_environment
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
+    import polars as pl
     from prefect import State
 
     from flows.parameters import Settings
@@ -180,22 +181,44 @@ def recommend(
     model: ModelOption = None,
     count: Annotated[int, typer.Option("-k", min=1, help="How many to recommend.")] = 10,
     keep_seen: Annotated[bool, typer.Option(help="Recommend items of the session again, too.")] = False,
+    new_items: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-items",
+            help="Parquet or CSV of items nobody clicked yet: their ids and features, to be recommended too.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The next items for a session given by its item ids: `overnight recommend lamp-0012 lamp-0007`."""
+    """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
     if not items:
         raise InputError("Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...].")
+    newcomers = _read_table(new_items) if new_items else None
     folder = _model_folder(root, dataset, model)
+    from modeling.config import NEXT_ITEM
     from modeling.recommend import Recommender
 
     recommender = Recommender(folder)
+    summary: dict[str, Any] = {"model": str(folder), "history": items}
+    if newcomers is not None:
+        added, known = recommender.add_items(newcomers)
+        _say(
+            f"{added:,} items of {new_items} are new"
+            + (f", {known:,} are known to the model already." if known else ".")
+        )
+        summary |= {"added": added, "already_known": known}
     histories, unknown = recommender.histories([items])
     if unknown:
         _say(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
-    best = recommender.recommend(histories, count, filter_seen=not keep_seen)[0]
+    best = []
+    if NEXT_ITEM in recommender.model.heads:
+        best = recommender.recommend(histories, count, filter_seen=not keep_seen)[0]
     for place, item in enumerate(best, 1):
         _say(f"{place:3}  {item}")
-    _end({"model": str(folder), "history": items, "unknown": unknown, "recommended": best}, as_json)
+    predicted = {label: float(value_N[0]) for label, value_N in recommender.predict(histories).items()}
+    for label, value in predicted.items():
+        _say(f"{label}: {value:.4g}")
+    _end(summary | {"unknown": unknown, "recommended": best, "predicted": predicted}, as_json)
 
 
 @app.command()
@@ -291,6 +314,18 @@ def _model_folder(root: Path, dataset: str, model: str | None) -> Path:
     if newest is None:
         raise InputError(f"There is no model in {artifacts.root} yet: run `overnight retrain` first.")
     return newest.folder
+
+
+def _read_table(path: Path) -> "pl.DataFrame":
+    import polars as pl
+
+    try:
+        return pl.read_csv(path) if path.suffix == ".csv" else pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"--new-items {path}: cannot be read as Parquet, or as CSV if its name ends so ({reason})."
+        ) from None
 
 
 def _show(summary: dict[str, Any]) -> None:

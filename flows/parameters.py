@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.layers import GROUPS, Groups, Layer, pile
-from modeling.config import NEXT_ITEM, Choice, EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.presets import read_preset
 from preprocessing.engines import EngineName
 from schemas.artifacts import Artifacts
@@ -91,22 +91,17 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
     where = f"settings for {dataset.name}" + (f" with preset {preset}" if preset else "")
     groups = parse(Groups, pile(given or {}, chosen, dataset.defaults), where)
     model = ModelConfig(**{name: getattr(groups, name) for name in ModelConfig.model_fields})
-    _check(model)
+    tried = [parse(Groups, pile(layer), where) for layer in ({}, chosen)]
+    if model.inputs.positions == "rotary" or _chosen(model) not in map(_chosen, tried):
+        from modeling import offers  # with torch, for which a night with nothing to do should not wait
+
+        offers.check(model)
     groups.promotion.check(groups.evaluation, model.heads)
     return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
 
 
-def _check(model: ModelConfig) -> None:
-    """Refuse a model that cannot be built. The default one can, which is known without waiting for torch."""
-    default = ModelConfig()
-    usual = model.inputs.positions != "rotary" and not model.loss.negatives.corrected
-    for group in ("body", "objective", "loss"):
-        usual = usual and _chosen(getattr(model, group)) == _chosen(getattr(default, group))
-    if not usual or {label: _chosen(head) for label, head in model.heads.items()} != {NEXT_ITEM: (NEXT_ITEM, {})}:
-        from modeling import offers
-
-        offers.check(model)
-
-
-def _chosen(choice: Choice) -> tuple[str, dict[str, Any]]:
-    return choice.name, choice.options
+def _chosen(model: ModelConfig) -> tuple[Any, ...]:
+    """Of a model's settings those that may not go together, whatever its sizes."""
+    body, objective, loss = ((choice.name, choice.options) for choice in (model.body, model.objective, model.loss))
+    heads = {label: (head.name, head.options) for label, head in model.heads.items()}
+    return body, objective, loss, model.loss.negatives.corrected, heads

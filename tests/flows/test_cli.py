@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 from typer.testing import CliRunner
 
@@ -24,15 +26,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["retrain", "--dataset", "demmo"], ["demmo", "Did you mean 'demo'", "globo"]),
         (["prepare", "--dataset", "demo"], ["Where are the files of 'demo'", "--source"]),
         (["prepare", "--source", "/nowhere"], ["/nowhere"]),
-        (["prepare", "--source", "/tmp", "--set", "model.dmi=3"], ["model.dmi", "Did you mean 'model.dim'"]),
-        (["prepare", "--source", "/tmp", "--set", "model.dim"], ["KEY=VALUE"]),
-        (["prepare", "--source", "/tmp", "--set", "model.dim=many"], ["dim", "many"]),
-        (["prepare", "--source", "/tmp", "--set", "model.num_heads=3"], ["num_heads 3 does not divide dim 64"]),
+        (["prepare", "--source", "/tmp", "--set", "boddy.dim=3"], ["boddy.dim", "Did you mean 'body.dim'"]),
+        (["prepare", "--source", "/tmp", "--set", "body.dim"], ["KEY=VALUE"]),
+        (["prepare", "--source", "/tmp", "--set", "body.dim=many"], ["dim", "many"]),
+        (["prepare", "--source", "/tmp", "--preset", "esasrek"], ["esasrek", "Did you mean 'esasrec'"]),
+        (["prepare", "--source", "/tmp", "--set", "body=gru4rec", "--set", "objective=masked"], ["gru4rec", "causal"]),
         (["prepare", "--source", "/tmp", "--set", "promotion.metric=auc"], ["auc", "ndcg@20"]),
         (["prepare", "--source", "/tmp", "--set", "dataset.sessions.gap=3"], ["sessions.gap", "gap_minutes"]),
         (["recommend", "lamp-1", "--root", "/tmp/overnight-has-nothing-here"], ["no model", "overnight retrain"]),
         (["recommend"], ["Give the items of a session"]),
-        (["train", "--source", "SHOP", "--set", "model.body=bert5"], ["bert5", "Known: gpt2, sasrec"]),
+        (["train", "--source", "SHOP", "--set", "body=bert5"], ["bert5", "Did you mean 'bert'"]),
+        (["recommend", "lamp-1", "--new-items", "/nowhere.csv"], ["/nowhere.csv", "No such file"]),
         (["prepare", "--source", "SHOP", "--until", "2020-01-01"], ["2020-01-01"]),
         (["prepare", "--source", "SHOP", "--engine", "gpuu"], ["engine", "'cpu', 'gpu' or 'nvtabular'", "gpuu"]),
         (["train", "--source", "SHOP", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], ["not both"]),
@@ -54,7 +58,18 @@ def test_a_mistake_ends_with_one_line_and_code_2(
 
 def test_help_answers() -> None:
     done = CliRunner().invoke(app, ["--help"])
-    commands = ["retrain", "prepare", "train", "evaluate", "recommend", "simulate", "datasets", "steps", "serve"]
+    commands = [
+        "retrain",
+        "prepare",
+        "train",
+        "evaluate",
+        "recommend",
+        "simulate",
+        "datasets",
+        "steps",
+        "models",
+        "serve",
+    ]
     assert done.exit_code == 0
     for command in commands:
         assert command in done.output
@@ -76,6 +91,27 @@ def test_steps_lists_what_a_dataset_can_name() -> None:
     options = {option["name"]: option for option in names["features"]["category"]["options"]}
     assert options["min_count"]["default"] == "1" and options["min_count"]["description"]
     assert "      min_count (integer = 1)  Rarer values become unknown." in done.output.splitlines()
+
+
+def test_models_lists_what_a_model_can_be_put_together_from() -> None:
+    done = CliRunner().invoke(app, ["models", "--json"])
+    found = json.loads(done.output.splitlines()[-1])
+    assert list(found) == ["presets", "bodies", "objectives", "losses", "heads"]
+    names = {kind: {one["name"]: one for one in offered} for kind, offered in found.items()}
+    assert all(one["summary"] for offered in found.values() for one in offered)
+    assert "arXiv:" in names["presets"]["esasrec"]["paper"] and names["presets"]["esasrec"]["deviates"]
+    assert names["bodies"]["gru4rec"]["objectives"] == ["causal"]
+    assert "masked" in names["bodies"]["bert4rec"]["objectives"]
+    assert names["losses"]["gbce"]["scores"] == "sampled items"
+    assert {"next_item", "binary", "regression"} <= names["heads"].keys()
+    for line in (
+        "    num_layers (integer = 2)  Blocks of the body.",
+        "    negatives.count (integer = 256)  Drawn for each group of predictions.",
+        "      ff_multiple (integer = 4)  Width of the feed-forward in widths.",
+        "      objectives: causal",
+        "    weight (number = 1)  Of its loss in the sum.",
+    ):
+        assert line in done.output.splitlines(), line
 
 
 def test_prepare_prints_where_the_rows_went_and_what_drifted(shop: Path, tmp_path: Path) -> None:
@@ -144,3 +180,42 @@ def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> No
     assert item not in best["recommended"]
     again = summary_of(overnight("evaluate", *common))
     assert again == measured
+
+
+def test_a_preset_lies_under_what_is_set(shop: Path, root: Path) -> None:
+    done = overnight(
+        "train", "--source", shop, "--root", root, *QUICK, "--preset", "esasrec", "--set", "body.num_layers=1", "--json"
+    )
+    trained = summary_of(done)
+    assert "Preset esasrec: " in done.stdout and trained["preset"] == "esasrec"
+    config = json.loads((Path(trained["folder"]) / "config.json").read_text())["model"]
+    assert (config["body"]["name"], config["body"]["num_layers"], config["body"]["dropout"]) == ("ligr", 1, 0.1)
+    assert config["loss"]["name"] == "sampled_softmax"
+
+
+def test_recommend_takes_new_items_and_tells_labels(shop: Path, root: Path, tmp_path: Path) -> None:
+    dataset = ["--dataset", "demo_purchase", "--root", root]
+    model = summary_of(
+        overnight("train", *dataset, "--source", shop, *QUICK, "--set", "inputs.item_tower=sum", "--json")
+    )
+    known = pl.read_parquet(shop / "items.parquet").select("item_id", "category", "brand", "price")
+    table = pl.concat([known.head(1).with_columns(item_id=pl.lit("lamp-new")), known])
+    table.write_csv(tmp_path / "new.csv")
+    table.write_parquet(tmp_path / "new.parquet")
+    item = pl.read_parquet(Path(model["folder"]) / "items.parquet")["value"][0]
+    catalogue = ["recommend", item, *map(str, dataset), "--model", model["artifact"], "-k", "10000", "--json"]
+
+    def recommended(*more: str) -> dict[str, Any]:
+        done = CliRunner().invoke(app, [*catalogue, *more])
+        assert done.exit_code == 0, done.output
+        found: dict[str, Any] = json.loads(done.output.splitlines()[-1])
+        return found
+
+    before = recommended()
+    assert 0 < before["predicted"]["bought"] < 1
+    after = [recommended("--new-items", str(tmp_path / f"new.{end}")) for end in ("csv", "parquet")]
+    assert after[0] == after[1]
+    assert after[0]["added"] + after[0]["already_known"] == len(table)
+    newcomers = set(after[0]["recommended"]) - set(before["recommended"])
+    assert "lamp-new" in newcomers and len(newcomers) == after[0]["added"]
+    assert after[0]["predicted"] == before["predicted"]

@@ -47,6 +47,8 @@ def test_an_ad_hoc_run_of_the_deployment_completes(shop: Path, tmp_path: Path, m
     port = free_port()
     parameters = {
         "data": {"dataset": "demo", "source": str(shop), "root": str(tmp_path / "root")},
+        "preset": "esasrec",
+        "body": {"num_layers": 1},
         "training": {"epochs": 1, "threads": 1},
     }
     with running(tmp_path / "root", None, port):
@@ -65,7 +67,8 @@ def test_an_ad_hoc_run_of_the_deployment_completes(shop: Path, tmp_path: Path, m
     assert found["scheduled"] > 0, "the nightly schedule made no runs"
     assert found["limit"] == 1
     assert {"sessions", "learning-curve", "metrics", "run-report", "training"} <= set(found["keys"])
-    assert (tmp_path / "root" / "models").is_dir()
+    config = json.loads(next((tmp_path / "root" / "models").glob("*/config.json")).read_text())
+    assert (config["model"]["body"]["name"], config["model"]["body"]["num_layers"]) == ("ligr", 1)
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
