@@ -7,7 +7,8 @@ the whole session. Activation, norms and initial weights are the type's.
 
 Where a type calls attention by name it is ours that answers: it keeps to the layout in either direction, so that sessions
 share rows. A type that turns queries and keys by position itself (rotary) is told our positions, or 0 everywhere when it
-must not turn; for others our attention turns them.
+must not turn; for others our attention turns them. A type that attends in a way of its own gets one session a row and a
+mask of padding.
 
 B rows, L places, D width.
 """
@@ -30,42 +31,25 @@ from modeling.config import BodyConfig
 from schemas.errors import unknown
 
 # The words that configurations have for the same few things.
+# fmt: off
 WIDTHS = ("hidden_size", "embedding_size", "word_embed_proj_dim")
 FEED_FORWARDS = (
-    *(
-        "intermediate_size",
-        "ffn_dim",
-        "n_inner",
-        "hidden_dim",
-        "d_ff",
-        "d_inner",
-        "feed_forward_size",
-        "ffn_hidden_size",
-    ),
-    *("dim_feedforward", "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size"),
+    "intermediate_size", "ffn_dim", "n_inner", "hidden_dim", "d_ff", "d_inner", "dim_feedforward", "feed_forward_size",
+    "ffn_hidden_size", "moe_intermediate_size", "shared_expert_intermediate_size", "shared_intermediate_size",
 )
 HEADS = ("num_attention_heads", "num_key_value_heads")
 HEAD_WIDTHS = ("head_dim", "rotary_dim")
 CHUNKS = ("chunk_size", "mamba_chunk_size")  # places computed together, where a state is carried along
 DROPOUTS = (
-    *(
-        "dropout",
-        "dropout_rate",
-        "hidden_dropout",
-        "hidden_dropout_prob",
-        "resid_pdrop",
-        "resid_dropout",
-        "mlp_dropout",
-    ),
-    *("residual_dropout", "ff_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop"),
-    *("lsh_attention_probs_dropout_prob", "local_attention_probs_dropout_prob"),
+    "dropout", "dropout_rate", "hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "resid_dropout", "residual_dropout",
+    "mlp_dropout", "ff_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop",
+    "lsh_attention_probs_dropout_prob", "local_attention_probs_dropout_prob",
 )
-INPUT_DROPOUTS = ("embd_pdrop", "emb_pdrop", "embedding_dropout", "embed_dropout", "layerdrop")
-REACHES = {
-    "full_attention",
-    "sliding_attention",
-    "chunked_attention",
-}  # kinds of layers that differ in their reach alone
+NO_DROPOUTS = (  # of the input, or of whole layers
+    "embd_pdrop", "emb_pdrop", "embedding_dropout", "embed_dropout", "layerdrop", "encoder_layerdrop", "decoder_layerdrop",
+)
+# fmt: on
+REACHES = {"full_attention", "sliding_attention", "chunked_attention"}  # layers that differ in how far they see alone
 TABLES = re.compile(r"(.*\.)?(wpe|pos(ition)?_emb(ed(ding)?s?)?|embed_positions?|token_type_embed(ding)?s?)")
 
 
@@ -110,7 +94,7 @@ def settings_of(model_type: str, config: BodyConfig, own: dict[str, Any]) -> Pre
     ours: dict[str, Any] = dict.fromkeys(FEED_FORWARDS, 4 * config.dim)  # first: some call their width hidden_dim
     ours |= dict.fromkeys(WIDTHS, config.dim) | dict.fromkeys(HEADS, config.num_heads)
     ours |= {"num_hidden_layers": config.num_layers} | dict.fromkeys(HEAD_WIDTHS, config.dim // config.num_heads)
-    ours |= dict.fromkeys(DROPOUTS, config.dropout) | dict.fromkeys(INPUT_DROPOUTS, 0.0)
+    ours |= dict.fromkeys(DROPOUTS, config.dropout) | dict.fromkeys(NO_DROPOUTS, 0.0)
     ours |= dict.fromkeys(CHUNKS, 32) | {"vocab_size": 1, "type_vocab_size": 1, "use_cache": False}
     ours |= {name: None if "None" in type_ else 0 for name, type_ in fields.items() if name.endswith("_token_id")}
     if "layer_types" not in fields:

@@ -129,6 +129,10 @@ def test_rotary_positions_are_ours_and_only_distances_count(name: str) -> None:
     assert torch.equal(states(still, x_LD, [0, 1, 2, 3]), states(still, x_LD, [0, 2, 4, 6]))
 
 
+def test_gpt_neox_turns_whole_heads() -> None:
+    assert len(body_of("gpt_neox").model.rotary_emb.inv_freq) == DIM // 2 // 2
+
+
 @every_named
 def test_nothing_is_left_of_words(name: str) -> None:
     """No table of words, positions or token types, no pooler, nothing that is not trained."""
