@@ -27,6 +27,9 @@ class Body(nn.Module, ABC):
         super().__init__()
         self.config, self.rotates = config, rotary
 
+    def keep_to(self, direction: Direction) -> None:
+        """Told once, after it is built, which of its directions it will be used in: others' weights are to be frozen."""
+
     @abstractmethod
     def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
         """Hidden states h_BLD."""

@@ -2,9 +2,8 @@
 
 transformers builds it; `perm_mask` tells in every direction who sees whom, so that sessions share rows: distances in a row
 are distances in the session. In the direction `permuted` there are two streams: the content of a place sees itself and all
-that is predicted before it; its query does not see the place's own content, and is what is returned. Queries begin at zero
-instead of at a learned vector, which the other directions would leave untrained. Segment embeddings and the table of words
-are left out, and dropout at the input, which has its own.
+that is predicted before it; its query does not see the place's own content, and is what is returned. Segment embeddings and
+the table of words are left out, and dropout at the input, which has its own.
 
 B rows, L places, D width.
 """
@@ -44,10 +43,13 @@ class XLNet(Body):
         self.model = XLNetModel(settings)
         self.model.set_input_embeddings(None)
         self.model.dropout = nn.Identity()
-        del self.model.mask_emb
-        self.model.register_buffer("mask_emb", torch.zeros(1, 1, config.dim), persistent=False)
+        self.model.mask_emb.requires_grad_(False)
         for layer in self.model.layer:
             del layer.rel_attn.seg_embed, layer.rel_attn.r_s_bias
+
+    def keep_to(self, direction: Direction) -> None:
+        """Queries begin at a learned vector, which other directions have no use for."""
+        self.model.mask_emb.requires_grad_(direction == "permuted")
 
     def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
         hides_BLL = ~_sees(layout)

@@ -106,6 +106,7 @@ def test_neighbours_and_padding_change_nothing(name: str, direction: Direction, 
 @every_body
 def test_every_weight_gets_a_finite_gradient(name: str, direction: Direction, rotary: bool) -> None:
     body = body_of(name, rotary, dropout=0.0).train()
+    body.keep_to(direction)
     layout = layout_of([LENGTHS] if body.packed else [[length] for length in LENGTHS], direction)
     x_BLD = torch.randn(*layout.segments_BL.shape, DIM, requires_grad=True)
     h_BLD = body(x_BLD, layout)
