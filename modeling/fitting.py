@@ -21,6 +21,7 @@ from modeling.config import LOWER_IS_BETTER, NEXT_ITEM, ModelConfig, TrainingCon
 from modeling.data import Cases, Sessions, Split
 from modeling.heads.next_item import NextItem
 from modeling.model import SequenceModel
+from modeling.optimizer import RowAdamW, use_sparse_gradients
 from modeling.validation import goal_of, validate
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
@@ -59,6 +60,8 @@ def fit(
     for head in model.label_heads.values():
         head.start(sessions)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if use_sparse_gradients(model, device) and config.weight_decay:
+        progress("weight_decay leaves item vectors alone: with so many items a step changes only those it has read.")
     schedule = make_schedule(model, sessions.to(device), config)
     trainer = Trainer(model, schedule, split.validation, config, checkpoints, progress)
     checkpoint = last_complete(checkpoints)
@@ -149,8 +152,6 @@ class Trainer(SafeCheckpoints):
             learning_rate=config.learning_rate,
             lr_scheduler_type=config.schedule,
             weight_decay=config.weight_decay,
-            optim="adamw_torch",
-            adam_beta2=0.98,
             max_grad_norm=0.0,
             bf16=cuda and torch.cuda.is_bf16_supported(),
             use_cpu=not cuda,
@@ -177,6 +178,7 @@ class Trainer(SafeCheckpoints):
             args=arguments,
             train_dataset=schedule,
             eval_dataset=[],  # asked for, never read: `evaluate` ranks cases
+            optimizer_cls_and_kwargs=(RowAdamW, {"lr": config.learning_rate, "betas": (0.9, 0.98)}),
             callbacks=[stop, Narrator(progress, interval, self.goal)],
         )
         if self.pop_callback(ProgressCallback):  # present in a terminal
@@ -198,6 +200,9 @@ class Trainer(SafeCheckpoints):
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted: the count walks all parameters at each step."""
         return 0
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> None:
+        """Not measured: it reads all gradients at each step, and takes no sparse ones."""
 
 
 class Bar(ProgressCallback):

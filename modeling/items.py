@@ -33,6 +33,7 @@ class ItemVectors(nn.Module):
         inputs, num_ids = config.inputs, schema.items.cardinality
         assert num_ids
         self.id_dropout = inputs.id_dropout
+        self.sparse = False  # whether the gradient of `table_VE` holds only the rows read
         self.table_VE = nn.Parameter(torch.empty(num_ids, config.item_dim))
         nn.init.xavier_normal_(self.table_VE)
         self.pretrained = Pretrained(inputs.pretrained, num_ids, config.item_dim) if inputs.pretrained else None
@@ -60,7 +61,7 @@ class ItemVectors(nn.Module):
         if self.training and self.id_dropout and self.stands_without_ids:
             dropped = (torch.rand(ids.shape, device=ids.device) < self.id_dropout) & (ids >= FIRST_ID)
             read = ids.masked_fill(dropped, UNKNOWN)
-        x = F.embedding(read, self.table_VE)
+        x = F.embedding(read, self.table_VE, sparse=self.sparse)
         if self.pretrained:
             x = self.pretrained(x, ids)
         return self.tower(x, ids, event) if self.tower else x

@@ -13,37 +13,34 @@ from torch import Tensor
 from modeling.config import NegativesConfig
 
 
-def draw(
-    config: NegativesConfig, target_N: Tensor, num_items: int, popularity_V: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Columns of K items for each of G = ceil(N / group) groups, and log(K q), the logarithm of each one's expected count.
+def draw(config: NegativesConfig, target_N: Tensor, popularity_V: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Columns of K items for each of G = ceil(N / group) groups, independent of one another, shape [G, K], and the logQ.
 
-    `popularity_V` counts how often each item occurs in training, for source `popularity`. The second is None unless
-    `corrected`. Both have the shape [G, K].
+    `popularity_V` counts how often each item occurs in training. The logQ, log(K q) of each item drawn, is the logarithm of
+    how often one draw of K holds it on average, shape [G, K]; None unless `corrected`. An item of the batch's targets is
+    drawn as often as it is popular, so `in_batch` takes q from popularity too (Yi et al., doi 10.1145/3298689.3346996).
     """
     shape = (-(-len(target_N) // config.group), config.count)
-    device = target_N.device
+    num_items, device = len(popularity_V), target_N.device
     column_GK = torch.randint(num_items, shape, device=device)
-    if config.source == "uniform":
-        share_V = None
-    elif config.source == "popularity":
-        assert popularity_V is not None
-        upto_V = popularity_V.double().cumsum(0)
-        dart_GK = torch.rand(shape, device=device, dtype=torch.float64) * upto_V[-1]
-        popular_GK = torch.searchsorted(upto_V, dart_GK, right=True).clamp(max=num_items - 1)
-        share_V = popularity_V / popularity_V.sum()
-    else:
-        popular_GK = target_N[torch.randint(len(target_N), shape, device=device)]
-        share_V = torch.bincount(target_N, minlength=num_items) / len(target_N)
-    if share_V is not None:
-        uniform_GK = torch.rand(shape, device=device) < config.mixed
-        column_GK = torch.where(uniform_GK, column_GK, popular_GK)
+    share_uniform = 1.0
+    if config.source != "uniform":
+        drawn_GK = _popular(shape, popularity_V) if config.source == "popularity" else _in_batch(shape, target_N)
+        share_uniform = config.mixed
+        column_GK = column_GK.where(torch.rand(shape, device=device) < share_uniform, drawn_GK)
     if not config.corrected:
         return column_GK, None
-    uniform = 1 / num_items
-    share_GK = (
-        torch.full(shape, uniform, device=device)
-        if share_V is None
-        else (config.mixed * uniform + (1 - config.mixed) * share_V[column_GK])
-    )
-    return column_GK, (share_GK * config.count).float().log()
+    q_GK = share_uniform / num_items + (1 - share_uniform) * popularity_V[column_GK] / popularity_V.sum()
+    return column_GK, (config.count * q_GK).log()
+
+
+def _popular(shape: tuple[int, int], popularity_V: Tensor) -> Tensor:
+    """Items as often as they occur in training."""
+    upto_V = popularity_V.cumsum(0, dtype=torch.float64)
+    dart_GK = torch.rand(shape, device=upto_V.device, dtype=torch.float64) * upto_V[-1]
+    return torch.searchsorted(upto_V, dart_GK, right=True)
+
+
+def _in_batch(shape: tuple[int, int], target_N: Tensor) -> Tensor:
+    """Items that are asked about in the same batch."""
+    return target_N[torch.randint(len(target_N), shape, device=target_N.device)]

@@ -54,6 +54,7 @@ class NextItem(Head):
         self.loss_of = partial(loss, **plugins.read_options(losses, config.loss.name, config.loss.options, "loss"))
         self.project = nn.Linear(config.body.dim, config.item_dim, bias=False) if config.inputs.item_dim else None
         self.items_VE = None
+        self.sparse = False  # whether the gradient of `items_VE` holds only the rows read
         if table == "separate":
             self.items_VE = nn.Parameter(torch.empty(schema.num_items, config.item_dim))
             nn.init.xavier_normal_(self.items_VE)
@@ -78,12 +79,12 @@ class NextItem(Head):
             return q_NE.sum()
         if self.sampled:
             positive_N, negative_NK = self._sample(q_NE, target_N, items)
-            return self.loss_of(positive_N, negative_NK, len(self.popularity_V))
+            return self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
         return self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N)
 
     def _sample(self, q_NE: Tensor, target_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
         """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
-        column_GK, log_expected_GK = draw(self.negatives, target_N, len(self.popularity_V), self.popularity_V)
+        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V)
         num_groups, size = len(column_GK), self.negatives.group
         short = num_groups * size - len(target_N)
         q_GgE = F.pad(q_NE, (0, 0, 0, short)).unflatten(0, (num_groups, size))
@@ -101,7 +102,7 @@ class NextItem(Head):
 
     def _of(self, column: Tensor, items: ItemVectors) -> Tensor:
         if self.items_VE is not None:
-            return self._vectors(F.embedding(column, self.items_VE))
+            return self._vectors(F.embedding(column, self.items_VE, sparse=self.sparse))
         return self._vectors(items.of(column + FIRST_ID))
 
     def _vectors(self, item: Tensor) -> Tensor:

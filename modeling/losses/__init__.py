@@ -3,8 +3,9 @@
 Two forms, told apart by their first parameter:
 
 `loss(h_ND, items_VD, bias_V, target_N)` sees the scores of the whole catalogue, h . items + bias.
-`loss(positive_N, negative_NK, num_items)` sees the score of the right item and of K sampled ones; -inf marks a negative that
-does not count. `num_items` is the size of the catalogue.
+`loss(positive_N, negative_NK, num_items)` sees the score of the right item and of K sampled ones. A negative of -inf does
+not count: the loss is what it would be had it not been drawn, also where none of a row counts. `num_items` is the size of
+the catalogue. Every loss is a mean over the N predictions.
 
 N predictions, K negatives, V items, D width.
 """
@@ -24,8 +25,12 @@ def is_sampled(loss: Callable[..., Any]) -> bool:
     return next(iter(inspect.signature(loss).parameters)) == "positive_N"
 
 
-def mean_of_counted(value_NK: Tensor, negative_NK: Tensor) -> Tensor:
-    """Mean over each row's negatives that count, shape [N]; 0 for a row without one."""
+def counted(negative_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores with 0 in the place of -inf, which formulas can take, and which of them count."""
     counts_NK = negative_NK > -torch.inf
-    total_N = torch.where(counts_NK, value_NK, 0.0).sum(1)
-    return total_N / counts_NK.sum(1).clamp(min=1)
+    return negative_NK.masked_fill(~counts_NK, 0.0), counts_NK
+
+
+def log_softmax_of_counted(negative_NK: Tensor) -> Tensor:
+    """Log of the softmax over each row's negatives that count: of others hugely negative, in a row of none finite."""
+    return negative_NK.clamp(min=torch.finfo(negative_NK.dtype).min).log_softmax(1)

@@ -11,6 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from modeling.losses import counted
+
 
 def sampled_softmax(
     positive_N: Tensor,
@@ -18,18 +20,18 @@ def sampled_softmax(
     num_items: int,
     *,
     label_smoothing: Annotated[
-        float, Field(ge=0, lt=1, description="Share of the target spread over all items.")
+        float, Field(ge=0, lt=1, description="Share of the target spread over the right item and the negatives.")
     ] = 0.0,
 ) -> Tensor:
-    """Mean of log(exp(s+) + sum_k exp(s_k)) - s+.
+    """Cross-entropy of the right item against the negatives (Jean et al., arXiv:1412.2007).
 
-    With negatives corrected by logQ (s_k - log of the expected count), it tends to the full softmax as K grows; the positive
-    is always there, so it is not corrected (Khrylchenko et al., arXiv:2507.09331).
+    Mean of log(exp(s+) + sum_k exp(s_k)) - s+. With negatives corrected by logQ (s_k - log of the expected count), it tends to
+    the full softmax as K grows; the positive is always there, so it is not corrected (Khrylchenko et al., arXiv:2507.09331).
+    With label smoothing e the loss grows by e (s+ - mean(s)) over the 1 + K scores.
     """
     all_NK = torch.cat([positive_N.unsqueeze(1), negative_NK], 1)
     loss_N = all_NK.logsumexp(1) - positive_N
     if label_smoothing:
-        counts_NK = all_NK > -torch.inf
-        mean_N = torch.where(counts_NK, all_NK, 0.0).sum(1) / counts_NK.sum(1)
-        loss_N = loss_N + label_smoothing * (positive_N - mean_N)
+        score_NK, counts_NK = counted(all_NK)
+        loss_N = loss_N + label_smoothing * (positive_N - score_NK.sum(1) / counts_NK.sum(1))
     return loss_N.mean()
