@@ -79,7 +79,7 @@ def test_every_loss_learns_the_chain(loss: str, tmp_path: Path) -> None:
     config = model_of(
         {"name": "sasrec", "dropout": 0.0}, num_items=num_items, loss={"name": loss, "negatives": {"count": 16}}
     ).settings
-    model, facts = trained(config, train, num_items, tmp_path, epochs=12, tokens_per_step=256)
+    model, facts = trained(config, train, num_items, tmp_path, epochs=24, tokens_per_step=256)
     assert recall(model, split_of(train, test).test, 1) > 0.8, facts["history"]
 
 
