@@ -5,8 +5,8 @@ Pass one is the generator: masked events, the heads' losses. An item drawn from 
 place, no gradient goes through the draw, and pass two is the discriminator: at every place, is this the item that was
 there? A draw that hits the right item counts as original. ELECTRA has two bodies and keeps the discriminator; here one body
 does both, since inference needs the body that predicts items, and pass two teaches it from every place instead of a few.
-Side features of the event stay hidden in pass two: they would tell the right item. They may tell which places were hidden,
-so the discriminator is left to judge the draws there.
+Pass two reads items alone, no side features of events: at hidden places they would tell the right item, and elsewhere
+their presence would tell that nothing was replaced.
 
 B rows, L places, D width, E width of item vectors, V items, Q hidden places, P places of sessions.
 """
@@ -82,7 +82,9 @@ class ReplacedToken(Objective):
         hidden_BL, read_BL = batch["masked"], batch[ITEM_ID]
         proposed_Q = propose(model, h_BLD[hidden_BL]).to(read_BL.dtype)
         item_BL = read_BL.masked_scatter(hidden_BL, proposed_Q)
-        corrupted = batch | {ITEM_ID: item_BL, "masked": torch.zeros_like(hidden_BL)}
+        others = [column.name for column in model.schema.columns if column.per == "event" and column.name != ITEM_ID]
+        unread = {name: torch.zeros_like(batch[name]) for name in others}
+        corrupted = batch | unread | {ITEM_ID: item_BL, "masked": torch.zeros_like(hidden_BL)}
         inside_BL = batch["segments"] > 0
         logit_P = model.objective_parts(model.encode(corrupted)[inside_BL]).squeeze(-1)
         return logit_P, (hidden_BL & (item_BL != batch["targets"]))[inside_BL]
