@@ -1,0 +1,99 @@
+"""HSTU: hierarchical sequential transduction units (Zhai et al., arXiv:2402.17152).
+
+Attention without softmax: what a place sees is weighed by SiLU of the scores, so that how much there is of something counts,
+and another part of the input gates the sum.
+
+    U, V, Q, K = SiLU(LN(x) W)
+    h = x + drop(U * norm(SiLU(Q K' + position bias + time bias) / n V)) Wo + bo
+
+The paper divides by the length that all sequences are padded to. Here n is the number of places that a place sees, which
+neither padding nor neighbours change; the norm takes any factor per place away again.
+
+Biases are learned per distance in places, up to DISTANCES either way, and per power of two of the seconds between two
+events: bucket 0 is under a second, bucket b from 2^(b-1) to 2^b, the last has no end. They are told by the feature of time
+(`inputs.time`); without one, all events count as simultaneous. The paper measures from the time of the event to be
+*predicted*, which is not known when a model is asked what comes next: here it is from that of the place that predicts.
+
+B rows, H heads, L places, K head size, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from modeling.attention import Direction, Layout
+from modeling.bodies import Body
+from modeling.config import BodyConfig
+
+DISTANCES = 128
+EPS = 1e-6
+
+
+class HSTU(Body):
+    """Gated attention by SiLU, with biases for places and times apart (arXiv:2402.17152)."""
+
+    directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    ordered: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        config: BodyConfig,
+        rotary: bool,
+        *,
+        time_buckets: Annotated[
+            int, Field(ge=1, le=64, description="Powers of two of seconds between events that are told apart. 1: none.")
+        ] = 32,
+    ) -> None:
+        super().__init__(config, rotary)
+        self.time_buckets = time_buckets
+        self.blocks = nn.ModuleList(Block(config, time_buckets) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(config.dim, eps=EPS)
+
+    def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
+        seen_B1LL = layout.mask_B1LL
+        share_B1LL = seen_B1LL / seen_B1LL.sum(-1, keepdim=True)
+        place_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
+        distance_LL = (place_L[:, None] - place_L).clamp(-DISTANCES, DISTANCES) + DISTANCES
+        buckets = self._buckets(layout)
+        for block in self.blocks:
+            x_BLD = block(x_BLD, share_B1LL, distance_LL, buckets)
+        h_BLD: Tensor = self.norm(x_BLD)
+        return h_BLD
+
+    def _buckets(self, layout: Layout) -> Tensor:
+        """The bucket of the time between any two places, [B, L, L]; [1, 1, 1] without times."""
+        if layout.seconds_BL is None:
+            return torch.zeros(1, 1, 1, dtype=torch.long, device=layout.positions_BL.device)
+        apart_BLL = (layout.seconds_BL[:, :, None] - layout.seconds_BL[:, None, :]).abs()
+        return apart_BLL.frexp().exponent.clamp(0, self.time_buckets - 1).long()
+
+
+class Block(nn.Module):
+    """One unit: attention and the gate that takes the place of a feed-forward."""
+
+    def __init__(self, config: BodyConfig, time_buckets: int) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.norm = nn.LayerNorm(config.dim, eps=EPS)
+        self.mix = nn.Linear(config.dim, 4 * config.dim, bias=False)
+        self.position_bias = nn.Parameter(torch.empty(2 * DISTANCES + 1).normal_(std=0.02))
+        self.time_bias = nn.Parameter(torch.empty(time_buckets).normal_(std=0.02))
+        self.out = nn.Linear(config.dim, config.dim)
+        self.drop = nn.Dropout(config.dropout)
+        nn.init.xavier_normal_(self.mix.weight)
+        nn.init.xavier_normal_(self.out.weight)
+
+    def forward(self, x_BLD: Tensor, share_B1LL: Tensor, distance_LL: Tensor, buckets: Tensor) -> Tensor:
+        """One unit; shapes stay. `share_B1LL` is one part of what a place sees, 0 where it sees nothing."""
+        gate_BLD, *qkv = F.silu(self.mix(self.norm(x_BLD))).chunk(4, -1)
+        v_BHLK, q_BHLK, k_BHLK = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in qkv)
+        bias = (self.position_bias[distance_LL] + self.time_bias[buckets]).unsqueeze(1)
+        weights_BHLL = F.silu(q_BHLK @ k_BHLK.transpose(-1, -2) + bias) * share_B1LL
+        sum_BLD = (weights_BHLL @ v_BHLK).transpose(1, 2).flatten(2)
+        found_BLD = F.layer_norm(sum_BLD, sum_BLD.shape[-1:], eps=EPS)
+        return x_BLD + self.out(self.drop(gate_BLD * found_BLD))
