@@ -332,10 +332,11 @@ def _show(summary: dict[str, Any]) -> None:
     _table(summary["metrics"])
     _say(summary["verdict"])
     _say(f"In service: {summary['in_service']}")
-    _say(
-        f"\nTen sessions of {summary['test_day'] or 'the test'}, newest item last, and what the model recommends next:"
-    )
-    for example in json.loads((Path(summary["artifacts"]["evaluations"]) / "examples.json").read_text()):
+    examples = json.loads((Path(summary["artifacts"]["evaluations"]) / "examples.json").read_text())
+    if examples:
+        day = summary["test_day"] or "the test"
+        _say(f"\nTen sessions of {day}, newest item last, and what the model recommends next:")
+    for example in examples:
         history = [str(item) if item is not None else "(a new item)" for item in example["history"]]
         _say(f"  {', '.join(history)}  ->  {', '.join(map(str, example['recommended'][:5]))}")
     _say(f"\nReport: {summary['report']}")

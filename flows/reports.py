@@ -103,7 +103,7 @@ def read_curves(model: Manifest) -> dict[str, list[tuple[float, float]]]:
 
 
 def draw_curves(curves: dict[str, list[tuple[float, float]]]) -> str:
-    """Small line charts side by side, as one SVG."""
+    """Small line charts, two side by side, as one SVG."""
     return _render("curves.svg.j2", charts=[_chart(title, points) for title, points in curves.items() if points])
 
 
