@@ -126,7 +126,9 @@ class Tower(nn.Module):
             last = nn.Linear(item_dim, item_dim)
             nn.init.normal_(last.weight, std=0.02)  # begin near the id's vector
             nn.init.zeros_(last.bias)
-            self.mix = nn.Sequential(nn.Linear(item_dim + widths, item_dim), nn.GELU(), last)
+            first = nn.Linear(item_dim + widths, item_dim)
+            # Without the norm, the MLP hardly sees what tables begin with, and learns far slower (LOG.md).
+            self.mix = nn.Sequential(nn.LayerNorm(item_dim + widths), first, nn.GELU(), last)
 
     def forward(self, x: Tensor, ids: Tensor, event: Batch | None) -> Tensor:
         """[..., E]"""

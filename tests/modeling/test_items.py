@@ -82,7 +82,7 @@ def test_an_mlp_takes_id_and_features_and_begins_near_the_id() -> None:
     parts = [feature(ids, None) for feature in items.tower.features]
     expected = items.table_VE[ids] + items.tower.mix(torch.cat([items.table_VE[ids], *parts], 1))
     torch.testing.assert_close(items.of(ids), expected)
-    assert items.tower.mix[0].in_features == 8 + 4 + 4 + 8
+    assert items.tower.mix[1].in_features == 8 + 4 + 4 + 8
 
 
 @pytest.mark.parametrize("tower", ["none", "sum", "concat"])
