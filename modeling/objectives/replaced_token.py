@@ -51,7 +51,7 @@ class ReplacedToken(Objective):
         last: Annotated[
             float, Field(ge=0, le=1, description="Share of sessions in which only the last event is hidden.")
         ] = 0.1,
-        weight: Annotated[float, Field(gt=0, description="Of the discriminator's loss beside the heads'.")] = 10.0,
+        weight: Annotated[float, Field(gt=0, description="Of the discriminator's loss beside the heads'.")] = 1.0,
     ) -> None:
         self.probability, self.last, self.weight = probability, last, weight
 
