@@ -76,7 +76,9 @@ def lines(found: Mapping[str, list[Entry]], shared: Mapping[str, Iterable[Option
             yield f"  {entry['name']}: {entry['summary']}"
             yield from (_option(option, 6) for option in entry.get("options", ()))
             for key, value in entry.items():
-                if key not in ("name", "summary", "options"):
+                if key == "deviates":
+                    yield from (f"      deviates: {sentence}" for sentence in value)
+                elif key not in ("name", "summary", "options"):
                     yield f"      {key}: {', '.join(value) if isinstance(value, list) else value}"
 
 
