@@ -30,8 +30,11 @@ def test_models_of_one_kind_of_head_have_one_table() -> None:
 
 
 def test_what_labels_were_measured_on_is_said() -> None:
-    told = about_labels({"labels": {"dwell": {"cases": 1234, "per": "event", "training_mean": 9.5}}})
-    assert told.startswith("dwell: 1,234 test events") and "9.5000" in told
+    bought = {"cases": 7, "per": "session", "training_mean": None}
+    dwell = {"cases": 1234, "per": "event", "training_mean": 9.5}
+    told = about_labels({"labels": {"bought": bought, "dwell": dwell}})
+    assert "bought: 7 test sessions that have it" in told and f"training, {UNDEFINED}," in told
+    assert "dwell: 1,234 test events that have it" in told and "training, 9.5000," in told
 
 
 def test_curves_stand_two_side_by_side() -> None:
