@@ -25,6 +25,7 @@ PAIRS = [
     if offers.goes_together(body, objective)
 ]
 every_pair = pytest.mark.parametrize(("body", "objective"), PAIRS)
+every_causal_body = pytest.mark.parametrize("body", [body for body, objective in PAIRS if objective == "causal"])
 every_loss = pytest.mark.parametrize("loss", plugins.names(losses))
 
 
@@ -62,15 +63,21 @@ def test_states_of_inference_do_not_depend_on_what_comes_next(body: str, objecti
         assert torch.equal(model.states(sessions.drop_last(1)), model.states(other.drop_last(1)))
 
 
-@every_pair
+@pytest.mark.parametrize(
+    ("body", "objective"), [pair for pair in PAIRS if pair[1] == "causal" or pair[0] in ("sasrec", "xlnet")]
+)
 def test_a_learnable_chain_is_learned(body: str, objective: str, tmp_path: Path) -> None:
+    """Next to the causal one, objectives predict few events of a session and take long: two bodies stand for all."""
     num_items = 40
     train, test = chain_sessions(600, num_items), chain_sessions(200, num_items, seed=1)
-    body_ = {"name": body, "dropout": 0.0}
-    config = model_of(body_, num_items=num_items, objective=objective).settings
-    epochs = 12 if objective == "causal" else 30  # the others predict one or two events of six, not five
+    often = {} if objective == "causal" else {"probability": 0.4}
+    config = model_of(
+        {"name": body, "dropout": 0.0}, num_items=num_items, objective={"name": objective} | often
+    ).settings
+    epochs = 12 if objective == "causal" else 24
     model, facts = trained(config, train, num_items, tmp_path, epochs=epochs, tokens_per_step=256)
-    assert recall(model, split_of(train, test).test, 1) > 0.5, facts["history"]  # chance is 1/40
+    enough = 0.8 if objective == "causal" else 0.5  # chance is 1/40
+    assert recall(model, split_of(train, test).test, 1) > enough, facts["history"]
 
 
 @every_loss
