@@ -187,7 +187,9 @@ class NegativesConfig(Concern):
     @model_validator(mode="after")
     def _mixed_with_others(self) -> Self:
         if self.mixed and self.source == "uniform":
-            raise ValueError(f"mixed {self.mixed} has no effect: source uniform draws all uniformly; set source as well")
+            raise ValueError(
+                f"mixed {self.mixed} has no effect: source uniform draws all uniformly; set source as well"
+            )
         return self
 
 
