@@ -202,7 +202,7 @@ class Dataset(_Part):
         "day", description="day: the last full day is the test; leave_one_out: the last item of each history is."
     )
     defaults: dict[str, dict[str, Any]] = Field(
-        {}, description="Settings that suit this dataset (inputs, body, objective, loss, heads, training, evaluation); --set overrides them."
+        {}, description="Settings that suit this dataset, by group (body, loss, training, ...); --set overrides them."
     )
 
     @field_validator("features")
