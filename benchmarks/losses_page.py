@@ -36,7 +36,11 @@ def keep(records: list[Json], folder: Path) -> None:
     order = sorted({_key(record): record for record in [*old, *records]}.values(), key=_key)
     stored.write_text("".join(json.dumps(record) + "\n" for record in order))
     machines = dict.fromkeys(f"{record['processor']} (torch {record['versions']['torch']})" for record in order)
-    measured = f"Measured on {', '.join(machines)}, Python {order[0]['versions']['python']}.\n"
+    loads = [record["load"] for record in order]
+    measured = (
+        f"Measured on {', '.join(machines)}, Python {order[0]['versions']['python']}, while others worked there too (load "
+        f"{min(loads)} to {max(loads)}): CPU time then varies, so do not read much into differences below a third.\n"
+    )
     (folder / "losses.md").write_text("\n".join([INTRODUCTION, measured, tables(order)]))
 
 

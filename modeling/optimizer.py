@@ -17,7 +17,10 @@ from torch import Tensor
 from modeling.config import NEXT_ITEM
 from modeling.model import SequenceModel
 
-SPARSE_FROM = {"cpu": 50_000, "cuda": 10_000_000}  # items; below, dense steps cost less
+SPARSE_FROM = {
+    "cpu": 50_000,
+    "cuda": 10_000_000,
+}  # items; below, dense steps cost about as little (on a GPU: estimated)
 
 
 def use_sparse_gradients(model: SequenceModel, device: str) -> bool:
