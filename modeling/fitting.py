@@ -17,7 +17,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 
 from modeling.batches import Batch, Schedule
 from modeling.checkpoints import SafeCheckpoints, last_complete
-from modeling.config import LOWER_IS_BETTER, NEXT_ITEM, ModelConfig, TrainingConfig
+from modeling.config import LOWER_IS_BETTER, NEXT_ITEM, ModelConfig, NegativesConfig, TrainingConfig
 from modeling.data import Cases, Sessions, Split
 from modeling.heads.next_item import NextItem
 from modeling.model import SequenceModel
@@ -57,6 +57,8 @@ def fit(
     model.inputs.items.know(items, progress)
     if NEXT_ITEM in model.heads:
         know_popularity(model.next_item, sessions, split.last_day)
+        if not model.next_item.sampled and model_config.loss.negatives != NegativesConfig():
+            progress(f"loss.negatives is not used: {model_config.loss.name} compares with all items.")
     for head in model.label_heads.values():
         head.start(sessions)
     device = "cuda" if torch.cuda.is_available() else "cpu"

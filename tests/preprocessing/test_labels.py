@@ -134,7 +134,6 @@ def refused(folder: Path, label: Any, **parts: Any) -> str:
     ("column", "words"),
     [
         ("category", "column 'category' holds String, but a label is a number or a boolean"),
-        ("timestamp", "column 'timestamp' holds Datetime"),
         ("tags", "column 'tags' holds List(String)"),
         ("pric", "Did you mean 'price'?"),
     ],
