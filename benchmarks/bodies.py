@@ -4,7 +4,7 @@
     python benchmarks/bodies.py --write                             all, into docs/models.md and benchmarks/bodies.json
 
 Sessions are drawn so that half hold four events or fewer, the mean is about six and the longest fifty, of 20,000 items; a
-step takes 1,600 events. Tokens are events predicted from, never padding. `padded` gives each session a row as long as the
+step takes 1,600 events. Tokens are events read, never padding. `padded` gives each session a row as long as the
 longest, as other recommenders do; `peers' shape` also draws 256 negatives for every single place instead of for 32. One
 thread, CPU seconds of this process; on a GPU, wall seconds in bfloat16, 65,536 events a step.
 """
@@ -144,9 +144,11 @@ def page(records: list[Json]) -> str:
         "# Bodies and objectives",
         "",
         "`python benchmarks/bodies.py --write` renews this page. Which body can be trained with which objective, and how many",
-        f"thousand events it is trained on per {unit} (width {wide[0]}, two layers, {NUM_ITEMS:,} items, sampled softmax with",
-        "256 negatives per 32 predictions, optimizer's step included). A dash: refused, the body would see what it is asked",
-        "about. Packed bodies take several sessions in a row; the others one, among sessions of about the same length.",
+        f"thousand events it reads per {unit} of training (width {wide[0]}, two layers, {NUM_ITEMS:,} items, sampled softmax",
+        "with 256 negatives per 32 predictions, optimizer's step included). Causal predicts from each event read; the others",
+        "predict a part of them, so columns do not compare. A dash: refused, the body would see what it is asked about, or not",
+        "what it is to learn from. Packed bodies take several sessions in a row; the others one, among sessions of about the",
+        "same length.",
         "",
         f"Measured on {machine()}. Compare within the page, not with other machines.",
         "",

@@ -28,7 +28,8 @@ def check(config: ModelConfig) -> None:
         others = [name for name in plugins.names(bodies) if goes_together(name, config.objective.name)]
         raise InputError(
             f"Body {config.body.name!r} cannot be trained with objective {config.objective.name!r}, which needs "
-            f"{objective.direction!r} attention; it would see what it is asked about. Objectives for this body: "
+            f"{objective.direction!r} attention: the body would see what it is asked about, or not "
+            f"what it is to learn from. Objectives for this body: "
             f"{', '.join(works)}. Bodies for this objective: {', '.join(others)}."
         )
     if objective.needs_next_item and NEXT_ITEM not in config.heads:
@@ -86,6 +87,3 @@ def _check_options(kind: str, choice: Choice) -> None:
 
 def _is_of_transformers(body: str) -> bool:
     return body not in plugins.names(bodies) and body in CONFIG_MAPPING
-
-
-__all__ = ["NEXT_ITEM", "PACKAGES", "body_class", "build", "check", "goes_together"]
