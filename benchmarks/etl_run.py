@@ -27,8 +27,8 @@ import polars as pl
 
 import preprocessing
 import schemas
-from preprocessing.clusters import workers_of
 from preprocessing.engines import engine_of
+from preprocessing.execution.workers import workers_of
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, code_version
 from schemas.columns import ITEM_ID, LENGTH, START, TIMESTAMP, USER_ID

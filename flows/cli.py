@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import polars as pl
     from prefect import State
 
-    from flows.parameters import Settings
+    from flows.settings.settings import Settings
     from schemas.artifacts import Manifest
 
 app = typer.Typer(
@@ -80,8 +80,8 @@ def _settings(
     set_: SetOption = None,
 ) -> "Settings":
     prepare_environment(root)
-    from flows.layers import read_changes
-    from flows.parameters import Data, resolve
+    from flows.settings.layers import read_changes
+    from flows.settings.settings import Data, resolve
     from schemas.errors import parse
 
     changes, groups = read_changes(set_ or [])
@@ -121,7 +121,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 @with_settings
 def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
-    from preprocessing.files import source_files
+    from preprocessing.source.files import source_files
 
     source_files(settings.dataset)  # a wrong source is named before a server starts
     from flows.retrain import retrain as flow
@@ -252,7 +252,7 @@ def datasets(as_json: JsonOption = False) -> None:
 @app.command()
 def steps(as_json: JsonOption = False) -> None:
     """All steps, checks and encoders a dataset can name, with their options."""
-    from flows import offered
+    from flows.settings import offered
 
     found = offered.for_datasets()
     for line in offered.lines(found):
@@ -263,7 +263,7 @@ def steps(as_json: JsonOption = False) -> None:
 @app.command()
 def models(as_json: JsonOption = False) -> None:
     """All presets, bodies, objectives, losses and heads a model can be put together from, with their options."""
-    from flows import offered
+    from flows.settings import offered
 
     found = offered.for_models()
     for line in offered.lines(found, offered.of_all()):
@@ -286,7 +286,7 @@ def serve(
 
 def _prepare(settings: "Settings") -> "Manifest":
     from flows.preparation import prepare as run
-    from flows.progress import PhasesBar
+    from flows.reports.progress import PhasesBar
 
     with PhasesBar() as bar:
         return run(settings, bar)
@@ -348,7 +348,7 @@ def _account(sessions: "Manifest") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from flows import account
+    from flows.reports import account
 
     facts = sessions.facts
     table = Table(title=f"Sessions up to {facts['test_day'] or 'the end'}")
@@ -366,7 +366,7 @@ def _table(metrics: dict[str, dict[str, float | None]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from flows.results import label_rows, written
+    from flows.reports.results import label_rows, written
 
     model = next(iter(metrics.values()))
     cutoffs = sorted({int(key.partition("@")[2]) for key in model if "@" in key})[-2:]

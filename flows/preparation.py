@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flows.parameters import Settings
-from preprocessing.clusters import workers_of
+from flows.settings.settings import Settings
+from preprocessing.execution.workers import workers_of
 from preprocessing.pipeline import prepare as run
 from schemas.artifacts import Manifest
 

@@ -9,10 +9,10 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from flows import stages
-from flows.form import PresetName, Section
-from flows.layers import Layer
-from flows.parameters import Data, resolve
-from flows.reports import summarise
+from flows.reports.report import summarise
+from flows.settings.form import PresetName, Section
+from flows.settings.layers import Layer
+from flows.settings.settings import Data, resolve
 from modeling.config import (
     BodyConfig,
     EvaluationConfig,

@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from flows import reports
-from flows.parameters import Settings
+from flows.reports import report as reports
+from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 

@@ -12,18 +12,18 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from preprocessing import batches
-from preprocessing.batches import Batch, Run, Workers
-from preprocessing.days import Days
 from preprocessing.engines import EngineName, engine_of
-from preprocessing.ledger import Ledger
-from preprocessing.reading import Source
+from preprocessing.execution import batch as batches
+from preprocessing.execution.batch import Batch, Run, Workers
+from preprocessing.execution.reading import Source
+from preprocessing.features.state import State
+from preprocessing.history.batches import Days
+from preprocessing.history.ledger import Ledger
+from preprocessing.history.window import Window, choose_window
+from preprocessing.output.snapshot import KIND, View
+from preprocessing.plan import build_steps
 from preprocessing.sessions import ONE_BATCH
-from preprocessing.states import State
-from preprocessing.steps import build_steps
-from preprocessing.views import KIND, View
 from preprocessing.vocabulary import highest
-from preprocessing.window import Window, choose_window
 from schemas.artifacts import Artifacts, Manifest, code_version, identify
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.dataset import Dataset

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from preprocessing.engines import Engine
-from preprocessing.values import TIME
+from preprocessing.source.values import TIME
 from schemas.columns import DAY, END, EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 

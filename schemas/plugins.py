@@ -39,8 +39,9 @@ class Described:
 
 
 def names(package: ModuleType) -> list[str]:
-    """The names a package offers, sorted: its modules that do not begin with an underscore."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    """The names a package offers, sorted: its modules but for `base` and those that begin with an underscore."""
+    found = (module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted(name for name in found if name != "base" and not name.startswith("_"))
 
 
 def find(package: ModuleType, name: str) -> Any:

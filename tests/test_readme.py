@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 import torch
 
-from flows import offered
+from flows.settings import offered
 from modeling import bodies, losses
 from preprocessing import encoders, steps
 from schemas import plugins

@@ -9,8 +9,8 @@ import polars as pl
 from pydantic import Field, PrivateAttr, model_validator
 
 from preprocessing.checks import Check
-from preprocessing.engine import collect
-from preprocessing.events import read_items, read_users
+from preprocessing.collect import collect
+from preprocessing.source.events import read_items, read_users
 from schemas.dataset import Dataset
 from schemas.errors import InputError, unknown
 

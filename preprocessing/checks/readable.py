@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr
 
 from preprocessing.checks import Check
-from preprocessing.events import INTERPRETED, as_found
+from preprocessing.source.events import INTERPRETED, as_found
 from schemas.dataset import Dataset
 from schemas.errors import unknown
 

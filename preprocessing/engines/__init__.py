@@ -1,7 +1,7 @@
 """Engines run the plans of this room: on the CPU, on a GPU through cuDF, or with NVTabular for the features.
 
 Plans keep to filter, sort, global shift, cum_sum, group_by and joins, which every engine takes. Small tables (vocabularies,
-statistics, counts) are worked on by `preprocessing.engine`, always on the CPU.
+statistics, counts) are worked on by `preprocessing.collect`, always on the CPU.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import polars as pl
 
 if TYPE_CHECKING:
-    from preprocessing.features import Fitted
+    from preprocessing.features.chains import Fitted
 
 EngineName = Literal["cpu", "gpu", "nvtabular"]
 

@@ -32,7 +32,7 @@ from preprocessing.encoders.log1p import Log1p
 from preprocessing.encoders.min_max import MinMax
 from preprocessing.encoders.standardise import Standardise
 from preprocessing.engines.polars import PolarsEngine
-from preprocessing.features import Fitted, as_stored
+from preprocessing.features.chains import Fitted, as_stored
 from preprocessing.vocabulary import ADMITTED
 from schemas.columns import COUNT, DAY, ID, UNKNOWN, VALUE
 from schemas.errors import InputError

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from preprocessing.features import Fitted, transform
+from preprocessing.features.chains import Fitted, transform
 from schemas.errors import InputError
 
 

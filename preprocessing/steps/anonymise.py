@@ -13,7 +13,7 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.events import as_found
+from preprocessing.source.events import as_found
 from preprocessing.steps import Step
 from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset

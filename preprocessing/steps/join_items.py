@@ -7,7 +7,7 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.events import check_items_match, read_items
+from preprocessing.source.events import check_items_match, read_items
 from preprocessing.steps import Step
 from preprocessing.steps._tables import check_table
 from schemas.columns import ITEM_ID, VALID_FROM

@@ -11,8 +11,8 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.engine import collect
-from preprocessing.events import check_items_match, read_items
+from preprocessing.collect import collect
+from preprocessing.source.events import check_items_match, read_items
 from preprocessing.steps import Step
 from preprocessing.steps._tables import check_table
 from schemas.columns import ITEM_ID, TIMESTAMP, VALID_FROM

@@ -7,7 +7,7 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.events import check_ids_match, read_users
+from preprocessing.source.events import check_ids_match, read_users
 from preprocessing.steps import Step
 from preprocessing.steps._tables import check_table
 from schemas.columns import USER_ID

@@ -148,7 +148,7 @@ def test_workers_prepare_the_same_sessions(shop: Path, root: Path, tmp_path: Pat
 def test_a_terminal_shows_one_bar_and_what_came_out() -> None:
     from rich.console import Console
 
-    from flows.progress import PhasesBar
+    from flows.reports.progress import PhasesBar
 
     console = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
     with PhasesBar(console) as bar:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from flows.form import PresetName
-from flows.layers import pile, read_changes
-from flows.parameters import Data, Settings, resolve
+from flows.settings.form import PresetName
+from flows.settings.layers import pile, read_changes
+from flows.settings.settings import Data, Settings, resolve
 from modeling.config import BodyConfig, LossConfig, ModelConfig
 from modeling.presets import known_presets
 from schemas.errors import InputError
@@ -154,7 +154,7 @@ def test_the_usual_models_are_known_to_be_good_without_torch() -> None:
     """A night with nothing to do must not wait for it."""
     script = """
 import json, sys
-from flows.parameters import Data, resolve
+from flows.settings.settings import Data, resolve
 def torch_after(given, preset=None):
     resolve(Data(source="/tmp"), preset, given)
     return "torch" in sys.modules

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flows.reports import draw_curves
-from flows.results import UNDEFINED, about_labels, item_rows, label_rows
+from flows.reports.report import draw_curves
+from flows.reports.results import UNDEFINED, about_labels, item_rows, label_rows
 
 METRICS = {
     "sasrec": {"recall@5": 0.2, "ndcg@5": 0.1, "ndcg@20": 0.3, "bought/auc": None, "dwell/rmse": 12.34567},

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.batches import Workers
+from preprocessing.execution.batch import Workers
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from tests.preprocessing.small import NOW, at, dataset_of, run, three_days
@@ -243,7 +243,7 @@ def test_an_earlier_day_can_be_looked_at_from_where_nothing_was_kept(tmp_path: P
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from preprocessing import batch
+    from preprocessing.execution import tasks as batch
 
     dataset, _ = nights(tmp_path)
     whole = content(run(tmp_path, dataset, until=LAST))

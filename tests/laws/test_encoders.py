@@ -18,7 +18,7 @@ from polars.testing import assert_frame_equal
 from preprocessing import encoders
 from preprocessing.encoders import Encoder
 from preprocessing.encoders.category import Category
-from preprocessing.features import Fitted
+from preprocessing.features.chains import Fitted
 from preprocessing.sessions import changed, is_last
 from schemas import plugins
 from schemas.columns import DAY, ID, VALUE

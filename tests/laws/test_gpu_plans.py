@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import polars as pl
 import pytest
 
-from preprocessing import batch, encoders
-from preprocessing.batches import Workers
+from preprocessing import encoders
 from preprocessing.engines.polars import PolarsEngine
+from preprocessing.execution import tasks as batch
+from preprocessing.execution.batch import Workers
 from schemas import plugins
 from tests.gpu import untranslatable
 from tests.preprocessing.small import dataset_of, run, three_days, write

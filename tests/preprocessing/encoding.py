@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.features import Chain, Fitted, Knowledge, build_chains, fit_next, merge, transform
+from preprocessing.features.chains import Chain, Fitted, Knowledge, build_chains, fit_next, merge, transform
 from preprocessing.sessions import SESSION_INDEX
 from schemas.columns import DAY
 from tests.preprocessing.small import dataset_of

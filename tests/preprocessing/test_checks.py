@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing import checks
-from preprocessing.checks import RULE_CODE, Rules
-from preprocessing.events import read_events
+from preprocessing.rules import RULE_CODE, Rules
+from preprocessing.source.events import read_events
 from schemas import plugins
 from schemas.columns import RULE
 from schemas.dataset import Dataset

@@ -13,7 +13,7 @@ from preprocessing.encoders.category import Category
 from preprocessing.encoders.log1p import Log1p
 from preprocessing.encoders.min_max import MinMax
 from preprocessing.encoders.standardise import Standardise
-from preprocessing.features import Fitted, build_chains
+from preprocessing.features.chains import Fitted, build_chains
 from schemas.errors import InputError
 from tests.preprocessing.encoding import chains_of, encode, encode_days
 from tests.preprocessing.small import at, dataset_of

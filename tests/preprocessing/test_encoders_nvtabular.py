@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from preprocessing.features import Fitted
+from preprocessing.features.chains import Fitted
 from preprocessing.sessions import SESSION_INDEX, keep_recent
 from preprocessing.vocabulary import admit, from_nvtabular
 from schemas.columns import DAY

@@ -11,8 +11,8 @@ import polars as pl
 import pyarrow
 import pytest
 
-from preprocessing.events import as_found, read_events, read_items, read_users
-from preprocessing.files import source_files
+from preprocessing.source.events import as_found, read_events, read_items, read_users
+from preprocessing.source.files import source_files
 from schemas.errors import InputError
 from tests.preprocessing.small import at, dataset_of, three_days, write
 

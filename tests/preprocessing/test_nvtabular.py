@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 from preprocessing.engines import Engine, EngineName, engine_of
 from preprocessing.engines.nvtabular import NVTabularEngine, Tail, load
-from preprocessing.features import Chain, Fitted, Knowledge, fit_next, merge
+from preprocessing.features.chains import Chain, Fitted, Knowledge, fit_next, merge
 from preprocessing.pipeline import prepare
 from preprocessing.sessions import SESSION_INDEX
 from preprocessing.simulate import Shop, simulate

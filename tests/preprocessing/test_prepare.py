@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing import views
+from preprocessing.history.window import last_full_day
+from preprocessing.output import snapshot as views
 from preprocessing.pipeline import prepare
-from preprocessing.window import last_full_day
 from schemas.artifacts import Artifacts
 from schemas.dataset import read_dataset
 from schemas.errors import InputError

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.batches import Workers
 from preprocessing.engines.polars import PolarsEngine
-from preprocessing.features import build_chains
-from preprocessing.profiles import counts, drift
+from preprocessing.execution.batch import Workers
+from preprocessing.features.chains import build_chains
+from preprocessing.output.profile import counts, drift
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
 from tests.gpu import untranslatable

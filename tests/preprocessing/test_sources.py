@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
-from preprocessing.events import FILE, EventFiles, as_found, read_events, read_items
-from preprocessing.files import SAMPLE_ROWS, content_hash, source_files
-from preprocessing.source_listing import SourceFile
+from preprocessing.source.events import FILE, EventFiles, as_found, read_events, read_items
+from preprocessing.source.files import SAMPLE_ROWS, content_hash, source_files
+from preprocessing.source.listing import SourceFile
 from schemas.errors import InputError
 from tests.preprocessing.small import COLUMNS, at, dataset_of
 

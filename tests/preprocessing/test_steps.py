@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing import steps
-from preprocessing.steps import Step, build_steps
+from preprocessing.plan import build_steps
+from preprocessing.steps import Step
 from preprocessing.steps.drop_duplicates import DropDuplicates
 from preprocessing.steps.drop_rare_items import DropRareItems
 from preprocessing.steps.drop_repeats import DropRepeats

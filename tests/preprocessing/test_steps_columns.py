@@ -9,9 +9,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from preprocessing.checks import Rules
-from preprocessing.events import as_found, read_events
-from preprocessing.steps import Step, build_steps
+from preprocessing.plan import build_steps
+from preprocessing.rules import Rules
+from preprocessing.source.events import as_found, read_events
+from preprocessing.steps import Step
 from schemas.errors import InputError
 from tests.preprocessing.small import NOW, at, dataset_of, run, three_days, write
 

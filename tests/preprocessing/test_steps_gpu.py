@@ -12,11 +12,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from preprocessing import checks, steps, tables
-from preprocessing.checks import RULE_CODE, Rules
-from preprocessing.events import as_found
-from preprocessing.features import build_chains
-from preprocessing.steps import build_steps
+from preprocessing import checks, steps
+from preprocessing.features.chains import build_chains
+from preprocessing.output import sessions as tables
+from preprocessing.plan import build_steps
+from preprocessing.rules import RULE_CODE, Rules
+from preprocessing.source.events import as_found
 from schemas import plugins
 from schemas.dataset import Dataset
 from tests.gpu import untranslatable

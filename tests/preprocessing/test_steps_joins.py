@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.steps import Step, build_steps
+from preprocessing.plan import build_steps
+from preprocessing.steps import Step
 from schemas.errors import InputError
 from tests.preprocessing.small import at, dataset_of
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from preprocessing.batches import Workers
-from preprocessing.clusters import workers_of
+from preprocessing.execution.batch import Workers
+from preprocessing.execution.workers import workers_of
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts, Manifest
@@ -151,7 +151,7 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             raise AssertionError("not refused")
         return str(error.value)
 
-    monkeypatch.setattr("preprocessing.clusters.PATIENCE_SECONDS", 1)
+    monkeypatch.setattr("preprocessing.execution.workers.PATIENCE_SECONDS", 1)
     assert "No scheduler answers at 'tcp://127.0.0.1:9'" in refused("cpu", scheduler="tcp://127.0.0.1:9")
     assert "tcp://127.0.0.1:8786" in refused("cpu", scheduler="nonsense")
     assert "not both" in refused("cpu", workers=2, scheduler="tcp://127.0.0.1:9")

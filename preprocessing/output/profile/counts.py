@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import polars as pl
 
+from preprocessing.collect import collect
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
-from preprocessing.engine import collect
 from preprocessing.engines import Engine
-from preprocessing.features import Chain
-from preprocessing.spool import Spool
+from preprocessing.execution.buckets import Spool
+from preprocessing.features.chains import Chain
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.engine import collect
-from preprocessing.events import FILE, EventFiles
-from preprocessing.files import content_hash, find_files, reading
-from preprocessing.inventory import Inventory
-from preprocessing.recipe import EVENT_DAY, Recipe
+from preprocessing.collect import collect
+from preprocessing.history.window import Window
+from preprocessing.plan import EVENT_DAY, Recipe
 from preprocessing.sessions import ONE_BATCH, local_day
-from preprocessing.source_listing import SourceFile
-from preprocessing.window import Window
+from preprocessing.source.events import FILE, EventFiles
+from preprocessing.source.files import content_hash, find_files, reading
+from preprocessing.source.index import Inventory
+from preprocessing.source.listing import SourceFile
 from schemas.columns import TIMESTAMP
 from schemas.dataset import Dataset
 from schemas.errors import InputError

@@ -18,11 +18,11 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.batches import QUARANTINE, SESSIONS
-from preprocessing.features import Chain, describe, feature_schema
-from preprocessing.profiles import PAGE
-from preprocessing.states import State
-from preprocessing.tables import item_table, write
+from preprocessing.execution.batch import QUARANTINE, SESSIONS
+from preprocessing.features.chains import Chain, describe, feature_schema
+from preprocessing.features.state import State
+from preprocessing.output.profile import PAGE
+from preprocessing.output.sessions import item_table, write
 from preprocessing.vocabulary import below
 from schemas import pbtxt
 from schemas.artifacts import Artifacts, Draft, Manifest

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from preprocessing.batches import Workers
 from preprocessing.engines import EngineName, engine_of
+from preprocessing.execution.batch import Workers
 from schemas.errors import InputError
 
 RETRIES = 3

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.features import Chain
-from preprocessing.profiles import counts, drift
-from preprocessing.profiles.page import render
-from preprocessing.spool import Spool
-from preprocessing.tables import write
+from preprocessing.execution.buckets import Spool
+from preprocessing.features.chains import Chain
+from preprocessing.output.profile import counts, drift
+from preprocessing.output.profile.page import render
+from preprocessing.output.sessions import write
 from schemas.artifacts import Draft
 from schemas.columns import DAY
 from schemas.dataset import Dataset

@@ -9,8 +9,8 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.features import Knowledge
-from preprocessing.tables import write
+from preprocessing.features.chains import Knowledge
+from preprocessing.output.sessions import write
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import DAY
 

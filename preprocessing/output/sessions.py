@@ -7,9 +7,9 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.features import Chain
+from preprocessing.features.chains import Chain
 from preprocessing.sessions import ONE_BATCH, SESSION_INDEX, changed
-from preprocessing.values import TIME
+from preprocessing.source.values import TIME
 from preprocessing.vocabulary import below
 from schemas.columns import (
     COUNT,

@@ -16,9 +16,9 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from preprocessing.files import CSV, JSON, PARQUET, SAMPLE_ROWS, format_of, reading
-from preprocessing.source_listing import SourceFile, store_options
-from preprocessing.values import looks_like
+from preprocessing.source.files import CSV, JSON, PARQUET, SAMPLE_ROWS, format_of, reading
+from preprocessing.source.listing import SourceFile, store_options
+from preprocessing.source.values import looks_like
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how folder names write null
 AT_ONCE = 16  # files opened side by side: object stores answer slowly, and to many at a time

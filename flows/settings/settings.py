@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.layers import GROUPS, Groups, Layer, pile
+from flows.settings.layers import GROUPS, Groups, Layer, pile
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.presets import read_preset
 from preprocessing.engines import EngineName

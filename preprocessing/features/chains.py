@@ -14,8 +14,8 @@ import polars as pl
 from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.encoders.category import Category
-from preprocessing.files import SAMPLE_ROWS
 from preprocessing.sessions import changed
+from preprocessing.source.files import SAMPLE_ROWS
 from schemas import plugins
 from schemas.columns import DAY, ITEM_ID, VALUE
 from schemas.dataset import Dataset, Feature

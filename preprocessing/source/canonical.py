@@ -18,10 +18,10 @@ from itertools import groupby
 
 import polars as pl
 
-from preprocessing.files import CSV, JSON, format_of
-from preprocessing.source_columns import PATH, Columns, Kind, columns_of, folder_values, scan
-from preprocessing.source_listing import SourceFile
-from preprocessing.values import INT64_HOLDS, looks_like, may_fail
+from preprocessing.source.files import CSV, JSON, format_of
+from preprocessing.source.formats import PATH, Columns, Kind, columns_of, folder_values, scan
+from preprocessing.source.listing import SourceFile
+from preprocessing.source.values import INT64_HOLDS, looks_like, may_fail
 from schemas.columns import ITEM_ID, SESSION_ID, USER_ID
 from schemas.errors import InputError, unknown
 

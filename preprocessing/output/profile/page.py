@@ -12,8 +12,8 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, Template, select_autoescape
 from markupsafe import Markup
 
-from preprocessing.profiles.counts import AT, COLUMN, HOURS, KIND, LENGTHS
-from preprocessing.profiles.drift import BEFORE
+from preprocessing.output.profile.counts import AT, COLUMN, HOURS, KIND, LENGTHS
+from preprocessing.output.profile.drift import BEFORE
 from schemas.columns import COUNT, ITEM_ID, VALUE
 from schemas.dataset import Dataset
 

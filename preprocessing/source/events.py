@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from preprocessing.engine import collect
-from preprocessing.files import find_files, reading, source_files
-from preprocessing.source_columns import Kind
-from preprocessing.source_listing import SourceFile
-from preprocessing.source_table import FILE, IDS, SourceTable, as_found
-from preprocessing.values import read_id, read_integer, read_other, read_time
+from preprocessing.collect import collect
+from preprocessing.source.canonical import FILE, IDS, SourceTable, as_found
+from preprocessing.source.files import find_files, reading, source_files
+from preprocessing.source.formats import Kind
+from preprocessing.source.listing import SourceFile
+from preprocessing.source.values import read_id, read_integer, read_other, read_time
 from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID, VALID_FROM
 from schemas.dataset import Dataset, ItemSource, UserSource
 from schemas.errors import InputError

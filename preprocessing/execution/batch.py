@@ -16,19 +16,20 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing import batch, tables
-from preprocessing.batch import DROPPED, EVENTS, NAME, QUARANTINED, ROWS_IN, Job
+from preprocessing.collect import collect
 from preprocessing.encoders.category import Category
-from preprocessing.engine import collect
 from preprocessing.engines import EngineName
-from preprocessing.features import Knowledge, fit_next, merge
-from preprocessing.files import find_files, reading
-from preprocessing.profiles import Profiles
-from preprocessing.reading import Source
-from preprocessing.recipe import EVENT_DAY, Recipe, recipe_of
+from preprocessing.execution import tasks as batch
+from preprocessing.execution.buckets import Spool
+from preprocessing.execution.reading import Source
+from preprocessing.execution.tasks import DROPPED, EVENTS, NAME, QUARANTINED, ROWS_IN, Job
+from preprocessing.features.chains import Knowledge, fit_next, merge
+from preprocessing.features.state import State
+from preprocessing.output import sessions as tables
+from preprocessing.output.profile import Profiles
+from preprocessing.plan import EVENT_DAY, Recipe, recipe_of
 from preprocessing.sessions import sort_keys
-from preprocessing.spool import Spool
-from preprocessing.states import State
+from preprocessing.source.files import find_files, reading
 from preprocessing.vocabulary import from_nvtabular
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import COUNT, DAY, ID, ITEM_ID, LENGTH, RULE, USER_ID, VALUE

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing import batches, states
-from preprocessing.batches import OPEN, Batch, Contents, Run
 from preprocessing.encoders.category import Category
-from preprocessing.features import Knowledge, learners
-from preprocessing.ledger import Done, Ledger
-from preprocessing.recipe import EVENT_DAY
-from preprocessing.states import State
+from preprocessing.execution import batch as batches
+from preprocessing.execution.batch import OPEN, Batch, Contents, Run
+from preprocessing.features import state as states
+from preprocessing.features.chains import Knowledge, learners
+from preprocessing.features.state import State
+from preprocessing.history.ledger import Done, Ledger
+from preprocessing.plan import EVENT_DAY
 from preprocessing.vocabulary import recount
 from schemas.artifacts import identify
 from schemas.columns import DAY

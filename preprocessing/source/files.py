@@ -13,7 +13,7 @@ import fsspec
 import polars as pl
 from fsspec.utils import glob_translate
 
-from preprocessing.source_listing import ETAG, SourceFile, is_remote, join, list_files
+from preprocessing.source.listing import ETAG, SourceFile, is_remote, join, list_files
 from schemas.artifacts import sha256
 from schemas.dataset import Dataset
 from schemas.errors import InputError

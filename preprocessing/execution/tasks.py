@@ -15,13 +15,14 @@ from datetime import date, datetime
 
 import polars as pl
 
-from preprocessing import tables
-from preprocessing.checks import RULE_CODE
-from preprocessing.engine import collect
+from preprocessing.collect import collect
 from preprocessing.engines import Engine, EngineName, engine_of
-from preprocessing.features import Fitted
-from preprocessing.profiles import counts
-from preprocessing.recipe import CUT, DUPLICATES, EVENT_DAY, SHORT, Recipe, recipe_of
+from preprocessing.execution.buckets import Spool
+from preprocessing.features.chains import Fitted
+from preprocessing.output import sessions as tables
+from preprocessing.output.profile import counts
+from preprocessing.plan import CUT, DUPLICATES, EVENT_DAY, SHORT, Recipe, recipe_of
+from preprocessing.rules import RULE_CODE
 from preprocessing.sessions import (
     SESSION_INDEX,
     close,
@@ -31,7 +32,6 @@ from preprocessing.sessions import (
     keep_recent,
     sort_and_deduplicate,
 )
-from preprocessing.spool import Spool
 from schemas.columns import COUNT, DAY, END, ITEM_ID, RULE
 from schemas.dataset import Dataset
 from schemas.errors import InputError

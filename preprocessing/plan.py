@@ -7,14 +7,16 @@ from functools import lru_cache
 
 import polars as pl
 
-from preprocessing.checks import Rules
-from preprocessing.events import check_items_match, read_items
-from preprocessing.features import Chain, build_chains
+from preprocessing import steps as steps_package
+from preprocessing.features.chains import Chain, build_chains
+from preprocessing.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
-from preprocessing.steps import Step, build_steps
+from preprocessing.source.events import check_items_match, read_items
+from preprocessing.steps import Step
+from schemas import plugins
 from schemas.columns import DAY
 from schemas.dataset import Dataset
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError, parse, unknown
 
 EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
 DUPLICATES, SHORT, CUT = "duplicates", "short_sessions", "cut_to_max_length"  # what drops rows beside steps
@@ -100,3 +102,20 @@ def recipe_of(dataset_json: str, columns: tuple[tuple[str, pl.DataType], ...], b
     `beside` are hashes of what it holds from elsewhere, tables and keys: a process that lives for many nights builds anew.
     """
     return Recipe.of(Dataset.model_validate_json(dataset_json), pl.Schema(columns))
+
+
+def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:
+    """The dataset's steps by name, ready to apply.
+
+    Raises:
+        InputError: for a step or an option that is not known, with the known ones, or one that does not fit the dataset.
+    """
+    steps: list[tuple[str, Step]] = []
+    for entry in dataset.steps:
+        step_class = plugins.find(steps_package, entry.name)
+        step = parse(step_class, entry.options, f"step {entry.name}")
+        try:
+            steps.append((entry.name, step.bind(dataset)))
+        except InputError as error:
+            raise InputError(f"step {entry.name}: {error}") from None
+    return steps

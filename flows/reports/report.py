@@ -19,8 +19,8 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from flows import account
-from flows.results import about_items, about_labels, item_rows, label_rows, written
+from flows.reports import account
+from flows.reports.results import about_items, about_labels, item_rows, label_rows, written
 from schemas.artifacts import Artifacts, Manifest, code_version, identify
 from schemas.dataset import Dataset
 

@@ -16,9 +16,9 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from preprocessing.events import FILE
-from preprocessing.files import SourceFile
 from preprocessing.sessions import local_day
+from preprocessing.source.events import FILE
+from preprocessing.source.files import SourceFile
 from schemas.artifacts import replace_file
 from schemas.columns import DAY, TIMESTAMP
 from schemas.dataset import Dataset

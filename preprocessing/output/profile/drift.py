@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import polars as pl
 
-from preprocessing.engine import collect
-from preprocessing.profiles.counts import AT, COLUMN, KIND
+from preprocessing.collect import collect
+from preprocessing.output.profile.counts import AT, COLUMN, KIND
 from schemas.columns import COUNT, DAY, VALUE
 
 NAMES = [COLUMN, KIND, VALUE, AT]

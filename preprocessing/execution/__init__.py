@@ -1,0 +1,1 @@
+"""Running tasks over buckets of users, in this process or on workers."""

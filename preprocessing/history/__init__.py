@@ -1,0 +1,1 @@
+"""Which days are done, which are to do, and with what."""

@@ -1,0 +1,1 @@
+"""What preparation writes: sessions, items, profiles, published snapshots."""
