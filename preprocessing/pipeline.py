@@ -36,6 +36,7 @@ NO_EFFECT = {
     "terms",
     "defaults",
     "profile",
+    "plugins",
 }  # parts of a dataset sessions do not depend on
 
 

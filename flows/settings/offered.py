@@ -14,7 +14,7 @@ Entry = dict[str, Any]  # name, summary, options, and what else there is to say
 
 
 def for_datasets() -> dict[str, list[Entry]]:
-    """Steps, checks and encoders."""
+    """Steps, checks and encoders, also those of the folders in use and of packages."""
     from preprocessing import checks, encoders, steps
 
     packages = {"steps": steps, "checks": checks, "features": encoders}
@@ -22,18 +22,13 @@ def for_datasets() -> dict[str, list[Entry]]:
 
 
 def for_models() -> dict[str, list[Entry]]:
-    """Presets, bodies with the objectives they go with, objectives, losses and heads."""
-    from modeling import bodies, heads, losses, objectives, offers
-    from modeling.presets import known_presets, read_preset
+    """Presets, bodies with the objectives they go with, objectives, losses, heads and baselines."""
+    from modeling import baselines, bodies, heads, losses, objectives, offers
     from schemas import plugins
 
     goals = plugins.names(objectives)
-    presets = [(name, read_preset(name)) for name in known_presets()]
     return {
-        "presets": [
-            {"name": name, "summary": preset.title, "paper": preset.paper, "deviates": list(preset.deviates)}
-            for name, preset in presets
-        ],
+        "presets": _presets(),
         "bodies": [
             asdict(one) | {"objectives": [goal for goal in goals if offers.goes_together(one.name, goal)]}
             for one in describe(bodies)
@@ -45,7 +40,31 @@ def for_models() -> dict[str, list[Entry]]:
             for one in describe(losses)
         ],
         "heads": [asdict(one) for one in describe(heads)],
+        "baselines": [asdict(one) for one in describe(baselines)],
     }
+
+
+def datasets() -> dict[str, Entry]:
+    """The datasets that can be named, where to get them, on what terms, and where their YAML comes from."""
+    from schemas.dataset import known, load_dataset
+
+    read = {name: (load_dataset(name), place) for name, place in known().items()}
+    return {
+        name: {"title": dataset.title, "obtain": dataset.obtain, "terms": dataset.terms, "origin": place.origin}
+        for name, (dataset, place) in sorted(read.items())
+    }
+
+
+def _presets() -> list[Entry]:
+    from modeling.presets import FOLDER, read_preset
+    from schemas.places import places
+
+    return [
+        {"name": name, "summary": preset.title, "paper": preset.paper, "deviates": list(preset.deviates)}
+        | {"origin": place.origin}
+        for name, place in sorted(places(FOLDER).items())
+        for preset in [read_preset(name)]
+    ]
 
 
 def of_all() -> dict[str, tuple[Option, ...]]:
@@ -74,11 +93,12 @@ def lines(found: Mapping[str, list[Entry]], shared: Mapping[str, Iterable[Option
         yield from (_option(asdict(option), 4) for option in (shared or {}).get(kind, ()))
         for entry in entries:
             yield f"  {entry['name']}: {entry['summary']}"
+            yield f"      from: {entry['origin']}"
             yield from (_option(option, 6) for option in entry.get("options", ()))
             for key, value in entry.items():
                 if key == "deviates":
                     yield from (f"      deviates: {sentence}" for sentence in value)
-                elif key not in ("name", "summary", "options"):
+                elif key not in ("name", "summary", "options", "origin"):
                     yield f"      {key}: {', '.join(value) if isinstance(value, list) else value}"
 
 

@@ -277,7 +277,7 @@ def _name(encoder: Encoder) -> str:
 
 def _build_encoder(name: str, options: dict[str, Any], dataset: Dataset, where: str) -> Encoder:
     try:
-        encoder_class = plugins.find(sys.modules[encoders.__name__], name)
+        encoder_class = plugins.find(sys.modules[encoders.__name__], name, dataset.plugins)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     if "time_zone" in encoder_class.model_fields:
