@@ -1,0 +1,107 @@
+"""Events that parts are tried with: few users, some days, ties, gaps and nulls; the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from random import Random
+from typing import Any
+
+import polars as pl
+
+from flows.laws import NotTriedError, missing_column
+from preprocessing.sessions import close, cut, sort_keys
+from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+
+MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
+NOW = MONDAY + timedelta(days=30)
+SEEDS = range(6)
+TIME = pl.Datetime("us", "UTC")
+Columns = dict[str, Any]  # by name, the type of each column of events
+COLUMNS: Columns = {
+    USER_ID: pl.String,
+    ITEM_ID: pl.String,
+    TIMESTAMP: TIME,
+    EVENT_TYPE: pl.String,
+    "price": pl.Float64,
+    "category": pl.String,
+}
+TYPES = (pl.Float64, pl.String, pl.Boolean, TIME)  # that a column without a known type is tried as
+
+
+def dataset_of(columns: Columns, **parts: Any) -> Dataset:
+    """A dataset with these columns, taken day by day."""
+    events = {"columns": {name: name for name in columns}}
+    return Dataset.model_validate({"name": "trial", "events": events, **parts})
+
+
+def events_of(columns: Columns, seed: int) -> pl.DataFrame:
+    """Events of five users on three days, in sessions; no two of one user at the same moment."""
+    random = Random(seed)
+    rows: list[dict[str, Any]] = []
+    for user in range(5):
+        moment = MONDAY + timedelta(hours=random.randint(0, 30))
+        for place in range(random.randint(3, 14)):
+            moment += timedelta(minutes=random.choice([0.5, 1, 5, 20, 45, 400]))
+            row = {name: _value(random, dtype, name, seed % 2 == 1) for name, dtype in columns.items()}
+            ids = {USER_ID: _id(user, columns[USER_ID])} if USER_ID in columns else {}
+            if SESSION_ID in columns:
+                ids[SESSION_ID] = _id(100 * user + (moment - MONDAY).days, columns[SESSION_ID])
+            rows.append(row | ids | {TIMESTAMP: moment, POSITION: place})
+    frame = pl.DataFrame(rows, schema_overrides={POSITION: pl.Int64, TIMESTAMP: TIME}, infer_schema_length=None)
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in columns.items())
+
+
+def sessions_of(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
+    """The same in order and cut into sessions, as steps with `needs_sessions` get them."""
+    ordered = events.sort(sort_keys(dataset, events.columns))
+    return close(cut(ordered.lazy(), dataset), dataset).collect()
+
+
+def columns_for(attempt: Callable[[Columns], object], columns: Columns) -> Columns:
+    """The columns, and those beside them that an attempt says are missing, of the first type under which it goes well.
+
+    Raises:
+        NotTriedError: when it never does.
+    """
+    reason: Exception | None = None
+    for dtype in TYPES:
+        wanted = dict(columns)
+        for _ in range(20):
+            try:
+                attempt(wanted)
+                return wanted
+            except (pl.exceptions.PolarsError, InputError) as error:
+                reason, name = error, missing_column(error)
+                if name is None or name in wanted:
+                    break
+                wanted[name] = dtype
+    raise NotTriedError(
+        f"{' '.join(str(reason).split())[:300]}. Give --dataset YAML (and --source) with fitting columns."
+    )
+
+
+def _id(number: int, dtype: Any) -> Any:
+    return number + 1 if pl.Series(dtype=dtype).dtype.is_integer() else f"u{number}"
+
+
+def _value(random: Random, dtype: Any, name: str, nan: bool) -> Any:
+    """One value; NaN only sometimes, for it hides in every mean what else is wrong."""
+    kind = pl.Series(dtype=dtype).dtype
+    if isinstance(kind, pl.List):
+        return random.choice([None, [_value(random, kind.inner, "", nan) for _ in range(random.randint(0, 3))]])
+    if name != ITEM_ID and random.random() < 0.2:
+        return None
+    if kind.is_float():
+        return random.choice([-2.5, 0.0, 0.25, 1.0, 3.0, 250.0, float("nan") if nan else 7.5])
+    if kind.is_integer():
+        return random.randint(0, 5)
+    if kind == pl.Boolean:
+        return random.random() < 0.5
+    if kind == pl.Date:
+        return date(2023, 12, 20) + timedelta(days=random.randint(0, 20))
+    if isinstance(kind, pl.Datetime):
+        return MONDAY + timedelta(hours=random.randint(-100, 100))
+    return random.choice(["view", "cart", "a", "b", "ab c"]) if name != ITEM_ID else random.choice("vwxyz")
