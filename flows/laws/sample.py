@@ -45,7 +45,7 @@ def events_of(columns: Columns, seed: int) -> pl.DataFrame:
         moment = MONDAY + timedelta(hours=random.randint(0, 30))
         for place in range(random.randint(3, 14)):
             moment += timedelta(minutes=random.choice([0.5, 1, 5, 20, 45, 400]))
-            row = {name: _value(random, dtype, name, seed % 2 == 1) for name, dtype in columns.items()}
+            row = {name: value_of(random, dtype, name, seed % 2 == 1) for name, dtype in columns.items()}
             ids = {USER_ID: _id(user, columns[USER_ID])} if USER_ID in columns else {}
             if SESSION_ID in columns:
                 ids[SESSION_ID] = _id(100 * user + (moment - MONDAY).days, columns[SESSION_ID])
@@ -87,11 +87,11 @@ def _id(number: int, dtype: Any) -> Any:
     return number + 1 if pl.Series(dtype=dtype).dtype.is_integer() else f"u{number}"
 
 
-def _value(random: Random, dtype: Any, name: str, nan: bool) -> Any:
+def value_of(random: Random, dtype: Any, name: str, nan: bool) -> Any:
     """One value; NaN only sometimes, for it hides in every mean what else is wrong."""
     kind = pl.Series(dtype=dtype).dtype
     if isinstance(kind, pl.List):
-        return random.choice([None, [_value(random, kind.inner, "", nan) for _ in range(random.randint(0, 3))]])
+        return random.choice([None, [value_of(random, kind.inner, "", nan) for _ in range(random.randint(0, 3))]])
     if name != ITEM_ID and random.random() < 0.2:
         return None
     if kind.is_float():
