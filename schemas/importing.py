@@ -79,9 +79,16 @@ def import_module(name: str, what: str) -> ModuleType:
     except SyntaxError as error:
         raise InputError(f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}.") from None
     except (Exception, SystemExit) as error:
-        place = next((f"{file}, line {line}" for file, line in _lines(error, name.partition(".")[0])), what)
+        place = next((f"{file}, line {line}" for file, line in lines_of(error, name.partition(".")[0])), what)
         message = " ".join(str(error).split())
         raise InputError(f"{place}: {type(error).__name__}: {message}") from None
+
+
+def lines_of(error: BaseException, package: str = ROOT) -> Iterator[tuple[str, int | None]]:
+    """The files and lines of a package that an error came through, the last one first."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package:
+            yield frame.f_code.co_filename, line
 
 
 def source_files(folder: Path) -> list[Path]:
@@ -109,10 +116,3 @@ def _package(name: str, folder: Path | None) -> None:
     package = ModuleType(name)
     package.__path__ = [str(folder)] if folder else []
     sys.modules[name] = package
-
-
-def _lines(error: BaseException, package: str) -> Iterator[tuple[str, int | None]]:
-    """The files and lines of a package that an error came through, the last one first."""
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package:
-            yield frame.f_code.co_filename, line

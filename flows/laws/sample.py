@@ -11,6 +11,7 @@ import polars as pl
 
 from flows.laws import NotTriedError, missing_column
 from preprocessing.sessions import close, cut, sort_keys
+from preprocessing.source.events import as_found, read_events
 from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -35,6 +36,16 @@ def dataset_of(columns: Columns, **parts: Any) -> Dataset:
     """A dataset with these columns, taken day by day."""
     events = {"columns": {name: name for name in columns}}
     return Dataset.model_validate({"name": "trial", "events": events, **parts})
+
+
+def columns_of(dataset: Dataset | None) -> Columns:
+    """The columns of a dataset's events, of the types they have in its files, where these are there; or usual ones."""
+    if dataset is None:
+        return COLUMNS
+    if dataset.source:
+        found = read_events(dataset).collect_schema()
+        return {name: dtype for name, dtype in found.items() if not name.endswith(as_found(""))}
+    return {name: _usual(name) for name in dataset.events.columns}
 
 
 def events_of(columns: Columns, seed: int) -> pl.DataFrame:
@@ -81,6 +92,11 @@ def columns_for(attempt: Callable[[Columns], object], columns: Columns) -> Colum
     raise NotTriedError(
         f"{' '.join(str(reason).split())[:300]}. Give --dataset YAML (and --source) with fitting columns."
     )
+
+
+def _usual(name: str) -> Any:
+    by_name = {**COLUMNS, SESSION_ID: pl.String, POSITION: pl.Int64}
+    return by_name.get(name, pl.Float64)
 
 
 def _id(number: int, dtype: Any) -> Any:
