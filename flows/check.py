@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.laws import NotTriedError, broken
 from schemas import plugins
-from schemas.dataset import Dataset, load_dataset
+from schemas.dataset import SHIPPED, Dataset, load_dataset
 from schemas.errors import InputError, parse
 from schemas.importing import lines_of
 from schemas.options import options_of
@@ -112,21 +112,21 @@ def _broken(kind: str, name: str, folders: tuple[str, ...], named: Dataset | Non
     elif kind in ("steps", "checks", "encoders"):
         yield from _of_preprocessing(kind, name, folders, named)
     elif kind == "baselines":
-        from modeling import baselines
+        from flows.laws import models
 
-        plugins.find(baselines, name)
+        yield from broken([models.a_baseline_scores_every_item], name, _where)
     else:
         yield from _of_modeling(kind, name)
 
 
 def _read_file(kind: str, name: str) -> Iterator[str]:
     """A dataset or a preset has only to be read and to fit."""
-    from modeling.presets import FOLDER, read_preset
+    from modeling.presets import read_preset
 
     if kind == "presets":
         read_preset(name)
     else:
-        load_dataset(str(places(FOLDER.parent / "datasets")[name].file))
+        load_dataset(str(places(SHIPPED)[name].file))
     yield from ()
 
 
@@ -140,7 +140,7 @@ def _of_preprocessing(kind: str, name: str, folders: tuple[str, ...], named: Dat
     package = {"steps": steps_package, "checks": checks_package, "encoders": encoders_package}[kind]
     thing = plugins.find(package, name, folders)
     if kind == "encoders":
-        features = _features(name, named) or [{"encode": {"name": name, "options": _options(kind, name, thing)}}]
+        features = _features(name, named) or [{"encode": [{"name": name, "options": _options(kind, name, thing)}]}]
         for trial in encoders.trials_of(thing, name, features, folders):
             yield from broken(encoders.LAWS, trial, _where)
         return

@@ -299,12 +299,13 @@ def check(
     dataset: Annotated[
         str | None, typer.Option("--dataset", help="A YAML file whose options and columns they are tried with.")
     ] = None,
+    source: SourceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Hold every part of a folder to the laws of its kind and say what it breaks; code 1 if anything is broken."""
     from flows.check import check_folder
 
-    verdict = check_folder(folder, dataset, _say)
+    verdict = check_folder(folder, dataset, _say, source)
     _end(verdict.summary(), as_json)
     if verdict.broken:
         raise typer.Exit(1)

@@ -83,7 +83,7 @@ def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> di
 
     It is that of the part's file and of the files it may import from beside it, which begin with an underscore.
     """
-    found = {}
+    found: dict[str, str] = {}
     for kind, some in wanted.items():
         own = {place.name: place for place in of_people(kind, folders)}
         found |= {f"{kind}/{name}": _content(kind, own[name]) for name in sorted(set(some)) if name in own}

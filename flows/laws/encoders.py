@@ -139,7 +139,7 @@ def a_day_teaches_itself_nothing(trial: Trial) -> None:
     others = others.with_columns(pl.col(USER_ID, SESSION_INDEX, ROW) + 1_000)
     more, _ = trial.encode(pl.concat([trial.rows, others], how="vertical_relaxed"))
     alone, _ = trial.encode(trial.rows)
-    _same(alone.drop(ITEM_ID), more.head(trial.rows.height).drop(ITEM_ID), f"With other events of {newest}")
+    _same(alone.drop(ITEM_ID), more.head(trial.rows.height).drop(ITEM_ID), f"With other events of {newest!s}")
 
 
 def a_session_starts_without_knowing_its_last_event(trial: Trial) -> None:

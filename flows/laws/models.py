@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from flows.laws import Law, require
-from modeling import bodies, losses, objectives, offers
+from modeling import baselines, bodies, losses, objectives, offers
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
 from modeling.data import Sessions
 from modeling.fitting import make_schedule
@@ -144,6 +144,18 @@ def negatives_that_do_not_count_change_nothing(trial: Trial) -> None:
     require(abs(without - beside) < 1e-5, f"It is {beside:.6g} instead of {without:.6g}.")
     none = float(loss(positive_N, torch.full((8, 2), -torch.inf), NUM_ITEMS))
     require(math.isfinite(none), f"It is {none} where no negative counts.")
+
+
+def a_baseline_scores_every_item(name: str) -> None:
+    """A baseline gives every history a finite score for every item, float32, whatever else is ranked with it."""
+    train = chains(60, NUM_ITEMS)
+    baseline = plugins.find(baselines, name)(train, train, NUM_ITEMS)
+    histories = train.drop_last(1)
+    scores = baseline.tile(baseline.queries(histories), 0, NUM_ITEMS)
+    require(list(scores.shape) == [60, NUM_ITEMS], f"Its scores have the shape {list(scores.shape)}.")
+    require(scores.dtype == torch.float32 and bool(scores.isfinite().all()), f"They are {scores.dtype}, or not finite.")
+    alone = baseline.tile(baseline.queries(histories.select(torch.tensor([7]))), 0, NUM_ITEMS)
+    require(torch.allclose(alone[0], scores[7]), "A history alone is scored otherwise.")
 
 
 LAWS: tuple[Law, ...] = (

@@ -45,7 +45,8 @@ def columns_of(dataset: Dataset | None) -> Columns:
     if dataset.source:
         found = read_events(dataset).collect_schema()
         return {name: dtype for name, dtype in found.items() if not name.endswith(as_found(""))}
-    return {name: _usual(name) for name in dataset.events.columns}
+    by_name = {**COLUMNS, SESSION_ID: pl.String, POSITION: pl.Int64}
+    return {name: by_name[name] for name in dataset.events.columns if name in by_name}
 
 
 def events_of(columns: Columns, seed: int) -> pl.DataFrame:
@@ -92,11 +93,6 @@ def columns_for(attempt: Callable[[Columns], object], columns: Columns) -> Colum
     raise NotTriedError(
         f"{' '.join(str(reason).split())[:300]}. Give --dataset YAML (and --source) with fitting columns."
     )
-
-
-def _usual(name: str) -> Any:
-    by_name = {**COLUMNS, SESSION_ID: pl.String, POSITION: pl.Int64}
-    return by_name.get(name, pl.Float64)
 
 
 def _id(number: int, dtype: Any) -> Any:
