@@ -6,6 +6,8 @@ import logging
 import os
 from pathlib import Path
 
+from schemas.places import VARIABLE, of_environment
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -20,6 +22,8 @@ def prepare_environment(root: Path) -> None:
     """Set what is not set already. Without PREFECT_API_URL, runs are kept in SQLite in `root/prefect`."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if folders := of_environment():  # as they are seen from here, for processes that begin elsewhere
+        os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
     home = os.environ.setdefault("PREFECT_HOME", str(root.expanduser().resolve() / "prefect"))
     Path(home).mkdir(parents=True, exist_ok=True)  # the server does not make it
 

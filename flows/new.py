@@ -46,7 +46,8 @@ class Begun:
 
     def lines(self) -> Iterator[str]:
         """What to do next, for people."""
-        yield f"{self.file}: a {singular(self.kind)} that works, to be changed into yours"
+        part = singular(self.kind)
+        yield f"{self.file}: {'an' if part[0] in 'aeo' else 'a'} {part} that works, to be changed into yours"
         yield f"{self.test}: its test"
         if self.yaml:
             yield "\nIn the YAML of your dataset (`plugins` is seen from where that lies):\n"

@@ -214,8 +214,8 @@ class Dataset(_Part):
     @classmethod
     def _list_of_folders(cls, given: Any) -> Any:
         """Absolute, so that workers that get the dataset find them."""
-        given = [given] if isinstance(given, str) else [] if given is None else given
-        if not isinstance(given, list | tuple) or not all(isinstance(path, str) and path for path in given):
+        given = [given] if isinstance(given, str | Path) else [] if given is None else given
+        if not isinstance(given, list | tuple) or not all(isinstance(path, str | Path) and str(path) for path in given):
             raise ValueError("give a folder or a list of folders, such as `plugins: plugins`")
         return [str(Path(path).expanduser().resolve()) for path in given]
 

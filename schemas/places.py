@@ -105,7 +105,7 @@ def _is_part(name: str) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
-    where = f"plugins: {folder}"
+    where = f"{VARIABLE if folder in of_environment() else 'plugins'}: {folder}"
     if not folder.is_dir():
         raise InputError(f"{where} is no folder on this machine ({socket.gethostname()}).")
     inside = {path.name for path in folder.iterdir() if path.is_dir()}

@@ -116,11 +116,18 @@ def describe(package: ModuleType, folders: Folders = None) -> list[Described]:
 
     The options that a package's own base class gives all of them come last.
     """
-    known = places(package, folders)
-    things = {name: find(package, name, folders) for name in sorted(known)}
-    return [
-        Described(name, summary_of(thing), option_fields(thing), known[name].origin) for name, thing in things.items()
-    ]
+    return [_described(package, place, folders) for _, place in sorted(places(package, folders).items())]
+
+
+def _described(package: ModuleType, place: Place, folders: Folders) -> Described:
+    """Somebody's file that cannot be used is listed with the reason, beside all that can."""
+    try:
+        thing = find(package, place.name, folders)
+        return Described(place.name, summary_of(thing), option_fields(thing), place.origin)
+    except InputError as error:
+        if place.origin == BUILT_IN:
+            raise
+        return Described(place.name, f"cannot be used: {error}", (), place.origin)
 
 
 def summary_of(thing: Any) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
+from schemas.dataset import known, load_dataset
+from schemas.errors import InputError
 from schemas.plugins import Option, describe, describe_fields
 
 Entry = dict[str, Any]  # name, summary, options, and what else there is to say
@@ -26,17 +29,19 @@ def for_models() -> dict[str, list[Entry]]:
     from modeling import baselines, bodies, heads, losses, objectives, offers
     from schemas import plugins
 
+    def _is_sampled(name: str) -> bool:
+        return losses.is_sampled(plugins.find(losses, name))
+
     goals = plugins.names(objectives)
     return {
         "presets": _presets(),
         "bodies": [
-            asdict(one) | {"objectives": [goal for goal in goals if offers.goes_together(one.name, goal)]}
+            asdict(one) | {"objectives": [goal for goal in goals if _can_be(offers.goes_together, one.name, goal)]}
             for one in describe(bodies)
         ],
         "objectives": [asdict(one) for one in describe(objectives)],
         "losses": [
-            asdict(one)
-            | {"scores": "sampled items" if losses.is_sampled(plugins.find(losses, one.name)) else "all items"}
+            asdict(one) | {"scores": "sampled items" if _can_be(_is_sampled, one.name) else "all items"}
             for one in describe(losses)
         ],
         "heads": [asdict(one) for one in describe(heads)],
@@ -46,25 +51,46 @@ def for_models() -> dict[str, list[Entry]]:
 
 def datasets() -> dict[str, Entry]:
     """The datasets that can be named, where to get them, on what terms, and where their YAML comes from."""
-    from schemas.dataset import known, load_dataset
-
-    read = {name: (load_dataset(name), place) for name, place in known().items()}
     return {
-        name: {"title": dataset.title, "obtain": dataset.obtain, "terms": dataset.terms, "origin": place.origin}
-        for name, (dataset, place) in sorted(read.items())
+        name: _read_of(partial(_about, name), "title") | {"origin": place.origin}
+        for name, place in sorted(known().items())
     }
+
+
+def _about(name: str) -> Entry:
+    dataset = load_dataset(name)
+    return {"title": dataset.title, "obtain": dataset.obtain, "terms": dataset.terms}
 
 
 def _presets() -> list[Entry]:
     from modeling.presets import FOLDER, read_preset
     from schemas.places import places
 
+    def about(name: str) -> Entry:
+        preset = read_preset(name)
+        return {"summary": preset.title, "paper": preset.paper, "deviates": list(preset.deviates)}
+
     return [
-        {"name": name, "summary": preset.title, "paper": preset.paper, "deviates": list(preset.deviates)}
-        | {"origin": place.origin}
+        {"name": name} | _read_of(partial(about, name), "summary") | {"origin": place.origin}
         for name, place in sorted(places(FOLDER).items())
-        for preset in [read_preset(name)]
     ]
+
+
+def _read_of(read: Callable[[], Entry], told_as: str) -> Entry:
+    """What a file says, or why it cannot be used."""
+    try:
+        return read()
+    except InputError as error:
+        blank = {"obtain": "", "terms": ""} if told_as == "title" else {}
+        return blank | {told_as: f"cannot be used: {error}"}
+
+
+def _can_be(holds: Callable[..., bool], *names: str) -> bool:
+    """Whether something holds of parts that can be used; of others, nothing does."""
+    try:
+        return holds(*names)
+    except InputError:
+        return False
 
 
 def of_all() -> dict[str, tuple[Option, ...]]:

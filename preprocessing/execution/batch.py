@@ -35,6 +35,7 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import COUNT, DAY, ID, ITEM_ID, LENGTH, RULE, USER_ID, VALUE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
+from schemas.plugins import made_with
 
 KIND = "days"
 SESSIONS, OPEN, QUARANTINE = "sessions.parquet", "open.parquet", "quarantine.parquet"
@@ -80,8 +81,8 @@ class Run:
 
     @property
     def beside(self) -> tuple[str, ...]:
-        """Hashes of the tables and keys that steps use."""
-        return (*self.source.tables.values(), *self.secrets)
+        """Hashes of the tables and keys that steps use, and of people's own steps, checks and encoders."""
+        return (*self.source.tables.values(), *self.secrets, *made_with(self.dataset).values())
 
     def start(self) -> State:
         """What is known before anything is learnt: the NVTabular vocabularies that features start from.

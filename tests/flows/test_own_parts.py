@@ -65,6 +65,27 @@ def test_what_is_begun_is_listed_with_where_it_comes_from(begun: Path, monkeypat
     assert invoke("datasets")[2]["my_dataset"]["origin"] == str(begun / "datasets/my_dataset.yaml")
 
 
+def test_what_cannot_be_used_is_listed_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path, text in (
+        ("steps/broken.py", "x = (\n"),
+        ("bodies/broken.py", "import nothing_of_that_name\n"),
+        ("losses/broken.py", ""),
+        ("objectives/broken.py", "class Broken: ...\n"),
+        ("presets/broken.yaml", "title: 3\n"),
+        ("datasets/broken.yaml", "name: [\n"),
+    ):
+        part(tmp_path, path, text)
+    monkeypatch.setenv("OVERNIGHT_PLUGINS", str(tmp_path))
+    _, text, steps = invoke("steps")
+    assert "broken: cannot be used: " in text and "broken.py, line 1: SyntaxError" in text and "drop_repeats" in text
+    code, _, models = invoke("models")
+    told = {kind: entry["summary"] for kind, some in models.items() for entry in some if entry["name"] == "broken"}
+    assert code == 0 and told.keys() == {"bodies", "losses", "objectives", "presets"}
+    assert "nothing_of_that_name" in told["bodies"] and "expected a class Broken" in told["losses"]
+    assert "cannot be used" in invoke("datasets")[2]["broken"]["title"]
+    assert len(steps["steps"]) > 5
+
+
 def test_new_says_what_to_write_and_to_do_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     code, text, facts = invoke("new", "step", "drop_samples")
