@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -29,6 +30,7 @@ COLUMNS: Columns = {
     "price": pl.Float64,
     "category": pl.String,
 }
+MOST_MISSING = 4
 TYPES = (pl.Float64, pl.String, pl.Boolean, TIME)  # that a column without a known type is tried as
 
 
@@ -73,26 +75,36 @@ def sessions_of(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
 
 
 def columns_for(attempt: Callable[[Columns], object], columns: Columns) -> Columns:
-    """The columns, and those beside them that an attempt says are missing, of the first type under which it goes well.
+    """The columns, and those that an attempt says are missing, of types with which it goes well.
+
+    The types of usual columns (a price) are tried otherwise, too; those of a dataset are what they are.
 
     Raises:
-        NotTriedError: when it never does.
+        NotTriedError: when it never goes well.
     """
-    reason: Exception | None = None
-    for dtype in TYPES:
-        wanted = dict(columns)
-        for _ in range(20):
+    missing: list[str] = []
+    free = ("price", "category", EVENT_TYPE) if columns is COLUMNS else ()
+    while True:
+        reason, asked = "", ""
+        for wanted in _typed(columns, missing, free):
             try:
                 attempt(wanted)
                 return wanted
             except (pl.exceptions.PolarsError, InputError) as error:
-                reason, name = error, missing_column(error)
-                if name is None or name in wanted:
-                    break
-                wanted[name] = dtype
-    raise NotTriedError(
-        f"{' '.join(str(reason).split())[:300]}. Give --dataset YAML (and --source) with fitting columns."
-    )
+                reason = reason or str(error).partition("\n")[0]
+                asked = missing_column(error) or ""
+            if asked and asked not in columns and asked not in missing and len(missing) < MOST_MISSING:
+                missing.append(asked)
+                break
+        else:
+            raise NotTriedError(f"{reason.rstrip('.')}. Give --dataset YAML (and --source) with fitting columns.")
+
+
+def _typed(columns: Columns, missing: list[str], free: tuple[str, ...]) -> Iterator[Columns]:
+    """The columns with the missing ones in all types, then with one of the free ones in another type as well."""
+    every = [columns | dict(zip(missing, types, strict=True)) for types in product(TYPES, repeat=len(missing))]
+    yield from every
+    yield from (wanted | {name: dtype} for name in free for dtype in TYPES for wanted in every)
 
 
 def _id(number: int, dtype: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from flows.laws import broken, steps
+from flows.laws import NotTriedError, broken, steps
 from flows.laws.sample import COLUMNS, dataset_of
 from preprocessing import steps as package
 from preprocessing.plan import build_steps
@@ -128,10 +128,20 @@ def test_a_step_that_breaks_a_law_is_told(step: Step, words: str) -> None:
     assert any(words in line for line in lines), lines
 
 
-def test_columns_a_step_asks_for_are_made() -> None:
-    class Cheap(Step):
-        def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
-            return events.filter(pl.col("margin") > 0, pl.col("shelf").str.len_chars() > 1)
+class Brand(Step):
+    def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        twice = (pl.col("quantity") * 2).alias("twice")
+        return events.with_columns(pl.col("brand").str.to_lowercase(), twice).filter(
+            pl.col("price").str.len_chars() > 1
+        )
 
-    trial = steps.Trial.of(Cheap(), COLUMNS | {"shelf": pl.String})
-    assert trial.columns["margin"] == pl.Float64 and broken(steps.LAWS, trial) == []
+
+def test_columns_a_step_asks_for_are_made_in_types_that_fit() -> None:
+    trial = steps.Trial.of(Brand(), COLUMNS)
+    assert (trial.columns["brand"], trial.columns["price"]) == (pl.String, pl.String)
+    assert trial.columns["quantity"] == pl.Float64 and broken(steps.LAWS, trial) == []
+
+
+def test_a_step_that_fits_no_columns_is_not_tried() -> None:
+    with pytest.raises(NotTriedError, match="Give --dataset YAML"):
+        steps.Trial.of(Brand(), dict(COLUMNS))  # of a dataset, whose price is a number
