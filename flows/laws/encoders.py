@@ -117,7 +117,7 @@ def batches_parts_and_order_change_nothing(trial: Trial) -> None:
         require(known.keys() == known_then.keys(), f"{how}: it learns {list(known_then)}, not {list(known)}.")
         for kept, table in known.items():
             by = [VALUE] if VALUE in table.columns else table.columns
-            _same(table.sort(by), known_then[kept].sort(by), f"{how}, what is learnt")
+            _same(table.sort(by), known_then[kept].sort(by), f"{how}, the statistics")
 
 
 def later_days_change_no_earlier_row(trial: Trial) -> None:
@@ -130,8 +130,8 @@ def later_days_change_no_earlier_row(trial: Trial) -> None:
             _same(trial.encode(earlier)[0], before, f"With days after {last}")
 
 
-def a_day_teaches_itself_nothing(trial: Trial) -> None:
-    """A day is encoded with what the days before it taught: other events of the same day change nothing."""
+def a_day_is_not_fit_on_itself(trial: Trial) -> None:
+    """A day is encoded with the statistics of the days before: other events of the same day change nothing."""
     newest = trial.rows[DAY].max()
     if trial.knows_the_day or trial.rows[DAY].n_unique() < 2:
         return
@@ -162,7 +162,7 @@ def a_session_starts_without_knowing_its_last_event(trial: Trial) -> None:
 
 
 def ids_are_below_the_cardinality_and_numbers_finite(trial: Trial) -> None:
-    """Ids are at least 1 and below the cardinality that is told, and numbers are finite."""
+    """Ids are at least 1 and below the cardinality, and numbers are finite."""
     encoded, known = trial.encode(trial.rows)
     for chain in trial.chains:
         values = encoded[chain.name].explode() if chain.many else encoded[chain.name]
@@ -172,7 +172,7 @@ def ids_are_below_the_cardinality_and_numbers_finite(trial: Trial) -> None:
         table = known.get(chain.keeps(len(chain.encoders) - 1))
         cardinality = chain.encoders[-1].cardinality(table)
         if cardinality is None:
-            require(False, "It gives ids and tells no cardinality.")
+            require(False, "It gives ids but no cardinality.")
             return
         inside = values.drop_nulls().is_between(1, cardinality - 1).all()
         require(values.dtype == pl.Int32 and inside, f"Ids {values.to_list()} with cardinality {cardinality}.")
@@ -185,7 +185,7 @@ LAWS: tuple[Law, ...] = (
     ids_are_below_the_cardinality_and_numbers_finite,
     batches_parts_and_order_change_nothing,
     later_days_change_no_earlier_row,
-    a_day_teaches_itself_nothing,
+    a_day_is_not_fit_on_itself,
     a_session_starts_without_knowing_its_last_event,
 )
 

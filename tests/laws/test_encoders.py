@@ -151,7 +151,7 @@ class NoCardinality(Encoder):
 
 @pytest.mark.parametrize(
     ("encoder", "words"),
-    [(KnowsToday, "other events of the same day"), (Counts, "Day by day: "), (NoCardinality, "tells no cardinality")],
+    [(KnowsToday, "other events of the same day"), (Counts, "Day by day: "), (NoCardinality, "but no cardinality")],
 )
 def test_an_encoder_that_breaks_a_law_is_told(encoder: type[Encoder], words: str) -> None:
     rows = laws.rows_of(laws.COLUMNS, 0)
