@@ -21,5 +21,5 @@ def prepare(settings: Settings, progress: Callable[[str], object]) -> Manifest:
             days=data.days,
             engine=data.engine,
             workers=workers,
-            progress=progress,
+            progress=lambda report: progress(str(report)) if report.message else None,
         )

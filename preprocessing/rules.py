@@ -17,8 +17,8 @@ import polars as pl
 from preprocessing import checks
 from preprocessing.checks.base import LOCAL_DAY, Check
 from preprocessing.collect import collect
-from preprocessing.sessions import local_day
 from preprocessing.source.events import as_found
+from preprocessing.source.values import local_day
 from preprocessing.sql import type_on
 from schemas import plugins
 from schemas.columns import ITEM_ID, POSITION, RULE, SESSION_ID, TIMESTAMP, USER_ID

@@ -73,6 +73,11 @@ class ItemSource(_Part):
         description="Our name: the file's name; item_id is required. With valid_from an item may have a row for each change."
     )
     unknown: Literal["keep", "quarantine"] = Field("keep", description="Events of items that this table does not know.")
+    wait_days: int = Field(
+        7,
+        ge=0,
+        description="unknown: quarantine. Days before the newest whose events come in when the table knows their item later.",
+    )
 
     @field_validator("columns")
     @classmethod
@@ -192,6 +197,11 @@ class Dataset(_Part):
     since: date | None = Field(None, description="First day of events that is used; earlier ones are left out.")
     checks: tuple[Step, ...] = Field((), description="Rules a good row keeps, beside readable ids and times.")
     steps: tuple[Step, ...] = ()
+    duplicates: Literal["drop", "keep"] | tuple[str, ...] = Field(
+        "drop",
+        description="drop: of rows equal in all mapped columns, one is kept; keep: all are; a list of columns: rows equal in "
+        "those are the same event.",
+    )
     sessions: SessionRule = SessionRule()
     features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")
     labels: tuple[Label, ...] = Field(

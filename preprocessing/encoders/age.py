@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from preprocessing.encoders import Encoder, Expressions, Takes, require
-from preprocessing.sessions import local_day
+from preprocessing.source.values import local_day
 from schemas.columns import TIMESTAMP
 
 

@@ -1,4 +1,10 @@
-"""States of knowledge: what encoders have learnt and what items were like last, after some day. JSON and Parquet only."""
+"""Fitted state: what encoders are fitted to and what items were like last, after some day. JSON and Parquet only.
+
+states/<id>/learnt/NAME.parquet          after all days: a vocabulary, numbers, numbers by value
+states/<id>/statistics/NAME.parquet      of the days since the state before, each apart, with the column `day`
+states/<id>/items.parquet                of each item id: when it was last seen, and its features then
+states/<id>/items_by_day.parquet         the same of each day since the state before
+"""
 
 from __future__ import annotations
 
@@ -10,55 +16,52 @@ from typing import Any
 import polars as pl
 
 from preprocessing.features.chains import Knowledge
-from preprocessing.output.sessions import write
+from preprocessing.parquet import write
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import DAY
 
 KIND = "states"
-LEARNT, TAUGHT, ITEMS, EVENTS = "learnt", "taught", "items.parquet", "events.parquet"
+FITTED, STATISTICS, ITEMS, ITEMS_BY_DAY = "learnt", "statistics", "items.parquet", "items_by_day.parquet"
 
 
 @dataclass(frozen=True)
 class State:
-    """What is known at the end of a day."""
+    """The state at the end of a day; tables by the name of the state of an encoder."""
 
-    learnt: Knowledge = field(default_factory=dict)
-    taught: Knowledge = field(default_factory=dict)
-    """What the days since the state before taught, each apart: knowledge with the column `day`."""
+    fitted: Knowledge = field(default_factory=dict)
+    statistics: Knowledge = field(default_factory=dict)
     items: pl.DataFrame | None = None
-    """Of each item id: when it was last seen, and its features then."""
-    columns: pl.Schema | None = None
-    """Of events as they were read."""
+    items_by_day: pl.DataFrame | None = None
 
     def write(self, artifacts: Artifacts, state_id: str, facts: dict[str, Any]) -> Manifest:
         """Keep it as `states/<id>`."""
         with artifacts.write(KIND, state_id) as draft:
-            for folder, tables in ((LEARNT, self.learnt), (TAUGHT, self.taught)):
+            for folder, tables in ((FITTED, self.fitted), (STATISTICS, self.statistics)):
                 for name, table in tables.items():
                     write(table, draft.folder / folder / f"{name}.parquet")
-            if self.items is not None:
-                write(self.items, draft.folder / ITEMS)
-            write(pl.DataFrame(schema=self.columns), draft.folder / EVENTS)
+            for name, items in ((ITEMS, self.items), (ITEMS_BY_DAY, self.items_by_day)):
+                if items is not None:
+                    write(items, draft.folder / name)
             draft.facts = facts
         return draft.manifest
 
     @classmethod
     def read(cls, artifacts: Artifacts, name: str) -> State:
-        """A state that is there; an empty one without a name."""
+        """A state that is there; an empty one without a name.
+
+        Raises:
+            InputError: when it is missing or damaged.
+        """
         if not name:
             return cls()
         folder = artifacts.get(name).folder
-        items = folder / ITEMS
-        return cls(
-            _tables(folder / LEARNT),
-            _tables(folder / TAUGHT),
-            pl.read_parquet(items) if items.is_file() else None,
-            pl.scan_parquet(folder / EVENTS).collect_schema(),
-        )
+        items = {file: folder / file for file in (ITEMS, ITEMS_BY_DAY)}
+        read = {file: pl.read_parquet(path) if path.is_file() else None for file, path in items.items()}
+        return cls(_tables(folder / FITTED), _tables(folder / STATISTICS), read[ITEMS], read[ITEMS_BY_DAY])
 
     def of_days(self, days: list[date]) -> Knowledge:
-        """What these days taught."""
-        return {name: table.filter(pl.col(DAY).is_in(days)) for name, table in self.taught.items()}
+        """The statistics of these days."""
+        return {name: table.filter(pl.col(DAY).is_in(days)) for name, table in self.statistics.items()}
 
 
 def _tables(folder: Path) -> Knowledge:

@@ -83,6 +83,11 @@ def read_time(column: str, stored: pl.DataType, seems: pl.DataType, unit: str, z
     return pl.coalesce(aware, _in_zone(pl.coalesce(*naive), zone), number)
 
 
+def local_day(moment: pl.Expr, time_zone: str) -> pl.Expr:
+    """The day of a moment in a time zone."""
+    return (moment if time_zone == "UTC" else moment.dt.convert_time_zone(time_zone)).dt.date()
+
+
 def read_integer(column: str, stored: pl.DataType) -> pl.Expr:
     """A whole number, for positions."""
     return pl.col(column).cast(pl.Int64, strict=False)

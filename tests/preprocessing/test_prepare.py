@@ -164,7 +164,9 @@ def test_found_complete_is_not_made_again(tmp_path: Path) -> None:
     assert run(tmp_path, dataset_of(tmp_path, time_zone="Asia/Tokyo")).id != first.id
     assert run(tmp_path, days=2).id != first.id
     write(tmp_path, three_days()[:-1])
-    assert run(tmp_path).facts["events"] == 14  # b's last session lost its third event
+    assert run(tmp_path).id == first.id  # a source that shrinks undoes nothing
+    write(tmp_path, [*three_days(), ("b", "x", at(2, 13, 3))])
+    assert run(tmp_path).facts["events"] == 16
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,8 @@ def test_bad_input_is_explained(tmp_path: Path) -> None:
     assert "'price' is empty" in refused(tmp_path, rows, priced)
     rare = dataset_of(tmp_path, features={"item_id": {"encode": "category", "min_count": 99}})
     assert "lower min_count" in refused(tmp_path, rows, rare)
-    assert "time_unit" in refused(tmp_path, [("a", "x", NOW + timedelta(days=9))])
+    (tmp_path / "new").mkdir()
+    assert "time_unit" in refused(tmp_path / "new", [("a", "x", NOW + timedelta(days=9))])
 
 
 def test_a_file_damaged_further_down_is_named(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ Day and bin are packed into one integer: grouping by one key costs half of what 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 
 from preprocessing.collect import collect
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
 from preprocessing.engines import Engine
-from preprocessing.execution.buckets import Spool
 from preprocessing.features.chains import Chain
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
@@ -73,19 +74,18 @@ def count(
     return pl.concat([_as_table(table, *name) for name, table in named])
 
 
-def add_up(spool: Spool, buckets: range, dataset: Dataset, chains: list[Chain]) -> pl.DataFrame:
-    """The table of all buckets, with the most frequent values only."""
-    parts = collect(pl.concat([spool.get(f"profile-{bucket}") for bucket in buckets]))
+def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, chains: list[Chain]) -> pl.DataFrame:
+    """The table of all buckets, with the most frequent values only; `frames` gives what tasks left, one frame a bucket."""
+    parts = collect(pl.concat(frames("profile")))
     by_value = pl.col(KIND) == "value"
     tables = [parts.filter(~by_value).group_by(KEYS).agg(pl.col(COUNT).sum()).select(list(SCHEMA))]
     plain = parts.filter(by_value).partition_by(COLUMN, as_dict=True)
     values = {str(column): part for (column,), part in plain.items()}
     for column, chain in columns_of(chains).items():
         if is_learnt(chain, dataset):
-            learnt = [spool.get(f"learnt-{chain.name}.0-{bucket}") for bucket in buckets]
-            values[column] = collect(pl.concat(learnt, how="vertical_relaxed"))
+            values[column] = collect(pl.concat(frames(f"statistics-{chain.name}.0"), how="vertical_relaxed"))
     for column, table in values.items():
-        whole = table if len(buckets) == 1 else table.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
+        whole = table if len(frames("profile")) == 1 else table.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
         tables += [_as_table(part, column, kind) for kind, part in _most(whole).items()]
     return pl.concat(tables).sort(KEYS)
 
