@@ -22,10 +22,12 @@ from preprocessing.history.changes import COUNTED, Changes, find_changes
 from preprocessing.history.damage import damaged_days, restore_state
 from preprocessing.history.ledger import Ledger
 from preprocessing.history.lines import check_source, days_in_words, introduce, line_of
+from preprocessing.history.restore import from_snapshots
 from preprocessing.history.set_aside import in_words
 from preprocessing.history.states import state_before
 from preprocessing.history.whole import whole_day
 from preprocessing.history.window import Window, choose_window
+from preprocessing.output.day import SESSIONS
 from preprocessing.output.snapshot import KIND, Snapshot
 from preprocessing.plan import build_steps
 from preprocessing.source.index import PATH, ROWS
@@ -44,6 +46,7 @@ def prepare(
     until: date | None = None,
     days: int | None = None,
     redo: tuple[date, date] | None = None,
+    verify: bool = False,
     engine: EngineName = "cpu",
     workers: Workers = Workers(),  # noqa: B008  (frozen)
     progress: Report = print,
@@ -52,7 +55,8 @@ def prepare(
     """Sessions of `dataset` up to the test day `until` (the last full day if left out), of its last `days` days.
 
     Days that are finished are not done again unless their events have changed and the source still holds them whole. `redo`
-    (first, last) does finished days again on purpose. `now` is for tests.
+    (first, last) does finished days again on purpose; `verify` reads all that is finished and mends what is damaged, where
+    else sizes and times of writing are compared. `now` is for tests.
 
     Raises:
         InputError: for a source, a dataset or days that do not fit; what was done before stays.
@@ -72,7 +76,7 @@ def prepare(
         introduce(artifacts, ledger, dataset, changes, run.say)
         counts = ledger.rows_by_day() | _rows_by_day(changes)
         window = choose_window(counts, source.index.rows, dataset, source.now, until, days)
-        missing = _bring_up_to_date(run, ledger, changes, window, redo)
+        missing = _bring_up_to_date(run, ledger, changes, window, redo, verify)
         return _publish(run, ledger, window, missing)
 
 
@@ -88,21 +92,14 @@ def _index(
 
 
 def _bring_up_to_date(
-    run: Run, ledger: Ledger, changes: Changes, window: Window, redo: tuple[date, date] | None
+    run: Run, ledger: Ledger, changes: Changes, window: Window, redo: tuple[date, date] | None, verify: bool
 ) -> dict[date, list[str]]:
     """Read, clean, fit, encode and commit what is to be done; returns the finished days that are lost, source and all."""
     assert window.last
     restore_state(run, ledger, changes)
     work = Days(run, ledger, changes)
-    damaged = damaged_days(run.artifacts, ledger)
-    missing = {day: files for day, files in damaged.items() if day not in changes.held}
-    why = {day: f"its {', '.join(files)} is missing or damaged" for day, files in damaged.items()}
-    for day in missing:
-        run.say(
-            f"{day}: {why[day]}, and the source no longer holds all of its events: the day is missing from what follows. "
-            "Restore its files from a backup."
-        )
-    again = set(changes.changed) | (damaged.keys() - missing.keys())
+    missing = _mend(run, ledger, changes, work, verify)
+    again, why = set(changes.changed), dict[date, str]()
     for day, reason in late_items.days_to_do_again(run, ledger, changes).items():
         again.add(day)
         why.setdefault(day, reason)
@@ -115,6 +112,25 @@ def _bring_up_to_date(
     work.do_again(again, why)
     if ledger.about.until is None or window.last > ledger.about.until:
         work.do_new(window.last)
+    return missing
+
+
+def _mend(run: Run, ledger: Ledger, changes: Changes, work: Days, verify: bool) -> dict[date, list[str]]:
+    """Put back or do again the finished days whose files are lost or damaged; returns those that can be neither."""
+    missing: dict[date, list[str]] = {}
+    for day, files in damaged_days(run.artifacts, ledger, contents=verify).items():
+        row = ledger.row(day)
+        assert row is not None
+        if snapshot := from_snapshots(run.artifacts, row, files):
+            run.say(f"{day}: its {', '.join(files)} was missing or damaged; put back from {snapshot}.")
+        elif day in changes.held:
+            work.mend(day, files)
+        elif any(path.startswith(SESSIONS) for path in files):
+            missing[day] = files
+            run.say(
+                f"{day}: its {', '.join(files)} is missing or damaged, and the source no longer holds all of its events: the "
+                "day is missing from what follows. Restore the file from a backup."
+            )
     return missing
 
 

@@ -118,7 +118,7 @@ def clean_bucket(job: Job, bucket: int) -> None:
     if spool.has(f"carried-{bucket}"):
         carried = collect(spool.get(f"carried-{bucket}")).select(rows.rows.columns)
         rows = Rows(pl.concat([rows.rows, carried], how="vertical_relaxed"), EVENT_DAY, account, engine)
-    rows.keep(DUPLICATES, _order(rows.rows, dataset, engine))
+    rows.keep(DUPLICATES, order_events(rows.rows, dataset, engine))
     before_sessions = rows.rows
     closed = engine.collect(close(cut(rows.rows.lazy(), dataset), dataset))
     rows = Rows(_set_open_aside(job, bucket, closed, engine), DAY, account, engine)
@@ -157,7 +157,7 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
     return good
 
 
-def _order(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.DataFrame:
+def order_events(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.DataFrame:
     """Events in order, of those that are the same the first."""
     keys = sort_keys(dataset, events.columns)
     others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]

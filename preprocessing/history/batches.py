@@ -23,6 +23,7 @@ from preprocessing.features.state import State
 from preprocessing.history.changes import Changes, Contents, SetAside
 from preprocessing.history.ledger import Ledger, facts_of
 from preprocessing.history.lines import made_with, place_of
+from preprocessing.history.restore import from_day
 from preprocessing.history.set_aside import TOO_LATE, quarantine_rows
 from preprocessing.history.states import all_statistics, fold
 from preprocessing.output import day as output
@@ -67,6 +68,20 @@ class Days:
                         f"{following}: sessions that reach into it from {day} have changed, but the source no longer holds all "
                         "of it; it stays as it is."
                     )
+
+    def mend(self, day: date, files: list[str]) -> None:
+        """Do a damaged day again. Where that gives what it was, its files are put back and nothing else changes."""
+        row, about, days = self.ledger.row(day), self.ledger.about, self.ledger.days
+        assert row is not None
+        self.run.say(f"{day}: its {', '.join(files)} is missing or damaged; doing it again.")
+        open_before = self._open_file(day)
+        self._do_again(day)
+        new = self.ledger.row(day)
+        if new and from_day(self.run.artifacts, row, new):
+            self.ledger.about, self.ledger.days = about, days
+            self._save()
+        elif self.ledger.has(day + ONE_DAY) and self._open_file(day) != open_before:
+            self.do_again([day + ONE_DAY], {day + ONE_DAY: f"sessions that reach into it from {day} are others"})
 
     def do_new(self, last: date) -> None:
         """All days after those that are finished, up to `last`."""

@@ -50,8 +50,8 @@ def made_with(dataset: Dataset, tables: dict[str, str]) -> dict[str, Any]:
 def check_source(ledger: Ledger, dataset: Dataset, changes: Changes) -> None:
     """Refuse to go on with days that were made of another source.
 
-    The same files at another place are no other source: a finished day must be there as it was, and all that are not older
-    than the oldest day there.
+    The same files at another place are no other source: a finished day must be there as it was, and so must all that are later
+    than the oldest day there, which may have lost a part.
 
     Raises:
         InputError: with what to do.
@@ -62,7 +62,7 @@ def check_source(ledger: Ledger, dataset: Dataset, changes: Changes) -> None:
     there = changes.parts["counted"].min()
     finished = set(ledger.days[DAY])
     same = finished & changes.held
-    missing = {day for day in finished - changes.held if there is not None and day >= there}
+    missing = {day for day in finished - changes.held if there is not None and day > there}
     if same and not missing:
         return
     raise InputError(
