@@ -115,7 +115,7 @@ def _view_of_days(run: Run, days: Days, window: Window) -> View:
 
 
 def _check_items(view: View) -> None:
-    if highest(view.known.learnt[ITEM_ID]) < FIRST_ID:
+    if highest(view.known.fitted[ITEM_ID]) < FIRST_ID:
         encoder = view.chains[0].encoders[0]
         raise InputError(f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.")
 
@@ -131,7 +131,7 @@ def _view_of_whole(run: Run, lineage: str, window: Window) -> View:
     day, known = artifacts.find(batches.KIND, batch_id), f"states/{batch_id}"
     if day is None or artifacts.find("states", batch_id) is None:
         run.source.window, start = window, run.start()
-        batch = Batch(run, ONE_BATCH, ONE_BATCH, ONE_BATCH, {ONE_BATCH: contents}, None, start.learnt, start)
+        batch = Batch(run, ONE_BATCH, ONE_BATCH, ONE_BATCH, {ONE_BATCH: contents}, None, start.fitted, start)
         done = batch.do(batch_id)
         _, after = done.states()
         day = done.write_day(artifacts, ONE_BATCH, batch_id, 0, after, done.profiles([]))

@@ -8,7 +8,8 @@ from functools import lru_cache
 import polars as pl
 
 from preprocessing import steps as steps_package
-from preprocessing.features.chains import Chain, build_chains
+from preprocessing.features.compile import compile_features
+from preprocessing.features.feature import Feature
 from preprocessing.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
 from preprocessing.source.events import check_items_match, read_items
@@ -31,7 +32,7 @@ class Recipe:
     steps: list[Named]
     before: list[Named]
     after: list[Named]
-    chains: list[Chain]
+    chains: list[Feature]
     columns: pl.Schema
     """Columns of kept events."""
 
@@ -67,7 +68,7 @@ class Recipe:
         kept = plan.collect_schema()
         sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, SESSION_INDEX)})
         _check_labels(dataset, sources)
-        return cls(rules, steps, before, after, build_chains(dataset, sources), kept)
+        return cls(rules, steps, before, after, compile_features(dataset, sources), kept)
 
     @property
     def names_of_steps(self) -> list[str]:

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 
 import polars as pl
 
-from preprocessing.engines import Engine
+from preprocessing.collect import Target, collect
 from preprocessing.source.values import TIME
 from schemas.columns import DAY, END, EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
@@ -25,7 +25,7 @@ def changed(column: str) -> pl.Expr:
     return pl.col(column).ne_missing(pl.col(column).shift(1))
 
 
-def sort_and_deduplicate(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.DataFrame:
+def sort_and_deduplicate(events: pl.DataFrame, dataset: Dataset, target: Target) -> pl.DataFrame:
     """Events in order, without exact repeats: same user, session, time, position, item and type.
 
     Of repeats that differ in another column (a price), the row with the smallest values is kept.
@@ -33,13 +33,13 @@ def sort_and_deduplicate(events: pl.DataFrame, dataset: Dataset, engine: Engine)
     keys = sort_keys(dataset, events.columns)
     others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]
     repeat = ~_any(changed(name) for name in keys)
-    ordered = engine.collect(events.lazy().sort(keys))
+    ordered = collect(events.lazy().sort(keys), target)
     if others:
         # Ties by other columns are rare and sorting by all columns is dear: look first whether there are any.
         groups = ordered.lazy().filter(repeat | repeat.shift(-1).fill_null(False))
-        if engine.collect(groups.select((repeat & _any(changed(name) for name in others)).any())).item():
-            ordered = engine.collect(events.lazy().sort([*keys, *others]))
-    return engine.collect(ordered.lazy().filter(~repeat))
+        if collect(groups.select((repeat & _any(changed(name) for name in others)).any()), target).item():
+            ordered = collect(events.lazy().sort([*keys, *others]), target)
+    return collect(ordered.lazy().filter(~repeat), target)
 
 
 def cut(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:

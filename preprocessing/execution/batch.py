@@ -23,8 +23,7 @@ from preprocessing.execution import tasks as batch
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.reading import Source
 from preprocessing.execution.tasks import DROPPED, EVENTS, NAME, QUARANTINED, ROWS_IN, Job
-from preprocessing.features.chains import Knowledge, fit_next, merge
-from preprocessing.features.state import State
+from preprocessing.features.state import FeatureState, State, fit_next, merge
 from preprocessing.output import sessions as tables
 from preprocessing.output.profile import Profiles
 from preprocessing.plan import EVENT_DAY, Recipe, recipe_of
@@ -104,7 +103,7 @@ class Run:
                     raise InputError(
                         f"{file.url} holds {vocabulary.schema[VALUE]} values, column {chain.column!r} {dtype}."
                     )
-                learnt[chain.keeps(len(chain.encoders) - 1)] = vocabulary
+                learnt[chain.state_name(len(chain.encoders) - 1)] = vocabulary
         return State(learnt)
 
     @contextmanager
@@ -129,7 +128,7 @@ class Batch:
     contents: Contents
     carried: pl.DataFrame | None
     """Events of sessions that were open when `first` began."""
-    earlier: Knowledge
+    earlier: FeatureState
     """What days before `first` taught: numbers are encoded with it."""
     others: State
     """What all other days taught: what this batch teaches comes on top. It is `earlier` unless a day is done again."""
@@ -225,21 +224,21 @@ class Batch:
     def _learn(self, job: Job, buckets: range) -> tuple[State, State]:
         """What is known before the newest day, and after it; of items nothing yet."""
         chains, fitted = job.recipe.chains, batch.fitted_so_far(job)
-        before, after = State(dict(self.others.learnt)), State(dict(self.others.learnt))
-        while any(one.next for one in fitted):
+        before, after = State(dict(self.others.fitted)), State(dict(self.others.fitted))
+        while any(one.next_to_fit for one in fitted):
             self._each(batch.learn, job, buckets, "learn")
             learnt = batch.what_was_learnt(job, buckets)
-            known = self.others.learnt
+            known = self.others.fitted
             for state, these in ((before, pl.col(DAY) < self.newest), (after, pl.col(DAY) == self.newest)):
                 taught = {
                     name: table.filter(these) if DAY in table.columns else table for name, table in learnt.items()
                 }
-                state.taught.update({name: table for name, table in taught.items() if DAY in table.columns})
+                state.statistics.update({name: table for name, table in taught.items() if DAY in table.columns})
                 # What was taught nothing stays as it is.
                 known = merge(
                     chains, known, {name: new for name, new in taught.items() if new.height or name not in known}
                 )
-                state.learnt.update({name: known[name] for name in learnt})
+                state.fitted.update({name: known[name] for name in learnt})
             fitted = fit_next(fitted, self.earlier, learnt, known)
             batch.put_tables(job, fitted)
         return before, after
@@ -342,7 +341,7 @@ class Done:
         counts = dict(self.account.filter(pl.col(DAY) == day).select(NAME, COUNT).rows())
         broken = {name.removeprefix(QUARANTINED): n for name, n in counts.items() if name.startswith(QUARANTINED)}
         length = sessions[LENGTH]
-        admitted = after.learnt[ITEM_ID].filter(pl.col("admitted") == day)[ID].len()
+        admitted = after.fitted[ITEM_ID].filter(pl.col("admitted") == day)[ID].len()
         return {
             "day": tables.name_of(day),
             "rows_in": counts.get(ROWS_IN, 0),

@@ -15,10 +15,10 @@ from datetime import date, datetime
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.collect import collect, collect_all
 from preprocessing.engines import Engine, EngineName, engine_of
 from preprocessing.execution.buckets import Spool
-from preprocessing.features.chains import Fitted
+from preprocessing.features.feature import FittedFeature
 from preprocessing.output import sessions as tables
 from preprocessing.output.profile import counts
 from preprocessing.plan import CUT, DUPLICATES, EVENT_DAY, SHORT, Recipe, recipe_of
@@ -98,7 +98,7 @@ class Rows:
 
     def through(self, name: str, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
         """Apply a step."""
-        self.keep(name, self.engine.collect(step(self.rows.lazy())))
+        self.keep(name, collect(step(self.rows.lazy()), self.engine.target))
 
     def keep(self, name: str, left: pl.DataFrame) -> None:
         """Go on with what a step left."""
@@ -132,9 +132,9 @@ def clean(job: Job, bucket: int) -> None:
     if spool.has(f"carried-{bucket}"):
         carried = collect(spool.get(f"carried-{bucket}")).select(events.rows.columns)
         events = Rows(pl.concat([events.rows, carried], how="vertical_relaxed"), EVENT_DAY, account, engine)
-    events.keep(DUPLICATES, sort_and_deduplicate(events.rows, dataset, engine))
+    events.keep(DUPLICATES, sort_and_deduplicate(events.rows, dataset, engine.target))
     spool.put(f"timeless-{bucket}", _for_timeless(recipe, events.rows))
-    closed = engine.collect(close(cut(events.rows.lazy(), dataset), dataset))
+    closed = collect(close(cut(events.rows.lazy(), dataset), dataset), engine.target)
     events = Rows(_set_open_aside(job, bucket, closed, engine), DAY, account, engine)
     for name, step in recipe.after:
         events.through(name, step.apply)
@@ -153,11 +153,12 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
     rules = job.recipe.rules
     raw = collect(job.spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
     marked = rules.mark(raw.lazy(), job.now)
-    good, bad = engine.collect_all(
+    good, bad = collect_all(
         [
             rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),
             rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)),
-        ]
+        ],
+        engine.target,
     )
     for (rule,), broken in bad.partition_by(RULE, as_dict=True).items():
         counts = count(broken, EVENT_DAY)
@@ -169,31 +170,31 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
 
 def _for_timeless(recipe: Recipe, events: pl.DataFrame) -> pl.DataFrame:
     """What timeless encoders learn from: they need no sessions, so they see the open ones too."""
-    wanted = {chain.column for chain in recipe.chains if chain.encoders[0].timeless}
+    wanted = {chain.column for chain in recipe.chains if not chain.encoders[0].by_day}
     return events.select(name for name in events.columns if wanted and name in wanted | {ITEM_ID})
 
 
 def _set_open_aside(job: Job, bucket: int, events: pl.DataFrame, engine: Engine) -> pl.DataFrame:
     """Events of sessions that close within the batch; those that wait over a midnight are kept for the day after it."""
-    waiting = engine.collect(events.lazy().filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END))
+    waiting = collect(events.lazy().filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END), engine.target)
     job.spool.put(f"open-{bucket}", waiting)
     if waiting.is_empty():
         return events
-    return engine.collect(events.lazy().filter(pl.col(DAY) <= job.last))
+    return collect(events.lazy().filter(pl.col(DAY) <= job.last), engine.target)
 
 
 def learn(job: Job, bucket: int) -> None:
     """What the next encoder of every feature learns from this bucket's rows."""
     engine, spool = engine_of(job.engine), job.spool
-    pending = [one for one in fitted_so_far(job) if one.next and not spool.has(_learnt(one, bucket))]
-    timeless = [one for one in pending if one.next and one.next.timeless]
+    pending = [one for one in fitted_so_far(job) if one.next_to_fit and not spool.has(_learnt(one, bucket))]
+    timeless = [one for one in pending if one.next_to_fit and not one.next_to_fit.by_day]
     others = [one for one in pending if one not in timeless]
     kept = spool.get(f"kept-{bucket}")
     if job.parsed.split == "leave_one_out":
         kept = kept.filter(~is_last())
     for rows, features in ((spool.get(f"timeless-{bucket}"), timeless), (kept, others)):
         if features:
-            for one, table in zip(features, engine.learn(collect(rows), features), strict=True):
+            for one, table in zip(features, engine.fit(collect(rows), features), strict=True):
                 spool.put(_learnt(one, bucket), table)
 
 
@@ -201,30 +202,30 @@ def what_was_learnt(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
     """What all buckets taught the next encoders, by the name under which it is kept."""
     found: dict[str, list[pl.DataFrame]] = {}
     for one in fitted_so_far(job):
-        if one.next:
+        if one.next_to_fit:
             parts = [collect(job.spool.get(_learnt(one, bucket))) for bucket in buckets]
-            found.setdefault(one.keeps, []).extend(parts)
+            found.setdefault(one.state_name, []).extend(parts)
     return {name: pl.concat(parts, how="vertical_relaxed") for name, parts in found.items()}
 
 
-def _learnt(one: Fitted, bucket: int) -> str:
-    return f"learnt-{one.chain.name}.{one.place}-{bucket}"
+def _learnt(one: FittedFeature, bucket: int) -> str:
+    return f"learnt-{one.name}.{one.next_place}-{bucket}"
 
 
-def put_tables(job: Job, fitted: list[Fitted]) -> None:
+def put_tables(job: Job, fitted: list[FittedFeature]) -> None:
     """Leave the tables of fitted encoders for the tasks that follow."""
     for one in fitted:
         for place, table in enumerate(one.tables):
             if table is not None:
-                job.spool.put(f"table-{one.chain.name}.{place}", table)
+                job.spool.put(f"table-{one.name}.{place}", table)
 
 
-def fitted_so_far(job: Job) -> list[Fitted]:
+def fitted_so_far(job: Job) -> list[FittedFeature]:
     """The features with the tables that are there."""
     found = []
     for chain in job.recipe.chains:
-        one = Fitted(chain)
-        while one.next and job.spool.has(table := f"table-{chain.name}.{one.place}"):
+        one = FittedFeature(chain)
+        while one.next_to_fit and job.spool.has(table := f"table-{chain.name}.{one.next_place}"):
             one = one.with_table(collect(job.spool.get(table)))
         found.append(one)
     return found
@@ -237,20 +238,21 @@ def encode(job: Job, bucket: int) -> None:
         return
     dataset, engine, fitted = job.parsed, engine_of(job.engine), fitted_so_far(job)
     rows = collect(spool.get(f"kept-{bucket}"))
-    encoded = engine.encode(rows, fitted, tables.kept_columns(dataset, rows.columns))
+    encoded = engine.transform(rows, fitted, tables.kept_columns(dataset, rows.columns))
     teaching = encoded.lazy()
     if dataset.split == "leave_one_out":
         teaching = teaching.filter(~is_last())
     before, newest = teaching.filter(pl.col(DAY) < job.newest), teaching.filter(pl.col(DAY) == job.newest)
     chains = job.recipe.chains
-    sessions, *latest = engine.collect_all(
+    sessions, *latest = collect_all(
         [
             tables.group(encoded.lazy(), dataset, chains),
             *(tables.latest_of_items(part, dataset, chains) for part in (before, newest)),
-        ]
+        ],
+        engine.target,
     )
     for name, part in zip(("before", "newest"), latest, strict=True):
         spool.put(f"items {name}-{bucket}", part)
-    spool.put(f"profile-{bucket}", counts.count(rows, sessions, dataset, chains, engine))
+    spool.put(f"profile-{bucket}", counts.count(rows, sessions, dataset, chains, engine.target))
     spool.put(f"sessions-{bucket}", sessions)
     spool.drop(f"kept-{bucket}")

@@ -13,15 +13,12 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.encoders.category import Category
 from preprocessing.execution import batch as batches
 from preprocessing.execution.batch import OPEN, Batch, Contents, Run
 from preprocessing.features import state as states
-from preprocessing.features.chains import Knowledge, learners
-from preprocessing.features.state import State
+from preprocessing.features.state import State, Statistics, state_as_of, without_day
 from preprocessing.history.ledger import Done, Ledger
 from preprocessing.plan import EVENT_DAY
-from preprocessing.vocabulary import recount
 from schemas.artifacts import identify
 from schemas.columns import DAY
 
@@ -64,7 +61,7 @@ class Days:
                 code=tail, day=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables
             )
         known = State.read(self.run.artifacts, self.ledger.known) if self.ledger.known else self.run.start()
-        batch = Batch(self.run, first, last, last, these, self._open_before(first), known.learnt, known)
+        batch = Batch(self.run, first, last, last, these, self._open_before(first), known.fitted, known)
         self._finish(batch, tails, tails.get(last - ONE_DAY, ""))
         self.ledger.until = last
         self._save()
@@ -96,8 +93,9 @@ class Days:
         )
         known = State.read(self.run.artifacts, self.ledger.known)
         taught = self._taught()
-        earlier = self._fold({name: table.filter(pl.col(DAY) < day) for name, table in taught.items()}, known)
-        others = self._fold({name: table.filter(pl.col(DAY) != day) for name, table in taught.items()}, known)
+        features = self.run.recipe.chains
+        earlier = state_as_of(features, day, taught, known.fitted)
+        others = without_day(features, day, taught, known.fitted)
         batch = Batch(
             self.run,
             day,
@@ -175,29 +173,16 @@ class Days:
         waiting = pl.read_parquet(file)
         return waiting.filter(pl.col(DAY) >= (closing_from or day)).drop(DAY)
 
-    def _taught(self) -> Knowledge:
+    def _taught(self) -> Statistics:
         """What every finished day taught."""
         parts: dict[str, list[pl.DataFrame]] = {}
         by_state: dict[str, list[date]] = {}
         for day, done in self.ledger.days.items():
             by_state.setdefault(done.taught, []).append(day)
         for name, days in by_state.items():
-            for key, table in State.read(self.run.artifacts, name).of_days(days).items():
+            for key, table in State.read(self.run.artifacts, name).statistics_of(days).items():
                 parts.setdefault(key, []).append(table)
         return {key: pl.concat(tables, how="vertical_relaxed") for key, tables in parts.items()}
-
-    def _fold(self, taught: Knowledge, known: State) -> Knowledge:
-        """What some days taught together; ids are as they are, and what is timeless stays known."""
-        encoders, folded = learners(self.run.recipe.chains), dict(known.learnt)
-        for name, table in taught.items():
-            encoder = encoders[name]
-            if isinstance(encoder, Category):
-                folded[name] = recount(known.learnt[name], table)
-            elif table.height:
-                folded[name] = encoder.merge(None, table)
-            else:
-                folded.pop(name, None)
-        return folded
 
     def _root(self) -> str:
         return identify(code="", lineage=self.lineage)

@@ -19,7 +19,8 @@ from typing import Any
 import polars as pl
 
 from preprocessing.execution.batch import QUARANTINE, SESSIONS
-from preprocessing.features.chains import Chain, describe, feature_schema
+from preprocessing.features.feature import Feature
+from preprocessing.features.schema import describe, feature_schema
 from preprocessing.features.state import State
 from preprocessing.output.profile import PAGE
 from preprocessing.output.sessions import item_table, write
@@ -37,7 +38,7 @@ class View:
     """What a view joins."""
 
     dataset: Dataset
-    chains: list[Chain]
+    chains: list[Feature]
     days: list[Manifest]
     """The days' artifacts, in order."""
     known: State
@@ -65,15 +66,15 @@ class View:
         return draft.manifest
 
     def _write_features(self, draft: Draft) -> int:
-        schema = feature_schema(self.dataset, self.chains, self.known.learnt)
+        schema = feature_schema(self.dataset, self.chains, self.known.fitted)
         for column in schema.columns:
             if column.vocabulary:
                 assert column.cardinality
-                vocabulary = self.known.learnt[Path(column.vocabulary).stem]
+                vocabulary = self.known.fitted[Path(column.vocabulary).stem]
                 write(below(vocabulary, column.cardinality), draft.folder / column.vocabulary)
         assert schema.items.cardinality
         latest = self.known.items if self.known.items is not None else pl.DataFrame()
-        items = item_table(self.known.learnt[ITEM_ID], latest, schema.items.cardinality)
+        items = item_table(self.known.fitted[ITEM_ID], latest, schema.items.cardinality)
         write(items, draft.folder / "items.parquet")
         (draft.folder / "encoders.json").write_text(json.dumps(describe(self.chains), indent=2) + "\n")
         schema.write(draft.folder / "schema.json")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.engines import engine_of
+from preprocessing.collect import CPU
 from preprocessing.sessions import (
     ONE_BATCH,
     SESSION_INDEX,
@@ -29,7 +29,7 @@ def events_of(rows: list[tuple[Any, ...]], *more: str) -> pl.DataFrame:
 
 
 def ordered(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
-    return sort_and_deduplicate(events, dataset, engine_of("cpu"))
+    return sort_and_deduplicate(events, dataset, CPU)
 
 
 def index_of(events: pl.DataFrame, dataset: Dataset) -> list[int]:

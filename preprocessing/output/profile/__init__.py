@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing.execution.buckets import Spool
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
 from preprocessing.output.profile import counts, drift
 from preprocessing.output.profile.page import render
 from preprocessing.output.sessions import write
@@ -35,7 +35,7 @@ class Profiles:
 
     @classmethod
     def of(
-        cls, spool: Spool, buckets: range, dataset: Dataset, chains: list[Chain], earlier: list[Path] | None = None
+        cls, spool: Spool, buckets: range, dataset: Dataset, chains: list[Feature], earlier: list[Path] | None = None
     ) -> Profiles:
         """Of the days in a batch's spool; `earlier` are the folders of days before it."""
         tables = counts.add_up(spool, buckets, dataset, chains)

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.collect import Target, collect, collect_all
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
-from preprocessing.engines import Engine
 from preprocessing.execution.buckets import Spool
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
@@ -35,19 +34,19 @@ _DAYS_APART, _MIDDLE, _MISSING = 2**32, 2**31, -(2**30)
 _KEY, _CODE = "key", "code"
 
 
-def columns_of(chains: list[Chain]) -> dict[str, Chain]:
+def columns_of(chains: list[Feature]) -> dict[str, Feature]:
     """The columns that features are made from, each with a feature that counts its values anyway, if there is one."""
     by_value = [chain for chain in chains if isinstance(chain.encoders[0], Category)]
     return {chain.column: chain for chain in [*chains, *reversed(by_value)]}
 
 
-def is_learnt(chain: Chain, dataset: Dataset) -> bool:
+def is_learnt(chain: Feature, dataset: Dataset) -> bool:
     """Whether the feature's encoder has counted all kept values by day already: a split by day hides no rows from it."""
     return isinstance(chain.encoders[0], Category) and (dataset.split == "day" or chain.many)
 
 
 def count(
-    rows: pl.DataFrame, sessions: pl.DataFrame, dataset: Dataset, chains: list[Chain], engine: Engine
+    rows: pl.DataFrame, sessions: pl.DataFrame, dataset: Dataset, chains: list[Feature], target: Target
 ) -> pl.DataFrame:
     """The table of one bucket, but for values that encoders have counted."""
     events, packed, plain = rows.lazy(), {}, {}
@@ -67,13 +66,13 @@ def count(
             if rows[column].null_count():
                 plain[column, "missing"] = events.filter(value.is_null()).group_by(DAY)
     plans = [*packed.values(), *(groups.agg(pl.len().cast(pl.Int64).alias(COUNT)) for groups in plain.values())]
-    tables = engine.collect_all(plans)
+    tables = collect_all(plans, target)
     unpacked = [_unpack(table, kind, dataset) for (_, kind), table in zip(packed, tables, strict=False)]
     named = zip([*packed, *plain], [*unpacked, *tables[len(packed) :]], strict=True)
     return pl.concat([_as_table(table, *name) for name, table in named])
 
 
-def add_up(spool: Spool, buckets: range, dataset: Dataset, chains: list[Chain]) -> pl.DataFrame:
+def add_up(spool: Spool, buckets: range, dataset: Dataset, chains: list[Feature]) -> pl.DataFrame:
     """The table of all buckets, with the most frequent values only."""
     parts = collect(pl.concat([spool.get(f"profile-{bucket}") for bucket in buckets]))
     by_value = pl.col(KIND) == "value"
