@@ -19,11 +19,12 @@ from preprocessing import encoders
 from preprocessing.encoders import Encoder
 from preprocessing.encoders.category import Category
 from preprocessing.features.feature import FittedFeature
+from preprocessing.features.state import encoders_by_state, state_as_of
 from preprocessing.sessions import changed, is_last
 from schemas import plugins
 from schemas.columns import DAY, ID, VALUE
 from tests.gpu import untranslatable
-from tests.preprocessing.encoding import ROW, encode_days, features_of
+from tests.preprocessing.encoding import ROW, encode_batch, encode_days, features_of
 from tests.preprocessing.small import MONDAY
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
@@ -152,6 +153,27 @@ def test_later_days_change_no_earlier_row(name: str, rows: pl.DataFrame, last: i
     features = features_of(rows, tried(name))
     encoded, _ = encode_days(features, rows, [DAYS])
     assert_same(encode_days(features, earlier, [DAYS])[0], encoded.filter(pl.col(ROW).is_in(earlier[ROW].to_list())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(rows=ROWS, day=st.sampled_from(DAYS))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_the_state_as_of_a_day_is_that_of_the_days_before_it(name: str, rows: pl.DataFrame, day: date) -> None:
+    features = features_of(rows, tried(name))
+    _, now, statistics = encode_batch(features, [rows], {})
+    as_of = state_as_of(features, day, {name: table for name, table in statistics.items() if DAY in table.columns}, now)
+    earlier = rows.filter(pl.col(DAY) < day)
+    expected = encode_batch(features, [earlier], {})[1] if earlier.height else {}
+    encoders = encoders_by_state(features)
+    for kept in as_of.keys() | expected.keys():
+        table, encoder = as_of.get(kept), encoders[kept]
+        if not encoder.by_day:
+            assert table is not None and table.equals(now[kept])
+        elif kept in expected:
+            assert table is not None
+            assert_same(table, expected[kept])
+        else:
+            assert table is None or table.is_empty()
 
 
 @pytest.mark.parametrize("name", NAMES)
