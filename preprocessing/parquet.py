@@ -1,4 +1,4 @@
-"""Write Parquet files, all in one way."""
+"""How Parquet files are written, all of them the same way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import polars as pl
 
 
 def write(table: pl.DataFrame, file: Path) -> None:
-    """Write a Parquet file and the folders above it."""
+    """Write a table to a file, and make the folders above it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     # Level 3 saves 4-9 % of the bytes for a quarter more of the writing time.
     table.write_parquet(file, compression="zstd", compression_level=1)

@@ -165,7 +165,7 @@ def _publish(run: Run, ledger: Ledger, window: Window, missing: dict[date, list[
     lost = tuple(str(day) for day in sorted(missing) if first <= day <= window.last)
     outside = _rows_outside(run.source, ledger, days)
     left_out = tuple(getattr(run.source.files, "left_out", ()))
-    snapshot = Snapshot(run.dataset, run.plan.chains, days, state, str(window.last), outside, lost, left_out)
+    snapshot = Snapshot(run.dataset, run.plan.features, days, state, str(window.last), outside, lost, left_out)
     sessions = dict(days.select(DAY, "sessions").rows())
     account = _account_in_words(snapshot)
     if not sessions.get(window.last):
@@ -183,7 +183,7 @@ def _publish_whole(run: Run, line: str, until: date | None, days: int | None) ->
     row, state = whole_day(run, line, window)
     snapshot = Snapshot(
         dataset,
-        run.plan.chains,
+        run.plan.features,
         row,
         state,
         None,
@@ -195,7 +195,7 @@ def _publish_whole(run: Run, line: str, until: date | None, days: int | None) ->
 
 def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: dict[str, Any]) -> Manifest:
     if highest(snapshot.state.fitted[ITEM_ID]) < FIRST_ID:
-        encoder = snapshot.chains[0].encoders[0]
+        encoder = snapshot.features[0].encoders[0]
         raise InputError(f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.")
     parents = tuple(snapshot.days["artifact"])
     snapshot_id = identify(code=line, parents=parents, state=state_name, missing=snapshot.missing_days, **asked)

@@ -13,7 +13,8 @@ import polars as pl
 
 from preprocessing import steps as steps_package
 from preprocessing.account import CUT, DUPLICATES, SHORT
-from preprocessing.features.chains import Chain, build_chains
+from preprocessing.features.compile import compile_features
+from preprocessing.features.feature import Feature
 from preprocessing.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
 from preprocessing.source.events import check_items_match, read_items
@@ -34,7 +35,7 @@ class Plan:
     rules: Rules
     row_steps: list[Named]
     session_steps: list[Named]
-    chains: list[Chain]
+    features: list[Feature]
     columns: pl.Schema
     """Columns of kept events."""
 
@@ -71,7 +72,7 @@ class Plan:
         kept = rows.collect_schema()
         sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, SESSION_INDEX)})
         _check_labels(dataset, sources)
-        return cls(rules, row_steps, session_steps, build_chains(dataset, sources), kept)
+        return cls(rules, row_steps, session_steps, compile_features(dataset, sources), kept)
 
     @property
     def dropping(self) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 
 from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
 from schemas.errors import InputError, parse, unknown
+from schemas.spellings import current
 
 SHIPPED = Path(__file__).parent / "datasets"
 
@@ -104,7 +105,7 @@ class UserSource(_Part):
 class Step(_Part):
     """A name and its options: a step, a check or an encoder, each a file of that name in preprocessing."""
 
-    name: str
+    name: Annotated[str, AfterValidator(current)]
     options: dict[str, Any] = {}
 
     @model_validator(mode="before")

@@ -23,6 +23,6 @@ class Age(Encoder):
         """Needs times."""
         require(TIMESTAMP, columns)
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Whole days."""
         return (local_day(pl.col(TIMESTAMP), self.time_zone) - value).dt.total_days().clip(0, None)

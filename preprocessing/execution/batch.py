@@ -23,8 +23,7 @@ from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.reading import Source
 from preprocessing.execution.tasks import Job
-from preprocessing.features.chains import Knowledge, fit_next, merge
-from preprocessing.features.state import State
+from preprocessing.features.state import FeatureState, State, fit_next, merge
 from preprocessing.output import items
 from preprocessing.output.sessions import name_of
 from preprocessing.plan import EVENT_DAY, Plan, plan_of
@@ -90,21 +89,21 @@ class Run:
             InputError: for files that are none, and ids that do not fit the encoder.
         """
         fitted = {}
-        for chain in self.plan.chains:
-            encoder = chain.encoders[-1]
+        for feature in self.plan.features:
+            encoder = feature.encoders[-1]
             if isinstance(encoder, Category) and encoder.start_from:
-                (file, *_) = find_files(self.dataset, encoder.start_from, f"features.{chain.name}.start_from")
+                (file, *_) = find_files(self.dataset, encoder.start_from, f"features.{feature.name}.start_from")
                 vocabulary = from_nvtabular(Path(file.url))
-                first, dtype = int(vocabulary[ID].head(1).sum()), self.plan.columns[chain.column]
+                first, dtype = int(vocabulary[ID].head(1).sum()), self.plan.columns[feature.column]
                 if first != encoder.first_id:
                     raise InputError(
-                        f"{file.url}: ids begin at {first}, but those of feature {chain.name} at {encoder.first_id}."
+                        f"{file.url}: ids begin at {first}, but those of feature {feature.name} at {encoder.first_id}."
                     )
                 if vocabulary.schema[VALUE] != dtype:
                     raise InputError(
-                        f"{file.url} holds {vocabulary.schema[VALUE]} values, column {chain.column!r} {dtype}."
+                        f"{file.url} holds {vocabulary.schema[VALUE]} values, column {feature.column!r} {dtype}."
                     )
-                fitted[chain.keeps(len(chain.encoders) - 1)] = vocabulary
+                fitted[feature.state_name(len(feature.encoders) - 1)] = vocabulary
         return State(fitted)
 
     @contextmanager
@@ -133,7 +132,7 @@ class Batch:
     """To which day a file's rows without a usable day count."""
     carried: pl.DataFrame | None
     """Events of sessions that were open when `first` began."""
-    earlier: Knowledge
+    earlier: FeatureState
     """What is fitted to the days before `first`: numbers are encoded with it."""
     others: State
     """What is fitted to all other days: this batch comes on top. It is `earlier` unless a day is done again."""
@@ -228,7 +227,7 @@ class Batch:
         present = pl.concat([collect(job.spool.get(f"present-{bucket}")) for bucket in buckets]).sum()
         for column, count in present.row(0, named=True).items():
             if not count:
-                features = ", ".join(chain.name for chain in job.plan.chains if chain.column == column)
+                features = ", ".join(feature.name for feature in job.plan.features if feature.column == column)
                 raise InputError(
                     f"Column {column!r} is empty in all {kept:,} rows that are kept, so feature {features} has nothing to "
                     "learn; mend the column or take the feature out of the dataset."
@@ -236,10 +235,10 @@ class Batch:
 
     def _fit(self, job: Job, buckets: range) -> tuple[State, State]:
         """The states before the newest day and after it, without items; tables of fitted encoders go to the tasks."""
-        chains, fitted = job.plan.chains, tasks.fitted_so_far(job)
+        features, fitted = job.plan.features, tasks.fitted_so_far(job)
         before, after = State(dict(self.others.fitted)), State(dict(self.others.fitted))
         with self.run.phase("fit") as said:
-            while any(one.next for one in fitted):
+            while any(one.next_to_fit for one in fitted):
                 self._run(tasks.fit_bucket, job, buckets, lambda done: None)
                 statistics = tasks.statistics_of(job, buckets)
                 known = self.others.fitted
@@ -251,7 +250,7 @@ class Batch:
                     state.statistics.update({name: table for name, table in chosen.items() if DAY in table.columns})
                     # What no row was fitted to stays as it is.
                     new = {name: table for name, table in chosen.items() if table.height or name not in known}
-                    known = merge(chains, known, new)
+                    known = merge(features, known, new)
                     state.fitted.update({name: known[name] for name in statistics})
                 fitted = fit_next(fitted, self.earlier, statistics, known)
                 tasks.put_tables(job, fitted)
@@ -259,7 +258,7 @@ class Batch:
         return before, after
 
     def _with_items(self, before: State, after: State, latest: pl.DataFrame) -> tuple[State, State]:
-        side = items.side_features(self.run.plan.chains)
+        side = items.side_features(self.run.plan.features)
         parts, states = [self.others.items] if self.others.items is not None else [], []
         for state, days in ((before, pl.col(DAY) < self.newest), (after, pl.col(DAY) == self.newest)):
             of_days = latest.filter(days)

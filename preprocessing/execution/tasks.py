@@ -18,10 +18,10 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing.account import CUT, DROPPED, DUPLICATES, KEPT, QUARANTINED, READ, SHORT, Account, count_rows
-from preprocessing.collect import collect
+from preprocessing.collect import collect, collect_all
 from preprocessing.engines import Engine, EngineName, engine_of
 from preprocessing.execution.buckets import Spool
-from preprocessing.features.chains import Fitted
+from preprocessing.features.feature import FittedFeature
 from preprocessing.output import items, sessions
 from preprocessing.output.profile import counts
 from preprocessing.plan import EVENT_DAY, Plan, plan_of
@@ -84,7 +84,7 @@ class Rows:
 
     def through(self, name: str, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
         """Apply a step."""
-        self.keep(name, self.engine.collect(step(self.rows.lazy())))
+        self.keep(name, collect(step(self.rows.lazy()), self.engine.target))
 
     def keep(self, name: str, left: pl.DataFrame) -> None:
         """Go on with what a step left."""
@@ -120,7 +120,7 @@ def clean_bucket(job: Job, bucket: int) -> None:
         rows = Rows(pl.concat([rows.rows, carried], how="vertical_relaxed"), EVENT_DAY, account, engine)
     rows.keep(DUPLICATES, order_events(rows.rows, dataset, engine))
     before_sessions = rows.rows
-    closed = engine.collect(close(cut(rows.rows.lazy(), dataset), dataset))
+    closed = collect(close(cut(rows.rows.lazy(), dataset), dataset), engine.target)
     rows = Rows(_set_open_aside(job, bucket, closed, engine), DAY, account, engine)
     for name, step in plan.session_steps:
         rows.through(name, _in_place(step))
@@ -128,10 +128,10 @@ def clean_bucket(job: Job, bucket: int) -> None:
     rows.through(CUT, lambda events: keep_recent(events, dataset.sessions.max_length))
     account.add(KEPT, rows.counts)
     kept = rows.rows.drop(EVENT_DAY)
-    columns = dict.fromkeys(chain.column for chain in plan.chains)
+    columns = dict.fromkeys(feature.column for feature in plan.features)
     spool.put(f"present-{bucket}", collect(kept.lazy().select(pl.col(name).count() for name in columns)))
     spool.put(f"counts-{bucket}", collect(sessions.count_sessions(kept.lazy())))
-    spool.put(f"early-{bucket}", _for_timeless(plan, before_sessions))
+    spool.put(f"early-{bucket}", _early(plan, before_sessions))
     spool.put(f"kept-{bucket}", kept)
     fit_bucket(job, bucket)
     spool.put(f"account-{bucket}", account.table())
@@ -143,11 +143,12 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
     rules = job.plan.rules
     raw = collect(job.spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
     marked = rules.mark(raw.lazy(), job.now)
-    good, bad = engine.collect_all(
+    good, bad = collect_all(
         [
             rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),
             rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)),
-        ]
+        ],
+        engine.target,
     )
     for (rule,), broken in bad.partition_by(RULE, as_dict=True).items():
         counts = count_rows(broken, EVENT_DAY)
@@ -162,10 +163,10 @@ def order_events(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.D
     keys = sort_keys(dataset, events.columns)
     others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]
     compared = [name for name in (*keys, *others) if name != EVENT_DAY]
-    ordered = engine.collect(in_order(events.lazy(), keys))
-    if others and engine.collect(has_ties(ordered.lazy(), keys, others)).item():
-        ordered = engine.collect(in_order(events.lazy(), keys, others))
-    return engine.collect(drop_duplicates(ordered.lazy(), dataset, compared))
+    ordered = collect(in_order(events.lazy(), keys), engine.target)
+    if others and collect(has_ties(ordered.lazy(), keys, others), engine.target).item():
+        ordered = collect(in_order(events.lazy(), keys, others), engine.target)
+    return collect(drop_duplicates(ordered.lazy(), dataset, compared), engine.target)
 
 
 def _in_place(step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
@@ -179,33 +180,33 @@ def _in_place(step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     return apply
 
 
-def _for_timeless(plan: Plan, events: pl.DataFrame) -> pl.DataFrame:
+def _early(plan: Plan, events: pl.DataFrame) -> pl.DataFrame:
     """What encoders are fitted to that need no sessions: they see the open ones too."""
-    wanted = {chain.column for chain in plan.chains if chain.encoders[0].timeless}
+    wanted = {feature.column for feature in plan.features if not feature.encoders[0].by_day}
     return events.select(name for name in events.columns if wanted and name in wanted | {ITEM_ID})
 
 
 def _set_open_aside(job: Job, bucket: int, events: pl.DataFrame, engine: Engine) -> pl.DataFrame:
     """Events of sessions that close within the batch; those that wait over a midnight are kept for the day after it."""
-    waiting = engine.collect(events.lazy().filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END))
+    waiting = collect(events.lazy().filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END), engine.target)
     job.spool.put(f"open-{bucket}", waiting)
     if waiting.is_empty():
         return events
-    return engine.collect(events.lazy().filter(pl.col(DAY) <= job.last))
+    return collect(events.lazy().filter(pl.col(DAY) <= job.last), engine.target)
 
 
 def fit_bucket(job: Job, bucket: int) -> None:
     """Statistics of this bucket's rows for the next encoder of every feature that is to be fitted: `statistics-...`."""
     engine, spool = engine_of(job.engine), job.spool
-    pending = [one for one in fitted_so_far(job) if one.next and not spool.has(_statistics(one, bucket))]
-    early = [one for one in pending if one.next and one.next.timeless]
+    pending = [one for one in fitted_so_far(job) if one.next_to_fit and not spool.has(_statistics(one, bucket))]
+    early = [one for one in pending if one.next_to_fit and not one.next_to_fit.by_day]
     others = [one for one in pending if one not in early]
     kept = spool.get(f"kept-{bucket}")
     if job.parsed.split == "leave_one_out":
         kept = kept.filter(~is_last())
-    for rows, features in ((spool.get(f"early-{bucket}"), early), (kept, others)):
-        if features:
-            for one, table in zip(features, engine.learn(collect(rows), features), strict=True):
+    for rows, chosen in ((spool.get(f"early-{bucket}"), early), (kept, others)):
+        if chosen:
+            for one, table in zip(chosen, engine.fit(collect(rows), chosen), strict=True):
                 spool.put(_statistics(one, bucket), table)
 
 
@@ -213,30 +214,30 @@ def statistics_of(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
     """The statistics of all buckets for the next encoders, by the name of the state they go into."""
     found: dict[str, list[pl.DataFrame]] = {}
     for one in fitted_so_far(job):
-        if one.next:
+        if one.next_to_fit:
             parts = [collect(job.spool.get(_statistics(one, bucket))) for bucket in buckets]
-            found.setdefault(one.keeps, []).extend(parts)
+            found.setdefault(one.state_name, []).extend(parts)
     return {name: pl.concat(parts, how="vertical_relaxed") for name, parts in found.items()}
 
 
-def _statistics(one: Fitted, bucket: int) -> str:
-    return f"statistics-{one.chain.name}.{one.place}-{bucket}"
+def _statistics(one: FittedFeature, bucket: int) -> str:
+    return f"statistics-{one.name}.{one.next_place}-{bucket}"
 
 
-def put_tables(job: Job, fitted: list[Fitted]) -> None:
+def put_tables(job: Job, fitted: list[FittedFeature]) -> None:
     """Leave the tables of fitted encoders for the tasks that follow."""
     for one in fitted:
         for place, table in enumerate(one.tables):
             if table is not None:
-                job.spool.put(f"table-{one.chain.name}.{place}", table)
+                job.spool.put(f"table-{one.name}.{place}", table)
 
 
-def fitted_so_far(job: Job) -> list[Fitted]:
+def fitted_so_far(job: Job) -> list[FittedFeature]:
     """The features with the tables that are there."""
     found = []
-    for chain in job.plan.chains:
-        one = Fitted(chain)
-        while one.next and job.spool.has(table := f"table-{chain.name}.{one.place}"):
+    for feature in job.plan.features:
+        one = FittedFeature(feature)
+        while one.next_to_fit and job.spool.has(table := f"table-{feature.name}.{one.next_place}"):
             one = one.with_table(collect(job.spool.get(table)))
         found.append(one)
     return found
@@ -251,17 +252,18 @@ def encode_bucket(job: Job, bucket: int) -> None:
     spool = job.spool
     if spool.has(f"profile-{bucket}"):
         return
-    dataset, engine, chains = job.parsed, engine_of(job.engine), job.plan.chains
+    dataset, engine, features = job.parsed, engine_of(job.engine), job.plan.features
     rows = collect(spool.get(f"kept-{bucket}"))
-    encoded = engine.encode(rows, fitted_so_far(job), sessions.kept_columns(dataset, rows.columns))
+    encoded = engine.transform(rows, fitted_so_far(job), sessions.kept_columns(dataset, rows.columns))
     lasting = encoded.lazy()
     if dataset.split == "leave_one_out":
         lasting = lasting.filter(~is_last())
-    grouped, latest = engine.collect_all(
-        [sessions.group(encoded.lazy(), dataset, chains), items.latest_by_day(lasting, dataset, chains)]
+    grouped, latest = collect_all(
+        [sessions.group(encoded.lazy(), dataset, features), items.latest_by_day(lasting, dataset, features)],
+        engine.target,
     )
     earlier = [collect(spool.get(f"counts-{other}")) for other in range(bucket)]
     sessions.write_parts(grouped, earlier, dataset, job.parts, bucket)
     spool.put(f"items-{bucket}", latest)
-    spool.put(f"profile-{bucket}", counts.count(rows, grouped, dataset, chains, engine))
+    spool.put(f"profile-{bucket}", counts.count(rows, grouped, dataset, features, engine.target))
     spool.drop(f"kept-{bucket}")

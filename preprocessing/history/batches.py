@@ -18,14 +18,20 @@ import polars as pl
 from preprocessing.encoders.category import Category
 from preprocessing.execution.batch import Batch, Done, Run
 from preprocessing.features import state as states
-from preprocessing.features.chains import Knowledge, learners
-from preprocessing.features.state import State
+from preprocessing.features.state import (
+    FeatureState,
+    State,
+    Statistics,
+    encoders_by_state,
+    state_as_of,
+    without_day,
+)
 from preprocessing.history.changes import Changes, Contents, SetAside
 from preprocessing.history.ledger import Ledger, facts_of
 from preprocessing.history.lines import made_with, place_of
 from preprocessing.history.restore import from_day
 from preprocessing.history.set_aside import TOO_LATE, quarantine_rows
-from preprocessing.history.states import all_statistics, fold
+from preprocessing.history.states import all_statistics
 from preprocessing.output import day as output
 from preprocessing.output.day import OPEN, DayWriter
 from preprocessing.output.profile import TABLE, Profiles
@@ -44,7 +50,7 @@ class Days:
     run: Run
     ledger: Ledger
     changes: Changes
-    _statistics: Knowledge | None = field(default=None, repr=False)
+    _statistics: Statistics | None = field(default=None, repr=False)
 
     def do_again(self, days: Iterable[date], why: dict[date, str]) -> None:
         """Do finished days again, in order, and the day after each whose open sessions are others then.
@@ -114,7 +120,7 @@ class Days:
         self._save()
 
     def _batch(
-        self, first: date, last: date, contents: dict[date, Contents], earlier: Knowledge, others: State
+        self, first: date, last: date, contents: dict[date, Contents], earlier: FeatureState, others: State
     ) -> Batch:
         files = {day: of_day.paths for day, of_day in contents.items()}
         undated = {path: day for day, of_day in contents.items() for path in of_day.undated()}
@@ -181,7 +187,7 @@ class Days:
 
     def _writer(self, batch: Batch, done: Done) -> DayWriter:
         run, plan = self.run, done.job.plan
-        profiles = Profiles.of(done.frames, run.dataset, plan.chains, self._folders_before(batch.first))
+        profiles = Profiles.of(done.frames, run.dataset, plan.features, self._folders_before(batch.first))
         vocabulary = done.after.fitted[ITEM_ID]
         made = made_with(run.dataset, run.source.tables)
         return DayWriter(run.artifacts, run.dataset, plan, done.frames, done.account, profiles, vocabulary, made)
@@ -242,7 +248,7 @@ class Days:
         files = {file["path"]: file["sha256"] for file in row["files"]} if row else {}
         return files.get(OPEN, "") if row and facts_of(row)["still_open"] else ""
 
-    def _without(self, day: date, known: State) -> tuple[Knowledge, Knowledge]:
+    def _without(self, day: date, known: State) -> tuple[FeatureState, FeatureState]:
         """What is fitted to the days before a day, and to all days but this one, with the ids of now."""
         row = self.ledger.row(day)
         if row and row["before"] and day == self.ledger.days[DAY].max():
@@ -254,20 +260,19 @@ class Days:
                 return before.fitted, self._with_ids(before.fitted, known)
         if self._statistics is None:
             self._statistics = all_statistics(self.run.artifacts, self.ledger)
-        chains = self.run.plan.chains
-        earlier = fold(chains, self._statistics, pl.col(DAY) < day, known.fitted)
-        others = fold(chains, self._statistics, pl.col(DAY) != day, known.fitted)
-        return earlier, others
+        features, start = self.run.plan.features, self.run.start().fitted
+        earlier = state_as_of(features, day, self._statistics, known.fitted, start)
+        return earlier, without_day(features, day, self._statistics, known.fitted, start)
 
-    def _with_ids(self, fitted: Knowledge, known: State) -> Knowledge:
+    def _with_ids(self, fitted: FeatureState, known: State) -> FeatureState:
         """An earlier state with the ids of now, and what does not depend on days as it is now."""
-        encoders, now = learners(self.run.plan.chains), dict(known.fitted)
+        encoders, now = encoders_by_state(self.run.plan.features), dict(known.fitted)
         for name, table in known.fitted.items():
             encoder = encoders.get(name)
             if isinstance(encoder, Category):
                 counted = fitted[name].select(VALUE, COUNT) if name in fitted else table.select(VALUE, COUNT).clear()
                 now[name] = recount(table, counted)
-            elif encoder is not None and not encoder.timeless:
+            elif encoder is not None and encoder.by_day:
                 if name in fitted:
                     now[name] = fitted[name]
                 else:

@@ -31,7 +31,7 @@ def whole_day(run: Run, line: str, window: Window) -> tuple[pl.DataFrame, State]
         files = {ONE_BATCH: index.files()}
         batch = Batch(run, ONE_BATCH, ONE_BATCH, ONE_BATCH, files, {}, None, start.fitted, start)
         done = batch.do(batch_id)
-        profiles = Profiles.of(done.frames, run.dataset, run.plan.chains)
+        profiles = Profiles.of(done.frames, run.dataset, run.plan.features)
         vocabulary, made = done.after.fitted[ITEM_ID], made_with(run.dataset, run.source.tables)
         writer = DayWriter(artifacts, run.dataset, done.job.plan, done.frames, done.account, profiles, vocabulary, made)
         found = writer.write(ONE_BATCH, batch_id, done.session_files(ONE_BATCH), 0, None)

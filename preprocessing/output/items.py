@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
 from preprocessing.source.values import TIME
 from preprocessing.vocabulary import below
 from schemas.columns import COUNT, DAY, FIRST_ID, ID, ITEM_ID, TIMESTAMP, VALUE
@@ -13,14 +13,14 @@ from schemas.dataset import Dataset
 LAST_SEEN = "last_seen"
 
 
-def side_features(chains: list[Chain]) -> list[str]:
+def side_features(features: list[Feature]) -> list[str]:
     """The features that items have: those of events but for the item itself."""
-    return [chain.name for chain in chains[1:] if chain.per == "event"]
+    return [feature.name for feature in features[1:] if feature.per == "event"]
 
 
-def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.LazyFrame:
+def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
     """Encoded rows -> `day`, `item_id`, `last_seen` and each side feature's value then: a row a day and item."""
-    side, by = side_features(chains), [DAY, ITEM_ID]
+    side, by = side_features(features), [DAY, ITEM_ID]
     seen = encoded.filter(pl.col(ITEM_ID) >= FIRST_ID)
     if TIMESTAMP not in dataset.events.columns:
         return seen.group_by(by).agg(pl.lit(None, dtype=TIME).first().alias(LAST_SEEN), pl.col(side).last())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
 from preprocessing.parquet import write
 from preprocessing.sessions import ONE_BATCH, SESSION_INDEX, changed
 from preprocessing.source.values import TIME
@@ -34,7 +34,7 @@ def kept_columns(dataset: Dataset, columns: list[str]) -> list[str]:
     return [name for name in wanted if name in columns]
 
 
-def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.LazyFrame:
+def group(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
     """One row a session: day, who, when it began and ended, how long; a list for every feature and label per event.
 
     Of a feature per session it is the first event's value, which is known when the session starts: the last event is the one
@@ -43,9 +43,9 @@ def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.La
     """
     given = [pl.col(SESSION_ID).first()] if dataset.sessions.rule == "given" else []
     dated = TIMESTAMP in dataset.events.columns
-    context = [chain.name for chain in chains if chain.per == "session"]
+    context = [feature.name for feature in features if feature.per == "session"]
     labels = [label.column for label in dataset.labels if label.per == "session"]
-    lists = [chain.name for chain in chains if chain.per == "event"]
+    lists = [feature.name for feature in features if feature.per == "event"]
     lists += [label.column for label in dataset.labels if label.per == "event"]
     return (
         encoded.sort(DAY, maintain_order=True)  # moving events now costs a third of moving lists later

@@ -19,7 +19,8 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.account import DROPPED, FATE, KEPT, NAME, QUARANTINED, READ
-from preprocessing.features.chains import Chain, describe, feature_schema
+from preprocessing.features.feature import Feature
+from preprocessing.features.schema import describe, feature_schema
 from preprocessing.features.state import State
 from preprocessing.output.day import QUARANTINE, SESSIONS
 from preprocessing.output.items import item_table
@@ -39,7 +40,7 @@ class Snapshot:
     """What a snapshot joins."""
 
     dataset: Dataset
-    chains: list[Chain]
+    features: list[Feature]
     days: pl.DataFrame
     """Rows of finished days (`output.day.ROW`), in order."""
     state: State
@@ -77,7 +78,7 @@ class Snapshot:
             draft.link(root / artifact / path, file, f"{folder}/{DAY}={name}/part-{number}.parquet")
 
     def _write_features(self, draft: Draft) -> int:
-        schema = feature_schema(self.dataset, self.chains, self.state.fitted)
+        schema = feature_schema(self.dataset, self.features, self.state.fitted)
         for column in schema.columns:
             if column.vocabulary:
                 assert column.cardinality
@@ -87,7 +88,7 @@ class Snapshot:
         latest = self.state.items if self.state.items is not None else pl.DataFrame()
         items = item_table(self.state.fitted[ITEM_ID], latest, schema.items.cardinality)
         write(items, draft.folder / "items.parquet")
-        (draft.folder / "encoders.json").write_text(json.dumps(describe(self.chains), indent=2) + "\n")
+        (draft.folder / "encoders.json").write_text(json.dumps(describe(self.features), indent=2) + "\n")
         schema.write(draft.folder / "schema.json")
         stored = pl.read_parquet_schema(next(draft.folder.glob(f"sessions/{DAY}=*/*.parquet")))
         dtypes = {name: str(dtype).lower() for name, dtype in stored.items()}

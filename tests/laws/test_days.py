@@ -53,11 +53,11 @@ def dataset_in(folder: str | Path, rule: str, zone: str) -> Dataset:
         features={
             "item_id": {"encode": "category", "min_count": 2},
             "type": {"column": "event_type", "encode": "category"},
-            "log_price": {"column": "price", "encode": ["log1p", "standardise"]},
+            "log_price": {"column": "price", "encode": ["log1p", "standardize"]},
             "first_price": {"column": "price", "encode": "quantile", "q": 3, "per": "session"},
             "first_type": {"column": "event_type", "encode": "category", "per": "session"},
             "hour": {"column": "timestamp", "encode": "hour"},
-            "age": {"column": "timestamp", "encode": ["item_age", "log1p", "standardise"]},
+            "age": {"column": "timestamp", "encode": ["item_age", "log1p", "standardize"]},
         },
         labels=["price", {"column": "dwell", "per": "event"}],
         time_zone=zone,

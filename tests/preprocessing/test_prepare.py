@@ -61,7 +61,7 @@ def test_items_and_schema_tell_what_training_rows_hold(tmp_path: Path) -> None:
         steps=[{"join_items": {"columns": ["brand"]}}],
         features={
             "brand": "category",
-            "price": {"encode": ["standardise"]},
+            "price": {"encode": ["standardize"]},
             "hour": {"column": "timestamp", "encode": "hour"},
         },
     )
@@ -87,7 +87,7 @@ def test_items_and_schema_tell_what_training_rows_hold(tmp_path: Path) -> None:
     # What the test day brings up itself is beyond the vocabulary: unknown to a model of the days before.
     assert [6 in session for session in sessions_of(manifest)["item_id"].to_list()] == [False] * 5 + [True, False]
     described = json.loads((manifest.folder / "encoders.json").read_text())
-    assert [entry["name"] for entry in described["price"]["encoders"]] == ["standardise"]
+    assert [entry["name"] for entry in described["price"]["encoders"]] == ["standardize"]
 
 
 def test_leave_one_out_learns_from_all_but_the_last(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_rows_are_accounted_for_in_any_order(rows: list[Any], order: random.Rand
             columns=("event_type", "price"),
             steps=[{"filter_event_types": {"keep": ["view", "cart"]}}, "drop_repeats"],
             sessions={"rule": rule, "max_length": 3},
-            features={"price": {"encode": ["log1p", "standardise"]}},
+            features={"price": {"encode": ["log1p", "standardize"]}},
             split="day" if rule == "gap" else "leave_one_out",
             time_zone=zone,
         )

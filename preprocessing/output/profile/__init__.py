@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
 from preprocessing.output.profile import counts, drift
 from preprocessing.parquet import write
 from schemas.artifacts import Draft
@@ -33,9 +33,11 @@ class Profiles:
     drifts: pl.DataFrame
 
     @classmethod
-    def of(cls, frames: Frames, dataset: Dataset, chains: list[Chain], earlier: list[Path] | None = None) -> Profiles:
+    def of(
+        cls, frames: Frames, dataset: Dataset, features: list[Feature], earlier: list[Path] | None = None
+    ) -> Profiles:
         """Of the days of a batch; `earlier` are the folders of days before it."""
-        tables = counts.add_up(frames, dataset, chains)
+        tables = counts.add_up(frames, dataset, features)
         before = [pl.read_parquet(folder / TABLE) for folder in earlier or []]
         compared = drift.compare(tables, pl.concat([pl.DataFrame(schema=counts.SCHEMA), *before]), dataset.profile.days)
         return cls(dataset, tables, compared, drift.drift(compared))
