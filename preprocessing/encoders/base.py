@@ -10,7 +10,7 @@ day, which is never evaluated on, uses its own numbers. Most encoders only name 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -24,6 +24,10 @@ Kind = Literal["categorical", "continuous"]
 Takes = Literal["anything", "numbers", "times", "dates", "text"]
 Fits = Literal["nothing", "numbers", "by value"]
 Combine = Literal["sum", "min", "max"]
+_RENAMED = {
+    "adds_up": "combine", "decode": "inverse_transform", "encode": "transform", "learn": "partial_fit", "learns": "fits",
+    "table": "lookup", "timeless": "by_day (of the opposite meaning)",
+}  # fmt: skip
 _INPUT = "value to fit"  # a helper column; no column of events is called so
 _COMBINE = {"sum": pl.Expr.sum, "min": pl.Expr.min, "max": pl.Expr.max}
 _RUNNING = {"sum": pl.Expr.cum_sum, "min": pl.Expr.cum_min, "max": pl.Expr.cum_max}
@@ -64,6 +68,13 @@ class Encoder(BaseModel):
     by_day: ClassVar[bool] = True
     """Whether a day is kept from the statistics of later days. False where these cannot change an earlier event's value, as
     when an item was first seen: statistics then have no column `day`, and those of open sessions count too."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Refuse an encoder written for older names: its values would come out unchanged, without a word."""
+        for older, current in _RENAMED.items():
+            if older in vars(cls):
+                raise TypeError(f"{cls.__module__}.{cls.__name__}: {older} is called {current} now; see README.md.")
 
     def check(self, column: str, columns: pl.Schema) -> None:
         """Raise InputError where the options do not fit the columns events have; `column` is the feature's own."""

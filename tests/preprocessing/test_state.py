@@ -198,6 +198,11 @@ class Centre(Encoder):
         return value - state["sum"] / state["count"]
 
 
+def test_an_encoder_written_for_older_names_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"Double: encode is called transform now"):
+        type("Double", (Encoder,), {"encode": lambda self, value, learnt: value * 2, "__module__": __name__})
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_the_example_of_the_base_class_is_true(at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = events((ONE, "x", 2.0), (ONE, "x", 4.0), (TWO, "x", 9.0), (THREE, "x", 5.0))
