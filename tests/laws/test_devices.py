@@ -1,0 +1,203 @@
+"""Every module runs on the device that its model is on, and nothing ever meets a tensor of another one.
+
+On a machine with a GPU that is the device; on any other one a second device is made of tensors of the CPU that refuse to meet
+the others, as CUDA's do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import torch
+from torch import Tensor
+
+from modeling import attention, baselines, bodies, losses, objectives, offers, optimizer
+from modeling.attention import Layout, attend
+from modeling.config import EvaluationConfig, ModelConfig, TrainingConfig
+from modeling.data import Cases, Sessions
+from modeling.evaluation import evaluate
+from modeling.fitting import fit, make_schedule
+from modeling.model import SequenceModel
+from modeling.optimizer import RowAdamW, use_sparse_gradients
+from modeling.ranking import ranks, top_k
+from modeling.recommend import ModelScorer, Recommender
+from modeling.training import train
+from preprocessing.pipeline import prepare
+from preprocessing.simulate import Shop, simulate
+from schemas import plugins
+from schemas.artifacts import Artifacts, Manifest
+from schemas.dataset import read_dataset
+from schemas.features import FeatureSchema, LabelColumn
+from tests.conftest import model_of, random_sessions, schema_of, split_of
+from tests.modeling import test_inputs as wide
+from tests.modeling.test_attention import SEGMENTS, heads, layout_of, one_by_one
+from tests.modeling.test_fitting import Interrupt
+from tests.modeling.test_items import newcomers, write_folder, write_vectors
+from tests.second_device import PretendedDevice, pretended_cuda
+
+PAIRS = [
+    (body, objective)
+    for body in plugins.names(bodies)
+    for objective in plugins.names(objectives)
+    if offers.goes_together(body, objective)
+]
+CONFIG = TrainingConfig(epochs=2, tokens_per_step=64, evaluations=3, patience=10, threads=1, order="random")
+LABELS = (LabelColumn(name="odd", per="event", source="odd"), LabelColumn(name="size", per="session", source="size"))
+
+
+@pytest.fixture
+def device() -> Iterator[PretendedDevice | None]:
+    """A CUDA device: None is a real one."""
+    if torch.cuda.is_available():
+        yield None
+    else:
+        with pretended_cuda() as pretended:
+            yield pretended
+
+
+def quiet(line: str) -> None:
+    """No progress."""
+
+
+def step(model: SequenceModel, sessions: Sessions, **training: Any) -> None:
+    """One step of training on the device."""
+    model.to("cuda").train()
+    config = CONFIG.model_copy(update=training)
+    batch = make_schedule(model, sessions.to("cuda"), config)[0]
+    assert all(values.device == model.device for values in batch.values())
+    optimizer = RowAdamW(model.parameters(), lr=1e-3)
+    model(**batch)["loss"].backward()
+    optimizer.step()
+
+
+def predict(model: SequenceModel, sessions: Sessions) -> None:
+    """Ranks and recommendations on the device."""
+    scorer, cases = ModelScorer(model), split_of(sessions, sessions).test.to("cuda").known()
+    for filter_seen in (False, True):
+        assert ranks(scorer, cases, filter_seen=filter_seen).device == model.device
+        ids_NK, score_NK = top_k(scorer, cases.history, 3, filter_seen=filter_seen)
+        assert ids_NK.device == score_NK.device == model.device
+
+
+@pytest.mark.parametrize(("body", "objective"), PAIRS)
+def test_every_body_and_objective(body: str, objective: str, device: PretendedDevice | None) -> None:
+    model, sessions = model_of(body, objective=objective), random_sessions(12, 50)
+    step(model, sessions)
+    predict(model, sessions)
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        *({"loss": {"name": name, "negatives": {"count": 8}}} for name in plugins.names(losses)),
+        {"loss": {"name": "full_softmax", "options": {"label_smoothing": 0.1}}},
+        *(
+            {"loss": {"name": "sampled_softmax", "negatives": {"count": 8, "source": source, "corrected": True}}}
+            for source in ("uniform", "popularity", "in_batch")
+        ),
+        {"heads": {"next_item": {"bias": True, "cosine": True, "temperature": 0.1}}},
+        {"heads": {"next_item": {"table": "separate", "bias": True}}, "loss": "bce"},
+        *({"positions": positions} for positions in ("none", "forward", "rotary")),
+        {"objective": {"name": "causal", "last_only": True}},
+        {"body": {"name": "hstu", "options": {"time_buckets": 4}}},
+        {"body": {"name": "gru4rec", "options": {"cell": "lstm"}, "num_layers": 2}},
+    ],
+    ids=str,
+)
+def test_every_loss_and_option(groups: dict[str, Any], device: PretendedDevice | None) -> None:
+    model, sessions = model_of(**({"body": "sasrec"} | groups)), random_sessions(12, 50)
+    step(model, sessions)
+    predict(model, sessions)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        {"aggregation": "concat", "continuous": "soft_one_hot", "feature_norm": True, "swap_noise": 0.3},
+        {"aggregation": "sum_times_item", "item_tower": "sum", "id_dropout": 0.3},
+        {"item_tower": "concat", "pretrained": {"trained": True}},
+        {"pretrained": {"replaces_id": True}},
+    ],
+    ids=str,
+)
+def test_every_way_to_read_features(inputs: dict[str, Any], device: PretendedDevice | None, tmp_path: Path) -> None:
+    if "pretrained" in inputs:
+        write_vectors(tmp_path / "v.parquet")
+        inputs = inputs | {"pretrained": {"path": str(tmp_path / "v.parquet")} | inputs["pretrained"]}
+    model, sessions = wide.model_of(inputs, loss="sampled_softmax"), wide.sessions_of()
+    step(model, sessions)
+    predict(model, sessions)
+
+
+def test_sparse_gradients(device: PretendedDevice | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimizer, "SPARSE_FROM", {"cuda": 1})
+    model = model_of("sasrec", loss="sampled_softmax")
+    assert use_sparse_gradients(model, "cuda")
+    step(model, random_sessions(12, 50))
+
+
+def test_half_precision_attends_by_the_bounds_of_sessions(
+    device: PretendedDevice | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device is not None:  # the kernel needs a real GPU
+        monkeypatch.setattr(attention, "varlen_attn", one_by_one)
+    layout = layout_of("causal")
+    there = Layout(layout.segments_BL.to("cuda"), layout.positions_BL.to("cuda"))
+    q, k, v = (heads(seed).bfloat16() for seed in range(3))
+    found = attend(q.to("cuda"), k.to("cuda"), v.to("cuda"), there, rotary=True)
+    real = (SEGMENTS > 0)[:, None, :, None].expand_as(q)
+    torch.testing.assert_close(found.cpu()[real], attend(q, k, v, layout, rotary=True)[real], atol=2e-2, rtol=2e-2)
+
+
+def with_labels(sessions: Sessions) -> Sessions:
+    odd = (sessions.items % 2).float()
+    return replace(sessions, event_labels={"odd": odd}, labels={"size": sessions.lengths.float()})
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [
+        {"heads": {"next_item": {"bias": True}}},
+        {"heads": {"next_item": {}, "odd": "binary", "size": {"name": "regression", "log": True}}},
+        {"heads": {"odd": "binary", "size": "regression"}},
+        {"body": "gru4rec", "loss": "gbce"},
+        {"body": "bert4rec", "objective": "replaced_token"},
+        {"body": "xlnet", "objective": "permuted"},
+    ],
+    ids=str,
+)
+def test_fit_from_the_first_validation_to_the_best_weights_and_again_from_a_checkpoint(
+    groups: dict[str, Any], device: PretendedDevice | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pretended device computes on the CPU: there the weights are those of the CPU, too."""
+    import modeling.fitting
+
+    sessions = with_labels(random_sessions(40, 50))
+    schema = schema_of(50).model_copy(update={"labels": LABELS})
+    body = {"name": groups.get("body", "sasrec"), "dim": 16, "dropout": 0.2}
+    config = ModelConfig.model_validate(groups | {"body": body})
+
+    def run(folder: Path) -> tuple[SequenceModel, dict[str, Any]]:
+        return fit(schema, split_of(sessions, sessions), config, CONFIG, folder, quiet)
+
+    whole, facts = run(tmp_path / "whole")
+    assert whole.device.type == "cuda"
+    assert [row for row in facts["history"] if f"eval_{facts['goal']}" in row], "it was validated"
+    monkeypatch.setattr(modeling.fitting, "Narrator", lambda *given: Interrupt(facts["planned_steps"] * 2 // 3))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken")
+    monkeypatch.undo()
+    resumed, _ = run(tmp_path / "broken")
+    weights = {name: value.cpu() for name, value in whole.state_dict().items()}
+    assert all(torch.equal(value.cpu(), weights[name]) for name, value in resumed.state_dict().items())
+    if device is not None:
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.cuda, "is_available", lambda: False)
+            on_cpu, _ = run(tmp_path / "cpu")
+        assert on_cpu.device.type == "cpu"
+        assert all(torch.equal(value, weights[name]) for name, value in on_cpu.state_dict().items())
