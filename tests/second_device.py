@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
+from weakref import WeakValueDictionary
 
 import torch
 import torch._dynamo  # so that its tables hold torch's own functions, not those that stand in for them here
@@ -64,7 +65,9 @@ class PretendedTensor(Tensor):
         return self.cpu().tolist()
 
     def numpy(self, *, force: bool = False) -> Any:
-        raise TypeError("can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it to host memory first.")
+        raise TypeError(
+            "can't convert cuda:0 device type tensor to numpy. Use Tensor.cpu() to copy it to host memory first."
+        )
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"{self.inner!r} on {CUDA}"
@@ -79,28 +82,54 @@ class PretendedTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Without the mode nothing is counted."""
-        return _run(func, args, kwargs or {}, Counter())
+        """Where the mode is not looking, nothing is counted."""
+        return _run(func, args, kwargs or {}, None)
 
 
 class PretendedGenerator(RealGenerator):
     """A generator of the CPU for tensors of the pretended device; asked for another device, a real one."""
 
     device = CUDA  # type: ignore[assignment]
+    alive: WeakValueDictionary[int, RealGenerator] = (
+        WeakValueDictionary()
+    )  # operations receive another object for the same
 
-    def __new__(cls, device: torch.device | str = "cpu") -> torch.Generator:  # type: ignore[misc]
-        return super().__new__(cls) if torch.device(device).type == "cuda" else RealGenerator(device)
+    def __new__(cls, device: torch.device | str = "cpu") -> RealGenerator:  # type: ignore[misc]
+        if torch.device(device).type != "cuda":
+            return RealGenerator(device)
+        generator = super().__new__(cls)
+        cls.alive[generator._cdata] = generator
+        return generator
 
 
 class PretendedDevice(TorchDispatchMode):
-    """Every operation of torch while the device is pretended; `reads` counts those for which the host waits, by name."""
+    """Every operation of torch while the device is pretended.
+
+    `reads` counts those for whose result the host waits, by name; `uploads` counts tensors that go from the host to the device.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.reads: Counter[str] = Counter()
+        self.uploads = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _run(func, args, kwargs or {}, self.reads)
+        return _run(func, args, kwargs or {}, self)
+
+    def count(self, func: Any, args: Any, kwargs: dict[str, Any], on_device: bool) -> None:
+        """Count what an operation on tensors of which one at least is, or will be, on the device makes the host do."""
+        indices = [index for index in args[1] if index is not None] if func in INDEXED else []
+        self.uploads += sum(on_device and not isinstance(index, PretendedTensor) for index in indices)
+        if func in COPIES:
+            here, there = args[0], on_device
+            if func is aten.copy_.default:
+                here, there = args[1], isinstance(args[0], PretendedTensor)
+            self.uploads += there and not isinstance(here, PretendedTensor)
+            self.reads.update(["to the host"] if isinstance(here, PretendedTensor) and not there else [])
+        elif any(index.dtype in (torch.bool, torch.uint8) for index in indices):
+            self.reads["index by a mask"] += 1
+        elif func in READS and kwargs.get("output_size") is None:
+            self.reads[func._schema.name.removeprefix("aten::")] += 1
 
 
 @contextmanager
@@ -114,7 +143,9 @@ def pretended_cuda() -> Iterator[PretendedDevice]:
         "is_bf16_supported": lambda *args, **kwargs: False,
         "get_device_capability": lambda *args: (8, 0),
         "get_rng_state": lambda *args: torch.zeros(16, dtype=torch.uint8),
-    } | dict.fromkeys(("_lazy_init", "set_device", "set_rng_state", "manual_seed_all", "empty_cache", "synchronize"), nothing)
+    } | dict.fromkeys(
+        ("_lazy_init", "set_device", "set_rng_state", "manual_seed_all", "empty_cache", "synchronize"), nothing
+    )
     with ExitStack() as stack:
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
@@ -132,7 +163,7 @@ def pretended_cuda() -> Iterator[PretendedDevice]:
             PartialState._reset_state()
 
 
-def _run(func: Any, args: Any, kwargs: dict[str, Any], reads: Counter[str]) -> Any:
+def _run(func: Any, args: Any, kwargs: dict[str, Any], device: PretendedDevice | None) -> Any:
     """Do on the CPU what was asked, and say that the result is on the pretended device where CUDA's would be."""
     leaves = tree_leaves((args, kwargs))
     ours = [leaf for leaf in leaves if isinstance(leaf, PretendedTensor)]
@@ -142,10 +173,10 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any], reads: Counter[str]) -> A
     wanted = kwargs.get("device")
     on_device = bool(ours) if wanted is None else wanted.type != "cpu"
     for leaf in leaves:
-        if isinstance(leaf, RealGenerator) and isinstance(leaf, PretendedGenerator) is not on_device:
-            raise RuntimeError(f"Expected a generator of the tensor's device in {func}, got one of {leaf.device}")
-    if ours and (name := _read(func, args, kwargs, on_device)):
-        reads[name] += 1
+        if isinstance(leaf, RealGenerator) and (leaf._cdata in PretendedGenerator.alive) is not on_device:
+            raise RuntimeError(f"Expected a generator of the tensor's device in {func}, got one of the other device")
+    if device is not None and (ours or on_device):
+        device.count(func, args, kwargs, on_device)
     wrappers = {id(tensor.inner): tensor for tensor in ours}
     out = func(*tree_map(_on_cpu, args), **tree_map(_on_cpu, kwargs))
     if torch.Tag.inplace_view in func.tags and ours:
@@ -193,19 +224,6 @@ def _takes_scalars(func: Any) -> bool:
     return torch.Tag.pointwise in func.tags or func in TAKE_SCALARS or func in INDEXED
 
 
-def _read(func: Any, args: Any, kwargs: dict[str, Any], on_device: bool) -> str | None:
-    """What to call it that the host waits for the device here; None where it does not."""
-    if func in COPIES:
-        to_host = not on_device if func is aten._to_copy.default else not isinstance(args[0], PretendedTensor)
-        return "to the host" if to_host else None
-    if func in INDEXED:
-        masks = [index for index in args[1] if index is not None and index.dtype in (torch.bool, torch.uint8)]
-        return "index by a mask" if masks else None
-    if func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is not None:
-        return None
-    return func._schema.name.removeprefix("aten::") if func in READS else None
-
-
 def _moved(to: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """`Tensor.to`, which without CUDA knows no device `cuda`."""
 
@@ -226,4 +244,3 @@ def _made(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return tensor if device is None else tensor.to(torch.device(device))
 
     return made
-

@@ -14,12 +14,11 @@ from typing import Any
 import polars as pl
 import pytest
 import torch
-from torch import Tensor
 
 from modeling import attention, baselines, bodies, losses, objectives, offers, optimizer
 from modeling.attention import Layout, attend
 from modeling.config import EvaluationConfig, ModelConfig, TrainingConfig
-from modeling.data import Cases, Sessions
+from modeling.data import Sessions
 from modeling.evaluation import evaluate
 from modeling.fitting import fit, make_schedule
 from modeling.model import SequenceModel
@@ -32,7 +31,7 @@ from preprocessing.simulate import Shop, simulate
 from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import read_dataset
-from schemas.features import FeatureSchema, LabelColumn
+from schemas.features import LabelColumn
 from tests.conftest import model_of, random_sessions, schema_of, split_of
 from tests.modeling import test_inputs as wide
 from tests.modeling.test_attention import SEGMENTS, heads, layout_of, one_by_one
@@ -200,4 +199,61 @@ def test_fit_from_the_first_validation_to_the_best_weights_and_again_from_a_chec
             patched.setattr(torch.cuda, "is_available", lambda: False)
             on_cpu, _ = run(tmp_path / "cpu")
         assert on_cpu.device.type == "cpu"
-        assert all(torch.equal(value, weights[name]) for name, value in on_cpu.state_dict().items())
+        torch.testing.assert_close(dict(on_cpu.state_dict()), weights, atol=1e-4, rtol=0)
+
+
+@dataclass(frozen=True)
+class Nights:
+    """The sessions of two nights of one shop, made on the CPU."""
+
+    artifacts: Artifacts
+    shop: Path
+    sessions: list[Manifest]
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
+    folder = tmp_path_factory.mktemp("nights")
+    made = Nights(Artifacts(folder / "root"), folder / "shop", [])
+    for days in (3, 4):
+        simulate(Shop(days=days, users=60, items=100, share_new=0.1, seed=2), made.shop)
+        dataset = read_dataset("demo_purchase").at(made.shop)
+        made.sessions.append(prepare(made.artifacts, dataset, progress=quiet))
+    return made
+
+
+def test_from_training_to_evaluation_and_service(nights: Nights, device: PretendedDevice | None) -> None:
+    """A night's model is measured beside every baseline, and on the next night's sessions; its folder recommends and predicts."""
+    heads = {"next_item": {}, "bought": "binary", "dwell": "regression"}
+    groups = {"body": {"dim": 8, "num_layers": 1}, "inputs": {"item_tower": "sum"}, "heads": heads}
+    training = TrainingConfig(epochs=1, tokens_per_step=256, threads=1)
+    model = train(nights.artifacts, nights.sessions[0], ModelConfig.model_validate(groups), training, quiet)
+    config = EvaluationConfig(baselines=tuple(plugins.names(baselines)), filter_seen=True)
+    first, second = (evaluate(nights.artifacts, model, sessions, config, quiet) for sessions in nights.sessions)
+    for measured in (first, second):
+        assert measured.facts["cases"] > 0
+        assert {"dwell/rmse", "bought/log_loss", "ndcg@20"} <= measured.facts["metrics"]["sasrec"].keys()
+    recommender = Recommender(model.folder)
+    assert recommender.model.device.type == "cuda"
+    before = recommender.items.height
+    added, _ = recommender.add_items(pl.read_parquet(nights.shop / "items.parquet"))
+    histories, _ = recommender.histories(
+        [recommender.items["value"][-2:].to_list(), recommender.items["value"][:1].to_list()]
+    )
+    assert added == recommender.items.height - before > 0
+    for filter_seen in (False, True):
+        assert [len(items) for items in recommender.recommend(histories, 5, filter_seen=filter_seen)] == [5, 5]
+    assert all(values.device.type == "cpu" for values in recommender.predict(histories).values())
+
+
+def test_new_items_with_features_and_pretrained_vectors(device: PretendedDevice | None, tmp_path: Path) -> None:
+    write_vectors(tmp_path / "v.parquet")
+    for name, about in (("trained", {"trained": True}), ("frozen", {"replaces_id": True})):
+        inputs = {"item_tower": "concat", "pretrained": {"path": str(tmp_path / "v.parquet")} | about}
+        (tmp_path / name).mkdir()
+        model = wide.model_of(inputs, heads={"next_item": {"bias": True}})
+        recommender = Recommender(write_folder(model, tmp_path / name))
+        added, _ = recommender.add_items(newcomers(vector=[[0.5] * 6, None]))
+        assert added == 2
+        assert {value.device.type for value in recommender.model.state_dict().values()} == {"cuda"}
+        assert len(recommender.recommend(recommender.histories([["new", "40"]])[0], 5)[0]) == 5
