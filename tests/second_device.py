@@ -1,4 +1,4 @@
-"""A second device on machines without a GPU: torch believes in one CUDA device, and its tensors refuse to meet those of the CPU.
+"""A second device on machines without a GPU: torch believes in a CUDA device whose tensors refuse to meet those of the CPU.
 
 A tensor of the pretended device wraps one of the CPU, where everything is computed: the numbers are the CPU's. To autograd it
 is a meta tensor, since torch without CUDA cannot differentiate on a CUDA device; to Python it says `cuda:0`. What mixes devices
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 from weakref import WeakValueDictionary
 
@@ -90,9 +90,7 @@ class PretendedGenerator(RealGenerator):
     """A generator of the CPU for tensors of the pretended device; asked for another device, a real one."""
 
     device = CUDA  # type: ignore[assignment]
-    alive: WeakValueDictionary[int, RealGenerator] = (
-        WeakValueDictionary()
-    )  # operations receive another object for the same
+    alive: ClassVar[WeakValueDictionary[int, RealGenerator]] = WeakValueDictionary()  # operations get another object
 
     def __new__(cls, device: torch.device | str = "cpu") -> RealGenerator:  # type: ignore[misc]
         if torch.device(device).type != "cuda":

@@ -15,8 +15,7 @@ import polars as pl
 import pytest
 import torch
 
-from modeling import attention, baselines, bodies, losses, objectives, offers, optimizer
-from modeling.attention import Layout, attend
+from modeling import baselines, fitting, losses, optimizer
 from modeling.config import EvaluationConfig, ModelConfig, TrainingConfig
 from modeling.data import Sessions
 from modeling.evaluation import evaluate
@@ -33,20 +32,13 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import read_dataset
 from schemas.features import LabelColumn
 from tests.conftest import model_of, random_sessions, schema_of, split_of
+from tests.laws.test_models import every_pair
 from tests.modeling import test_inputs as wide
-from tests.modeling.test_attention import SEGMENTS, heads, layout_of, one_by_one
 from tests.modeling.test_fitting import Interrupt
 from tests.modeling.test_items import newcomers, write_folder, write_vectors
 from tests.second_device import PretendedDevice, pretended_cuda
 
-PAIRS = [
-    (body, objective)
-    for body in plugins.names(bodies)
-    for objective in plugins.names(objectives)
-    if offers.goes_together(body, objective)
-]
 CONFIG = TrainingConfig(epochs=2, tokens_per_step=64, evaluations=3, patience=10, threads=1, order="random")
-LABELS = (LabelColumn(name="odd", per="event", source="odd"), LabelColumn(name="size", per="session", source="size"))
 
 
 @pytest.fixture
@@ -83,7 +75,7 @@ def predict(model: SequenceModel, sessions: Sessions) -> None:
         assert ids_NK.device == score_NK.device == model.device
 
 
-@pytest.mark.parametrize(("body", "objective"), PAIRS)
+@every_pair
 def test_every_body_and_objective(body: str, objective: str, device: PretendedDevice | None) -> None:
     model, sessions = model_of(body, objective=objective), random_sessions(12, 50)
     step(model, sessions)
@@ -140,29 +132,29 @@ def test_sparse_gradients(device: PretendedDevice | None, monkeypatch: pytest.Mo
     step(model, random_sessions(12, 50))
 
 
-def test_half_precision_attends_by_the_bounds_of_sessions(
-    device: PretendedDevice | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if device is not None:  # the kernel needs a real GPU
-        monkeypatch.setattr(attention, "varlen_attn", one_by_one)
-    layout = layout_of("causal")
-    there = Layout(layout.segments_BL.to("cuda"), layout.positions_BL.to("cuda"))
-    q, k, v = (heads(seed).bfloat16() for seed in range(3))
-    found = attend(q.to("cuda"), k.to("cuda"), v.to("cuda"), there, rotary=True)
-    real = (SEGMENTS > 0)[:, None, :, None].expand_as(q)
-    torch.testing.assert_close(found.cpu()[real], attend(q, k, v, layout, rotary=True)[real], atol=2e-2, rtol=2e-2)
-
-
 def with_labels(sessions: Sessions) -> Sessions:
     odd = (sessions.items % 2).float()
     return replace(sessions, event_labels={"odd": odd}, labels={"size": sessions.lengths.float()})
 
 
+def run(groups: dict[str, Any], folder: Path) -> tuple[SequenceModel, dict[str, Any]]:
+    """Fit a small model on the device that there is, validating thrice."""
+    labels = (
+        LabelColumn(name="odd", per="event", source="odd"),
+        LabelColumn(name="size", per="session", source="size"),
+    )
+    schema, sessions = schema_of(50).model_copy(update={"labels": labels}), with_labels(random_sessions(40, 50))
+    body = {"name": groups.get("body", "sasrec"), "dim": 16, "dropout": 0.2}
+    config = ModelConfig.model_validate(groups | {"body": body})
+    return fit(schema, split_of(sessions, sessions), config, CONFIG, folder, quiet)
+
+
+ALL_HEADS = {"heads": {"next_item": {"bias": True}, "odd": "binary", "size": {"name": "regression", "log": True}}}
+
+
 @pytest.mark.parametrize(
     "groups",
     [
-        {"heads": {"next_item": {"bias": True}}},
-        {"heads": {"next_item": {}, "odd": "binary", "size": {"name": "regression", "log": True}}},
         {"heads": {"odd": "binary", "size": "regression"}},
         {"body": "gru4rec", "loss": "gbce"},
         {"body": "bert4rec", "objective": "replaced_token"},
@@ -170,36 +162,30 @@ def with_labels(sessions: Sessions) -> Sessions:
     ],
     ids=str,
 )
-def test_fit_from_the_first_validation_to_the_best_weights_and_again_from_a_checkpoint(
-    groups: dict[str, Any], device: PretendedDevice | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_fit_through_validation_to_the_best_weights(
+    groups: dict[str, Any], device: PretendedDevice | None, tmp_path: Path
 ) -> None:
-    """The pretended device computes on the CPU: there the weights are those of the CPU, too."""
-    import modeling.fitting
+    model, facts = run(groups, tmp_path)
+    assert {value.device.type for value in model.state_dict().values()} == {"cuda"}
+    assert len([row for row in facts["history"] if f"eval_{facts['goal']}" in row]) == 3
 
-    sessions = with_labels(random_sessions(40, 50))
-    schema = schema_of(50).model_copy(update={"labels": LABELS})
-    body = {"name": groups.get("body", "sasrec"), "dim": 16, "dropout": 0.2}
-    config = ModelConfig.model_validate(groups | {"body": body})
 
-    def run(folder: Path) -> tuple[SequenceModel, dict[str, Any]]:
-        return fit(schema, split_of(sessions, sessions), config, CONFIG, folder, quiet)
-
-    whole, facts = run(tmp_path / "whole")
-    assert whole.device.type == "cuda"
-    assert [row for row in facts["history"] if f"eval_{facts['goal']}" in row], "it was validated"
-    monkeypatch.setattr(modeling.fitting, "Narrator", lambda *given: Interrupt(facts["planned_steps"] * 2 // 3))
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken")
-    monkeypatch.undo()
-    resumed, _ = run(tmp_path / "broken")
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    device: PretendedDevice | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And as the pretended device computes on the CPU, the weights are also those of the CPU."""
+    whole, facts = run(ALL_HEADS, tmp_path / "whole")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(fitting, "Narrator", lambda *given: Interrupt(facts["planned_steps"] * 2 // 3))
+        run(ALL_HEADS, tmp_path / "broken")
+    resumed, _ = run(ALL_HEADS, tmp_path / "broken")
     weights = {name: value.cpu() for name, value in whole.state_dict().items()}
     assert all(torch.equal(value.cpu(), weights[name]) for name, value in resumed.state_dict().items())
     if device is not None:
         with monkeypatch.context() as patched:
             patched.setattr(torch.cuda, "is_available", lambda: False)
-            on_cpu, _ = run(tmp_path / "cpu")
-        assert on_cpu.device.type == "cpu"
-        torch.testing.assert_close(dict(on_cpu.state_dict()), weights, atol=1e-4, rtol=0)
+            on_cpu, _ = run(ALL_HEADS, tmp_path / "cpu")
+        assert all(torch.equal(value, weights[name]) for name, value in on_cpu.state_dict().items())
 
 
 @dataclass(frozen=True)
@@ -223,7 +209,7 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 
 
 def test_from_training_to_evaluation_and_service(nights: Nights, device: PretendedDevice | None) -> None:
-    """A night's model is measured beside every baseline, and on the next night's sessions; its folder recommends and predicts."""
+    """A model is measured beside every baseline, also on the next night's sessions; its folder recommends and predicts."""
     heads = {"next_item": {}, "bought": "binary", "dwell": "regression"}
     groups = {"body": {"dim": 8, "num_layers": 1}, "inputs": {"item_tower": "sum"}, "heads": heads}
     training = TrainingConfig(epochs=1, tokens_per_step=256, threads=1)

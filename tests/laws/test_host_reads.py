@@ -1,7 +1,7 @@
 """How often a step of training makes the host wait for the device: counted, so that it can only go down.
 
-A step is a batch, the loss, its gradients and the optimizer's step. What is read is a value that Python asks for, or the size of
-a result that depends on data (a mask as an index, repeat_interleave). An upload is a tensor that goes from the host to the
+A step is a batch, the loss, its gradients and the optimizer's step. What is read is a value that Python asks for, or the size
+of a result that depends on data (a mask as an index, repeat_interleave). An upload is a tensor that goes from the host to the
 device. Neither may depend on how large a step is. The aim is none.
 """
 
