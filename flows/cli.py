@@ -124,11 +124,14 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     from preprocessing.source.files import source_files
 
     source_files(settings.dataset)  # a wrong source is named before a server starts
-    from flows.retrain import retrain as flow
-    from flows.stages import MISTAKE
+    from flows.server import prefect_server
 
-    only_runs_speak()
-    state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
+    with prefect_server(functools.partial(typer.echo, err=True)):
+        from flows.retrain import retrain as flow
+        from flows.stages import MISTAKE
+
+        only_runs_speak()
+        state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
     if state.name == MISTAKE:
         raise InputError(state.message)
     summary = state.result(raise_on_failure=True)
