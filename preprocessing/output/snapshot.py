@@ -2,7 +2,6 @@
 
     sessions/day=YYYY-MM-DD/part-0.parquet    links to the days' own files, which no view copies
     quarantine/day=YYYY-MM-DD/part-0.parquet
-    profiles/day=YYYY-MM-DD/profile.html      what the newest day's events look like, beside those before
     vocabularies/NAME.parquet, items.parquet, schema.json, schema.pbtxt, encoders.json
 
 Sessions of the day tested on may hold ids that its own events brought about: those from a column's cardinality on are
@@ -21,7 +20,6 @@ import polars as pl
 from preprocessing.execution.batch import QUARANTINE, SESSIONS
 from preprocessing.features.chains import Chain, describe, feature_schema
 from preprocessing.features.state import State
-from preprocessing.output.profile import PAGE
 from preprocessing.output.sessions import item_table, write
 from preprocessing.vocabulary import below
 from schemas import pbtxt
@@ -58,8 +56,6 @@ class View:
                     draft.link(day, SESSIONS, f"sessions/{folder}")
                 if day.facts["quarantined"]:
                     draft.link(day, QUARANTINE, f"quarantine/{folder}")
-            newest = self.days[-1]
-            draft.link(newest, PAGE, f"profiles/{DAY}={newest.facts['day']}/{PAGE}")
             num_items = self._write_features(draft)
             draft.facts = self.facts(num_items) | {"seconds": seconds}
         return draft.manifest

@@ -66,7 +66,7 @@ def test_an_ad_hoc_run_of_the_deployment_completes(shop: Path, tmp_path: Path, m
     assert "ndcg@20" in found["message"]
     assert found["scheduled"] > 0, "the nightly schedule made no runs"
     assert found["limit"] == 1
-    assert {"sessions", "learning-curve", "metrics", "run-report", "training"} <= set(found["keys"])
+    assert {"sessions", "learning-curve", "metrics", "run-report", "train-progress"} <= set(found["keys"])
     config = json.loads(next((tmp_path / "root" / "models").glob("*/config.json")).read_text())
     assert (config["model"]["body"]["name"], config["model"]["body"]["num_layers"]) == ("ligr", 1)
 

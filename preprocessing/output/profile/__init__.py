@@ -1,7 +1,6 @@
 """Profiles: what each day's events look like, and how they differ from those of the days before.
 
 profile.parquet   what was counted, so that later days can be compared without reading rows
-profile.html      the same for people: one page, no script, nothing loaded from elsewhere
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ import polars as pl
 from preprocessing.execution.buckets import Spool
 from preprocessing.features.chains import Chain
 from preprocessing.output.profile import counts, drift
-from preprocessing.output.profile.page import render
 from preprocessing.output.sessions import write
 from schemas.artifacts import Draft
 from schemas.columns import DAY
 from schemas.dataset import Dataset
 
-TABLE, PAGE = "profile.parquet", "profile.html"
+TABLE = "profile.parquet"
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Profiles:
         return cls(dataset, tables, compared, drift.drift(compared))
 
     def write(self, day: date, draft: Draft) -> None:
-        """Add a day's table, its page, and the facts `drift` and `warnings` to its artifact."""
+        """Add a day's table and the facts `drift` and `warnings` to its artifact."""
         that = pl.col(DAY) == day
         found = self.drifts.filter(that)
         limit = self.dataset.profile.warn_above
@@ -58,5 +56,3 @@ class Profiles:
             ],
         }
         write(self.tables.filter(that), draft.folder / TABLE)
-        page = render(self.dataset, draft.facts, self.compared.filter(that), set(warned))
-        (draft.folder / PAGE).write_text(page, encoding="utf-8")
