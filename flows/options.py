@@ -1,7 +1,5 @@
 """The options that commands of `overnight` share, and the settings they make."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable
@@ -66,7 +64,7 @@ def _settings(
     scheduler: SchedulerOption = None,
     preset: PresetOption = None,
     set_: SetOption = None,
-) -> Settings:
+) -> "Settings":
     prepare_environment(root)
     from flows.settings.layers import read_changes
     from flows.settings.settings import Data, resolve
