@@ -84,7 +84,7 @@ def profile(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The page about one day's events, beside the days before it; prepares them if need be."""
+    """The page about one day's events and how they differ from the days before; prepares them if need be."""
     from flows.reports.day_profile import PAGE, render_day
 
     sessions = _prepare(settings)

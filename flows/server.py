@@ -168,7 +168,7 @@ def _in_words(seconds: float) -> str:
 
 
 def _serve(descriptor: int) -> None:
-    """Be the temporary server on a listening socket, until told to stop or the parent is gone."""
+    """Be the temporary server on a listening socket, until it is stopped or the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn
     from prefect.server.api.server import create_app

@@ -12,10 +12,10 @@ from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
 from schemas.progress import Progress
 
-Tell = Callable[[Progress | str], object]
+OnProgress = Callable[[Progress | str], object]
 
 
-def prepare(settings: Settings, tell: Tell = print) -> Manifest:
+def prepare(settings: Settings, progress: OnProgress = print) -> Manifest:
     """Raw events -> `sessions/<id>`: session Parquet, feature schema, vocabularies, quarantine; and the newest day's page.
 
     Raises:
@@ -34,31 +34,31 @@ def prepare(settings: Settings, tell: Tell = print) -> Manifest:
             days=data.days,
             engine=data.engine,
             workers=workers,
-            progress=tell,
+            progress=progress,
         )
     if sessions.reused:  # else they came while the days were prepared
         for warning in sessions.facts.get("warnings", []):
-            tell(Progress("publish", message=f"{sessions.facts['test_day']}: {warning}"))
-    newest_page(settings.artifacts, settings.dataset, sessions, tell)
+            progress(Progress("publish", message=f"{sessions.facts['test_day']}: {warning}"))
+    newest_page(settings.artifacts, settings.dataset, sessions, progress)
     return sessions
 
 
-def train(settings: Settings, sessions: Manifest, tell: Tell = print) -> Manifest:
+def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """Sessions -> `models/<id>`: the candidate."""
     from modeling.training import train
 
-    settings.introduce(tell)
-    return train(settings.artifacts, sessions, settings.model, settings.training, tell)
+    settings.introduce(progress)
+    return train(settings.artifacts, sessions, settings.model, settings.training, progress)
 
 
-def evaluate(settings: Settings, model: Manifest, sessions: Manifest, tell: Tell = print) -> Manifest:
+def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """Model and baselines on the hidden last items of the test sessions -> `evaluations/<id>`: metrics."""
     from modeling.evaluation import evaluate
 
-    return evaluate(settings.artifacts, model, sessions, settings.evaluation, tell)
+    return evaluate(settings.artifacts, model, sessions, settings.evaluation, progress)
 
 
-def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, tell: Tell = print) -> Manifest:
+def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict."""
     from modeling.promotion import compare
 
@@ -69,11 +69,11 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, tell: 
         sessions,
         settings.promotion,
         settings.evaluation,
-        tell,
+        progress,
     )
 
 
-def promote(settings: Settings, comparison: Manifest, tell: Tell = print) -> str:
+def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> str:
     """Put the candidate into service if the comparison says so -> the name of the model in service, or `none`."""
     from modeling.promotion import promote
 
@@ -87,7 +87,7 @@ def report(
     model: Manifest,
     evaluation: Manifest,
     comparison: Manifest,
-    tell: Tell = print,
+    progress: OnProgress = print,
 ) -> Manifest:
     """All that was read, fit, measured and decided -> `reports/<id>`: one page."""
     from flows.reports.day_profile import newest_page
@@ -97,5 +97,5 @@ def report(
     page = write_report(
         settings.artifacts, settings.dataset, sessions, model, evaluation, comparison, day_page=day_page
     )
-    tell(f"Report: {page.folder / PAGE}")
+    progress(f"Report: {page.folder / PAGE}")
     return page

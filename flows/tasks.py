@@ -26,7 +26,7 @@ def as_task(
     phases: tuple[str, ...] = (),
     show: Callable[[Settings, Manifest], None] | None = None,
 ) -> Callable[..., Result]:
-    """`stage(settings, ..., tell)` -> a function of `(settings, ...)` that runs it as a task of the flow it is called in.
+    """`stage(settings, ..., progress)` -> a function of `(settings, ...)` that runs it as a task of the flow it is called in.
 
     The task ends as Cached when the stage found its work done, and as Mistake, without a traceback, when it raised InputError;
     the function raises that again. `phases` are those of the stage's progress; `show` puts its result into the UI.
@@ -36,8 +36,8 @@ def as_task(
     @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
     def run(settings: Settings, *inputs: Any) -> Any:
         try:
-            with run_progress(f"{name}-progress", phases, get_run_logger().info) as tell:
-                result = stage(settings, *inputs, tell)
+            with run_progress(f"{name}-progress", phases, get_run_logger().info) as progress:
+                result = stage(settings, *inputs, progress)
         except InputError as error:
             return Failed(name=MISTAKE, message=str(error))
         if not isinstance(result, Manifest):

@@ -69,13 +69,13 @@ def newest_page(
     artifacts: Artifacts,
     dataset: Dataset,
     sessions: Manifest,
-    tell: Callable[[Progress], object] = lambda progress: None,
+    progress: Callable[[Progress], object] = lambda report: None,
 ) -> Path | None:
-    """The file with the newest day's page, made unless it is there; None, which `tell` explains, where a day is damaged."""
+    """The file with the newest day's page, made unless it is there; None, which `progress` explains, where a day is damaged."""
     try:
         return render_day(artifacts, dataset, sessions).folder / PAGE
-    except InputError as error:
-        tell(Progress("publish", message=f"There is no page about the newest day. {error}"))
+    except (InputError, OSError, pl.exceptions.PolarsError) as error:
+        progress(Progress("publish", message=f"There is no page about the newest day. {error}"))
         return None
 
 
@@ -111,12 +111,14 @@ def _find_day(artifacts: Artifacts, sessions: Manifest, day: str) -> int:
     if place == len(sessions.parents) or day_of(sessions.parents[place]) != day:
         first, last = day_of(sessions.parents[0]), day_of(sessions.parents[-1])
         has = f"{first} to {last}" if first != last else first
-        raise InputError(f"There is no day {day} in {sessions.name}, which has {has}: give one of these with --day.")
+        raise InputError(
+            f"There is no day {day} in {sessions.name}, which has {has}: give a day in between with --day."
+        )
     return place
 
 
 def _compare(dataset: Dataset, day: Manifest, before: list[Manifest]) -> pl.DataFrame:
-    """The day's counts and, beside them, those of the days before."""
+    """The day's counts and those of the days before, by what was counted."""
     tables = [pl.read_parquet(manifest.folder / TABLE) for manifest in before]
     earlier = pl.concat([pl.DataFrame(schema=counts.SCHEMA), *tables])
     return drift.compare(pl.read_parquet(day.folder / TABLE), earlier, dataset.profile.days)
@@ -157,7 +159,7 @@ def _describe(name: str, rows: list[Row]) -> dict[str, Any]:
 
 
 def _values(rows: list[Row], most: int) -> dict[str, Any]:
-    """The most frequent values as bars, then all others as one."""
+    """The most frequent values as bars, then all others in one bar."""
     counted = [row for row in rows if row.kind in ("value", "rest")]
     now, before = sum(row.num for row in counted), sum(row.num_before for row in counted)
     top = sorted((-row.num, row.value or "", row.num_before) for row in counted if row.kind == "value" and row.num)[

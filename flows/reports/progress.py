@@ -20,7 +20,7 @@ TRAIN = ("train",)
 STEP = 10  # per cent of a phase between two lines that say how far it is
 PERCENT = re.compile(r"\((\d+)%\)")
 
-Tell = Callable[[Progress | str], object]
+OnProgress = Callable[[Progress | str], object]
 
 
 def as_progress(report: Progress | str) -> Progress:
@@ -101,7 +101,7 @@ class TerminalProgress:
 
 
 @contextmanager
-def run_progress(name: str, phases: tuple[str, ...], log: Callable[[str], object]) -> Iterator[Tell]:
+def run_progress(name: str, phases: tuple[str, ...], log: Callable[[str], object]) -> Iterator[OnProgress]:
     """Inside a Prefect task: lines go to `log`, numbers move the run's progress artifact `name` by whole per cents."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
@@ -119,13 +119,13 @@ def run_progress(name: str, phases: tuple[str, ...], log: Callable[[str], object
             update_progress_artifact(artifact, float(percent))
         shown = percent
 
-    def tell(report: Progress | str) -> None:
+    def show(report: Progress | str) -> None:
         lines(report)
         report = as_progress(report)
         share = share_done(report, phases)
         if share is not None and report.total:
             move(round(100 * share))
 
-    yield tell
+    yield show
     if artifact is not None:
         move(100)
