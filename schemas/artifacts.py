@@ -216,7 +216,6 @@ class Draft:
         else:
             self.linked[target] = File(path=to, size=file.size, sha256=file.sha256, mtime_ns=file.mtime_ns)
 
-
     def written(self, folder: Path) -> list[Path]:
         """The files that are its own and all folders but those that hold links only, which other artifacts keep safe."""
         files = [path for path in _files(folder) if path not in self.linked]
