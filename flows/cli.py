@@ -94,6 +94,43 @@ def profile(
 
 
 @app.command()
+def verify(
+    root: RootOption = Path("overnight-data"),
+    mend: Annotated[bool, typer.Option("--mend", help="Put back and do again what can be.")] = False,
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read everything on disk and say what is not as it was written; exit code 1 if anything is not."""
+    from flows.options import settings_of
+    from flows.stages import prepare as run
+    from flows.verify import mend_snapshots
+    from flows.verify import verify as check
+    from schemas.artifacts import Artifacts
+
+    def say(report: Any) -> None:
+        if report.message:
+            _say(str(report))
+
+    artifacts = Artifacts(root)
+    findings = check(artifacts, say)
+    if findings and mend:
+        mend_snapshots(artifacts, say)
+        run(settings_of(dataset=dataset, source=source, root=root), say, verify=True)
+        findings = check(artifacts, say)
+    for finding in findings:
+        _say(str(finding))
+    _say(
+        f"{len(findings)} {'thing is' if len(findings) == 1 else 'things are'} wrong."
+        if findings
+        else "All is as it was written."
+    )
+    _end({"findings": [vars(finding) for finding in findings]}, as_json)
+    if findings:
+        raise typer.Exit(1)
+
+
+@app.command()
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""

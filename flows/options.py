@@ -23,6 +23,14 @@ UntilOption = Annotated[
     datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Day to evaluate on; else the last full day.")
 ]
 DaysOption = Annotated[int | None, typer.Option("--days", min=2, help="Use only so many days up to then; else all.")]
+RedoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--redo",
+        metavar="FROM[..TO]",
+        help="Do finished days again that the source still holds: 2024-05-01..2024-05-03.",
+    ),
+]
 EngineOption = Annotated[
     str, typer.Option("--engine", help="What prepares events: cpu, gpu (Polars on cuDF) or nvtabular (the features).")
 ]
@@ -53,12 +61,13 @@ ModelOption = Annotated[
 ]
 
 
-def _settings(
+def settings_of(
     dataset: DatasetOption = "demo",
     source: SourceOption = None,
     root: RootOption = Path("overnight-data"),
     until: UntilOption = None,
     days: DaysOption = None,
+    redo: RedoOption = None,
     engine: EngineOption = "cpu",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -78,6 +87,7 @@ def _settings(
         "root": root.resolve(),
         "until": day,
         "days": days,
+        "redo": redo,
         "engine": engine,
         "workers": workers,
         "scheduler": scheduler,
@@ -87,13 +97,13 @@ def _settings(
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_settings` after its own; it receives what they make as its first argument."""
-    common = inspect.signature(_settings).parameters
+    """Give a command the options of `settings_of` after its own; it receives what they make as its first argument."""
+    common = inspect.signature(settings_of).parameters
     _, *own = inspect.signature(command).parameters.values()
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        settings = _settings(**{name: given.pop(name) for name in common})
+        settings = settings_of(**{name: given.pop(name) for name in common})
         command(settings, **given)
 
     parameters = [*common.values(), *own]
