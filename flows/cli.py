@@ -120,11 +120,7 @@ def verify(
         findings = check(artifacts, say)
     for finding in findings:
         _say(str(finding))
-    _say(
-        f"{len(findings)} {'thing is' if len(findings) == 1 else 'things are'} wrong."
-        if findings
-        else "All is as it was written."
-    )
+    _say(f"Wrong: {len(findings):,}." if findings else "All is as it was written.")
     _end({"findings": [vars(finding) for finding in findings]}, as_json)
     if findings:
         raise typer.Exit(1)

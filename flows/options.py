@@ -74,6 +74,11 @@ def settings_of(
     preset: PresetOption = None,
     set_: SetOption = None,
 ) -> "Settings":
+    """What the options say, resolved.
+
+    Raises:
+        InputError: for options that do not fit.
+    """
     prepare_environment(root)
     from flows.settings.layers import read_changes
     from flows.settings.settings import Data, resolve

@@ -128,12 +128,12 @@ def scheduler() -> Iterator[str]:
     )
     try:
         with distributed.Client(address, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=1800)
         yield address
     finally:
         for one in (worker, process):
             one.terminate()
-            one.wait(20)
+            one.wait(1800)
 
 
 def test_workers_of_a_running_scheduler(shop: Path, alone: dict[str, Any], tmp_path: Path, scheduler: str) -> None:
