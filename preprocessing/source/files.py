@@ -24,7 +24,7 @@ FORMATS = {".parquet": PARQUET} | {
     for ending, kind in {".csv": CSV, ".jsonl": JSON, ".ndjson": JSON}.items()
     for packed in ("", ".gz", ".zst")
 }
-SAMPLE_ROWS = 10_000  # rows that decide the types of a text file
+SAMPLE_ROWS = 10_000  # rows of JSON lines that say which keys there are
 
 
 def source_files(dataset: Dataset) -> list[SourceFile]:

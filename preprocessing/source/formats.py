@@ -1,8 +1,7 @@
 """What columns files have, told without reading the files: footers of Parquet, the first rows of text files.
 
-Text files (CSV, JSON lines) are read as text and their types told from the first rows, so that one odd value further
-down is one odd row and not the end of the run. `key=value` folder names below the source are columns of text, too; a
-column that the file itself has goes before one of its folders.
+Text files (CSV, JSON lines) are read as text: which types their columns have is decided elsewhere. `key=value` folder names
+below the source are columns of text, too; a column that the file itself has goes before one of its folders.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import polars as pl
 
 from preprocessing.source.files import CSV, JSON, PARQUET, SAMPLE_ROWS, format_of, reading
 from preprocessing.source.listing import SourceFile, store_options
-from preprocessing.source.values import looks_like
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how folder names write null
 AT_ONCE = 16  # files opened side by side: object stores answer slowly, and to many at a time
@@ -26,19 +24,11 @@ PATH = "source path"  # beside the columns of a scan, when asked for
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How a file has a column: the type it is stored as, and the type its values seem to have (they differ for text)."""
-
-    stored: pl.DataType
-    seems: pl.DataType
-
-
-@dataclass(frozen=True)
 class Columns:
     """The columns of one file: those in it, with all their names in order, and those of its folders."""
 
     names: tuple[str, ...]
-    kinds: dict[str, Kind]  # of the columns asked for
+    stored: dict[str, pl.DataType]  # of the columns asked for
     folders: dict[str, str | None]
 
 
@@ -58,7 +48,7 @@ def folder_values(file: SourceFile) -> dict[str, str | None]:
     return {key: None if value == NO_VALUE else unquote(value) for key, value in pairs}
 
 
-def scan(files: Sequence[SourceFile], kinds: dict[str, Kind], *, paths: bool) -> pl.LazyFrame:
+def scan(files: Sequence[SourceFile], stored: dict[str, pl.DataType], *, paths: bool) -> pl.LazyFrame:
     """One lazy frame of files that have these columns stored alike; with the column PATH, if asked for."""
     first = files[0]
     urls: Any = first.url if len(files) == 1 else [file.url for file in files]
@@ -66,7 +56,6 @@ def scan(files: Sequence[SourceFile], kinds: dict[str, Kind], *, paths: bool) ->
         "storage_options": store_options(first.url),
         "include_file_paths": PATH if paths else None,
     }
-    stored = {name: kind.stored for name, kind in kinds.items()}
     if format_of(first) == PARQUET:
         return pl.scan_parquet(
             urls, schema=stored, extra_columns="ignore", glob=False, hive_partitioning=False, **options
@@ -81,16 +70,14 @@ def _columns_of(file: SourceFile, wanted: Collection[str]) -> Columns:
     with reading(f"{file.url} ({format_of(file)})"):
         if format_of(file) == JSON:
             found = pl.scan_ndjson(file.url, infer_schema_length=SAMPLE_ROWS, storage_options=options).collect_schema()
-            kinds = {name: Kind(dtype if dtype.is_nested() else pl.String(), dtype) for name, dtype in found.items()}
+            stored = {name: dtype if dtype.is_nested() else pl.String() for name, dtype in found.items()}
         elif format_of(file) == PARQUET:
             found = pl.scan_parquet(
                 file.url, glob=False, hive_partitioning=False, storage_options=options
             ).collect_schema()
-            kinds = {name: Kind(dtype, dtype) for name, dtype in found.items()}
+            stored = dict(found)
         else:
-            frame = pl.scan_csv(file.url, infer_schema=False, glob=False, storage_options=options)
-            found = frame.collect_schema()
-            sample = frame.select(name for name in found if name in wanted).head(SAMPLE_ROWS).collect()
-            kinds = {text.name: Kind(pl.String(), looks_like(text)) for text in sample}
-    asked_for = {name: kind for name, kind in kinds.items() if name in wanted}
+            found = pl.scan_csv(file.url, infer_schema=False, glob=False, storage_options=options).collect_schema()
+            stored = dict(found)
+    asked_for = {name: dtype for name, dtype in stored.items() if name in wanted}
     return Columns(tuple(found), asked_for, folder_values(file))
