@@ -22,7 +22,7 @@ from functools import cached_property
 import polars as pl
 
 from preprocessing.source.listing import SourceFile
-from preprocessing.source.times import TIME, TimeForms
+from preprocessing.source.times import FORMS, TIME, TimeForms
 from preprocessing.source.values import INT64_HOLDS, TYPES, convert
 from preprocessing.sql import read_sql
 from schemas.column_types import IDS, ColumnType, Computed
@@ -100,9 +100,9 @@ class TableColumns:
             _check_id(name, raw.stored)
         try:
             pl.LazyFrame(schema={name: raw.stored}).select(self.read(name, raw, wanted)).collect_schema()
-        except InputError:
+        except InputError as error:
             if wanted == TIME:
-                error = InputError(f"holds {raw.stored}; a time is a datetime, a date, ISO 8601 text or a number")
+                raise InputError(f"{name} holds {raw.stored}; a time is one of: {FORMS}.") from None
             raise InputError(f"{name} {error}.") from None
 
     def choices(self, name: str, raws: Mapping[Raw, SourceFile]) -> tuple[pl.DataType, ...]:

@@ -28,6 +28,7 @@ FIRST_DAY, LAST_DAY = -719_162, 2_932_896  # the same in days since 1970
 LATEST = 100_000_000_000_000_000  # microseconds: the year 5138. A number that is later is no time but a wrong unit.
 # Integers below the limit are of that unit: 1e11 seconds is the year 5138, 1e11 milliseconds is March 1973.
 UNITS = {"s": (10**11, 10**6), "ms": (10**14, 10**3), "us": (10**17, 1)}
+UNSET = (253_402_128_000_000, 253_402_387_200_000)  # microseconds: 9999-12-30 to 10000-01-02 taken for the next finer unit
 OFFSET_ISO = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")  # %#z reads Z, +02, +0200 and +02:00
 NAIVE_ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 FORMS = (
@@ -132,7 +133,7 @@ def _from_text(text: pl.Expr, forms: TimeForms) -> pl.Expr:
         numbers = [_from_number(text.cast(dtype, strict=False), forms.unit) for dtype in (pl.Int64, pl.Float64)]
     moments = [_inside(moment) for moment in aware]
     if naive:
-        moments.append(_inside(_in_zone(_inside(pl.coalesce(naive)), forms.zone)))
+        moments.append(_in_zone(_inside(pl.coalesce(naive)), forms.zone))
     return pl.coalesce(*moments, *numbers)
 
 
@@ -149,7 +150,7 @@ def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
     if zone == "UTC":
         return naive.dt.replace_time_zone("UTC")
     local = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    return local.dt.convert_time_zone("UTC")
+    return _inside(local.dt.convert_time_zone("UTC"))
 
 
 def _from_number(value: pl.Expr, unit: str) -> pl.Expr:
@@ -163,7 +164,9 @@ def _from_number(value: pl.Expr, unit: str) -> pl.Expr:
     for limit, factor in reversed(UNITS.values()):
         inside = (value > -limit) & (value < limit)
         microseconds = pl.when(inside).then(value * factor).otherwise(microseconds)
-    return _as_time(microseconds)
+    # The last day of the year 9999 says that there is no time; by its size alone it would be one of the next finer unit.
+    unset = (value >= UNITS["s"][0]) & (microseconds >= UNSET[0]) & (microseconds < UNSET[1])
+    return _as_time(pl.when(~unset).then(microseconds))
 
 
 def _as_time(microseconds: pl.Expr) -> pl.Expr:

@@ -31,7 +31,7 @@ TEXTS = (pl.String, pl.Binary, pl.Categorical, pl.Enum)
 
 
 def as_plain(value: pl.Expr, stored: pl.DataType) -> tuple[pl.Expr, pl.DataType]:
-    """The column and its type without what only storage knows: binary and dictionary text is text, NaN is null."""
+    """The column and its type without what only storage knows: binary and dictionary text is text."""
     if stored == pl.Binary:
         return value.map_batches(_utf8, return_dtype=pl.String, is_elementwise=True), pl.String()
     if isinstance(stored, pl.Categorical | pl.Enum):
@@ -90,7 +90,7 @@ def raw_value(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
         return hold_time(value, stored)
     if stored == pl.Binary:
         readable, _ = as_plain(value, stored)
-        return pl.coalesce(readable, pl.lit("0x") + value.bin.encode("hex"))
+        value, stored = pl.coalesce(readable, pl.lit("0x") + value.bin.encode("hex")), pl.String()
     value, stored = as_plain(value, stored)
     if stored == pl.String:
         return pl.when(value.str.strip_chars() != "").then(value)
