@@ -28,7 +28,10 @@ FIRST_DAY, LAST_DAY = -719_162, 2_932_896  # the same in days since 1970
 LATEST = 100_000_000_000_000_000  # microseconds: the year 5138. A number that is later is no time but a wrong unit.
 # Integers below the limit are of that unit: 1e11 seconds is the year 5138, 1e11 milliseconds is March 1973.
 UNITS = {"s": (10**11, 10**6), "ms": (10**14, 10**3), "us": (10**17, 1)}
-UNSET = (253_402_128_000_000, 253_402_387_200_000)  # microseconds: 9999-12-30 to 10000-01-02 taken for the next finer unit
+UNSET = (
+    253_402_128_000_000,
+    253_402_387_200_000,
+)  # microseconds: 9999-12-30 to 10000-01-02 taken for the next finer unit
 OFFSET_ISO = ("%Y-%m-%dT%H:%M:%S%.f%#z", "%Y-%m-%dT%H:%M%#z")  # %#z reads Z, +02, +0200 and +02:00
 NAIVE_ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
 FORMS = (
