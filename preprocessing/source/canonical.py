@@ -14,19 +14,30 @@ Columns that had to be interpreted can keep their values as found, beside them: 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import polars as pl
 
-from preprocessing.source.files import CSV, JSON, format_of
-from preprocessing.source.formats import PATH, Columns, Kind, columns_of, folder_values, scan
+from preprocessing.source.files import PARQUET, PLAIN, SAMPLE_ROWS, format_of, reading
+from preprocessing.source.formats import PATH, Columns, columns_of, folder_values, scan
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.values import INT64_HOLDS, looks_like, may_fail
-from schemas.columns import ITEM_ID, SESSION_ID, USER_ID
+from schemas.columns import EVENT_TYPE, ITEM_ID, SESSION_ID, USER_ID
+from schemas.dataset import FileOptions
 from schemas.errors import InputError, unknown
 
 FILE = "source file"  # the place of a row's file in the list given
 IDS = (USER_ID, SESSION_ID, ITEM_ID)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a file has a column: the type it is stored as, and the type its values seem to have (they differ for text)."""
+
+    stored: pl.DataType
+    seems: pl.DataType
+
 
 Reader = Callable[[str, Kind], pl.Expr]  # our name of a column, and how a file has it
 
@@ -48,8 +59,11 @@ class SourceTable:
         required: Collection[str],
         interpreted: Collection[str] = (),
         time_zone: str = "UTC",
+        options: FileOptions = PLAIN,
     ) -> None:
         """`columns` are our names and the files' names; `interpreted` ones keep their values as found."""
+        self.options = options
+        self._kinds_of: dict[SourceFile, dict[str, Kind]] = {}
         self.files, self.columns, self.read = files, columns, read
         self.required = [name for name in columns if name in required]
         self.interpreted = [name for name in columns if name in interpreted]
@@ -73,14 +87,19 @@ class SourceTable:
         expected = {name: dtype for name, dtype in (expected or {}).items() if name != FILE}
         if not files:
             return self.scan(self.files, expected=expected, number=number).clear()
-        have = {file: self._kinds(file) for file in self._open(files)}
+        have = {file: self._kinds(file) for file in self._open(files) if not self._opened[file].blank}
+        if not have:
+            if all(self._opened[file].blank for file in self._open(self.files)):
+                raise InputError(f"{files[0].url}: there is nothing in it, nor in the other files of the source.")
+            return self.scan([], expected=expected, number=number)
+        present = list(have)
         self._check_required(have)
         self._look_elsewhere(have, expected)
         types = {name: self._type_of(name, have, expected.get(name)) for name in self.columns}
-        originals = self._originals([have[file] for file in files], types, expected)
+        originals = self._originals([have[file] for file in present], types, expected)
         frames = [
             self._read(group, have[group[0]], types, originals, files if number else None)
-            for group in self._groups(files, have)
+            for group in self._groups(present, have)
         ]
         table = frames[0] if len(frames) == 1 else pl.concat(frames)
         lacking = {name: dtype for name, dtype in expected.items() if name not in {*types, *map(as_found, originals)}}
@@ -88,8 +107,25 @@ class SourceTable:
 
     def _open(self, files: Iterable[SourceFile]) -> Iterable[SourceFile]:
         closed = [file for file in files if file not in self._opened]
-        self._opened |= zip(closed, columns_of(closed, set(self.columns.values())), strict=True)
+        self._opened |= zip(closed, columns_of(closed, set(self.columns.values()), self.options), strict=True)
         return files
+
+    def _seem(self, file: SourceFile) -> dict[str, Kind]:
+        """How the file has the columns wanted of it; of text, told from the first rows."""
+        if file not in self._kinds_of:
+            stored = self._opened[file].stored
+            kinds = {name: Kind(dtype, dtype) for name, dtype in stored.items()}
+            texts = {name: dtype for name, dtype in stored.items() if dtype == pl.String}
+            if texts and format_of(file, self.options) != PARQUET:
+                with reading(file.url):
+                    sample = self._scan([file], texts, paths=False).head(SAMPLE_ROWS).collect()
+                kinds |= {text.name: Kind(pl.String(), looks_like(text)) for text in sample}
+            self._kinds_of[file] = kinds
+        return self._kinds_of[file]
+
+    def _scan(self, files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], *, paths: bool) -> pl.LazyFrame:
+        as_text = [self.columns[name] for name in (*IDS, EVENT_TYPE) if name in self.columns]
+        return scan(files, stored, self.options, paths=paths, as_text=as_text)
 
     def _kinds(self, file: SourceFile) -> dict[str, Kind]:
         """How the file has each of our columns that it has."""
@@ -97,7 +133,7 @@ class SourceTable:
         folders = {
             key: Kind(pl.String(), self._folder_types[key]) for key in columns.folders if key in self._folder_types
         }
-        kinds = folders | columns.kinds
+        kinds = folders | self._seem(file)
         return {ours: kinds[theirs] for ours, theirs in self.columns.items() if theirs in kinds}
 
     def _check_required(self, have: dict[SourceFile, dict[str, Kind]]) -> None:
@@ -120,7 +156,9 @@ class SourceTable:
     def _no_column(self, file: SourceFile, name: str) -> InputError:
         columns = self._opened[file]
         there = [*columns.names, *columns.folders]
-        return InputError(f"{file.url}: column for {name!r}: {unknown('column', self.columns[name], there)}")
+        return InputError(
+            f"{file.url}: column for {name!r}: {unknown('column', self.columns[name], there)}{columns.hint}"
+        )
 
     def _type_of(self, name: str, have: dict[SourceFile, dict[str, Kind]], expected: pl.DataType | None) -> pl.DataType:
         """The one type a column has in all files; raises InputError when there is none."""
@@ -173,11 +211,11 @@ class SourceTable:
     def _groups(
         self, files: Iterable[SourceFile], have: dict[SourceFile, dict[str, Kind]]
     ) -> Iterable[list[SourceFile]]:
-        """Files that one scan can read: CSV with the same header, others with the same types of our columns."""
+        """Files that one scan can read: those with the same types of our columns."""
 
         def alike(file: SourceFile) -> str:
-            own = [theirs for theirs in self.columns.values() if theirs in self._opened[file].kinds]
-            return repr((have[file], own, self._opened[file].names if format_of(file) == CSV else ()))
+            own = [theirs for theirs in self.columns.values() if theirs in self._opened[file].stored]
+            return repr((have[file], own))
 
         return (list(group) for _, group in groupby(sorted(files, key=alike), alike))
 
@@ -189,15 +227,11 @@ class SourceTable:
         originals: dict[str, pl.DataType],
         numbered: list[SourceFile] | None,
     ) -> pl.LazyFrame:
-        own = self._opened[group[0]].kinds
-        if format_of(group[0]) == JSON:  # keys that the first rows lack may come later
-            lacking = [name for name, dtype in types.items() if name not in kinds and not dtype.is_nested()]
-            own = own | {self.columns[name]: Kind(pl.String(), pl.Null()) for name in lacking}
-            kinds = kinds | {name: own[self.columns[name]] for name in lacking}
+        own = self._opened[group[0]].stored
         inside = {ours: theirs for ours, theirs in self.columns.items() if theirs in own}
         outside = {ours: theirs for ours, theirs in self.columns.items() if ours in kinds and theirs not in own}
         by_path = bool(outside) or (numbered is not None and len(group) > 1)
-        frame = scan(group, {theirs: own[theirs] for theirs in inside.values()}, paths=by_path)
+        frame = self._scan(group, {theirs: own[theirs] for theirs in inside.values()}, paths=by_path)
         frame = frame.select(*([PATH] if by_path else []), **{ours: pl.col(theirs) for ours, theirs in inside.items()})
         if by_path:
             of_files = self._of_files(group, outside, numbered)

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from preprocessing.collect import collect
-from preprocessing.source.canonical import FILE, IDS, SourceTable, as_found
-from preprocessing.source.files import find_files, reading, source_files
-from preprocessing.source.formats import Kind
+from preprocessing.source.canonical import FILE, IDS, Kind, SourceTable, as_found
+from preprocessing.source.files import find, find_files, reading
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.values import read_id, read_integer, read_other, read_time
 from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID, VALID_FROM
@@ -44,7 +43,10 @@ class EventFiles:
 
     def __init__(self, dataset: Dataset) -> None:
         source = dataset.events
-        self.files: tuple[SourceFile, ...] = tuple(source_files(dataset))
+        found = find(dataset, source.path, "events.path", source.file_options)
+        self.files: tuple[SourceFile, ...] = tuple(found.files)
+        self.left_out: tuple[tuple[str, str], ...] = found.left_out
+        """Files at the same place that are not read, each with why."""
         self._users = USER_ID in source.columns
         self._table = SourceTable(
             self.files,
@@ -53,6 +55,7 @@ class EventFiles:
             required=INTERPRETED,
             interpreted=INTERPRETED,
             time_zone=source.time_zone,
+            options=source.file_options,
         )
 
     def scan(
@@ -130,7 +133,7 @@ def _read(dataset: Dataset, name: str, kind: Kind) -> pl.Expr:
 
 
 def _read_table(dataset: Dataset, source: ItemSource | UserSource, part: str, key: str) -> pl.LazyFrame:
-    files = find_files(dataset, source.path, f"{part}.path")
+    files = find_files(dataset, source.path, f"{part}.path", source.file_options)
     table = SourceTable(
         files,
         source.columns,
@@ -138,6 +141,7 @@ def _read_table(dataset: Dataset, source: ItemSource | UserSource, part: str, ke
         required=(key, VALID_FROM),
         interpreted=(VALID_FROM,),
         time_zone=dataset.events.time_zone,
+        options=source.file_options,
     )
     place = files[0].url if len(files) == 1 else f"{part}.path {source.path!r}"
     with reading(place):
