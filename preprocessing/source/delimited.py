@@ -295,7 +295,7 @@ class _Fields(io.RawIOBase):
         self._skip = header_of(file, options).size
         self._rest = b""
 
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int | None = -1) -> bytes:
         while not self._rest:
             block = next(self._blocks, None)
             if block is None:

@@ -86,6 +86,7 @@ class Count:
     lines: int = 0
     _inside: bool = False
     _opened: int = 0
+    _before: int | None = None  # the first line with a quote, before one opened a field: it is astray
     _decoder: codecs.IncrementalDecoder = field(default_factory=codecs.getincrementaldecoder("utf-8"))
 
     def add(self, block: bytes, separator: int, quote: int | None) -> None:
@@ -101,7 +102,9 @@ class Count:
         first = self.lines + 1
         quotes = np.flatnonzero(content == quote) if quote is not None and quote in block else None
         if quotes is not None and self.quoted is None and _opens(content, quotes, separator).any():
-            self.quoted = Rows(self.plain.fields, self.plain.rows, self.plain.blank, self.plain.wrong)
+            self.quoted = Rows(self.plain.fields, self.plain.rows, self.plain.blank, self.plain.wrong, self._before)
+        if quotes is not None and self.quoted is None and self._before is None:
+            self._before = first + int(np.searchsorted(lines, quotes[0]))
         self.plain.add(content, hits, lines, first)
         if self.quoted and self.quoted.astray is None:
             self._add_quoted(content, quotes if quotes is not None else hits[:0], hits, lines, separator)
@@ -187,4 +190,4 @@ def _opens(content: Bytes, quotes: Places, separator: int) -> NDArray[np.bool_]:
 
 def _lines(blocks: Iterable[bytes]) -> Iterator[str]:
     for block in blocks:
-        yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="")
+        yield from io.StringIO(block.decode("utf-8", "surrogateescape"), newline="\n")

@@ -137,6 +137,7 @@ def _cleaned(
 ) -> list[pl.Expr]:
     """Columns of text without null words, and with numbers as Polars reads them."""
     words = options.null_words if options.null_words is not None else () if kind == PARQUET else NULL_WORDS
+    words = (*words, "") if kind == CSV else tuple(words)  # "" with quotes as without
     texts = {name: pl.col(name) for name, dtype in stored.items() if dtype == pl.String}
     if words:
         texts = {name: pl.when(~text.is_in(list(words))).then(text) for name, text in texts.items()}

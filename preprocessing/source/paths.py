@@ -17,6 +17,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Any
 
 import polars as pl
 
@@ -113,9 +114,10 @@ def _next_type(path: Path, step: Step, dtype: pl.DataType) -> pl.DataType | None
     raise InputError(f"column {path.text!r}: there is {dtype}, which has no parts.")
 
 
-def as_type(dtype: pl.DataType | type[pl.DataType]) -> pl.DataType:
+def as_type(dtype: Any) -> pl.DataType:
     """An instance, where Polars gives a class."""
-    return dtype() if isinstance(dtype, type) else dtype
+    made: pl.DataType = dtype() if isinstance(dtype, type) else dtype
+    return made
 
 
 def json_type(ways: Iterable[Sequence[Step]], whole: pl.DataType) -> pl.DataType:

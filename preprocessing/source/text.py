@@ -48,7 +48,7 @@ class TextFile(io.RawIOBase):
             self.encoding = "utf-16"
         self._decoder = None if self.encoding == UTF8 else codecs.getincrementaldecoder(self.encoding)()
 
-    def read(self, size: int | None = -1) -> bytes:  # type: ignore[override]
+    def read(self, size: int | None = -1) -> bytes:
         """So many bytes, more or less, but none only at the end."""
         while True:
             raw = self._rest + self._raw(BLOCK if size is None or size < 0 else max(size - len(self._rest), 1))
