@@ -16,10 +16,13 @@ from urllib.parse import unquote
 
 import polars as pl
 
-from preprocessing.source import delimited, json_lines
+from preprocessing.source import json_lines
+from preprocessing.source.delimited import scan_delimited
 from preprocessing.source.files import CSV, JSON, PARQUET, PLAIN, format_of, reading
+from preprocessing.source.headers import header_of, hint_of
 from preprocessing.source.listing import SourceFile, store_options
 from preprocessing.source.paths import Path, extract, parse, type_at
+from preprocessing.source.quoting import Layout, layout_of
 from schemas.dataset import FileOptions
 from schemas.errors import InputError
 
@@ -119,15 +122,15 @@ def _scan_delimited(
     files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions, path: str | None
 ) -> list[pl.LazyFrame]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        layouts = list(pool.map(partial(delimited.layout_of, options=options), files))
-    groups: dict[delimited.Layout, list[SourceFile]] = {}
+        layouts = list(pool.map(partial(layout_of, options=options), files))
+    groups: dict[Layout, list[SourceFile]] = {}
     for file, layout in zip(files, layouts, strict=True):
         groups.setdefault(layout, []).append(file)
     frames = []
     for layout, alike in groups.items():
         wanted = [parse(text, layout.names) for text in stored]
         columns = list(dict.fromkeys(way.root for way in wanted))
-        frame = delimited.scan_delimited(alike, layout, options, columns, path)
+        frame = scan_delimited(alike, layout, options, columns, path)
         frames.append(extract(frame, wanted, [path] if path else []))
     return frames
 
@@ -159,9 +162,9 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
             keys = json_lines.keys_of(file, wanted, options)
             return Columns(keys.names, dict(keys.stored), folders, keys.blank)
         if kind == CSV:
-            names = delimited.header_of(file, options).names
+            names = header_of(file, options).names
             schema: Mapping[str, pl.DataType] = dict.fromkeys(names, pl.String())
-            blank, hint = not names, delimited.hint(names, file, options)
+            blank, hint = not names, hint_of(names, file, options)
         else:
             schema, blank, hint = _parquet_schema(file), False, ""
     paths = [parse(text, schema) for text in sorted(wanted)]

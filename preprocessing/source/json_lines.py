@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from preprocessing.source.files import SAMPLE_ROWS
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.paths import Path, as_type, json_type, parse
-from preprocessing.source.text import TextFile
+from preprocessing.source.text import ENCODINGS, TextFile, on_demand
 from schemas.dataset import FileOptions
 from schemas.errors import InputError
 
@@ -78,34 +77,12 @@ def scan_json(
     files: Sequence[SourceFile], schema: Mapping[str, pl.DataType], options: FileOptions, path: str | None
 ) -> pl.LazyFrame:
     """These keys of all files, with a column of the files' URLs, if `path` names it."""
-    whole = {**schema, **({path: pl.String()} if path else {})}
-    return register_io_source(partial(_read, files, dict(schema), options, path), schema=whole)
 
+    def frames(wanted: list[str]) -> Iterator[tuple[SourceFile, pl.DataFrame]]:
+        own = {name: schema[name] for name in wanted}
+        return ((file, _parse(block, own, file, first)) for file in files for first, block in _blocks(file, options))
 
-def _read(
-    files: Sequence[SourceFile],
-    schema: dict[str, pl.DataType],
-    options: FileOptions,
-    path: str | None,
-    with_columns: list[str] | None,
-    predicate: pl.Expr | None,
-    num_rows: int | None,
-    batch_size: int | None,
-) -> Iterator[pl.DataFrame]:
-    """What Polars asks for while a plan runs: block by block, file by file."""
-    if with_columns is not None and predicate is None and any(name in schema for name in with_columns):
-        schema = {name: dtype for name, dtype in schema.items() if name in with_columns}
-    for file in files:
-        for first, block in _blocks(file, options):
-            frame = _parse(block, schema, file, first)
-            frame = frame.with_columns(pl.lit(file.url).alias(path)) if path else frame
-            frame = frame.filter(predicate) if predicate is not None else frame
-            if num_rows is not None:
-                frame = frame.head(num_rows)
-                num_rows -= frame.height
-            yield frame.select(with_columns) if with_columns is not None else frame
-            if num_rows == 0:
-                return
+    return on_demand(frames, schema, path)
 
 
 def _parse(block: bytes, schema: dict[str, pl.DataType], file: SourceFile, first: int) -> pl.DataFrame:
@@ -127,7 +104,7 @@ def _rows(block: bytes, file: SourceFile, first: int) -> Iterator[dict[str, Any]
         try:
             row = json.loads(line)
         except UnicodeDecodeError:
-            raise InputError(f"{where}: is not UTF-8; set encoding, such as latin-1 or windows-1252.") from None
+            raise InputError(f"{where}: is not UTF-8; set encoding, such as {ENCODINGS}.") from None
         except ValueError as error:
             raise InputError(f"{where}: is no JSON ({error}): {line[:200].decode('utf-8', 'replace')!r}.") from None
         if not isinstance(row, dict):
@@ -174,7 +151,7 @@ def _of_document(content: bytes, file: SourceFile) -> Iterator[tuple[int, bytes]
     try:
         rows = json.loads(content)
     except UnicodeDecodeError:
-        raise InputError(f"{file.url}: is not UTF-8; set encoding, such as latin-1 or windows-1252.") from None
+        raise InputError(f"{file.url}: is not UTF-8; set encoding, such as {ENCODINGS}.") from None
     except ValueError as error:
         raise InputError(f"{file.url}: is no JSON ({error}).") from None
     rows = rows if isinstance(rows, list) else [rows]

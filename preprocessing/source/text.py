@@ -6,12 +6,14 @@ import bz2
 import codecs
 import gzip
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import fsspec
+import polars as pl
 import pyarrow
+from polars.io.plugins import register_io_source
 
 from preprocessing.source.listing import SourceFile, is_remote
 from schemas.dataset import FileOptions
@@ -19,6 +21,7 @@ from schemas.errors import InputError
 
 BLOCK = 1 << 22  # bytes read at a time
 UTF8 = "utf-8"
+ENCODINGS = "latin-1 or windows-1252"  # what messages propose
 UTF8_MARK = codecs.BOM_UTF8
 UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -110,3 +113,30 @@ def _unpacked(start: bytes, source: Any) -> tuple[str, Any]:
     if start == b"\x28\xb5\x2f\xfd":
         return "zstd", pyarrow.CompressedInputStream(pyarrow.PythonFile(source, mode="r"), "zstd")
     return "", source
+
+
+def on_demand(
+    frames: Callable[[list[str]], Iterator[tuple[SourceFile, pl.DataFrame]]],
+    schema: Mapping[str, pl.DataType],
+    path: str | None,
+) -> pl.LazyFrame:
+    """A lazy frame of what `frames` gives of wanted columns, block by block while a plan runs.
+
+    `schema` is that of the frames; with a column of the files' URLs, if `path` names it.
+    """
+
+    def read(
+        columns: list[str] | None, predicate: pl.Expr | None, num_rows: int | None, batch_size: int | None
+    ) -> Iterator[pl.DataFrame]:
+        narrow = [name for name in schema if columns is None or predicate is not None or name in columns]
+        for file, block in frames(narrow or list(schema)[:1]):
+            frame = block.with_columns(pl.lit(file.url).alias(path)) if path else block
+            frame = frame.filter(predicate) if predicate is not None else frame
+            if num_rows is not None:
+                frame = frame.head(num_rows)
+                num_rows -= frame.height
+            yield frame.select(columns) if columns is not None else frame
+            if num_rows == 0:
+                return
+
+    return register_io_source(read, schema={**schema, **({path: pl.String()} if path else {})})
