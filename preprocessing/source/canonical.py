@@ -20,7 +20,7 @@ from itertools import groupby
 import polars as pl
 
 from preprocessing.source.files import PARQUET, PLAIN, SAMPLE_ROWS, format_of, reading
-from preprocessing.source.formats import PATH, Columns, columns_of, folder_values, scan
+from preprocessing.source.formats import PATH, Columns, columns_of, count_without_elements, folder_values, scan
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.values import INT64_HOLDS, looks_like, may_fail
 from schemas.columns import EVENT_TYPE, ITEM_ID, SESSION_ID, USER_ID
@@ -104,6 +104,18 @@ class SourceTable:
         table = frames[0] if len(frames) == 1 else pl.concat(frames)
         lacking = {name: dtype for name, dtype in expected.items() if name not in {*types, *map(as_found, originals)}}
         return table.with_columns(**{name: pl.lit(None, dtype) for name, dtype in lacking.items()})
+
+    def count_without_elements(self, files: Sequence[SourceFile] | None = None) -> int:
+        """How many rows of these files (None: all) give no event, as the list of events or items in them is empty."""
+        present = [file for file in self._open(self.files if files is None else files) if not self._opened[file].blank]
+        if not any("[]" in path for path in self.columns.values()):
+            return 0
+        groups: dict[str, list[SourceFile]] = {}
+        for file in present:
+            groups.setdefault(repr(self._opened[file].stored), []).append(file)
+        return sum(
+            count_without_elements(group, self._opened[group[0]].stored, self.options) for group in groups.values()
+        )
 
     def _open(self, files: Iterable[SourceFile]) -> Iterable[SourceFile]:
         closed = [file for file in files if file not in self._opened]

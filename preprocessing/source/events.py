@@ -77,6 +77,10 @@ class EventFiles:
         events = self._table.scan(files, expected=expected, number=number)
         return events if self._users else events.with_columns(pl.col(SESSION_ID).alias(USER_ID))
 
+    def count_without_events(self, files: Sequence[SourceFile] | None = None) -> int:
+        """How many rows of these files (None: all) hold an empty list where a row of events or items was to be."""
+        return self._table.count_without_elements(files)
+
 
 def read_events(dataset: Dataset) -> pl.LazyFrame:
     """All events of the source: `EventFiles.scan` of all its files."""

@@ -21,7 +21,7 @@ from preprocessing.source.delimited import scan_delimited
 from preprocessing.source.files import CSV, JSON, PARQUET, PLAIN, format_of, reading
 from preprocessing.source.headers import header_of, hint_of
 from preprocessing.source.listing import SourceFile, store_options
-from preprocessing.source.paths import Path, extract, parse, type_at
+from preprocessing.source.paths import Path, extract, inside, parse, type_at
 from preprocessing.source.quoting import Layout, layout_of
 from schemas.dataset import FileOptions
 from schemas.errors import InputError
@@ -79,23 +79,38 @@ def scan(
         InputError: for a CSV whose rows do not have the fields of its header; other faults show when the plan runs.
     """
     path = PATH if paths else None
-    kind = format_of(files[0], options)
-    if kind == JSON:
-        dotted = any(character in text for text in stored for character in ".[")
-        names = {name for file in files for name in json_lines.names_of(file, options)} if dotted else set()
-        wanted = [parse(text, names) for text in stored]
-        schema = json_lines.schema_of(wanted, stored)
-        frames = [extract(json_lines.scan_json(files, schema, options, path), wanted, [path] if path else [])]
-    else:
-        read = _scan_parquet if kind == PARQUET else _scan_delimited
-        frames = read(files, stored, options, path)
+    keep = [PATH] if paths else []
+    frames = [extract(frame, wanted, keep) for frame, wanted in _raw(files, stored, options, path)]
     frame = frames[0] if len(frames) == 1 else pl.concat(frames)
-    return frame.with_columns(_cleaned(stored, options, kind, as_text))
+    return frame.with_columns(_cleaned(stored, options, format_of(files[0], options), as_text))
+
+
+def count_without_elements(
+    files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions = PLAIN
+) -> int:
+    """How many rows (and elements that hold lists) give no row in `scan`, as the list to go through is empty or null."""
+    lost: list[pl.LazyFrame] = []
+    for frame, wanted in _raw(files, stored, options, None):
+        extract(frame, wanted, (), lost)
+    return sum(plan.collect(engine="streaming").item() for plan in lost)
+
+
+def _raw(
+    files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions, path: str | None
+) -> list[tuple[pl.LazyFrame, list[Path]]]:
+    """A frame for each layout of files, and the paths into its columns."""
+    kind = format_of(files[0], options)
+    if kind != JSON:
+        return (_scan_parquet if kind == PARQUET else _scan_delimited)(files, stored, options, path)
+    dotted = any(character in text for text in stored for character in ".[")
+    names = {name for file in files for name in json_lines.names_of(file, options)} if dotted else set()
+    wanted = [parse(text, names) for text in stored]
+    return [(json_lines.scan_json(files, json_lines.schema_of(wanted, stored), options, path), wanted)]
 
 
 def _scan_parquet(
     files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions, path: str | None
-) -> list[pl.LazyFrame]:
+) -> list[tuple[pl.LazyFrame, list[Path]]]:
     groups: dict[str, tuple[list[SourceFile], dict[str, pl.DataType], list[Path]]] = {}
     for file in files:
         schema = _parquet_schema(file)
@@ -114,13 +129,13 @@ def _scan_parquet(
             storage_options=store_options(alike[0].url),
             include_file_paths=path,
         )
-        frames.append(extract(frame, wanted, [path] if path else []))
+        frames.append((frame, wanted))
     return frames
 
 
 def _scan_delimited(
     files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions, path: str | None
-) -> list[pl.LazyFrame]:
+) -> list[tuple[pl.LazyFrame, list[Path]]]:
     with ThreadPoolExecutor(AT_ONCE) as pool:
         layouts = list(pool.map(partial(layout_of, options=options), files))
     groups: dict[Layout, list[SourceFile]] = {}
@@ -131,7 +146,7 @@ def _scan_delimited(
         wanted = [parse(text, layout.names) for text in stored]
         columns = list(dict.fromkeys(way.root for way in wanted))
         frame = scan_delimited(alike, layout, options, columns, path)
-        frames.append(extract(frame, wanted, [path] if path else []))
+        frames.append((frame, wanted))
     return frames
 
 
@@ -160,13 +175,14 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
     with reading(f"{file.url} ({kind})"):
         if kind == JSON:
             keys = json_lines.keys_of(file, wanted, options)
-            return Columns(keys.names, dict(keys.stored), folders, keys.blank)
+            return Columns(keys.names, dict(keys.stored), folders, keys.blank, _lists(keys.inside))
         if kind == CSV:
             names = header_of(file, options).names
             schema: Mapping[str, pl.DataType] = dict.fromkeys(names, pl.String())
             blank, hint = not names, hint_of(names, file, options)
         else:
             schema, blank, hint = _parquet_schema(file), False, ""
+            hint = _lists(inside(schema))
     paths = [parse(text, schema) for text in sorted(wanted)]
     try:
         ends = {path.text: type_at(path, schema.get(path.root)) for path in paths}
@@ -181,6 +197,11 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
     return Columns(
         tuple(schema), {text: dtype for text, dtype in ends.items() if dtype is not None}, folders, blank, hint
     )
+
+
+def _lists(paths: Sequence[str]) -> str:
+    told = ", ".join(paths[:8])
+    return f" Inside its columns: {told}; [] is a row an element." if paths else ""
 
 
 @lru_cache(1 << 16)

@@ -15,6 +15,7 @@ from schemas.dataset import FileOptions
 from schemas.errors import InputError
 
 UNIT = "\x1f"  # stands for separators of several characters
+CACHED = 1 << 18  # bytes that are worked on at a time: more would not stay in the cache of a processor
 GUESSES = (";", "\t", "|", ",")
 
 
@@ -40,7 +41,7 @@ def mark_of(file: SourceFile, options: FileOptions) -> str:
 def with_marks(blocks: TextFile | Iterable[bytes], file: SourceFile, options: FileOptions) -> Iterator[bytes]:
     """The file's blocks with its separators as one byte each."""
     separator, mark = separator_of(file, options).encode(), mark_of(file, options).encode()
-    for block in blocks.blocks() if isinstance(blocks, TextFile) else blocks:
+    for block in blocks.blocks(CACHED) if isinstance(blocks, TextFile) else blocks:
         if separator != mark and mark in block:
             raise InputError(f"{file.url}: holds the byte 0x1F, which cannot be told from a separator of several.")
         yield block if separator == mark else block.replace(separator, mark)
@@ -55,7 +56,7 @@ def header_of(file: SourceFile, options: FileOptions) -> Header:
     """
     with TextFile(file, options) as text:
         start = b""
-        for block in text.blocks():
+        for block in text.blocks(CACHED):
             start += block
             if start.strip(b"\r\n \t\0"):
                 break

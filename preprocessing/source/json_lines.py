@@ -16,7 +16,7 @@ import polars as pl
 
 from preprocessing.source.files import SAMPLE_ROWS
 from preprocessing.source.listing import SourceFile
-from preprocessing.source.paths import Path, as_type, json_type, parse
+from preprocessing.source.paths import Path, as_type, inside, json_type, parse
 from preprocessing.source.text import ENCODINGS, TextFile, on_demand
 from schemas.dataset import FileOptions
 from schemas.errors import InputError
@@ -31,6 +31,8 @@ class Keys:
     names: tuple[str, ...]
     stored: tuple[tuple[str, pl.DataType], ...]
     blank: bool
+    inside: tuple[str, ...]
+    """Paths to what is in objects and lists of the first row that has some."""
 
 
 @lru_cache(1 << 16)
@@ -53,7 +55,7 @@ def keys_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) -> K
             open_ends.append(path)
     if open_ends:
         stored |= _in_all_rows(file, open_ends, options)
-    return Keys(tuple(names), tuple(stored.items()), not rows)
+    return Keys(tuple(names), tuple(stored.items()), not rows, _inside(rows))
 
 
 @lru_cache(1 << 16)
@@ -167,6 +169,20 @@ def _sample(file: SourceFile, options: FileOptions) -> list[dict[str, Any]]:
             if len(rows) == SAMPLE_ROWS:
                 return rows
     return rows
+
+
+def _inside(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    for row in rows:
+        schema = {name: _shape(value) for name, value in row.items() if value}
+        if found := inside(schema):
+            return tuple(found)
+    return ()
+
+
+def _shape(value: Any) -> pl.DataType:
+    if isinstance(value, list):
+        return pl.List(_shape(value[0]))
+    return pl.Struct(dict.fromkeys(value, pl.String())) if isinstance(value, dict) else pl.String()
 
 
 def _kind(value: Any) -> str | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -81,6 +81,20 @@ def _step(found: re.Match[str]) -> Step:
     if found["at"]:
         return Step("at", found["at"])
     return Step("where", found["key"], found["value"]) if found["key"] else Step("field", found["field"])
+
+
+def inside(schema: Mapping[str, pl.DataType]) -> list[str]:
+    """Paths to what is in the objects and lists among these columns, not deeper than that."""
+    found = []
+    for name, dtype in schema.items():
+        element = as_type(dtype.inner) if isinstance(dtype, pl.List | pl.Array) else None
+        start = f"{name}[]" if element is not None else name
+        within = element if element is not None else dtype
+        if isinstance(within, pl.Struct):
+            found += [f"{start}.{field.name}" for field in within.fields]
+        elif element is not None:
+            found.append(start)
+    return found
 
 
 def type_at(path: Path, dtype: pl.DataType | None) -> pl.DataType | None:
@@ -162,8 +176,16 @@ class _Way:
         return self.dtype in (pl.String, pl.Binary, pl.Null)
 
 
-def extract(frame: pl.LazyFrame, paths: Sequence[Path], keep: Sequence[str] = ()) -> pl.LazyFrame:
-    """Columns named by the paths' text, and those of `keep`. A row whose list is empty or null gives no row."""
+def extract(
+    frame: pl.LazyFrame,
+    paths: Sequence[Path],
+    keep: Sequence[str] = (),
+    lost: list[pl.LazyFrame] | None = None,
+) -> pl.LazyFrame:
+    """Columns named by the paths' text, and those of `keep`. A row whose list is empty or null gives no row.
+
+    Plans that count such rows, one for each depth of lists, are added to `lost`.
+    """
     schema = frame.collect_schema()
     ways = [_Way(path, pl.col(path.root), schema[path.root], path.steps) for path in paths]
     while any(way.rest for way in ways):
@@ -174,6 +196,9 @@ def extract(frame: pl.LazyFrame, paths: Sequence[Path], keep: Sequence[str] = ()
         columns = {**done, **lists, **places}
         frame = frame.select(*keep, *(value.alias(name) for name, value in columns.items()))
         if lists:
+            if lost is not None:
+                none = pl.all_horizontal((pl.col(name).list.len() == 0).fill_null(True) for name in lists)
+                lost.append(frame.select(none.sum().cast(pl.Int64).alias("rows")))
             frame = frame.explode(*lists, *places, empty_as_null=False, keep_nulls=False)
         ways = [_element(way) for way in ways]
     return frame.select(*keep, *(_plain(way).alias(way.path.text) for way in ways))

@@ -75,10 +75,10 @@ class TextFile(io.RawIOBase):
             self._source.close()
         super().close()
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self, size: int = BLOCK) -> Iterator[bytes]:
         """All bytes, cut behind line ends."""
         rest = b""
-        while block := self.read(BLOCK):
+        while block := self.read(size):
             cut = block.rfind(b"\n") + 1
             if cut:
                 yield rest + block[:cut]
