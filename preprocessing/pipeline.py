@@ -17,6 +17,7 @@ from preprocessing.execution import batch as batches
 from preprocessing.execution.batch import Batch, Run, Workers
 from preprocessing.execution.reading import Source
 from preprocessing.features.state import State
+from preprocessing.features.uses import with_text_types
 from preprocessing.history.batches import Days
 from preprocessing.history.ledger import Ledger
 from preprocessing.history.window import Window, choose_window
@@ -57,6 +58,7 @@ def prepare(
     Raises:
         InputError: for a source, a dataset or days that do not fit; what was done before stays.
     """
+    dataset = with_text_types(dataset)
     engine_of(engine)  # a GPU that is not there is told before any work
     parameters: dict[str, Any] = {"dataset": dataset.model_dump(mode="json", exclude=NO_EFFECT)}
     secrets = tuple(step.secret for _, step in build_steps(dataset))
@@ -71,7 +73,7 @@ def prepare(
         kept_in = artifacts.root / "inventories" / f"{identify(code=lineage, source=dataset.source)}.parquet"
         source = Source.open(dataset, kept_in, columns, now or datetime.now(UTC))
         inventory = source.inventory
-        window = choose_window(inventory.days(), inventory.rows, dataset, source.now, until, days)
+        window = choose_window(inventory.days(), inventory.rows, dataset, source.now, until, days, source.unread_times)
         run = Run(artifacts, dataset, source, scratch, engine, workers, progress, secrets)
         parameters |= {"until": str(window.last) if window.last else None, "days": days}
         if dataset.split == "day":

@@ -14,7 +14,7 @@ from preprocessing.sessions import SESSION_INDEX, close, cut
 from preprocessing.source.events import check_items_match, read_items
 from preprocessing.steps import Step
 from schemas import plugins
-from schemas.columns import DAY
+from schemas.columns import DAY, END, RESERVED
 from schemas.dataset import Dataset
 from schemas.errors import InputError, parse, unknown
 
@@ -55,17 +55,18 @@ class Recipe:
             plan = step.read(plan)
         if dataset.items:
             check_items_match(read_items(dataset), plan)
-        rules = Rules.of(dataset, plan.collect_schema().names())
+        rules = Rules.of(dataset, plan.collect_schema())
         plan = rules.without_private(plan)
         before = [(name, step) for name, step in steps if not step.needs_sessions]
         after = [(name, step) for name, step in steps if step.needs_sessions]
         for _, step in before:
             plan = step.apply(plan)
+        _check_names(plan.collect_schema())
         plan = close(cut(plan, dataset), dataset)
         for _, step in after:
             plan = step.apply(plan)
         kept = plan.collect_schema()
-        sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, SESSION_INDEX)})
+        sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, END, SESSION_INDEX)})
         _check_labels(dataset, sources)
         return cls(rules, steps, before, after, build_chains(dataset, sources), kept)
 
@@ -80,6 +81,15 @@ class Recipe:
         for _, step in self.steps:
             events = step.read(events)
         return events
+
+
+def _check_names(columns: pl.Schema) -> None:
+    """What steps add must not be replaced by what preparation itself adds."""
+    for name in columns:
+        if name in RESERVED:
+            raise InputError(
+                f"A step adds the column {name!r}, which is Overnight's own ({RESERVED[name]}); give it another name."
+            )
 
 
 def _check_labels(dataset: Dataset, columns: pl.Schema) -> None:

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
+from schemas.column_types import ColumnType, Computed, SourceColumns, TimeFormats, check_types
+from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
 from schemas.errors import InputError, parse, unknown
 
 SHIPPED = Path(__file__).parent / "datasets"
@@ -33,6 +34,9 @@ def _known_zone(zone: str) -> str:
 
 
 Zone = Annotated[str, AfterValidator(_known_zone)]
+
+
+TextType = Literal["float", "time", "date", "inferred"]
 
 
 class _Part(BaseModel):
@@ -141,8 +145,21 @@ class EventSource(FileOptions):
     """Where events are and what their columns are called."""
 
     path: str = Field("events", description="File, folder or glob below the source: Parquet, CSV or JSON.")
-    columns: dict[str, str] = Field(
-        description=f"Our name: the file's name. Further columns keep the name given here. {PATHS}"
+    columns: SourceColumns = Field(
+        description="Our name: the file's name, or {sql: an expression of the file's columns}. Further columns keep the "
+        f"name given here. {PATHS}"
+    )
+    types: dict[str, ColumnType] = Field(
+        {},
+        description="Our name: integer, float, text, boolean, time or date, or {type: ..., unfit: quarantine or null, "
+        "tolerate: share}. Left out: the type of a Parquet file; in text files what features take, else text.",
+    )
+    text_types: dict[str, TextType] = Field(
+        {}, description="Types of columns of text files without a declared one; filled in with what features take."
+    )
+    time_format: TimeFormats = Field(
+        (),
+        description="Form of times written as text, such as %d/%m/%Y %H:%M, or several; left out: ISO 8601, also with UTC.",
     )
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto",
@@ -151,12 +168,13 @@ class EventSource(FileOptions):
     time_zone: Zone = Field("UTC", description="Zone of times that are written without one.")
     id_type: Literal["auto", "integer", "string"] = Field(
         "auto",
-        description="Type of user, session and item ids; auto keeps the file's. Ids that do not fit are quarantined.",
+        description="Type of user, session and item ids that `types` does not declare; auto keeps that of Parquet files, and "
+        "text for text files. Ids that do not fit are quarantined.",
     )
 
     @field_validator("columns")
     @classmethod
-    def _enough(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _enough(cls, columns: dict[str, str | Computed]) -> dict[str, str | Computed]:
         if ITEM_ID not in columns:
             raise ValueError("item_id must be mapped")
         if not {USER_ID, SESSION_ID} & columns.keys():
@@ -165,36 +183,56 @@ class EventSource(FileOptions):
             raise ValueError("timestamp, or position for histories without times, must be mapped")
         return columns
 
+    @model_validator(mode="after")
+    def _types_fit(self) -> EventSource:
+        check_types(self.types, self.columns)
+        return self
+
 
 class ItemSource(FileOptions):
     """A table with one row an item, for the step join_items."""
 
     path: str = Field("items.parquet", description="File below the source.")
-    columns: dict[str, str] = Field(
-        description="Our name: the file's name; item_id is required. With valid_from an item may have a row for each change."
+    columns: SourceColumns = Field(
+        description="Our name: the file's name, or {sql: ...}; item_id is required. With valid_from an item may have a row "
+        "for each change."
     )
+    types: dict[str, ColumnType] = Field({}, description="As in events; ids become what the events' are.")
+    text_types: dict[str, TextType] = Field({}, description="As in events.")
     unknown: Literal["keep", "quarantine"] = Field("keep", description="Events of items that this table does not know.")
 
     @field_validator("columns")
     @classmethod
-    def _has_key(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _has_key(cls, columns: dict[str, str | Computed]) -> dict[str, str | Computed]:
         if ITEM_ID not in columns:
             raise ValueError("item_id must be mapped")
         return columns
+
+    @model_validator(mode="after")
+    def _types_fit(self) -> ItemSource:
+        check_types(self.types, self.columns)
+        return self
 
 
 class UserSource(FileOptions):
     """A table with one row a user, for the step join_users."""
 
     path: str = Field("users.parquet", description="File below the source.")
-    columns: dict[str, str] = Field(description="Our name: the file's name; user_id is required.")
+    columns: SourceColumns = Field(description="Our name: the file's name, or {sql: ...}; user_id is required.")
+    types: dict[str, ColumnType] = Field({}, description="As in events; ids become what the events' are.")
+    text_types: dict[str, TextType] = Field({}, description="As in events.")
 
     @field_validator("columns")
     @classmethod
-    def _has_key(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _has_key(cls, columns: dict[str, str | Computed]) -> dict[str, str | Computed]:
         if USER_ID not in columns:
             raise ValueError("user_id must be mapped")
         return columns
+
+    @model_validator(mode="after")
+    def _types_fit(self) -> UserSource:
+        check_types(self.types, self.columns)
+        return self
 
 
 class Step(_Part):
@@ -315,6 +353,12 @@ class Dataset(_Part):
             if name in TAKEN:
                 taken = ", ".join(sorted(TAKEN))
                 raise ValueError(f"feature {name!r} needs another name (with `column: {name}`); taken: {taken}")
+        for name, feature in features.items():
+            if feature.column in RESERVED:
+                raise ValueError(
+                    f"feature {name!r}: column {feature.column!r} is Overnight's own ({RESERVED[feature.column]}), which no "
+                    f"input may tell; map the file's column under another name, such as file_{feature.column}"
+                )
         return features
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from preprocessing.engines import EngineName
 from preprocessing.execution import tasks as batch
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.reading import Source
-from preprocessing.execution.tasks import DROPPED, EVENTS, NAME, QUARANTINED, ROWS_IN, Job
+from preprocessing.execution.tasks import DROPPED, EVENTS, NAME, NULLED, QUARANTINED, ROWS_IN, Job
 from preprocessing.features.chains import Knowledge, fit_next, merge
 from preprocessing.features.state import State
 from preprocessing.output import sessions as tables
@@ -148,7 +148,9 @@ class Batch:
         many = self._num_buckets() > 1 or run.workers.executor is not None
         return Job(
             dataset=run.dataset.model_dump_json(),
-            columns=run.columns,
+            columns=tuple(
+                run.source.columns_read({path for _, paths in self.contents.values() for path in paths}).items()
+            ),
             beside=run.beside,
             first=self.first,
             last=self.last,
@@ -201,7 +203,7 @@ class Batch:
         quarantine = pl.concat([job.spool.get(f"quarantine-{bucket}") for bucket in buckets], how="diagonal_relaxed")
         for (day,), rows in account.partition_by(DAY, as_dict=True).items():
             counts = dict(rows.select(NAME, COUNT).rows())
-            broken = {name.removeprefix(QUARANTINED): n for name, n in counts.items() if name.startswith(QUARANTINED)}
+            broken = _of_kind(counts, QUARANTINED) | _of_kind(counts, NULLED)
             bad = quarantine.filter(pl.col(EVENT_DAY) == day)
             rules.verdict(broken, counts.get(ROWS_IN, 0), tables.name_of(day), partial(rules.examples, bad))
         kept = int(account.filter(pl.col(NAME) == EVENTS)[COUNT].sum())
@@ -340,7 +342,7 @@ class Done:
         self, day: date, sessions: pl.DataFrame, carried_in: int, still_open: int, after: State
     ) -> dict[str, Any]:
         counts = dict(self.account.filter(pl.col(DAY) == day).select(NAME, COUNT).rows())
-        broken = {name.removeprefix(QUARANTINED): n for name, n in counts.items() if name.startswith(QUARANTINED)}
+        broken = _of_kind(counts, QUARANTINED)
         length = sessions[LENGTH]
         admitted = after.learnt[ITEM_ID].filter(pl.col("admitted") == day)[ID].len()
         return {
@@ -348,6 +350,7 @@ class Done:
             "rows_in": counts.get(ROWS_IN, 0),
             "carried_in": carried_in,
             "quarantined": dict(sorted(broken.items(), key=lambda entry: (-entry[1], entry[0]))),
+            "nulled": _of_kind(counts, NULLED),
             "dropped": {name: counts.get(DROPPED + name, 0) for name in self.job.recipe.names_of_steps},
             "still_open": still_open,
             "events": counts.get(EVENTS, 0),
@@ -363,6 +366,10 @@ class Done:
         """Remove what was only needed on the way."""
         if self.job.spool.folder:
             shutil.rmtree(self.job.spool.folder, ignore_errors=True)
+
+
+def _of_kind(counts: dict[str, int], kind: str) -> dict[str, int]:
+    return {name.removeprefix(kind): count for name, count in counts.items() if name.startswith(kind)}
 
 
 def told_account(account: pl.DataFrame) -> str:

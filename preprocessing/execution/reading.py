@@ -8,14 +8,16 @@ from pathlib import Path
 
 import polars as pl
 
+from preprocessing.checks.not_before import earliest_day
 from preprocessing.collect import collect
 from preprocessing.history.window import Window
 from preprocessing.plan import EVENT_DAY, Recipe
 from preprocessing.sessions import ONE_BATCH, local_day
-from preprocessing.source.events import FILE, EventFiles
+from preprocessing.source.events import FILE, EventFiles, frozen, unread_times
 from preprocessing.source.files import content_hash, find_files, reading
 from preprocessing.source.index import Inventory
 from preprocessing.source.listing import SourceFile
+from preprocessing.source.values import usable_day
 from schemas.columns import TIMESTAMP
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -32,7 +34,7 @@ class Source:
     files: EventFiles
     inventory: Inventory
     columns: pl.Schema
-    """Of events as they are read."""
+    """Of events, as they stay from day to day."""
     tables: dict[str, str]
     """Content hashes of the item and user tables, by path."""
     now: datetime
@@ -59,12 +61,12 @@ class Source:
             return read
 
         with reading(dataset.source):
-            inventory = Inventory.take(dataset, files.files, kept_in, now, scan)
+            inventory = Inventory.take(dataset, files.files, kept_in, now, scan, earliest_day(dataset))
         if not inventory.rows:
             raise InputError(f"{dataset.source} holds no events: its files have no rows.")
         if columns is None:
             kept = in_memory[0][1] if in_memory else files.scan(number=False)
-            columns = kept.collect_schema()
+            columns = frozen(kept.collect_schema())
         kinds = (("items.path", dataset.items), ("users.path", dataset.users))
         beside = [
             file for key, table in kinds if table for file in find_files(dataset, table.path, key, table.file_options)
@@ -79,6 +81,17 @@ class Source:
             return self.inventory.rows
         return sum(count for day, count in self.inventory.days().items() if day in days)
 
+    def columns_read(self, wanted: set[str]) -> pl.Schema:
+        """The columns of the events of these files, those of values as found too."""
+        if self._in_memory and wanted <= self._in_memory[0]:
+            return self._in_memory[1].collect_schema()
+        files = [file for file in self.files.files if file.path in wanted]
+        return self.files.scan(files, expected=self.columns).collect_schema()
+
+    def unread_times(self) -> str:
+        """What to say when no event has a time that can be used."""
+        return unread_times(self._in_memory[1] if self._in_memory else self.files.scan(expected=self.columns))
+
     def events(self, days: dict[date, list[str]], recipe: Recipe) -> pl.LazyFrame:
         """The events of these days (by day: the files that hold them) with the column `event day`."""
         wanted = {path for paths in days.values() for path in paths}
@@ -87,7 +100,7 @@ class Source:
         if self._in_memory and wanted <= self._in_memory[0] and not (misdated and len(self._in_memory[0]) > 1):
             events = self._in_memory[1]
         else:
-            events = self.files.scan(files, expected=self.columns, number=bool(misdated))
+            events = self.files.scan(files, expected=self.columns_read(wanted), number=bool(misdated))
         day = self._event_day(files, misdated)
         events = recipe.read(events.with_columns(day.alias(EVENT_DAY)))
         events = events.drop(FILE, strict=False)
@@ -108,5 +121,5 @@ class Source:
         elsewhere: pl.Expr = pl.lit(counted[0], dtype=pl.Date)
         if len(set(counted)) > 1:
             elsewhere = pl.col(FILE).replace_strict(list(range(len(files))), counted, return_dtype=pl.Date)
-        usable = day <= self.inventory.today
+        usable = usable_day(day, self.inventory.today, earliest_day(self.dataset))
         return pl.when(usable).then(day).otherwise(elsewhere)

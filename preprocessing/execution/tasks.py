@@ -37,6 +37,7 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 
 ROWS_IN, EVENTS, QUARANTINED, DROPPED = "rows in", "events", "quarantined: ", "dropped: "
+NULLED = "nulled: "  # rows that stay without a value that did not fit: no part of the balance
 NAME = "name"
 
 
@@ -153,12 +154,17 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
     rules = job.recipe.rules
     raw = collect(job.spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
     marked = rules.mark(raw.lazy(), job.now)
-    good, bad = engine.collect_all(
+    good, bad, nulled = engine.collect_all(
         [
             rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),
             rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)),
+            rules.nulled(marked, job.now, EVENT_DAY),
         ]
     )
+    for (rule,), rows in nulled.partition_by(RULE, as_dict=True).items():
+        account.add(
+            f"{NULLED}{rule}", rows.select(pl.col(EVENT_DAY).alias(DAY), pl.col("len").cast(pl.Int64).alias(COUNT))
+        )
     for (rule,), broken in bad.partition_by(RULE, as_dict=True).items():
         counts = count(broken, EVENT_DAY)
         account.add(ROWS_IN, counts)

@@ -15,7 +15,6 @@ from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.encoders.category import Category
 from preprocessing.sessions import changed
-from preprocessing.source.files import SAMPLE_ROWS
 from schemas import plugins
 from schemas.columns import DAY, ITEM_ID, VALUE
 from schemas.dataset import Dataset, Feature
@@ -305,7 +304,7 @@ def _check_chain(chain: tuple[Encoder, ...], column: str, columns: pl.Schema, wh
         except InputError as error:
             raise InputError(f"{where}: {_name(encoder)}: {error}") from None
         if encoder.takes not in ("anything", kind):
-            text = f" In a text file, a column without a number in its first {SAMPLE_ROWS:,} rows is text."
+            text = f" Declare its type where it is mapped, such as `types: {{{column}: float}}`."
             wrong = f"{where}: {_name(encoder)} takes {encoder.takes}, but gets {kind} (column {column!r})."
             raise InputError(wrong + (text if dtype == pl.String else ""))
         kind = "numbers" if encoder.kind == "continuous" else "ids, after which nothing can follow,"

@@ -98,6 +98,7 @@ class View:
             "rows_in": total["rows_in"],
             "carried_in": facts[0]["carried_in"],
             "quarantined": _most_first(_add([day["quarantined"] for day in facts])),
+            "nulled": _most_first(_add([day.get("nulled", {}) for day in facts])),
             "dropped": _add([day["dropped"] for day in facts]),
             "still_open": facts[-1]["still_open"],
             "events": total["events"],

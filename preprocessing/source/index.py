@@ -17,8 +17,9 @@ from zoneinfo import ZoneInfo
 import polars as pl
 
 from preprocessing.sessions import local_day
-from preprocessing.source.events import FILE
+from preprocessing.source.canonical import FILE, as_found, frozen
 from preprocessing.source.files import SourceFile
+from preprocessing.source.values import usable_day
 from schemas.artifacts import replace_file
 from schemas.columns import DAY, TIMESTAMP
 from schemas.dataset import Dataset
@@ -50,6 +51,7 @@ class Inventory:
         kept_in: Path,
         now: datetime,
         scan: Callable[[list[SourceFile]], pl.LazyFrame],
+        earliest: date,
     ) -> Inventory:
         """The inventory of `files`; `scan` gives the events of those that must be opened, with the column `FILE`."""
         known = pl.read_parquet(kept_in) if kept_in.is_file() else pl.DataFrame(schema=_SCHEMA)
@@ -66,7 +68,7 @@ class Inventory:
             numbered = pl.DataFrame(
                 {FILE: range(len(new)), "path": [file.path for file in new]}, schema_overrides={FILE: pl.Int32}
             )
-            counted = _count(scan(new), dataset)
+            counted = _count(scan(new), dataset, earliest)
             opened = numbered.join(counted, on=FILE, how="left").join(there, on="path")
             # A file without rows is remembered too.
             opened = opened.with_columns(pl.col("rows").fill_null(0), pl.col("digest").fill_null(0))
@@ -115,13 +117,20 @@ class Inventory:
         }
 
 
-def _count(events: pl.LazyFrame, dataset: Dataset) -> pl.DataFrame:
-    columns = [name for name in events.collect_schema() if name != FILE]
+def _count(events: pl.LazyFrame, dataset: Dataset, earliest: date) -> pl.DataFrame:
+    schema = events.collect_schema()
+    columns = frozen(schema).names()
     day = pl.lit(None, dtype=pl.Date)
     if TIMESTAMP in dataset.events.columns:
-        day = local_day(pl.col(TIMESTAMP), dataset.time_zone)
+        local = local_day(pl.col(TIMESTAMP), dataset.time_zone)
+        day = pl.when(usable_day(local, None, earliest)).then(local)
     # The sum of hashes does not depend on the order of rows, and wraps round.
-    digest = pl.sum_horizontal(pl.col(name).hash(seed) for seed, name in enumerate(columns))
+    parts = [pl.col(name).hash(seed) for seed, name in enumerate(columns)]
+    # What was found where nothing could be read counts, but not whether a column of it is there: that depends on other files.
+    for seed, name in enumerate(columns):
+        if as_found(name) in schema:
+            parts.append(pl.when(pl.col(name).is_null()).then(pl.col(as_found(name)).cast(pl.String).hash(seed)))
+    digest = pl.sum_horizontal(parts)
     # One packed key is found faster than two.
     number = day.cast(pl.Int32).cast(pl.Int64).fill_null(_NO_DAY) + pl.col(FILE).cast(pl.Int64) * _DAYS
     rows = events.select(number.alias("key"), digest.alias("digest"))

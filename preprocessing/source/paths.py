@@ -107,7 +107,7 @@ def type_at(path: Path, dtype: pl.DataType | None) -> pl.DataType | None:
         if dtype is None:
             return None
         dtype = _next_type(path, step, dtype)
-    return pl.String() if dtype == pl.Binary else dtype
+    return dtype
 
 
 def _next_type(path: Path, step: Step, dtype: pl.DataType) -> pl.DataType | None:
@@ -201,7 +201,7 @@ def extract(
                 lost.append(frame.select(none.sum().cast(pl.Int64).alias("rows")))
             frame = frame.explode(*lists, *places, empty_as_null=False, keep_nulls=False)
         ways = [_element(way) for way in ways]
-    return frame.select(*keep, *(_plain(way).alias(way.path.text) for way in ways))
+    return frame.select(*keep, *(way.value.alias(way.path.text) for way in ways))
 
 
 def _to_next_list(way: _Way, paths: Sequence[Path]) -> _Way:
@@ -257,7 +257,3 @@ def _element(way: _Way) -> _Way:
     inner = _next_type(way.path, way.rest[0], way.dtype)
     assert inner is not None
     return _Way(way.path, pl.col(str(way.reached)), inner, way.rest[1:])
-
-
-def _plain(way: _Way) -> pl.Expr:
-    return way.value.cast(pl.String) if way.dtype == pl.Binary else way.value
