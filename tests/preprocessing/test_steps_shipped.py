@@ -159,7 +159,7 @@ def test_ga4(tmp_path: Path, ending: str) -> None:
 
 def test_hm(tmp_path: Path) -> None:
     ids = ("0663713001", "0541518023")
-    baskets = [("2018-09-20", user) for user in "abcde"] + [("2018-09-21", "f"), ("2018-09-22", "g")]
+    baskets = [(day, user) for day in ("2018-09-20", "2018-09-21") for user in "abcde"]
     rows = [f"{day},{user},{item},0.0508,2" for day, user in baskets for item in ids for _ in range(2)]
     (tmp_path / "transactions_train.csv").write_text(
         "\n".join(["t_dat,customer_id,article_id,price,sales_channel_id", *rows])
@@ -168,5 +168,5 @@ def test_hm(tmp_path: Path) -> None:
     header = "article_id,product_code,prod_name,product_type_name,department_name"
     (tmp_path / "articles.csv").write_text("\n".join([header, *articles]))
     manifest = prepare(Artifacts(tmp_path / "artifacts"), read_dataset("hm").at(tmp_path), now=NOW)
-    assert manifest.facts["rows_in"] == 28 and manifest.facts["dropped"]["duplicates"] == 14
-    assert decoded(manifest) == [["0541518023", "0663713001"]] * 6
+    assert manifest.facts["rows_in"] == 40 and manifest.facts["dropped"]["duplicates"] == 20
+    assert decoded(manifest) == [["0541518023", "0663713001"]] * 10
