@@ -66,7 +66,9 @@ class Source:
         if types is None:
             types = frozen((in_memory[0][1] if in_memory else files.scan(number=False)).collect_schema())
         kinds = (("items.path", dataset.items), ("users.path", dataset.users))
-        beside = [file for key, table in kinds if table for file in find_files(dataset, table.path, key)]
+        beside = [
+            file for key, table in kinds if table for file in find_files(dataset, table.path, key, table.file_options)
+        ]
         tables = {file.path: content_hash(file) for file in beside}
         read = in_memory[0] if in_memory else None
         return cls(dataset, files, index, types, tables, now, _in_memory=read)

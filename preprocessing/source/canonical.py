@@ -19,8 +19,8 @@ from itertools import groupby
 import polars as pl
 
 from preprocessing.source.column_types import Raw, TableColumns, mends, undecodable
-from preprocessing.source.files import CSV, JSON, PARQUET, format_of
-from preprocessing.source.formats import PATH, Columns, columns_of, scan
+from preprocessing.source.files import PARQUET, format_of
+from preprocessing.source.formats import PATH, Columns, columns_of, count_without_elements, scan
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.values import may_fail, raw_value, widest
 from preprocessing.sql import type_on
@@ -68,26 +68,46 @@ class SourceTable:
         expected = {name: dtype for name, dtype in (expected or {}).items() if name != FILE}
         if not files:
             return self.scan(self.files, expected=expected, number=number).clear()
-        have = {file: self._raws(file) for file in self._open(files)}
+        present = self._not_blank(files)
+        if not present:
+            if not self._not_blank(self.files):
+                raise InputError(f"{files[0].url}: there is nothing in it, nor in any other file of the source.")
+            return self.scan([], expected=expected, number=number)
+        have = {file: self._raws(file) for file in present}
         self._check_required(have)
         self._look_elsewhere(have, expected)
-        self._add_late(have, expected)
         types = self._types(have, expected)
-        originals = self._originals([have[file] for file in files], types, expected)
-        frames = [self._read(group, have, types, originals, files if number else None) for group in self._groups(files)]
+        originals = self._originals([have[file] for file in present], types, expected)
+        frames = [
+            self._read(group, have, types, originals, files if number else None) for group in self._groups(present)
+        ]
         table = frames[0] if len(frames) == 1 else pl.concat(frames)
         lacking = {name: dtype for name, dtype in expected.items() if name not in {*types, *map(as_found, originals)}}
         return table.with_columns(**{name: pl.lit(None, dtype) for name, dtype in lacking.items()})
 
+    def count_without_elements(self, files: Sequence[SourceFile] | None = None) -> int:
+        """How many rows of these files (None: all) give none, as the list whose elements are wanted is empty or null."""
+        if not any("[]" in path for path in self.columns.wanted):
+            return 0
+        groups = self._groups(self._not_blank(self.files if files is None else files))
+        return sum(count_without_elements(group, self._own(group[0]), self.columns.options) for group in groups)
+
+    def _not_blank(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """Files that hold anything, be it a header; one that does not fits every table."""
+        return [file for file in self._open(files) if not self._opened[file].blank]
+
+    def _own(self, file: SourceFile) -> dict[str, pl.DataType]:
+        return {name: dtype for name, dtype in self._opened[file].stored.items() if name in self.columns.wanted}
+
     def _open(self, files: Iterable[SourceFile]) -> Iterable[SourceFile]:
         closed = [file for file in files if file not in self._opened]
-        self._opened |= zip(closed, columns_of(closed, self.columns.wanted), strict=True)
+        self._opened |= zip(closed, columns_of(closed, self.columns.wanted, self.columns.options), strict=True)
         return files
 
     def _stored(self, file: SourceFile) -> dict[str, Raw]:
         """How the file has each of its own columns that are wanted; those of its folders come after them."""
-        columns, untyped = self._opened[file], format_of(file) != PARQUET
-        own = {name: Raw(dtype, untyped and not dtype.is_nested()) for name, dtype in columns.stored.items()}
+        columns, untyped = self._opened[file], format_of(file, self.columns.options) != PARQUET
+        own = {name: Raw(dtype, untyped and dtype == pl.String) for name, dtype in columns.stored.items()}
         wanted = self.columns.wanted
         return {name: Raw(pl.String(), True) for name in columns.folders if name in wanted} | own
 
@@ -99,7 +119,7 @@ class SourceTable:
             if self.columns.is_plain(name) and there:
                 raws[name] = there[0]
             elif there:
-                dtype = self._computed(file, name, {root: _of(stored, root, file) for root in roots})
+                dtype = self._computed(file, name, {root: _of(stored, root) for root in roots})
                 raws[name] = Raw(dtype, dtype == pl.String and all(raw.untyped for raw in there))
         return raws
 
@@ -130,25 +150,16 @@ class SourceTable:
         if wanted.keys() <= {root for file in have for root in self._stored(file)}:
             return
         asked_for = next(iter(have))
-        have |= {file: self._raws(file) for file in self._open(self.files)}
+        have |= {file: self._raws(file) for file in self._not_blank(self.files)}
         lost = wanted.keys() - {root for file in have for root in self._stored(file)}
         for root, name in wanted.items():
             if root in lost:
                 raise self._no_column(asked_for, name, root)
 
-    def _add_late(self, have: Have, expected: Mapping[str, pl.DataType]) -> None:
-        """In JSON lines, keys that the first rows lack may come later: as text, like all that is not nested."""
-        every = [(name, raw.stored) for raws in have.values() for name, raw in raws.items()]
-        nested = {name for name, dtype in (*every, *expected.items()) if dtype.is_nested()}
-        for file, raws in have.items():
-            if format_of(file) == JSON:
-                plain = (name for name in self.columns.sources if self.columns.is_plain(name) and name not in nested)
-                have[file] = {name: Raw(pl.String(), True) for name in plain} | raws
-
     def _no_column(self, file: SourceFile, name: str, root: str) -> InputError:
         columns = self._opened[file]
         there = [*columns.names, *columns.folders]
-        return InputError(f"{file.url}: column for {name!r}: {unknown('column', root, there)}")
+        return InputError(f"{file.url}: column for {name!r}: {unknown('column', root, there)}{columns.hint}")
 
     def _types(self, have: Have, expected: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
         """The one type of each column; raises InputError when there is none."""
@@ -228,25 +239,19 @@ class SourceTable:
         return kept
 
     def _groups(self, files: Iterable[SourceFile]) -> Iterable[list[SourceFile]]:
-        """Files that one scan can read: CSV with the same header, others with the same types of our columns."""
+        """Files that one scan can read: those with the same types of our columns."""
 
         def alike(file: SourceFile) -> str:
-            own = set(self._opened[file].stored)
-            names = self._opened[file].names if format_of(file) == CSV else ()
-            return repr((sorted(self._stored(file).items(), key=str), sorted(own & self.columns.wanted), names))
+            return repr((sorted(self._stored(file).items(), key=str), sorted(self._own(file))))
 
         return [list(group) for _, group in groupby(sorted(files, key=alike), alike)]
 
     def _raw(self, group: list[SourceFile], have: Have, numbered: list[SourceFile] | None) -> pl.LazyFrame:
         """Our columns that a group of files has, as they are stored; with FILE, if numbered."""
-        wanted, stored = self.columns.wanted, self._opened[group[0]].stored
-        own = {name: dtype for name, dtype in stored.items() if name in wanted}
+        wanted, own = self.columns.wanted, self._own(group[0])
         folders = [name for name in self._opened[group[0]].folders if name in wanted and name not in own]
-        if format_of(group[0]) == JSON:  # keys that the first rows lack may come later
-            late = [name for name in wanted if name not in own and name not in folders]
-            own |= dict.fromkeys(late, pl.String())
         by_path = bool(folders) or (numbered is not None and len(group) > 1)
-        frame = scan(group, own, paths=by_path)
+        frame = scan(group, own, self.columns.options, paths=by_path, as_text=self.columns.as_text)
         if by_path:
             of_files = self._of_files(group, folders, numbered)
             frame = frame.join(of_files, on=PATH, how="left", maintain_order="left")
@@ -288,7 +293,6 @@ class SourceTable:
         return self._raw(group, have, numbered).select(**columns, **place)
 
 
-def _of(stored: dict[str, Raw], root: str, file: SourceFile) -> pl.DataType:
+def _of(stored: dict[str, Raw], root: str) -> pl.DataType:
     """The type of a file's column in an expression; one that the file lacks is null."""
-    missing = pl.String() if format_of(file) == JSON else pl.Null()
-    return stored[root].stored if root in stored else missing
+    return stored[root].stored if root in stored else pl.Null()

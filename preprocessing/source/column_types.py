@@ -21,13 +21,14 @@ from functools import cached_property
 
 import polars as pl
 
+from preprocessing.source.files import PLAIN
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.times import FORMS, TIME, TimeForms
 from preprocessing.source.values import INT64_HOLDS, TYPES, convert
 from preprocessing.sql import read_sql
 from schemas.column_types import IDS, ColumnType, Computed
 from schemas.columns import EVENT_TYPE, POSITION, TIMESTAMP, VALID_FROM
-from schemas.dataset import EventSource, ItemSource, UserSource
+from schemas.dataset import EventSource, FileOptions, ItemSource, UserSource
 from schemas.errors import InputError
 
 INFERRED = "inferred"
@@ -51,6 +52,8 @@ class TableColumns:
     forms: TimeForms
     declared: dict[str, pl.DataType] = field(default_factory=dict)
     text_types: Mapping[str, str] = field(default_factory=dict)
+    options: FileOptions = PLAIN
+    """How the files are read."""
 
     @classmethod
     def of(cls, events: EventSource, table: EventSource | ItemSource | UserSource, part: str) -> TableColumns:
@@ -66,7 +69,7 @@ class TableColumns:
         declared = dict.fromkeys(IDS, id_types[events.id_type]) if events.id_type in id_types else {}
         declared |= {name: _dtype(one) for name, one in events.types.items() if name in IDS}  # of all tables alike
         declared |= {name: _dtype(one) for name, one in table.types.items()}
-        return cls(sources, forms, declared | ROLES, table.text_types)
+        return cls(sources, forms, declared | ROLES, table.text_types, table.file_options)
 
     def roots(self, name: str) -> tuple[str, ...]:
         """The file's columns that one of ours is made of."""
@@ -80,6 +83,11 @@ class TableColumns:
     def wanted(self) -> set[str]:
         """All of the file's columns that are needed."""
         return {root for roots in self._roots.values() for root in roots}
+
+    @cached_property
+    def as_text(self) -> set[str]:
+        """The file's columns whose text is no number: those of ids and event types."""
+        return {root for name in (*IDS, EVENT_TYPE) if name in self.sources for root in self.roots(name)}
 
     @cached_property
     def _roots(self) -> dict[str, tuple[str, ...]]:

@@ -18,7 +18,7 @@ from preprocessing.source.canonical import SourceTable
 from preprocessing.source.canonical import as_found as as_found
 from preprocessing.source.canonical import frozen as frozen
 from preprocessing.source.column_types import TableColumns
-from preprocessing.source.files import source_files
+from preprocessing.source.files import find
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.lookups import check_items_match as check_items_match
 from preprocessing.source.lookups import read_items as read_items
@@ -42,7 +42,10 @@ class EventFiles:
 
     def __init__(self, dataset: Dataset) -> None:
         source = dataset.events
-        self.files: tuple[SourceFile, ...] = tuple(source_files(dataset))
+        found = find(dataset, source.path, "events.path", source.file_options)
+        self.files: tuple[SourceFile, ...] = tuple(found.files)
+        self.left_out: tuple[tuple[str, str], ...] = found.left_out
+        """Files at the same place that are not read, each with why."""
         self._users = USER_ID in source.columns
         self._table = SourceTable(self.files, TableColumns.of(source, source, "events"), required=REQUIRED)
 
@@ -64,6 +67,10 @@ class EventFiles:
         """
         events = self._table.scan(files, expected=expected, number=number)
         return events if self._users else events.with_columns(pl.col(SESSION_ID).alias(USER_ID))
+
+    def count_without_events(self, files: Sequence[SourceFile] | None = None) -> int:
+        """How many rows of these files (None: all) hold an empty list where a row of events or items was to be."""
+        return self._table.count_without_elements(files)
 
 
 def read_events(dataset: Dataset) -> pl.LazyFrame:

@@ -84,7 +84,7 @@ def ids_as(ids: pl.Expr, stored: pl.DataType, wanted: pl.DataType) -> pl.Expr:
 
 
 def _read_table(dataset: Dataset, source: ItemSource | UserSource, part: str) -> pl.LazyFrame:
-    files = tuple(find_files(dataset, source.path, f"{part}.path"))
+    files = tuple(find_files(dataset, source.path, f"{part}.path", source.file_options))
     return _rows(part, source.model_dump_json(), dataset.events.model_dump_json(), files).lazy()
 
 

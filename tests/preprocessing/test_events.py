@@ -285,5 +285,5 @@ def test_a_user_has_one_row(tmp_path: Path) -> None:
 
 def test_source_files_are_sorted(tmp_path: Path) -> None:
     for name in ("b.csv", "a.csv"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("user_id,item_id,timestamp\n")
     assert [file.path for file in source_files(dataset_of(tmp_path, events={"path": "."}))] == ["a.csv", "b.csv"]

@@ -271,10 +271,10 @@ def test_no_files_are_no_rows(tmp_path: Path) -> None:
     assert none.is_empty() and none.schema == files.scan(number=True).collect_schema()
 
 
-def test_names_that_json_lines_cannot_have_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a[1].jsonl").write_text('{"user_id": 1}\n')
-    with pytest.raises(InputError, match="rename it"):
-        files_of(tmp_path)
+def test_names_of_json_files_may_look_like_globs(tmp_path: Path) -> None:
+    for name in ("a[1]*?.jsonl", "a1x.jsonl"):
+        (tmp_path / name).write_text('{"user_id": 1, "item_id": 2, "timestamp": 3}\n')
+    assert files_of(tmp_path).scan().collect().height == 2
 
 
 def test_thousands_of_files_open_in_seconds(tmp_path: Path) -> None:
