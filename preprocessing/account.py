@@ -21,6 +21,7 @@ from schemas.columns import COUNT, DAY
 
 FATE, NAME = "fate", "name"
 READ, KEPT, QUARANTINED, DROPPED = "read", "kept", "quarantined", "dropped"
+NULLED = "nulled"  # rows that stay without a value that did not fit, by rule: no part of the balance
 SCHEMA = pl.Schema({DAY: pl.Date, FATE: pl.String, NAME: pl.String, COUNT: pl.Int64})
 DUPLICATES, SHORT, CUT = "duplicates", "short_sessions", "cut_to_max_length"  # what drops rows beside steps
 

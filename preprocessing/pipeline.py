@@ -16,6 +16,7 @@ from preprocessing import account as accounts
 from preprocessing.engines import EngineName, engine_of
 from preprocessing.execution.batch import Run, Workers
 from preprocessing.execution.reading import Source
+from preprocessing.features.uses import with_text_types
 from preprocessing.history import late_items
 from preprocessing.history.batches import Days
 from preprocessing.history.changes import COUNTED, Changes, find_changes
@@ -61,6 +62,7 @@ def prepare(
     Raises:
         InputError: for a source, a dataset or days that do not fit; what was done before stays.
     """
+    dataset = with_text_types(dataset)
     engine_of(engine)  # a GPU that is not there is named before any work
     secrets = tuple(step.secret for _, step in build_steps(dataset))
     line = line_of(dataset, secrets)
@@ -75,7 +77,7 @@ def prepare(
         check_source(ledger, dataset, changes)
         introduce(artifacts, ledger, dataset, changes, run.say)
         counts = ledger.rows_by_day() | _rows_by_day(changes)
-        window = choose_window(counts, source.index.rows, dataset, source.now, until, days)
+        window = choose_window(counts, source.index.rows, dataset, source.now, until, days, source.unread_times)
         missing = _bring_up_to_date(run, ledger, changes, window, redo, verify)
         return _publish(run, ledger, window, missing)
 
@@ -179,7 +181,7 @@ def _publish(run: Run, ledger: Ledger, window: Window, missing: dict[date, list[
 def _publish_whole(run: Run, line: str, until: date | None, days: int | None) -> Manifest:
     """The snapshot of a dataset taken as one batch: all its sessions, the last item of each to be tested on."""
     index, dataset = run.source.index, run.dataset
-    window = choose_window(index.days(), index.rows, dataset, run.source.now, until, days)
+    window = choose_window(index.days(), index.rows, dataset, run.source.now, until, days, run.source.unread_times)
     row, state = whole_day(run, line, window)
     snapshot = Snapshot(
         dataset,

@@ -17,10 +17,10 @@ from preprocessing.features.compile import compile_features
 from preprocessing.features.feature import Feature
 from preprocessing.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
-from preprocessing.source.events import check_items_match, read_items
+from preprocessing.source.lookups import check_items_match, read_items
 from preprocessing.steps import Step
 from schemas import plugins
-from schemas.columns import DAY
+from schemas.columns import DAY, END, RESERVED
 from schemas.dataset import Dataset
 from schemas.errors import InputError, parse, unknown
 
@@ -61,16 +61,17 @@ class Plan:
             rows = step.read(rows)
         if dataset.items:
             check_items_match(read_items(dataset), rows)
-        rules = Rules.of(dataset, rows.collect_schema().names())
+        rules = Rules.of(dataset, rows.collect_schema())
         rows = rules.without_private(rows)
         for _, step in row_steps:
             rows = step.apply(rows)
+        _check_names(rows.collect_schema())
         _check_duplicates(dataset, rows.collect_schema())
         rows = close(cut(rows, dataset), dataset)
         for _, step in session_steps:
             rows = step.apply(rows)
         kept = rows.collect_schema()
-        sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, SESSION_INDEX)})
+        sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, END, SESSION_INDEX)})
         _check_labels(dataset, sources)
         return cls(rules, row_steps, session_steps, compile_features(dataset, sources), kept)
 
@@ -90,6 +91,15 @@ class Plan:
         for _, step in (*self.row_steps, *self.session_steps):
             events = step.read(events)
         return events
+
+
+def _check_names(columns: pl.Schema) -> None:
+    """What steps add must not be replaced by what preparation itself adds."""
+    for name in columns:
+        if name in RESERVED:
+            raise InputError(
+                f"A step adds the column {name!r}, which is Overnight's own ({RESERVED[name]}); give it another name."
+            )
 
 
 def _check_duplicates(dataset: Dataset, columns: pl.Schema) -> None:

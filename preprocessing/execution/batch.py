@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing import account as accounts
-from preprocessing.account import KEPT, QUARANTINED, READ
+from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
 from preprocessing.collect import collect
 from preprocessing.encoders.category import Category
 from preprocessing.engines import EngineName
@@ -213,6 +213,7 @@ class Batch:
         quarantine = pl.concat([job.spool.get(f"quarantine-{bucket}") for bucket in buckets], how="diagonal_relaxed")
         for (day,), of_day in account.partition_by(DAY, as_dict=True).items():
             broken, rows = accounts.by_name(of_day, QUARANTINED), accounts.total(of_day, READ)
+            broken |= accounts.by_name(of_day, NULLED)
             bad = quarantine.filter(pl.col(EVENT_DAY) == day)
             rules.verdict(broken, rows, name_of(day), partial(rules.examples, bad))
         if self.others.items is None:

@@ -12,8 +12,7 @@ import polars as pl
 from preprocessing.collect import collect
 from preprocessing.plan import EVENT_DAY
 from preprocessing.sessions import ONE_BATCH, Window
-from preprocessing.source.canonical import as_found
-from preprocessing.source.events import FILE, EventFiles
+from preprocessing.source.events import FILE, EventFiles, frozen, unread_times
 from preprocessing.source.files import content_hash, find_files, reading
 from preprocessing.source.index import Index
 from preprocessing.source.listing import SourceFile
@@ -67,7 +66,9 @@ class Source:
         if types is None:
             types = frozen((in_memory[0][1] if in_memory else files.scan(number=False)).collect_schema())
         kinds = (("items.path", dataset.items), ("users.path", dataset.users))
-        beside = [file for key, table in kinds if table for file in find_files(dataset, table.path, key)]
+        beside = [
+            file for key, table in kinds if table for file in find_files(dataset, table.path, key, table.file_options)
+        ]
         tables = {file.path: content_hash(file) for file in beside}
         read = in_memory[0] if in_memory else None
         return cls(dataset, files, index, types, tables, now, _in_memory=read)
@@ -100,6 +101,10 @@ class Source:
             return dated
         return dated.filter(pl.col(EVENT_DAY).is_in(list(days)))
 
+    def unread_times(self) -> str:
+        """What to say when no event has a time that can be used."""
+        return unread_times(self.raw({file.path for file in self.files.files}))
+
     def set_aside(self, path: str, day: date | None, skip: int) -> pl.DataFrame:
         """The rows of a file that are of one day (None: of no usable day), without the first `skip` of them."""
         local = local_day(pl.col(TIMESTAMP), self.dataset.time_zone)
@@ -114,9 +119,3 @@ class Source:
         if len(set(days)) == 1:
             return pl.lit(days[0], dtype=pl.Date)
         return pl.col(FILE).replace_strict(list(range(len(days))), days, return_dtype=pl.Date)
-
-
-def frozen(schema: pl.Schema) -> pl.Schema:
-    """The types of our columns alone, without values as they were found."""
-    private = set(map(as_found, schema))
-    return pl.Schema({name: dtype for name, dtype in schema.items() if name not in private and name != FILE})

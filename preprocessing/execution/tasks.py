@@ -17,7 +17,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.account import CUT, DROPPED, DUPLICATES, KEPT, QUARANTINED, READ, SHORT, Account, count_rows
+from preprocessing.account import CUT, DROPPED, DUPLICATES, KEPT, NULLED, QUARANTINED, READ, SHORT, Account, count_rows
 from preprocessing.collect import collect, collect_all
 from preprocessing.engines import Engine, EngineName, engine_of
 from preprocessing.execution.buckets import Spool
@@ -143,13 +143,16 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
     rules = job.plan.rules
     raw = collect(job.spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
     marked = rules.mark(raw.lazy(), job.now)
-    good, bad = collect_all(
+    good, bad, nulled = collect_all(
         [
             rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),
             rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)),
+            rules.nulled(marked, job.now, EVENT_DAY),
         ],
         engine.target,
     )
+    for (rule,), rows in nulled.partition_by(RULE, as_dict=True).items():
+        account.add(NULLED, rows.rename({EVENT_DAY: DAY}), str(rule))
     for (rule,), broken in bad.partition_by(RULE, as_dict=True).items():
         counts = count_rows(broken, EVENT_DAY)
         account.add(READ, counts)

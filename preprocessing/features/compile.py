@@ -82,10 +82,7 @@ def _check_chain(chain: tuple[Encoder, ...], column: str, columns: pl.Schema, wh
         except InputError as error:
             raise InputError(f"{where}: {name_of(encoder)}: {error}") from None
         if encoder.takes not in ("anything", kind):
-            hint = (
-                " A column that was read as text can be made one of numbers by the step derive, such as `number: "
-                f"TRY_CAST({column} AS DOUBLE)`."
-            )
+            hint = f" Declare its type where it is mapped, such as `types: {{{column}: float}}`."
             wrong = f"{where}: {name_of(encoder)} takes {encoder.takes}, but gets {kind} (column {column!r})."
             raise InputError(wrong + (hint if dtype == pl.String and encoder.takes == "numbers" else ""))
         kind = "numbers" if encoder.kind == "continuous" else "ids, after which nothing can follow,"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,11 +15,18 @@ FULL_DAY = 0.25  # a day with less of a typical day's events is not full; Sunday
 
 
 def choose_window(
-    counts: dict[date, int], rows: int, dataset: Dataset, now: datetime, until: date | None, days: int | None
+    counts: dict[date, int],
+    rows: int,
+    dataset: Dataset,
+    now: datetime,
+    until: date | None,
+    days: int | None,
+    unread: Callable[[], str],
 ) -> Window:
     """The window for `until` and `days`, given the events of each day and the rows of the source.
 
-    Without `until`, it goes up to the last full day, or to the end for leave_one_out.
+    `unread` says what to tell where no event has a time that can be used. Without `until`, the window goes up to the last
+    full day, or to the end for leave_one_out.
 
     Raises:
         InputError: when they do not fit the data, or a split by day has no day to train on.
@@ -34,7 +42,8 @@ def choose_window(
     if not counts:
         since = f" from {dataset.since} on" if dataset.since else ""
         raise InputError(
-            f"None of the {rows:,} events has a time{since} that can be read and is not in the future; check events.time_unit."
+            f"None of the {rows:,} events has a time{since} that can be read and is neither in the future nor before the check "
+            f"not_before: {unread()}"
         )
     first, last = min(counts), max(counts)
     if until is not None and not first <= until <= last:

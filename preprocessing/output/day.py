@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from preprocessing import account as accounts
-from preprocessing.account import DROPPED, FATE, KEPT, NAME, QUARANTINED, READ
+from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED, READ
 from preprocessing.collect import collect
 from preprocessing.output.profile import Profiles
 from preprocessing.output.sessions import name_of
@@ -111,6 +111,7 @@ class DayWriter:
             "rows_in": accounts.total(account, READ),
             "carried_in": carried_in,
             "quarantined": accounts.by_name(account, QUARANTINED),
+            "nulled": accounts.by_name(account, NULLED),
             "dropped": accounts.by_name(account, DROPPED, self.plan.dropping),
             "still_open": still_open,
             "events": accounts.total(account, KEPT),
@@ -141,6 +142,7 @@ def row_of(
     facts = manifest.facts
     counts = [(READ, "", facts["rows_in"]), (KEPT, "", facts["events"])]
     counts += [(QUARANTINED, name, n) for name, n in facts["quarantined"].items()]
+    counts += [(NULLED, name, n) for name, n in facts["nulled"].items()]
     counts += [(DROPPED, name, n) for name, n in facts["dropped"].items()]
     return {
         DAY: day,

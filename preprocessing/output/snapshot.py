@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from preprocessing import account as accounts
-from preprocessing.account import DROPPED, FATE, KEPT, NAME, QUARANTINED, READ
+from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED, READ
 from preprocessing.features.feature import Feature
 from preprocessing.features.schema import describe, feature_schema
 from preprocessing.features.state import State
@@ -111,6 +111,7 @@ class Snapshot:
             "rows_in": accounts.total(account, READ),
             "carried_in": int(self.days["carried_in"][0]),
             "quarantined": accounts.by_name(account, QUARANTINED),
+            "nulled": accounts.by_name(account, NULLED),
             "dropped": accounts.by_name(account, DROPPED, account.filter(pl.col(FATE) == DROPPED)[NAME].to_list()),
             "still_open": newest["still_open"],
             "events": accounts.total(account, KEPT),

@@ -10,6 +10,7 @@ is a cache: one that is lost, damaged or of another version of the hash is taken
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -17,8 +18,7 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from preprocessing.source.canonical import as_found
-from preprocessing.source.events import FILE
+from preprocessing.source.canonical import FILE, as_found, frozen
 from preprocessing.source.files import SourceFile
 from preprocessing.source.values import local_day
 from schemas.artifacts import replace_file
@@ -27,7 +27,7 @@ from schemas.dataset import Dataset
 
 PATH, ROWS, DIGEST = "path", "rows", "digest"
 HASH = f"polars {pl.__version__}"  # hashes are the same within a version only
-NOT_BEFORE, EARLIEST = "not_before", date(1971, 1, 1)
+NOT_BEFORE, EARLIEST = "not_before", date(1971, 1, 1)  # after all that is 0, or a few thousand, in any unit and zone
 _SCHEMA = {PATH: pl.String, "size": pl.Int64, "stamp": pl.String, DAY: pl.Date, ROWS: pl.Int64, DIGEST: pl.UInt64}
 _DAYS, _NO_DAY = 2**32, 2**30  # more days than Polars' dates have, and one that is none
 
@@ -92,10 +92,11 @@ class Index:
 
 
 def earliest_of(dataset: Dataset) -> date:
-    """The first day that events can be of: what the check `not_before` says, or its default."""
+    """The first day that events can be of: what the check `not_before` of their times says, or its default."""
     for check in dataset.checks:
-        if check.name == NOT_BEFORE and (earliest := check.options.get("earliest")):
-            return earliest if isinstance(earliest, date) else date.fromisoformat(str(earliest))
+        if check.name == NOT_BEFORE and check.options.get("column", TIMESTAMP) == TIMESTAMP:
+            with suppress(ValueError):  # the check itself says what is wrong with it
+                return date.fromisoformat(str(check.options.get("earliest", EARLIEST)))
     return EARLIEST
 
 
@@ -118,13 +119,19 @@ def _opened(files: list[SourceFile], counts: pl.DataFrame, there: pl.DataFrame) 
 
 
 def _count(events: pl.LazyFrame, dataset: Dataset) -> pl.DataFrame:
-    columns = events.collect_schema().names()
-    hashed = [name for name in columns if name != FILE and name not in set(map(as_found, columns))]
+    schema = events.collect_schema()
+    hashed = frozen(schema).names()
     day = pl.lit(None, dtype=pl.Date)
     if TIMESTAMP in dataset.events.columns:
-        day = local_day(pl.col(TIMESTAMP), dataset.time_zone)
+        local = local_day(pl.col(TIMESTAMP), dataset.time_zone)
+        day = pl.when(local.is_between(date.min, date.max)).then(local)  # of the year 1 in the west, say, or of none
+    parts = [pl.col(name).hash(seed) for seed, name in enumerate(hashed)]
+    # What was found where nothing could be read counts, but not whether a column of it is there: that depends on other files.
+    for seed, name in enumerate(hashed):
+        if as_found(name) in schema:
+            parts.append(pl.when(pl.col(name).is_null()).then(pl.col(as_found(name)).cast(pl.String).hash(seed)))
     # The sum of hashes does not depend on the order of rows, and wraps round.
-    digest = pl.sum_horizontal(pl.col(name).hash(seed) for seed, name in enumerate(hashed))
+    digest = pl.sum_horizontal(parts)
     # Grouping by one packed key costs less than by two.
     number = day.cast(pl.Int32).cast(pl.Int64).fill_null(_NO_DAY) + pl.col(FILE).cast(pl.Int64) * _DAYS
     rows = events.select(number.alias("key"), digest.alias(DIGEST))

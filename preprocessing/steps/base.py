@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError, unknown
 
@@ -66,5 +66,9 @@ class Step(BaseModel):
             if name not in columns:
                 raise InputError(f"{step}: {unknown('column', name, columns)}")
         for name in free:
+            if name in RESERVED:
+                raise InputError(
+                    f"{step}: {name!r} is Overnight's own ({RESERVED[name]}); give the column another name, such as my_{name}."
+                )
             if name in columns:
                 raise InputError(f"{step}: the events have a column {name!r} already; give the new one another name.")

@@ -113,7 +113,7 @@ def test_the_gpu_takes_labels_and_context(tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", CHECKS, ids=str)
 def test_the_gpu_takes_every_check(entry: Any, tmp_path: Path) -> None:
     events = EVENTS.with_columns(pl.col("item_id", "timestamp").cast(pl.String).name.map(as_found))
-    rules = Rules.of(shop(tmp_path, checks=[entry]), events.columns)
+    rules = Rules.of(shop(tmp_path, checks=[entry]), events.collect_schema())
     marked = rules.mark(events.lazy(), MONDAY)
     bad = rules.as_found(marked.filter(pl.col(RULE_CODE) > 0))
     assert [untranslatable(plan) for plan in (marked, bad, rules.without_private(marked))] == [[], [], []]
