@@ -23,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 from schemas.errors import InputError
+from schemas.spellings import current
 
 VARIABLE = "OVERNIGHT_PLUGINS"
 BUILT_IN = "built in"
@@ -139,12 +140,12 @@ def _entry_points(group: str, path: tuple[str, ...]) -> list[tuple[metadata.Entr
 def _each_once(kind: str, found: Iterable[Place]) -> dict[str, Place]:
     by_name: dict[str, Place] = {}
     for place in found:
-        first = by_name.setdefault(place.name, place)
+        first = by_name.setdefault(current(place.name), place)  # two spellings of one name are one name
         if first is not place:
             raise InputError(
                 f"Two {kind} are called {place.name!r}: {_at(first)} and {_at(place)}. Rename yours, file and class."
             )
-    return by_name
+    return {place.name: place for place in by_name.values()}
 
 
 def _at(place: Place) -> str:

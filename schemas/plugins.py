@@ -23,6 +23,7 @@ from schemas.options import option_fields
 from schemas.options import options_of as options_of
 from schemas.places import BUILT_IN, FILES, VARIABLE, Folders, Place, kind_of, of_people, places, searched, singular
 from schemas.places import use as use
+from schemas.spellings import spelled_as_in
 
 if TYPE_CHECKING:
     from schemas.dataset import Dataset
@@ -54,6 +55,7 @@ def find(package: ModuleType, name: str, folders: Folders = None) -> Any:
         InputError: when there is no such part, with the known names; when its file cannot be imported or holds no such class.
     """
     known = places(package, folders)
+    name = spelled_as_in(known, name)
     if name not in known:
         raise InputError(f"{unknown(singular(kind_of(package)), name, known)} {_where_else(folders)}")
     place = known[name]
@@ -86,13 +88,14 @@ def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> di
     hashes: dict[str, str] = {}
     for kind, some in wanted.items():
         own = {place.name: place for place in of_people(kind, folders)}
-        hashes |= {f"{kind}/{name}": _content(kind, own[name]) for name in sorted(set(some)) if name in own}
+        spelled = {spelled_as_in(own, name) for name in some}
+        hashes |= {f"{kind}/{name}": _content(kind, own[name]) for name in sorted(spelled) if name in own}
     return hashes
 
 
 def content(package: ModuleType, name: str, folders: Folders = None) -> str:
     """The hash of one part's files; empty for what is built in."""
-    return contents({kind_of(package): [name]}, folders).get(f"{kind_of(package)}/{name}", "")
+    return next(iter(contents({kind_of(package): [name]}, folders).values()), "")
 
 
 def made_with(dataset: Dataset) -> dict[str, str]:

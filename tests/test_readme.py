@@ -45,7 +45,7 @@ def test_every_command_runs_in_the_order_shown(tmp_path: Path) -> None:
         words = shlex.split(command)
         if words[0] == "make":
             words += ["-C", str(ROOT), f"SHOP={tmp_path / 'demo-shop'}", f"ROOT={tmp_path / 'overnight-data'}"]
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if command == "overnight new encoder share_of_mean":  # as the README shows it from here on
             (tmp_path / "plugins/steps/drop_samples.py").write_text(blocks("python")[0])

@@ -35,7 +35,7 @@ class Trial:
 
         def bound(wanted: Columns) -> Trial:
             ours = dataset or dataset_of(wanted)
-            return cls(check.bind(ours, list(wanted)), ours, wanted)
+            return cls(check.bind(ours, pl.Schema(wanted)), ours, wanted)
 
         def attempt(wanted: Columns) -> None:
             trial = bound(wanted)

@@ -1,4 +1,4 @@
-"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and knows nothing of the future."""
+"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and uses nothing of the future."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from flows.laws import Law, require
-from flows.laws.encoding import ROW, encode_days
+from flows.laws.encoding import ROW, encode_batch, encode_days
 from flows.laws.sample import MONDAY, TIME, Columns, columns_for, dataset_of, value_of
 from preprocessing.encoders import Encoder
 from preprocessing.encoders.category import Category
-from preprocessing.features.chains import Chain, Knowledge, build_chains
+from preprocessing.features.compile import compile_features
+from preprocessing.features.feature import Feature
+from preprocessing.features.state import FeatureState, encoders_by_state, state_as_of
 from preprocessing.sessions import SESSION_INDEX, changed, is_last
 from schemas.columns import DAY, ID, ITEM_ID, TIMESTAMP, USER_ID, VALUE
 
@@ -39,7 +41,7 @@ class Trial:
     """Features that an encoder makes, and rows of two nights to try them on; `seed` chooses how they are divided."""
 
     encoder: type[Encoder]
-    chains: list[Chain]
+    features: list[Feature]
     rows: pl.DataFrame
     others: pl.DataFrame
     seed: int = 0
@@ -47,13 +49,13 @@ class Trial:
     @property
     def knows_the_day(self) -> bool:
         """Whether it may know the day itself: ids are given to what is new, and an item is as old as it is."""
-        return issubclass(self.encoder, Category) or self.encoder.timeless
+        return issubclass(self.encoder, Category) or not self.encoder.by_day
 
     def encode(
         self, rows: pl.DataFrame, batches: Sequence[Sequence[date]] = (DAYS,), buckets: int = 1
-    ) -> tuple[pl.DataFrame, Knowledge]:
-        """The features of rows, and what is known after them."""
-        return encode_days(self.chains, rows, batches, buckets)
+    ) -> tuple[pl.DataFrame, FeatureState]:
+        """The features of rows, and the state after them."""
+        return encode_days(self.features, rows, batches, buckets)
 
 
 def trials_of(
@@ -66,10 +68,10 @@ def trials_of(
     """
     wanted = {f"{name}_{place}": {"column": BY_TAKES[encoder.takes]} | one for place, one in enumerate(features)}
 
-    def built(columns: Columns) -> list[Chain]:
+    def built(columns: Columns) -> list[Feature]:
         there = {USER_ID: pl.Int64, **columns, TIMESTAMP: TIME}
         dataset = dataset_of(there, features=wanted, plugins=list(plugins))
-        return build_chains(dataset, pl.Schema(there))
+        return compile_features(dataset, pl.Schema(there))
 
     def attempt(columns: Columns) -> None:
         encode_days(built(columns), rows_of(columns, 0), [DAYS])
@@ -98,7 +100,7 @@ def rows_of(columns: Columns, seed: int) -> pl.DataFrame:
 def batches_parts_and_order_change_nothing(trial: Trial) -> None:
     """Day by day or at once, in parts or whole, in any order of sessions: every row is encoded the same."""
     random, rows = Random(trial.seed), trial.rows
-    whole, known = trial.encode(rows)
+    whole, state = trial.encode(rows)
     order = rows[SESSION_INDEX].unique().to_list()
     random.shuffle(order)
     shuffled = pl.concat(rows.filter(pl.col(SESSION_INDEX) == session) for session in order)
@@ -112,12 +114,12 @@ def batches_parts_and_order_change_nothing(trial: Trial) -> None:
         "Shuffled": trial.encode(shuffled),
         "Shuffled, in parts, day by day": trial.encode(shuffled, there, buckets),
     }
-    for how, (encoded, known_then) in ways.items():
+    for how, (encoded, state_then) in ways.items():
         _same(whole, encoded, how)
-        require(known.keys() == known_then.keys(), f"{how}: it learns {list(known_then)}, not {list(known)}.")
-        for kept, table in known.items():
+        require(state.keys() == state_then.keys(), f"{how}: it is fit to {list(state_then)}, not {list(state)}.")
+        for kept, table in state.items():
             by = [VALUE] if VALUE in table.columns else table.columns
-            _same(table.sort(by), known_then[kept].sort(by), f"{how}, the statistics")
+            _same(table.sort(by), state_then[kept].sort(by), f"{how}, the statistics")
 
 
 def later_days_change_no_earlier_row(trial: Trial) -> None:
@@ -128,6 +130,25 @@ def later_days_change_no_earlier_row(trial: Trial) -> None:
         if earlier.height:
             before = encoded.filter(pl.col(ROW).is_in(earlier[ROW].to_list()))
             _same(trial.encode(earlier)[0], before, f"With days after {last}")
+
+
+def the_state_as_of_a_day_is_that_of_the_days_before_it(trial: Trial) -> None:
+    """The state as of a day, made of each day's statistics, is the one that the days before it leave."""
+    rows, features, encoders = trial.rows, trial.features, encoders_by_state(trial.features)
+    day = Random(trial.seed).choice(DAYS)
+    _, now, statistics = encode_batch(features, [rows], {})
+    as_of = state_as_of(features, day, {name: table for name, table in statistics.items() if DAY in table.columns}, now)
+    earlier = rows.filter(pl.col(DAY) < day)
+    expected = encode_batch(features, [earlier], {})[1] if earlier.height else {}
+    for name in as_of.keys() | expected.keys():
+        table = as_of.get(name)
+        if not encoders[name].by_day:
+            require(table is not None and table.equals(now[name]), f"{name} is another one.")
+        elif name in expected:
+            require(table is not None, f"{name} is missing.")
+            _same(expected[name], expected[name] if table is None else table, f"{name} as of {day!s}")
+        else:
+            require(table is None or table.is_empty(), f"{name} is there before any day.")
 
 
 def a_day_is_not_fit_on_itself(trial: Trial) -> None:
@@ -163,20 +184,22 @@ def a_session_starts_without_knowing_its_last_event(trial: Trial) -> None:
 
 def ids_are_below_the_cardinality_and_numbers_finite(trial: Trial) -> None:
     """Ids are at least 1 and below the cardinality, and numbers are finite."""
-    encoded, known = trial.encode(trial.rows)
-    for chain in trial.chains:
-        values = encoded[chain.name].explode() if chain.many else encoded[chain.name]
-        if chain.kind == "continuous":
-            require(values.dtype == pl.Float32 and values.is_finite().all(), f"{chain.name} holds {values.to_list()}.")
+    encoded, state = trial.encode(trial.rows)
+    for feature in trial.features:
+        values = encoded[feature.name].explode() if feature.many else encoded[feature.name]
+        if feature.kind == "continuous":
+            require(
+                values.dtype == pl.Float32 and values.is_finite().all(), f"{feature.name} holds {values.to_list()}."
+            )
             continue
-        table = known.get(chain.keeps(len(chain.encoders) - 1))
-        cardinality = chain.encoders[-1].cardinality(table)
+        table = state.get(feature.state_name(len(feature.encoders) - 1))
+        cardinality = feature.encoders[-1].cardinality(table)
         if cardinality is None:
             require(False, "It gives ids but no cardinality.")
             return
         inside = values.drop_nulls().is_between(1, cardinality - 1).all()
         require(values.dtype == pl.Int32 and inside, f"Ids {values.to_list()} with cardinality {cardinality}.")
-        if isinstance(chain.encoders[-1], Category) and table is not None:
+        if isinstance(feature.encoders[-1], Category) and table is not None:
             ids = table[ID].drop_nulls()
             require(ids.is_sorted() and table[ID].max() in (None, cardinality - 1), "Ids of its vocabulary have gaps.")
 
@@ -185,6 +208,7 @@ LAWS: tuple[Law, ...] = (
     ids_are_below_the_cardinality_and_numbers_finite,
     batches_parts_and_order_change_nothing,
     later_days_change_no_earlier_row,
+    the_state_as_of_a_day_is_that_of_the_days_before_it,
     a_day_is_not_fit_on_itself,
     a_session_starts_without_knowing_its_last_event,
 )

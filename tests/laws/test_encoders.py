@@ -1,4 +1,4 @@
-"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and knows nothing of the future.
+"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and uses nothing of the future.
 
 A new encoder is found by its file. Options it cannot do without, and columns other than the one its `takes` asks for, go
 into FEATURES.
@@ -19,15 +19,15 @@ from flows.laws import Law, broken
 from flows.laws import encoders as laws
 from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions
-from preprocessing.features.chains import Fitted
+from preprocessing.features.feature import FittedFeature
 from schemas import plugins
 from schemas.columns import DAY
 from tests.gpu import untranslatable
-from tests.preprocessing.encoding import ROW, chains_of
+from tests.preprocessing.encoding import ROW, features_of
 from tests.preprocessing.small import MONDAY
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
-    "bucketise": [{"encode": "bucketise", "column": "price", "boundaries": [0.5, 2.0]}],
+    "bucketize": [{"encode": "bucketize", "column": "price", "boundaries": [0.5, 2.0]}],
     "category": [
         {"encode": "category", "column": "category", "min_count": 3},
         {"encode": "category", "column": "category", "max_size": 5},
@@ -43,10 +43,10 @@ FEATURES: dict[str, list[dict[str, Any]]] = {
         for period in ("hour", "weekday", "day_of_year", 5400)
     ],
     "fill": [{"encode": "fill", "column": "price", "value": value} for value in (1.5, "mean", "median")],
-    "log1p": [{"encode": ["log1p", "standardise"], "column": "price"}],
+    "log1p": [{"encode": ["log1p", "standardize"], "column": "price"}],
     "popularity": [
         {"encode": "popularity", "column": "item_id"},
-        {"encode": ["popularity", "log1p", "standardise"], "column": "category"},
+        {"encode": ["popularity", "log1p", "standardize"], "column": "category"},
     ],
     "quantile": [{"encode": "quantile", "column": "price", "q": 4}],
     "target_encoding": [{"encode": "target_encoding", "column": "category", "target": "bought", "smoothing": 2.0}],
@@ -102,11 +102,11 @@ def rows_of_days(draw: st.DrawFn) -> pl.DataFrame:
 ROWS = rows_of_days().filter(lambda rows: not rows.is_empty())
 
 
-def features_of(name: str) -> dict[str, Any]:
+def tried(name: str) -> dict[str, Any]:
     """The features an encoder is tried with."""
     takes = plugins.find(encoders, name).takes
-    tried = FEATURES.get(name, [{"encode": name, "column": DEFAULT[takes]}])
-    return {f"{name}_{place}": feature for place, feature in enumerate(tried)}
+    features = FEATURES.get(name, [{"encode": name, "column": DEFAULT[takes]}])
+    return {f"{name}_{place}": feature for place, feature in enumerate(features)}
 
 
 @pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
@@ -115,7 +115,7 @@ def features_of(name: str) -> dict[str, Any]:
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_every_encoder_obeys(name: str, law: Law, rows: pl.DataFrame, others: pl.DataFrame, seed: int) -> None:
     encoder: type[Encoder] = plugins.find(encoders, name)
-    law(laws.Trial(encoder, chains_of(rows, features_of(name)), rows, others, seed))
+    law(laws.Trial(encoder, features_of(rows, tried(name)), rows, others, seed))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,7 +136,7 @@ class KnowsToday(Encoder):
 class Counts(Encoder):
     """Numbers rows as they come."""
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         return pl.int_range(pl.len())
 
 
@@ -145,7 +145,7 @@ class NoCardinality(Encoder):
 
     kind = "categorical"
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         return value.abs().cast(pl.Int32, strict=False) + 1
 
 
@@ -155,12 +155,12 @@ class NoCardinality(Encoder):
 )
 def test_an_encoder_that_breaks_a_law_is_told(encoder: type[Encoder], words: str) -> None:
     rows = laws.rows_of(laws.COLUMNS, 0)
-    chains = chains_of(rows, {"price": {"encode": "clip", "min": 0.0}})
-    chains = [replace(one, encoders=(encoder(),)) if one.name == "price" else one for one in chains]
+    features = features_of(rows, {"price": {"encode": "clip", "min": 0.0}})
+    features = [replace(one, encoders=(encoder(),)) if one.name == "price" else one for one in features]
     lines = [
         line
         for seed in range(3)
-        for line in broken(laws.LAWS, laws.Trial(encoder, chains, laws.rows_of(laws.COLUMNS, seed), rows, seed))
+        for line in broken(laws.LAWS, laws.Trial(encoder, features, laws.rows_of(laws.COLUMNS, seed), rows, seed))
     ]
     assert any(words in line for line in lines), lines
 
@@ -175,12 +175,12 @@ def test_plans_run_on_a_gpu(name: str) -> None:
     ]
     rows = pl.DataFrame(events, schema=SCHEMA).with_row_index(ROW)
     rows = rows.with_columns(pl.col(DAY).cast(pl.Datetime("us", "UTC")).alias("timestamp")).drop("minutes")
-    for chain in chains_of(rows, features_of(name)):
-        fitted = Fitted(chain)
-        while encoder := fitted.next:
-            plan = fitted.learn(rows.lazy())
+    for feature in features_of(rows, tried(name)):
+        fitted = FittedFeature(feature)
+        while encoder := fitted.next_to_fit:
+            plan = fitted.partial_fit(rows.lazy())
             assert untranslatable(plan) == []
-            learnt = plan.collect()
-            fitted = fitted.with_table(encoder.table(None, learnt, encoder.merge(None, learnt)))
-        encoded, value = fitted.encode(rows.lazy())
+            statistics = plan.collect()
+            fitted = fitted.with_table(encoder.lookup(None, statistics, encoder.merge(None, statistics)))
+        encoded, value = fitted.transform(rows.lazy())
         assert untranslatable(encoded.select(value)) == []

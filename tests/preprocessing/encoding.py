@@ -1,4 +1,4 @@
-"""Encode rows of several days as a night does: learn from each part, merge, fit, encode, and go on with what is known."""
+"""Encode rows of several days as a night does: fit to each part, merge, look up, transform, and go on with the state."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 
 from flows.laws.encoding import ROW as ROW
-from flows.laws.encoding import encode_at_once as encode_at_once
+from flows.laws.encoding import encode_batch as encode_batch
 from flows.laws.encoding import encode_days as encode_days
-from preprocessing.features.chains import Chain, build_chains
+from preprocessing.features.compile import compile_features
+from preprocessing.features.feature import Feature
 from preprocessing.sessions import SESSION_INDEX
 from schemas.columns import DAY
 from tests.preprocessing.small import dataset_of
@@ -18,11 +19,11 @@ from tests.preprocessing.small import dataset_of
 BASE = ("user_id", "item_id", "timestamp", DAY, SESSION_INDEX)
 
 
-def chains_of(rows: pl.DataFrame, features: dict[str, Any], **parts: Any) -> list[Chain]:
+def features_of(rows: pl.DataFrame, features: dict[str, Any], **parts: Any) -> list[Feature]:
     """The features of a dataset with these rows."""
     columns = rows.schema
     dataset = dataset_of(".", columns=[name for name in columns if name not in BASE], features=features, **parts)
-    return build_chains(
+    return compile_features(
         dataset, pl.Schema({name: columns[name] for name in columns if name not in (DAY, SESSION_INDEX)})
     )
 
@@ -38,5 +39,5 @@ def encode(
     )
     rows = rows.with_columns(timestamp=pl.col(DAY).cast(pl.Datetime("us", "UTC")))
     rows = rows.with_columns(pl.Series(name, value) for name, value in values.items())
-    chains = chains_of(rows, {"out": feature}, **parts)
-    return encode_days(chains, rows, [rows[DAY].unique().to_list()])[0]["out"].to_list()
+    features = features_of(rows, {"out": feature}, **parts)
+    return encode_days(features, rows, [rows[DAY].unique().to_list()])[0]["out"].to_list()

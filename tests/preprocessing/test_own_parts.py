@@ -31,7 +31,7 @@ from preprocessing.encoders import Encoder
 
 
 class Halve(Encoder):
-    def encode(self, value, learnt):
+    def transform(self, value, state):
         return value / 2
 """
 SHOP = """name: shop
