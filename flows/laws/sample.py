@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from flows.laws import NotTriedError, missing_column
+from preprocessing.features.uses import with_text_types
 from preprocessing.sessions import close, cut, sort_keys
 from preprocessing.source.events import as_found, read_events
 from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
@@ -45,7 +46,7 @@ def columns_of(dataset: Dataset | None) -> Columns:
     if dataset is None:
         return COLUMNS
     if dataset.source:
-        found = read_events(dataset).collect_schema()
+        found = read_events(with_text_types(dataset)).collect_schema()
         return {name: dtype for name, dtype in found.items() if not name.endswith(as_found(""))}
     by_name = {**COLUMNS, SESSION_ID: pl.String, POSITION: pl.Int64}
     return {name: by_name[name] for name in dataset.events.columns if name in by_name}

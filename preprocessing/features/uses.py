@@ -4,6 +4,7 @@ price: [log1p, standardise]         -> float: a value that is no number goes to 
 posted: hour                        -> time
 category: category                  -> text, whatever its values look like
 derive: {revenue: price * quantity} -> inferred: numbers if all rows of the first night are numbers, else text
+(a step or check of one's own)      -> inferred, for every column that no feature takes
 (a label)                           -> float
 """
 
@@ -29,12 +30,17 @@ def with_text_types(dataset: Dataset) -> Dataset:
     are left to those who know them.
     """
     named = set(_words([*(entry.options for entry in (*dataset.checks, *dataset.steps)), *_options(dataset)]))
+    own = bool(plugins.made_with(dataset))  # which columns somebody's code looks at, the YAML does not say: any
     changed: dict[str, Any] = {}
     for part in ("events", "items", "users"):
         table = getattr(dataset, part)
         if table is None:
             continue
-        types = {name: _type_of(name, dataset, named) for name in table.columns if name not in ALLOWED}
+        types = {
+            name: _type_of(name, dataset, {*named, name} if own else named)
+            for name in table.columns
+            if name not in ALLOWED
+        }
         filled = {name: kind for name, kind in types.items() if kind} | table.text_types
         changed[part] = table.model_copy(update={"text_types": filled})
     return dataset.model_copy(update=changed)

@@ -157,11 +157,13 @@ def test_check_takes_options_and_columns_of_a_dataset(tmp_path: Path) -> None:
     assert verdict.kept == ["steps/needs"] and not verdict.broken
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "events").mkdir()
+    rows = "user_id,item_id,timestamp,price\na,x,2024-01-01 10:00:00,4.5\n"
+    (tmp_path / "data" / "events" / "one.csv").write_text(rows)
+    where = (tmp_path / "plugins", str(tmp_path / "shop.yaml"), lambda line: None, str(tmp_path / "data"))
+    assert check_folder(*where).kept == ["steps/needs"]
     rows = "user_id,item_id,timestamp,price\na,x,2024-01-01 10:00:00,dear\n"
     (tmp_path / "data" / "events" / "one.csv").write_text(rows)
-    verdict = check_folder(
-        tmp_path / "plugins", str(tmp_path / "shop.yaml"), lambda line: None, str(tmp_path / "data")
-    )  # a price that is text
+    verdict = check_folder(*where)  # a price that is text
     assert not verdict.kept and (verdict.broken or verdict.not_tried)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from preprocessing.execution.workers import workers_of
@@ -81,3 +82,15 @@ def test_workers_find_them_also_when_they_changed(tmp_path: Path, shop: Dataset)
         part(tmp_path, "mine/encoders/halve.py", ENCODER.replace("/ 2", "/ 4"))
         (tmp_path / "artifacts").rename(tmp_path / "before")
         assert told(tmp_path, shop, workers=workers) == (3, {"not_dear(price)": 3}, [1.0, 1.5])
+
+
+def test_columns_of_text_files_that_only_own_code_looks_at_are_numbers_where_they_can_be(
+    tmp_path: Path, shop: Dataset
+) -> None:
+    """The YAML names no column that the step and the check look at."""
+    rows = [(*row, price) for row, price in zip(three_days(), [0.5, 2.0, 4.0, 6.0, 8.0] * 3, strict=True)]
+    pl.DataFrame(rows, schema=[*COLUMNS, "price"], orient="row").write_csv(tmp_path / "events.csv")
+    text = SHOP.replace("events.parquet", "events.csv").replace("features: {price: {encode: halve}}\n", "")
+    part(tmp_path, "shop.yaml", text)
+    facts = run(tmp_path, read_dataset(str(tmp_path / "shop.yaml")).at(tmp_path)).facts
+    assert (facts["dropped"]["drop_samples"], facts["quarantined"]) == (3, {"not_dear(price)": 3})
