@@ -55,6 +55,9 @@ SetOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
+OfDatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="List the parts of the folders that this YAML names, too.")
+]
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest."),

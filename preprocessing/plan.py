@@ -139,7 +139,7 @@ def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:
     """
     steps: list[tuple[str, Step]] = []
     for entry in dataset.steps:
-        step_class = plugins.find(steps_package, entry.name)
+        step_class = plugins.find(steps_package, entry.name, dataset.plugins)
         step = parse(step_class, entry.options, f"step {entry.name}")
         if step.needs_all_rows and dataset.split == "day":
             raise InputError(

@@ -46,7 +46,7 @@ class Rules:
         always = list(_always(dataset, columns))
         named = []
         for entry in dataset.checks:
-            check_class = plugins.find(checks, entry.name)
+            check_class = plugins.find(checks, entry.name, dataset.plugins)
             check = parse(check_class, entry.options, f"check {entry.name}")
             places = [place for place, other in enumerate(always) if check.says_the_same(other)]
             if places:

@@ -33,6 +33,7 @@ from schemas.artifacts import Artifacts
 from schemas.columns import DAY, ID, USER_ID, VALUE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
+from schemas.plugins import made_with
 from schemas.progress import Progress, Report
 
 BUCKET_ROWS = 2_500_000  # rows of a bucket: about half a gigabyte on the way
@@ -65,8 +66,8 @@ class Run:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Hashes of the tables and keys that steps use."""
-        return (*self.source.tables.values(), *self.secrets)
+        """Hashes of the tables and keys that steps use, and of people's own steps, checks and encoders."""
+        return (*self.source.tables.values(), *self.secrets, *made_with(self.dataset).values())
 
     @property
     def plan(self) -> Plan:

@@ -42,7 +42,11 @@ def with_text_types(dataset: Dataset) -> Dataset:
 
 def _type_of(column: str, dataset: Dataset, named: set[str]) -> str:
     """What a column is read as; empty for text."""
-    taken = {_takes(feature) for name, feature in dataset.features.items() if (feature.column or name) == column}
+    taken = {
+        _takes(feature, dataset.plugins)
+        for name, feature in dataset.features.items()
+        if (feature.column or name) == column
+    }
     if any(label.column == column for label in dataset.labels):
         taken.add("numbers")
     wanted = {TAKEN_AS[kind] for kind in taken if kind in TAKEN_AS}
@@ -53,10 +57,10 @@ def _type_of(column: str, dataset: Dataset, named: set[str]) -> str:
     return "inferred" if column in named or wanted or "" in taken else ""
 
 
-def _takes(feature: Feature) -> str:
+def _takes(feature: Feature, folders: tuple[str, ...]) -> str:
     """What the first encoder takes; empty where there is none of that name."""
     try:
-        return str(plugins.find(encoders, feature.encode[0].name).takes) if feature.encode else ""
+        return str(plugins.find(encoders, feature.encode[0].name, folders).takes) if feature.encode else ""
     except InputError:
         return ""
 
