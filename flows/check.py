@@ -64,7 +64,7 @@ def _read(dataset: str, source: str | None) -> Dataset:
 
 
 def _own(kind: str, folder: Path, verdict: Verdict, say: Say) -> Iterator[Place]:
-    """The parts of a folder; what is wrong with the folder itself is told under the kind."""
+    """The parts of a folder; what is wrong with the folder itself is reported under the kind."""
     try:
         yield from [place for place in of_people(kind) if place.folder == folder]
     except InputError as error:

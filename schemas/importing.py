@@ -1,8 +1,8 @@
-"""Import a person's own file: always as it is now, and with a mistake in it told in one line.
+"""Import a person's own file: always as it is now, and a mistake in it as one line.
 
 A file `steps/drop_samples.py` of a folder becomes the module `overnight_plugins.f<digest>.steps.drop_samples`, whose last part
 is its name. The digest is that of the folder's files, so a file that was edited is another module, also in a process that
-lives for many nights. Files that begin with an underscore can be imported beside it: `from ._prices import cheap`.
+lives for many nights. Files that begin with an underscore can be imported by the others: `from ._prices import cheap`.
 """
 
 from __future__ import annotations

@@ -83,13 +83,13 @@ def find_file(folder: Path, name: str, folders: Folders = None) -> Path:
 def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, str]:
     """By "kind/name", a hash of the files of other people's parts among those wanted: sixteen hex digits.
 
-    It is that of the part's file and of the files it may import from beside it, which begin with an underscore.
+    It is that of the part's file and of the files it may import from its folder, which begin with an underscore.
     """
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for kind, some in wanted.items():
         own = {place.name: place for place in of_people(kind, folders)}
-        found |= {f"{kind}/{name}": _content(kind, own[name]) for name in sorted(set(some)) if name in own}
-    return found
+        hashes |= {f"{kind}/{name}": _content(kind, own[name]) for name in sorted(set(some)) if name in own}
+    return hashes
 
 
 def content(package: ModuleType, name: str, folders: Folders = None) -> str:
@@ -122,7 +122,7 @@ def describe(package: ModuleType, folders: Folders = None) -> list[Described]:
 
 
 def _described(package: ModuleType, place: Place, folders: Folders) -> Described:
-    """Somebody's file that cannot be used is listed with the reason, beside all that can."""
+    """Somebody's file that cannot be used is listed with the reason; the others are listed as they are."""
     try:
         thing = find(package, place.name, folders)
         return Described(place.name, summary_of(thing), option_fields(thing), place.origin)
@@ -140,7 +140,7 @@ def summary_of(thing: Any) -> str:
 def _where_else(folders: Folders) -> str:
     paths = searched(folders)
     if paths:
-        return f"Searched, beside what is built in: {', '.join(map(str, paths))}."
+        return f"Searched in addition to what is built in: {', '.join(map(str, paths))}."
     return f"Your own are found in a folder that `plugins:` in the dataset's YAML or {VARIABLE} names."
 
 
@@ -170,11 +170,11 @@ def _class_of(package: ModuleType, place: Place, module: ModuleType) -> Any:
 
 
 def _content(kind: str, place: Place) -> str:
-    """The hash of a part's file and of those it may import from beside it."""
+    """The hash of a part's file and of those it may import."""
     file = place.file or _file_in_package(kind, place)
-    beside = [path for path in source_files(file.parent) if path.stem.startswith("_") or path.stem == "base"]
+    helpers = [path for path in source_files(file.parent) if path.stem.startswith("_") or path.stem == "base"]
     above = source_files(place.folder) if place.folder else []
-    return digest_of([file, *(path for path in [*beside, *above] if path != file)])[:16]
+    return digest_of([file, *(path for path in [*helpers, *above] if path != file)])[:16]
 
 
 def _file_in_package(kind: str, place: Place) -> Path:

@@ -137,14 +137,14 @@ def every_weight_gets_a_finite_gradient(trial: Trial) -> None:
             require(gradient is not None and bool(gradient.abs().sum() > 0), f"That of {weight} is 0.")
 
 
-def positions_tell_order_apart_only_where_asked(trial: Trial) -> None:
-    """Without positions of ours, only a body that says so (`ordered`) tells in which order the past came."""
-    if trial.direction == "permuted":  # the order of prediction tells places apart
+def order_is_seen_only_where_asked(trial: Trial) -> None:
+    """Without positions of ours, only a body that says so (`ordered`) sees in which order the past came."""
+    if trial.direction == "permuted":  # the order of prediction sets places apart
         return
     body, long = trial.body(num_layers=1), session(3)
     before, after = trial.states(body, [long])[0][-1], trial.states(body, [long[[1, 0, 2]]])[0][-1]
-    tells = not _near(before, after, 1e-5)
-    require(tells == (trial.rotary or body.ordered), f"It {'tells' if tells else 'does not tell'}.")
+    sees = not _near(before, after, 1e-5)
+    require(sees == (trial.rotary or body.ordered), f"It {'does' if sees else 'does not'}.")
 
 
 def the_same_weights_give_the_same_states(trial: Trial) -> None:
@@ -166,7 +166,7 @@ LAWS: tuple[Law, ...] = (
     the_past_is_seen,
     neighbours_and_padding_change_nothing,
     every_weight_gets_a_finite_gradient,
-    positions_tell_order_apart_only_where_asked,
+    order_is_seen_only_where_asked,
 )
 
 

@@ -27,7 +27,7 @@ class Trial:
 
     @classmethod
     def of(cls, check: Check, columns: Columns, dataset: Dataset | None = None) -> Trial:
-        """A check bound to a dataset (else to one with these columns), with the columns it asks for beside them.
+        """A check bound to a dataset (else to one with these columns), with the further columns it asks for.
 
         Raises:
             NotTriedError: when it fits no columns.
@@ -71,8 +71,8 @@ def says_of_each_row(trial: Trial) -> None:
 
 def says_what_it_looks_at(trial: Trial) -> None:
     """It looks at no column but those of `looks_at`, which are tried before a night and shown of bad rows."""
-    beside = {USER_ID, LOCAL_DAY, *trial.check.in_order_of} if trial.check.in_order_of else set()
-    others = {*trial.check.bad(NOW).meta.root_names()} - {*trial.check.looks_at} - beside
+    sorted_by = {USER_ID, LOCAL_DAY, *trial.check.in_order_of} if trial.check.in_order_of else set()
+    others = {*trial.check.bad(NOW).meta.root_names()} - {*trial.check.looks_at} - sorted_by
     require(not others, f"It also looks at {', '.join(sorted(others))}.")
 
 

@@ -140,8 +140,8 @@ def negatives_that_do_not_count_change_nothing(trial: Trial) -> None:
     generator = torch.Generator().manual_seed(0)
     positive_N, negative_NK = (torch.randn(size, generator=generator) for size in ((8,), (8, 5)))
     more_NK = torch.cat([negative_NK, torch.full((8, 2), -torch.inf)], 1)
-    without, beside = (float(loss(positive_N, some, NUM_ITEMS)) for some in (negative_NK, more_NK))
-    require(abs(without - beside) < 1e-5, f"It is {beside:.6g} instead of {without:.6g}.")
+    without, with_them = (float(loss(positive_N, some, NUM_ITEMS)) for some in (negative_NK, more_NK))
+    require(abs(without - with_them) < 1e-5, f"It is {with_them:.6g} instead of {without:.6g}.")
     none = float(loss(positive_N, torch.full((8, 2), -torch.inf), NUM_ITEMS))
     require(math.isfinite(none), f"It is {none} where no negative counts.")
 

@@ -27,7 +27,7 @@ class Trial:
 
     @classmethod
     def of(cls, step: Step, columns: Columns, dataset: Dataset | None = None) -> Trial:
-        """A step bound to a dataset (else to one with these columns), with the columns it asks for beside them.
+        """A step bound to a dataset (else to one with these columns), with the further columns it asks for.
 
         Raises:
             NotTriedError: when it fits no columns.
