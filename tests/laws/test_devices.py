@@ -183,7 +183,9 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
     resumed, _ = run(ALL_HEADS, tmp_path / "broken")
     weights = {name: value.cpu() for name, value in whole.state_dict().items()}
     again = {name: value.cpu() for name, value in resumed.state_dict().items()}
-    torch.testing.assert_close(again, weights, rtol=0, atol=1e-2 if device is None else 0)  # a real one adds in any order
+    torch.testing.assert_close(
+        again, weights, rtol=0, atol=1e-2 if device is None else 0
+    )  # a real one adds in any order
     if device is not None:
         with monkeypatch.context() as patched:
             patched.setattr(torch.cuda, "is_available", lambda: False)
