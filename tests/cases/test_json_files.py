@@ -168,10 +168,8 @@ def test_paths_lead_into_objects_and_lists_of_lists(tmp_path: Path, ending: str)
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 def test_baskets_and_lists_side_by_side(tmp_path: Path, ending: str) -> None:
-    rows = [
-        {"u": "a", "t": "2024-01-01", "ids": ["x", "y"], "prices": [1, 2]},
-        {"u": "b", "t": "2024-01-01", "ids": [], "prices": []},
-    ]
+    basket = {"u": "a", "t": "2024-01-01", "ids": ["x", "y"], "prices": [1, 2]}
+    rows = [basket, {**basket, "ids": [], "prices": []}]
     (tmp_path / "log").mkdir()
     place = tmp_path / "log" / f"a.{ending}"
     pl.DataFrame(rows).write_parquet(place) if ending == "parquet" else place.write_text(lines(*rows))
