@@ -17,11 +17,11 @@ import polars as pl
 from preprocessing import checks
 from preprocessing.checks.base import LOCAL_DAY, Check
 from preprocessing.collect import collect
-from preprocessing.sessions import local_day
 from preprocessing.source.canonical import as_found
+from preprocessing.source.values import local_day
 from preprocessing.sql import type_on
 from schemas import plugins
-from schemas.columns import ITEM_ID, POSITION, RULE, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import COUNT, ITEM_ID, POSITION, RULE, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError, parse, unknown
 
@@ -96,15 +96,15 @@ class Rules:
         return self.without_private(named.with_columns(**{name: pl.col(as_found(name)) for name in originals}))
 
     def nulled(self, marked: pl.LazyFrame, now: datetime, day: str) -> pl.LazyFrame:
-        """Of marked rows that are good: `day`, `rule`, `len`, how many lost a value that did not fit, by rule."""
+        """Of marked rows that are good: `day`, `rule`, `count`, how many lost a value that did not fit, by rule."""
         good = marked.filter(pl.col(RULE_CODE) == 0)
+        count = pl.len().cast(pl.Int64).alias(COUNT)
         lost = [
-            good.filter(check.bad(now)).group_by(day).len().select(day, pl.lit(check.name).alias(RULE), "len")
+            good.filter(check.bad(now)).group_by(day).agg(count).select(day, pl.lit(check.name).alias(RULE), COUNT)
             for check in self.checks
             if check.keeps_rows
         ]
-        none = marked.clear().select(day, pl.lit("").alias(RULE), pl.lit(0, dtype=pl.UInt32).alias("len"))
-        return pl.concat(lost) if lost else none
+        return pl.concat(lost) if lost else good.clear().select(day, pl.lit("").alias(RULE), pl.lit(0).alias(COUNT))
 
     def without_private(self, good: pl.LazyFrame) -> pl.LazyFrame:
         """Rows without RULE_CODE and without the values as they were found."""

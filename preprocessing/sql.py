@@ -7,6 +7,7 @@ All of it runs on every engine, but for LIKE, which a GPU does not take: STARTS_
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ PARTS: dict[
     "Literal": (),
     "Ternary": ("predicate", "truthy", "falsy"),
 }
+BARE_USER = re.compile(r"""('(?:[^']|'')*'|"[^"]*")|\b(user)\b""", re.IGNORECASE)  # a column, to SQL a function
 NAMES: dict[str, str] = {"Agg": "an aggregate", "Over": "a window (OVER)"}
 FUNCTIONS = {
     *("Abs", "Ceil", "Coalesce", "Exp", "FillNull", "Floor", "Log", "MaxHorizontal", "MinHorizontal", "Pow", "Round"),
@@ -40,7 +42,7 @@ def read_sql(text: str) -> pl.Expr:
         InputError: for what is no SQL expression, or is not of one row.
     """
     try:
-        expression = pl.sql_expr(text)
+        expression = pl.sql_expr(BARE_USER.sub(lambda match: match[1] or f'"{match[2]}"', text))
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{text!r} is no SQL expression of columns ({_first_line(error)}).") from None
     refused = sorted(set(_refused(json.loads(expression.meta.serialize(format="json")))))

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from schemas.column_types import ColumnType, Computed, SourceColumns, TimeFormats, check_types
 from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
 from schemas.errors import InputError, parse, unknown
+from schemas.spellings import current
 
 SHIPPED = Path(__file__).parent / "datasets"
 
@@ -200,6 +201,11 @@ class ItemSource(FileOptions):
     types: dict[str, ColumnType] = Field({}, description="As in events; ids become what the events' are.")
     text_types: dict[str, TextType] = Field({}, description="As in events.")
     unknown: Literal["keep", "quarantine"] = Field("keep", description="Events of items that this table does not know.")
+    wait_days: int = Field(
+        7,
+        ge=0,
+        description="unknown: quarantine. Days before the newest whose events come in when the table knows their item later.",
+    )
 
     @field_validator("columns")
     @classmethod
@@ -238,7 +244,7 @@ class UserSource(FileOptions):
 class Step(_Part):
     """A name and its options: a step, a check or an encoder, each a file of that name in preprocessing."""
 
-    name: str
+    name: Annotated[str, AfterValidator(current)]
     options: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -331,6 +337,11 @@ class Dataset(_Part):
     since: date | None = Field(None, description="First day of events that is used; earlier ones are left out.")
     checks: tuple[Step, ...] = Field((), description="Rules a good row keeps, beside readable ids and times.")
     steps: tuple[Step, ...] = ()
+    duplicates: Literal["drop", "keep"] | tuple[str, ...] = Field(
+        "drop",
+        description="drop: of rows equal in all mapped columns, one is kept; keep: all are; a list of columns: rows equal in "
+        "those are the same event.",
+    )
     sessions: SessionRule = SessionRule()
     features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")
     labels: tuple[Label, ...] = Field(

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from pydantic.fields import FieldInfo
 
 from schemas.errors import parse, unknown
+from schemas.spellings import spelled_as_in
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def find(package: ModuleType, name: str) -> Any:
     Raises:
         InputError: when there is no such module, with the known names.
     """
+    name = spelled_as_in(names(package), name)
     if name not in names(package):
         raise unknown(_singular(package), name, names(package))
     module = importlib.import_module(f"{package.__name__}.{name}")

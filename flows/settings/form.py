@@ -1,7 +1,7 @@
 """How settings look in the form of a run: a section for each group, in which nothing is filled in.
 
 The form sends all values that it was given to begin with. Filled in, the defaults of one section would go over the preset and
-over what suits the dataset as soon as a person opens it; so they are told in words, and what is left empty is not given.
+over what suits the dataset as soon as a person opens it; so they are shown in words, and what is left empty is not given.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Section:
 class _Names:
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         titles = {name: read_preset(name).title for name in known_presets()}
-        told = "; ".join(f"{name}: {title}" for name, title in titles.items())
-        return handler(core) | {"title": "Preset", "enum": list(titles), "description": told}
+        titled = "; ".join(f"{name}: {title}" for name, title in titles.items())
+        return handler(core) | {"title": "Preset", "enum": list(titles), "description": titled}
 
 
 PresetName = Annotated[str, _Names()]

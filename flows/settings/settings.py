@@ -1,4 +1,4 @@
-"""What a run can be told, by the form in the UI, by a deployment or by `--set`, and the settings it makes."""
+"""What can be set for a run, by the form in the UI, by a deployment or by `--set`, and the settings it makes."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Settings:
         """The artifact folders below the run's root."""
         return Artifacts(self.data.root or os.environ.get("OVERNIGHT_ROOT", "overnight-data"))
 
-    def introduce(self, tell: Callable[[str], object]) -> None:
+    def introduce(self, say: Callable[[str], object]) -> None:
         """Say which preset was chosen, in one line."""
         if self.preset:
             chosen = read_preset(self.preset)
-            tell(f"Preset {self.preset}: {chosen.title} ({chosen.paper}). `overnight models` says where it deviates.")
+            say(f"Preset {self.preset}: {chosen.title} ({chosen.paper}). `overnight models` says where it deviates.")
 
 
 def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -> Settings:

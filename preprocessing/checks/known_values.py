@@ -39,6 +39,11 @@ class KnownValues(Check):
     def looks_at(self) -> tuple[str, ...]:
         return (self.column,)
 
+    @property
+    def good_values(self) -> pl.Series:
+        """The good values, once bound."""
+        return self._known
+
     def says_the_same(self, other: Check) -> bool:
         return super().says_the_same(other) and isinstance(other, KnownValues) and self.table == other.table
 

@@ -10,10 +10,9 @@ import polars as pl
 from pydantic import Field, PrivateAttr
 
 from preprocessing.checks import Check
+from preprocessing.source.index import EARLIEST
 from schemas.columns import TIMESTAMP
 from schemas.dataset import Dataset
-
-EARLIEST = date(1971, 1, 1)  # after all that is 0 or a few thousand in any unit and zone
 
 
 class NotBefore(Check):
@@ -38,13 +37,3 @@ class NotBefore(Check):
 
     def bad(self, now: datetime) -> pl.Expr:
         return pl.col(self.column) < self._start
-
-
-def earliest_day(dataset: Dataset) -> date:
-    """The first day that an event may be of: what the dataset's check not_before says of its times.
-
-    Raises:
-        InputError: for options that do not fit the check.
-    """
-    named = [NotBefore.model_validate(entry.options) for entry in dataset.checks if entry.name == "not_before"]
-    return next((check.earliest for check in named if check.column == TIMESTAMP), EARLIEST)

@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import polars as pl
-
+from preprocessing.sessions import Window
 from schemas.columns import TIMESTAMP
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
 FULL_DAY = 0.25  # a day with less of a typical day's events is not full; Sundays of a weekday business should be
-
-
-@dataclass(frozen=True)
-class Window:
-    """Days of events used. None: no limit on that side."""
-
-    first: date | None = None
-    last: date | None = None
-
-    def holds(self, day: pl.Expr) -> pl.Expr:
-        """Whether a day is inside."""
-        inside = pl.lit(True)
-        if self.first:
-            inside = inside & (day >= self.first)
-        if self.last:
-            inside = inside & (day <= self.last)
-        return inside
 
 
 def choose_window(

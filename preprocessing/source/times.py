@@ -12,7 +12,6 @@ moment: the checks not_before and not_in_future set it aside, and nothing that c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import polars as pl
@@ -85,16 +84,6 @@ def to_date(value: pl.Expr, stored: pl.DataType, forms: TimeForms) -> pl.Expr:
         return value.to_physical().clip(FIRST_DAY, LAST_DAY).cast(pl.Date)
     moment = to_time(value, stored, forms)
     return (moment if forms.zone == "UTC" else moment.dt.convert_time_zone(forms.zone)).dt.date()
-
-
-def usable_day(day: pl.Expr, today: date | None, earliest: date) -> pl.Expr:
-    """Whether a local day can be that of an event: from `earliest` to `today` (None: any later day that a date can be).
-
-    False, never null, where there is no day. What is not usable counts to no day of its own; the checks not_before and
-    not_in_future, which share the bounds, set its rows aside.
-    """
-    latest = pl.lit(today) if today else pl.lit(LAST_DAY, dtype=pl.Int32).cast(pl.Date)
-    return ((day >= pl.lit(earliest)) & (day <= latest)).fill_null(False)
 
 
 def hold_time(value: pl.Expr, stored: pl.DataType) -> pl.Expr:

@@ -13,7 +13,6 @@ import polars as pl
 
 from preprocessing.source.times import TIME as TIME
 from preprocessing.source.times import TimeForms, hold_time, to_date, to_time
-from preprocessing.source.times import usable_day as usable_day
 from schemas.column_types import TypeName
 from schemas.errors import InputError
 
@@ -95,6 +94,11 @@ def raw_value(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
     if stored == pl.String:
         return pl.when(value.str.strip_chars() != "").then(value)
     return value.fill_nan(None) if stored.is_float() else value
+
+
+def local_day(moment: pl.Expr, time_zone: str) -> pl.Expr:
+    """The day of a moment in a time zone."""
+    return (moment if time_zone == "UTC" else moment.dt.convert_time_zone(time_zone)).dt.date()
 
 
 def widest(stored: pl.DataType) -> pl.DataType:

@@ -32,10 +32,12 @@ class LabelSessions(Step):
         if EVENT_TYPE not in dataset.events.columns:
             raise InputError("events.columns must map event_type")
         for step in dataset.steps:
+            if step.name == "label_sessions":  # what comes after it does not change what it sees
+                break
             lost = {str(one) for one in self.event_types}.difference(map(str, step.options.get("keep", ())))
             if step.name == "filter_event_types" and lost:
                 raise InputError(
-                    f"filter_event_types drops {', '.join(sorted(lost))} before sessions are cut; keep it there"
+                    f"filter_event_types drops {', '.join(sorted(lost))} before it; keep it there or put it after"
                 )
         return self
 

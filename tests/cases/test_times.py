@@ -13,7 +13,7 @@ from preprocessing.source.canonical import as_found
 from preprocessing.source.events import read_events
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from tests.preprocessing.small import NOW, at, dataset_of, run, sessions_of, three_days
+from tests.preprocessing.small import NOW, at, dataset_of, run, sessions_of, three_days, write
 
 TEN = datetime(2024, 5, 1, 10, tzinfo=UTC)
 SECONDS = int(TEN.timestamp())
@@ -136,8 +136,6 @@ def prepared(folder: Path, odd: list[Any], dtype: Any, zone: str, **parts: Any) 
     usual = usual.with_columns(pl.col("timestamp").cast(pl.Datetime("us", "UTC")))
     if dtype == pl.String:
         usual = usual.with_columns(pl.col("timestamp").dt.to_string("iso:strict"))
-    elif dtype == pl.Int64:
-        usual = usual.with_columns(pl.col("timestamp").dt.epoch("s"))
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": dtype}
     strange = pl.DataFrame(rows, schema=schema, orient="row", strict=False)
     pl.concat([usual, strange.with_columns(pl.col("timestamp").cast(usual.schema["timestamp"]))]).write_parquet(
@@ -163,15 +161,12 @@ def test_unset_times_of_text_go_to_quarantine(tmp_path: Path, zone: str) -> None
 @pytest.mark.parametrize("dtype", [pl.Int64, pl.Datetime("us")])
 def test_unset_times_of_parquet_go_to_quarantine(tmp_path: Path, zone: str, dtype: Any) -> None:
     odd = [-(2**63), 2**63 - 1, -62_135_596_800 * 10**6, 253_402_300_799 * 10**6, -1, 0, 1]
-    manifest = prepared(tmp_path, list(pl.Series(odd).cast(dtype)) if dtype == pl.Int64 else [], pl.Int64, zone)
-    assert manifest.facts["sessions"] == 6
-    if dtype != pl.Int64:
-        events = pl.read_parquet(tmp_path / "events.parquet").with_columns(pl.from_epoch("timestamp", "s").cast(dtype))
-        strange = pl.DataFrame({"user_id": ["a"] * 7, "item_id": ["x"] * 7, "timestamp": pl.Series(odd).cast(dtype)})
-        pl.concat([events, strange]).write_parquet(tmp_path / "events.parquet")
-        manifest = run(tmp_path, dataset_of(tmp_path, time_zone=zone))
-        assert manifest.facts["sessions"] == 6
-    assert sum(manifest.facts["quarantined"].values()) == 7
+    rows = [(user, item, int(time.timestamp() * 10**6)) for user, item, time in three_days()]
+    write(tmp_path, [*rows, *(("a", "x", number) for number in odd)])
+    file = tmp_path / "events.parquet"
+    pl.read_parquet(file).with_columns(pl.col("timestamp").cast(dtype)).write_parquet(file)
+    facts = run(tmp_path, dataset_of(tmp_path, time_zone=zone)).facts
+    assert facts["sessions"] == 6 and sum(facts["quarantined"].values()) == 7
 
 
 def test_the_bound_can_be_moved(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and knows nothing of the future.
+"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and uses nothing of the future.
 
 A new encoder is found by its file. Options it cannot do without, and columns other than the one its `takes` asks for, go
 into FEATURES.
@@ -18,16 +18,17 @@ from polars.testing import assert_frame_equal
 from preprocessing import encoders
 from preprocessing.encoders import Encoder
 from preprocessing.encoders.category import Category
-from preprocessing.features.chains import Fitted
+from preprocessing.features.feature import FittedFeature
+from preprocessing.features.state import encoders_by_state, state_as_of
 from preprocessing.sessions import changed, is_last
 from schemas import plugins
 from schemas.columns import DAY, ID, VALUE
 from tests.gpu import untranslatable
-from tests.preprocessing.encoding import ROW, chains_of, encode_days
+from tests.preprocessing.encoding import ROW, encode_batch, encode_days, features_of
 from tests.preprocessing.small import MONDAY
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
-    "bucketise": [{"encode": "bucketise", "column": "price", "boundaries": [0.5, 2.0]}],
+    "bucketize": [{"encode": "bucketize", "column": "price", "boundaries": [0.5, 2.0]}],
     "category": [
         {"encode": "category", "column": "category", "min_count": 3},
         {"encode": "category", "column": "category", "max_size": 5},
@@ -43,10 +44,10 @@ FEATURES: dict[str, list[dict[str, Any]]] = {
         for period in ("hour", "weekday", "day_of_year", 5400)
     ],
     "fill": [{"encode": "fill", "column": "price", "value": value} for value in (1.5, "mean", "median")],
-    "log1p": [{"encode": ["log1p", "standardise"], "column": "price"}],
+    "log1p": [{"encode": ["log1p", "standardize"], "column": "price"}],
     "popularity": [
         {"encode": "popularity", "column": "item_id"},
-        {"encode": ["popularity", "log1p", "standardise"], "column": "category"},
+        {"encode": ["popularity", "log1p", "standardize"], "column": "category"},
     ],
     "quantile": [{"encode": "quantile", "column": "price", "q": 4}],
     "target_encoding": [{"encode": "target_encoding", "column": "category", "target": "bought", "smoothing": 2.0}],
@@ -102,11 +103,11 @@ def rows_of_days(draw: st.DrawFn) -> pl.DataFrame:
 ROWS = rows_of_days().filter(lambda rows: not rows.is_empty())
 
 
-def features_of(name: str) -> dict[str, Any]:
+def tried(name: str) -> dict[str, Any]:
     """The features an encoder is tried with."""
     takes = plugins.find(encoders, name).takes
-    tried = FEATURES.get(name, [{"encode": name, "column": DEFAULT[takes]}])
-    return {f"{name}_{place}": feature for place, feature in enumerate(tried)}
+    features = FEATURES.get(name, [{"encode": name, "column": DEFAULT[takes]}])
+    return {f"{name}_{place}": feature for place, feature in enumerate(features)}
 
 
 def assert_same(rows: pl.DataFrame, others: pl.DataFrame) -> None:
@@ -119,8 +120,8 @@ def assert_same(rows: pl.DataFrame, others: pl.DataFrame) -> None:
 def test_batches_parts_and_order_change_nothing(
     name: str, rows: pl.DataFrame, split: date, buckets: int, seed: Any
 ) -> None:
-    chains = chains_of(rows, features_of(name))
-    whole, known = encode_days(chains, rows, [DAYS])
+    features = features_of(rows, tried(name))
+    whole, state = encode_days(features, rows, [DAYS])
     order = rows["session_index"].unique().to_list()
     seed.shuffle(order)
     shuffled = pl.concat(rows.filter(session_index=session) for session in order)
@@ -128,18 +129,18 @@ def test_batches_parts_and_order_change_nothing(
     there = [[day] for day in DAYS if (rows[DAY] == day).any()]
     halves = [day for (day,) in there if day < split], [day for (day,) in there if day >= split]
     ways = {
-        "day by day": encode_days(chains, rows, there),
-        "in two batches": encode_days(chains, rows, [half for half in halves if half]),
-        "in parts": encode_days(chains, rows, [DAYS], buckets),
-        "shuffled": encode_days(chains, shuffled, [DAYS]),
-        "all of it": encode_days(chains, shuffled, there, buckets),
+        "day by day": encode_days(features, rows, there),
+        "in two batches": encode_days(features, rows, [half for half in halves if half]),
+        "in parts": encode_days(features, rows, [DAYS], buckets),
+        "shuffled": encode_days(features, shuffled, [DAYS]),
+        "all of it": encode_days(features, shuffled, there, buckets),
     }
-    for encoded, known_then in ways.values():
+    for encoded, state_then in ways.values():
         assert_same(whole, encoded)
-        assert known.keys() == known_then.keys()
-        for kept, table in known.items():
+        assert state.keys() == state_then.keys()
+        for kept, table in state.items():
             by_value = [VALUE] if VALUE in table.columns else []
-            assert_same(table.sort(by_value or table.columns), known_then[kept].sort(by_value or table.columns))
+            assert_same(table.sort(by_value or table.columns), state_then[kept].sort(by_value or table.columns))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -149,26 +150,47 @@ def test_later_days_change_no_earlier_row(name: str, rows: pl.DataFrame, last: i
     earlier = rows.filter(pl.col(DAY) <= DAYS[last])
     if earlier.is_empty():
         return
-    chains = chains_of(rows, features_of(name))
-    encoded, _ = encode_days(chains, rows, [DAYS])
-    assert_same(encode_days(chains, earlier, [DAYS])[0], encoded.filter(pl.col(ROW).is_in(earlier[ROW].to_list())))
+    features = features_of(rows, tried(name))
+    encoded, _ = encode_days(features, rows, [DAYS])
+    assert_same(encode_days(features, earlier, [DAYS])[0], encoded.filter(pl.col(ROW).is_in(earlier[ROW].to_list())))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(rows=ROWS, day=st.sampled_from(DAYS))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_the_state_as_of_a_day_is_that_of_the_days_before_it(name: str, rows: pl.DataFrame, day: date) -> None:
+    features = features_of(rows, tried(name))
+    _, now, statistics = encode_batch(features, [rows], {})
+    as_of = state_as_of(features, day, {name: table for name, table in statistics.items() if DAY in table.columns}, now)
+    earlier = rows.filter(pl.col(DAY) < day)
+    expected = encode_batch(features, [earlier], {})[1] if earlier.height else {}
+    encoders = encoders_by_state(features)
+    for kept in as_of.keys() | expected.keys():
+        table, encoder = as_of.get(kept), encoders[kept]
+        if not encoder.by_day:
+            assert table is not None and table.equals(now[kept])
+        elif kept in expected:
+            assert table is not None
+            assert_same(table, expected[kept])
+        else:
+            assert table is None or table.is_empty()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(rows=ROWS, others=ROWS)
 @settings(max_examples=EXAMPLES, deadline=None)
-def test_a_day_teaches_itself_nothing(name: str, rows: pl.DataFrame, others: pl.DataFrame) -> None:
+def test_a_day_is_not_fit_to_itself(name: str, rows: pl.DataFrame, others: pl.DataFrame) -> None:
     encoder: type[Encoder] = plugins.find(encoders, name)
-    if encoder is Category or encoder.timeless:
-        pytest.skip("knows the day itself, by design")
+    if encoder is Category or not encoder.by_day:
+        pytest.skip("uses the day itself, by design")
     newest = rows[DAY].max()
     others = others.filter(pl.col(DAY) == newest)
     if rows[DAY].n_unique() < 2:
         return
     others = others.with_columns(pl.col("user_id", "session_index", ROW) + 1_000)
-    chains = chains_of(rows, features_of(name))
-    more, _ = encode_days(chains, pl.concat([rows, others], how="vertical_relaxed"), [DAYS])
-    assert_same(encode_days(chains, rows, [DAYS])[0].drop("item_id"), more.head(rows.height).drop("item_id"))
+    features = features_of(rows, tried(name))
+    more, _ = encode_days(features, pl.concat([rows, others], how="vertical_relaxed"), [DAYS])
+    assert_same(encode_days(features, rows, [DAYS])[0].drop("item_id"), more.head(rows.height).drop("item_id"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -177,8 +199,8 @@ def test_a_day_teaches_itself_nothing(name: str, rows: pl.DataFrame, others: pl.
 def test_a_session_starts_without_knowing_its_last_event(name: str, rows: pl.DataFrame, event: dict[str, Any]) -> None:
     """So a feature per session, which is its first event's, does not tell what is to be predicted."""
     encoder: type[Encoder] = plugins.find(encoders, name)
-    if encoder is Category or encoder.timeless:
-        pytest.skip("knows the day itself, by design")
+    if encoder is Category or not encoder.by_day:
+        pytest.skip("uses the day itself, by design")
     first, newest = changed("session_index"), pl.col(DAY) == rows[DAY].max()
     other = {column: pl.lit(value, dtype=SCHEMA[column]) for column, value in event.items() if column in rows.columns}
     other["timestamp"] = pl.col("timestamp") + timedelta(minutes=event["minutes"])
@@ -186,9 +208,9 @@ def test_a_session_starts_without_knowing_its_last_event(name: str, rows: pl.Dat
     ends_otherwise = rows.with_columns(
         pl.when(last).then(value).otherwise(column).alias(column) for column, value in other.items()
     )
-    chains = chains_of(rows, features_of(name))
+    features = features_of(rows, tried(name))
     one, two = (
-        encode_days(chains, each, [DAYS])[0].filter(rows.select(first & newest).to_series()).drop("item_id")
+        encode_days(features, each, [DAYS])[0].filter(rows.select(first & newest).to_series()).drop("item_id")
         for each in (rows, ends_otherwise)
     )
     assert_same(one, two)
@@ -198,18 +220,18 @@ def test_a_session_starts_without_knowing_its_last_event(name: str, rows: pl.Dat
 @given(rows=ROWS)
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_ids_are_below_the_cardinality_and_numbers_finite(name: str, rows: pl.DataFrame) -> None:
-    chains = chains_of(rows, features_of(name))
-    encoded, known = encode_days(chains, rows, [DAYS])
-    for chain in chains:
-        values = encoded[chain.name].explode() if chain.many else encoded[chain.name]
-        if chain.kind == "continuous":
+    features = features_of(rows, tried(name))
+    encoded, state = encode_days(features, rows, [DAYS])
+    for feature in features:
+        values = encoded[feature.name].explode() if feature.many else encoded[feature.name]
+        if feature.kind == "continuous":
             assert values.dtype == pl.Float32 and values.is_finite().all()
             continue
-        table = known.get(chain.keeps(len(chain.encoders) - 1))
-        cardinality = chain.encoders[-1].cardinality(table)
+        table = state.get(feature.state_name(len(feature.encoders) - 1))
+        cardinality = feature.encoders[-1].cardinality(table)
         assert values.dtype == pl.Int32 and cardinality is not None
         assert values.drop_nulls().is_between(1, cardinality - 1).all()
-        if isinstance(chain.encoders[-1], Category) and table is not None:
+        if isinstance(feature.encoders[-1], Category) and table is not None:
             assert table[ID].drop_nulls().is_sorted() and table[ID].max() in (None, cardinality - 1)
 
 
@@ -223,12 +245,12 @@ def test_plans_run_on_a_gpu(name: str) -> None:
     ]
     rows = pl.DataFrame(events, schema=SCHEMA).with_row_index(ROW)
     rows = rows.with_columns(pl.col(DAY).cast(pl.Datetime("us", "UTC")).alias("timestamp")).drop("minutes")
-    for chain in chains_of(rows, features_of(name)):
-        fitted = Fitted(chain)
-        while encoder := fitted.next:
-            plan = fitted.learn(rows.lazy())
+    for feature in features_of(rows, tried(name)):
+        fitted = FittedFeature(feature)
+        while encoder := fitted.next_to_fit:
+            plan = fitted.partial_fit(rows.lazy())
             assert untranslatable(plan) == []
-            learnt = plan.collect()
-            fitted = fitted.with_table(encoder.table(None, learnt, encoder.merge(None, learnt)))
-        encoded, value = fitted.encode(rows.lazy())
+            statistics = plan.collect()
+            fitted = fitted.with_table(encoder.lookup(None, statistics, encoder.merge(None, statistics)))
+        encoded, value = fitted.transform(rows.lazy())
         assert untranslatable(encoded.select(value)) == []

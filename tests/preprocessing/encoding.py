@@ -1,4 +1,4 @@
-"""Encode rows of several days as a night does: learn from each part, merge, fit, encode, and go on with what is known."""
+"""Encode rows of several days as a night does: fit to each part, merge, look up, transform, and go on with the state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.features.chains import Chain, Fitted, Knowledge, build_chains, fit_next, merge, transform
+from preprocessing.engines import Engine, engine_of
+from preprocessing.features.compile import compile_features
+from preprocessing.features.feature import Feature, FittedFeature
+from preprocessing.features.state import FeatureState, Statistics, fit_next, merge
 from preprocessing.sessions import SESSION_INDEX
 from schemas.columns import DAY
 from tests.preprocessing.small import dataset_of
@@ -17,43 +20,50 @@ ROW = "row"
 BASE = ("user_id", "item_id", "timestamp", DAY, SESSION_INDEX)
 
 
-def chains_of(rows: pl.DataFrame, features: dict[str, Any], **parts: Any) -> list[Chain]:
+def features_of(rows: pl.DataFrame, features: dict[str, Any], **parts: Any) -> list[Feature]:
     """The features of a dataset with these rows."""
     columns = rows.schema
     dataset = dataset_of(".", columns=[name for name in columns if name not in BASE], features=features, **parts)
-    return build_chains(
+    return compile_features(
         dataset, pl.Schema({name: columns[name] for name in columns if name not in (DAY, SESSION_INDEX)})
     )
 
 
-def encode_at_once(
-    chains: list[Chain], parts: Sequence[pl.DataFrame], known: Knowledge, keep: list[str]
-) -> tuple[pl.DataFrame, Knowledge]:
-    """Rows of some users each, of days later than those that are known: their features, and what is known after them."""
-    fitted, now_known = [Fitted(chain) for chain in chains], dict(known)
-    while pending := [one for one in fitted if one.next]:
+def encode_batch(
+    features: Sequence[Feature],
+    parts: Sequence[pl.DataFrame],
+    before: FeatureState,
+    keep: Sequence[str] = (ROW,),
+    engine: Engine | None = None,
+) -> tuple[pl.DataFrame, FeatureState, Statistics]:
+    """Rows of some users each, of later days than the state is of: their features, the state after them, their statistics."""
+    engine = engine or engine_of("cpu")
+    fitted, after, statistics = [FittedFeature(feature) for feature in features], dict(before), {}
+    while pending := [feature for feature in fitted if feature.next_to_fit]:
         tables: dict[str, list[pl.DataFrame]] = {}
-        for one in pending:
-            tables.setdefault(one.keeps, []).extend(one.learn(part.lazy()).collect() for part in parts)
-        learnt = {name: pl.concat(found, how="vertical_relaxed") for name, found in tables.items()}
-        merged = merge(chains, known, learnt)
-        fitted = fit_next(fitted, known, learnt, merged)
-        now_known |= {name: merged[name] for name in learnt}
-    return pl.concat(transform(part.lazy(), fitted, keep).collect() for part in parts), now_known
+        for part in parts:
+            for feature, table in zip(pending, engine.fit(part, pending), strict=True):
+                tables.setdefault(feature.state_name, []).append(table)
+        counted = {name: pl.concat(found, how="vertical_relaxed") for name, found in tables.items()}
+        merged = merge(features, before, counted)
+        fitted = fit_next(fitted, before, counted, merged)
+        after |= {name: merged[name] for name in counted}
+        statistics |= counted
+    return pl.concat(engine.transform(part, fitted, keep) for part in parts), after, statistics
 
 
 def encode_days(
-    chains: list[Chain], rows: pl.DataFrame, batches: Sequence[Sequence[date]], buckets: int = 1
-) -> tuple[pl.DataFrame, Knowledge]:
-    """Rows in batches of days, each in parts by user, in the order of their column `row`."""
-    known: Knowledge = {}
+    features: Sequence[Feature], rows: pl.DataFrame, batches: Sequence[Sequence[date]], buckets: int = 1
+) -> tuple[pl.DataFrame, FeatureState]:
+    """Rows in batches of days, each in parts by user, in the order of their column `row`; and the state after them."""
+    state: FeatureState = {}
     encoded = []
     for days in batches:
         batch = rows.filter(pl.col(DAY).is_in(list(days)))
         users = [batch.filter(pl.col("user_id") % buckets == bucket) for bucket in range(buckets)]
-        batch_encoded, known = encode_at_once(chains, users, known, [ROW])
+        batch_encoded, state, _ = encode_batch(features, users, state)
         encoded.append(batch_encoded)
-    return pl.concat(encoded).sort(ROW), known
+    return pl.concat(encoded).sort(ROW), state
 
 
 def encode(
@@ -67,5 +77,5 @@ def encode(
     )
     rows = rows.with_columns(timestamp=pl.col(DAY).cast(pl.Datetime("us", "UTC")))
     rows = rows.with_columns(pl.Series(name, value) for name, value in values.items())
-    chains = chains_of(rows, {"out": feature}, **parts)
-    return encode_days(chains, rows, [rows[DAY].unique().to_list()])[0]["out"].to_list()
+    features = features_of(rows, {"out": feature}, **parts)
+    return encode_days(features, rows, [rows[DAY].unique().to_list()])[0]["out"].to_list()

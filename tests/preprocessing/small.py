@@ -11,6 +11,7 @@ import polars as pl
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
+from schemas.progress import Report
 
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = MONDAY + timedelta(days=30)
@@ -35,6 +36,11 @@ def write(source: Path, rows: list[tuple[Any, ...]], columns: tuple[str, ...] = 
     pl.DataFrame(rows, schema=list(columns), orient="row", infer_schema_length=None).write_parquet(
         source / "events.parquet"
     )
+
+
+def said(lines: list[str]) -> Report:
+    """Progress that is kept as lines."""
+    return lambda progress: lines.append(str(progress))
 
 
 def run(source: Path, dataset: Dataset | None = None, **options: Any) -> Manifest:

@@ -29,6 +29,12 @@ def test_expressions_of_one_row_are_read(text: str, expected: list[object]) -> N
     assert ROWS.select(read_sql(text).alias("value"))["value"].to_list() == expected
 
 
+def test_user_is_a_column() -> None:
+    rows = pl.DataFrame({"user": [None, "m"], "pseudo": ["p", "q"]})
+    text = """coalesce(user, "user", 'the user: ' || pseudo)"""
+    assert rows.select(read_sql(text).alias("value"))["value"].to_list() == ["the user: p", "m"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
