@@ -22,7 +22,7 @@ import yaml
 from buildah import Buildah
 
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}")
-PATIENCE_SECONDS = 1800  # for a health check; a busy machine is no failure
+PATIENCE_SECONDS, STOP_SECONDS = 1800, 300  # for health and for an end; a busy machine is no failure
 # The process itself can be sent signals once it has said its number; buildah would pass on none of them.
 SAY_PID = ["sh", "-c", 'echo "pid $$"; exec "$@"', "sh"]
 
@@ -129,7 +129,7 @@ class Services:
             with contextlib.suppress(ProcessLookupError, IndexError, ValueError):
                 os.kill(int(log.read_text().split()[1]), signal.SIGTERM)
             try:
-                process.wait(PATIENCE_SECONDS)
+                process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
         self.running.clear()

@@ -97,13 +97,13 @@ def try_terminal(store: Buildah, folder: Path) -> None:
             command = store.run_words("terminal", words, {}, [f"{shop}:/events:rw", f"{results}:/artifacts:rw"])
             return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
-    assert run("id", "-u").strip() not in ("", "0"), "the image runs as root"
-    assert not run("pip", "config", "list").strip(), "this machine's pip configuration is in the image"
-    assert not run("find", "/mnt", "/run/secrets", "-mindepth", "1").strip(), "files of the build are in the image"
-    assert "retrain" in run("overnight", "--help")
+    require(run("id", "-u").strip() not in ("", "0"), "the image runs as root")
+    require(not run("pip", "config", "list").strip(), "this machine's pip configuration is in the image")
+    require(not run("find", "/mnt", "/run", "-type", "f").strip(), "files of the build are in the image")
+    require("retrain" in run("overnight", "--help"), "overnight does not help")
     run("overnight", "simulate", "--out", "/events", "--days", "4", "--users", "150")
     last = run("overnight", "prepare", "--source", "/events", "--root", "/artifacts", "--json").splitlines()[-1]
-    assert json.loads(last)["sessions"] > 0, last
+    require(json.loads(last)["sessions"] > 0, f"no sessions: {last}")
 
 
 def try_services(store: Buildah, folder: Path) -> None:
@@ -117,8 +117,8 @@ def try_services(store: Buildah, folder: Path) -> None:
     with services:
         runs = json.loads(services.run("worker", "prefect", "flow-run", "ls", "--limit", "200", "--output", "json"))
         states = {run["name"]: run["state"]["type"] for run in runs}
-        assert states.get("by-hand") == "COMPLETED", f"the database's volume lost the run: {states}"
-        assert "SCHEDULED" in states.values(), f"the schedule made no runs: {states}"
+        require(states.get("by-hand") == "COMPLETED", f"the database's volume lost the run: {states}")
+        require("SCHEDULED" in states.values(), f"the schedule made no runs: {states}")
         with timed("the same run again"):
             services.run("worker", *run_by_hand, "again")
         with timed("a recommendation of the model in service"):
@@ -133,6 +133,12 @@ def compose(folder: Path) -> dict[str, Any]:
         password.write_text(secrets.token_hex(16))
     variables = {"POSTGRES_PASSWORD": password.read_text(), "OVERNIGHT_EVENTS": str(folder / "shop")}
     return read_services(DOCKER / "compose.yaml", variables)
+
+
+def require(holds: bool, otherwise: str) -> None:
+    """Raise RuntimeError with what is the case otherwise."""
+    if not holds:
+        raise RuntimeError(otherwise)
 
 
 def reachable(url: str) -> bool:
