@@ -38,7 +38,7 @@ gpu-plans: $(GPU_STAMP) ## whether a GPU would run every step, rule and encoder
 $(GPU_STAMP): constraints.txt docker/constraints-gpu.txt
 	@test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt polars pyarrow pydantic pyyaml numpy \
-	  tzdata fsspec jinja2 packaging pytest hypothesis
+	  tzdata fsspec jinja2 packaging sqlglot pytest hypothesis
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c docker/constraints-gpu.txt $(CUDF)
 	@touch $(GPU_STAMP)
 
