@@ -1,4 +1,4 @@
-"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and uses nothing of the future."""
+"""What every encoder obeys: it is the same whatever the batches, the parts and the order, and knows nothing of the future."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from flows.laws import Law, require
-from flows.laws.encoding import ROW, encode_batch, encode_days
+from flows.laws.encoding import ROW, encode_days
 from flows.laws.sample import MONDAY, TIME, Columns, columns_for, dataset_of, value_of
 from preprocessing.encoders import Encoder
 from preprocessing.encoders.category import Category
 from preprocessing.features.compile import compile_features
 from preprocessing.features.feature import Feature
-from preprocessing.features.state import FeatureState, encoders_by_state, state_as_of
+from preprocessing.features.state import FeatureState
 from preprocessing.sessions import SESSION_INDEX, changed, is_last
 from schemas.columns import DAY, ID, ITEM_ID, TIMESTAMP, USER_ID, VALUE
 
@@ -47,8 +47,8 @@ class Trial:
     seed: int = 0
 
     @property
-    def knows_the_day(self) -> bool:
-        """Whether it may know the day itself: ids are given to what is new, and an item is as old as it is."""
+    def uses_the_day(self) -> bool:
+        """Whether it may use the day itself: ids are given to what is new, and an item is as old as it is."""
         return issubclass(self.encoder, Category) or not self.encoder.by_day
 
     def encode(
@@ -100,7 +100,7 @@ def rows_of(columns: Columns, seed: int) -> pl.DataFrame:
 def batches_parts_and_order_change_nothing(trial: Trial) -> None:
     """Day by day or at once, in parts or whole, in any order of sessions: every row is encoded the same."""
     random, rows = Random(trial.seed), trial.rows
-    whole, state = trial.encode(rows)
+    whole, known = trial.encode(rows)
     order = rows[SESSION_INDEX].unique().to_list()
     random.shuffle(order)
     shuffled = pl.concat(rows.filter(pl.col(SESSION_INDEX) == session) for session in order)
@@ -114,12 +114,12 @@ def batches_parts_and_order_change_nothing(trial: Trial) -> None:
         "Shuffled": trial.encode(shuffled),
         "Shuffled, in parts, day by day": trial.encode(shuffled, there, buckets),
     }
-    for how, (encoded, state_then) in ways.items():
+    for how, (encoded, known_then) in ways.items():
         _same(whole, encoded, how)
-        require(state.keys() == state_then.keys(), f"{how}: it is fit to {list(state_then)}, not {list(state)}.")
-        for kept, table in state.items():
+        require(known.keys() == known_then.keys(), f"{how}: it is fit to {list(known_then)}, not {list(known)}.")
+        for kept, table in known.items():
             by = [VALUE] if VALUE in table.columns else table.columns
-            _same(table.sort(by), state_then[kept].sort(by), f"{how}, the statistics")
+            _same(table.sort(by), known_then[kept].sort(by), f"{how}, the state")
 
 
 def later_days_change_no_earlier_row(trial: Trial) -> None:
@@ -132,29 +132,10 @@ def later_days_change_no_earlier_row(trial: Trial) -> None:
             _same(trial.encode(earlier)[0], before, f"With days after {last}")
 
 
-def the_state_as_of_a_day_is_that_of_the_days_before_it(trial: Trial) -> None:
-    """The state as of a day, made of each day's statistics, is the one that the days before it leave."""
-    rows, features, encoders = trial.rows, trial.features, encoders_by_state(trial.features)
-    day = Random(trial.seed).choice(DAYS)
-    _, now, statistics = encode_batch(features, [rows], {})
-    as_of = state_as_of(features, day, {name: table for name, table in statistics.items() if DAY in table.columns}, now)
-    earlier = rows.filter(pl.col(DAY) < day)
-    expected = encode_batch(features, [earlier], {})[1] if earlier.height else {}
-    for name in as_of.keys() | expected.keys():
-        table = as_of.get(name)
-        if not encoders[name].by_day:
-            require(table is not None and table.equals(now[name]), f"{name} is another one.")
-        elif name in expected:
-            require(table is not None, f"{name} is missing.")
-            _same(expected[name], expected[name] if table is None else table, f"{name} as of {day!s}")
-        else:
-            require(table is None or table.is_empty(), f"{name} is there before any day.")
-
-
-def a_day_is_not_fit_on_itself(trial: Trial) -> None:
-    """A day is encoded with the statistics of the days before: other events of the same day change nothing."""
+def a_day_is_not_fit_to_itself(trial: Trial) -> None:
+    """A day is encoded with the state of the days before it: other events of the same day change nothing."""
     newest = trial.rows[DAY].max()
-    if trial.knows_the_day or trial.rows[DAY].n_unique() < 2:
+    if trial.uses_the_day or trial.rows[DAY].n_unique() < 2:
         return
     others = trial.others.filter(pl.col(DAY) == newest)
     others = others.with_columns(pl.col(USER_ID, SESSION_INDEX, ROW) + 1_000)
@@ -166,7 +147,7 @@ def a_day_is_not_fit_on_itself(trial: Trial) -> None:
 def a_session_starts_without_knowing_its_last_event(trial: Trial) -> None:
     """What comes last in a session does not change its first event, which is all that a feature per session holds."""
     rows = trial.rows
-    if trial.knows_the_day or rows[DAY].n_unique() < 2:
+    if trial.uses_the_day or rows[DAY].n_unique() < 2:
         return
     first, newest = changed(SESSION_INDEX), pl.col(DAY) == rows[DAY].max()
     own = [name for name in rows.columns if name not in (ROW, USER_ID, DAY, SESSION_INDEX, TIMESTAMP)]
@@ -183,8 +164,8 @@ def a_session_starts_without_knowing_its_last_event(trial: Trial) -> None:
 
 
 def ids_are_below_the_cardinality_and_numbers_finite(trial: Trial) -> None:
-    """Ids are at least 1 and below the cardinality, and numbers are finite."""
-    encoded, state = trial.encode(trial.rows)
+    """Ids are at least 1 and below the cardinality that it gives, and numbers are finite."""
+    encoded, known = trial.encode(trial.rows)
     for feature in trial.features:
         values = encoded[feature.name].explode() if feature.many else encoded[feature.name]
         if feature.kind == "continuous":
@@ -192,10 +173,10 @@ def ids_are_below_the_cardinality_and_numbers_finite(trial: Trial) -> None:
                 values.dtype == pl.Float32 and values.is_finite().all(), f"{feature.name} holds {values.to_list()}."
             )
             continue
-        table = state.get(feature.state_name(len(feature.encoders) - 1))
+        table = known.get(feature.state_name(len(feature.encoders) - 1))
         cardinality = feature.encoders[-1].cardinality(table)
         if cardinality is None:
-            require(False, "It gives ids but no cardinality.")
+            require(False, "It gives ids and no cardinality.")
             return
         inside = values.drop_nulls().is_between(1, cardinality - 1).all()
         require(values.dtype == pl.Int32 and inside, f"Ids {values.to_list()} with cardinality {cardinality}.")
@@ -208,8 +189,7 @@ LAWS: tuple[Law, ...] = (
     ids_are_below_the_cardinality_and_numbers_finite,
     batches_parts_and_order_change_nothing,
     later_days_change_no_earlier_row,
-    the_state_as_of_a_day_is_that_of_the_days_before_it,
-    a_day_is_not_fit_on_itself,
+    a_day_is_not_fit_to_itself,
     a_session_starts_without_knowing_its_last_event,
 )
 

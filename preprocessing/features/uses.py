@@ -36,11 +36,8 @@ def with_text_types(dataset: Dataset) -> Dataset:
         table = getattr(dataset, part)
         if table is None:
             continue
-        types = {
-            name: _type_of(name, dataset, {*named, name} if own else named)
-            for name in table.columns
-            if name not in ALLOWED
-        }
+        seen = {*named, *table.columns} if own else named
+        types = {name: _type_of(name, dataset, seen) for name in table.columns if name not in ALLOWED}
         filled = {name: kind for name, kind in types.items() if kind} | table.text_types
         changed[part] = table.model_copy(update={"text_types": filled})
     return dataset.model_copy(update=changed)
@@ -49,7 +46,9 @@ def with_text_types(dataset: Dataset) -> Dataset:
 def _type_of(column: str, dataset: Dataset, named: set[str]) -> str:
     """What a column is read as; empty for text."""
     taken = {
-        _takes(feature, dataset) for name, feature in dataset.features.items() if (feature.column or name) == column
+        _takes(feature, dataset.plugins)
+        for name, feature in dataset.features.items()
+        if (feature.column or name) == column
     }
     if any(label.column == column for label in dataset.labels):
         taken.add("numbers")
@@ -61,11 +60,10 @@ def _type_of(column: str, dataset: Dataset, named: set[str]) -> str:
     return "inferred" if column in named or wanted or "" in taken else ""
 
 
-def _takes(feature: Feature, dataset: Dataset) -> str:
+def _takes(feature: Feature, folders: tuple[str, ...]) -> str:
     """What the first encoder takes; empty where there is none of that name."""
     try:
-        first = plugins.find(encoders, feature.encode[0].name, dataset.plugins) if feature.encode else None
-        return str(first.takes) if first else ""
+        return str(plugins.find(encoders, feature.encode[0].name, folders).takes) if feature.encode else ""
     except InputError:
         return ""
 

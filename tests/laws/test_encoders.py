@@ -14,16 +14,18 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from flows.laws import Law, broken
 from flows.laws import encoders as laws
 from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.features.feature import FittedFeature
+from preprocessing.features.state import encoders_by_state, state_as_of
 from schemas import plugins
 from schemas.columns import DAY
 from tests.gpu import untranslatable
-from tests.preprocessing.encoding import ROW, features_of
+from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
@@ -151,18 +153,43 @@ class NoCardinality(Encoder):
 
 @pytest.mark.parametrize(
     ("encoder", "words"),
-    [(KnowsToday, "other events of the same day"), (Counts, "Day by day: "), (NoCardinality, "but no cardinality")],
+    [
+        (KnowsToday, "other events of the same day"),
+        (Counts, "Day by day: "),
+        (NoCardinality, "gives ids and no cardinality"),
+    ],
 )
-def test_an_encoder_that_breaks_a_law_is_told(encoder: type[Encoder], words: str) -> None:
+def test_an_encoder_that_breaks_a_law_is_named(encoder: type[Encoder], words: str) -> None:
     rows = laws.rows_of(laws.COLUMNS, 0)
     features = features_of(rows, {"price": {"encode": "clip", "min": 0.0}})
-    features = [replace(one, encoders=(encoder(),)) if one.name == "price" else one for one in features]
+    features = [replace(feature, encoders=(encoder(),)) if feature.name == "price" else feature for feature in features]
     lines = [
         line
         for seed in range(3)
         for line in broken(laws.LAWS, laws.Trial(encoder, features, laws.rows_of(laws.COLUMNS, seed), rows, seed))
     ]
     assert any(words in line for line in lines), lines
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(rows=ROWS, day=st.sampled_from(DAYS))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_the_state_as_of_a_day_is_that_of_the_days_before_it(name: str, rows: pl.DataFrame, day: date) -> None:
+    features = features_of(rows, tried(name))
+    _, now, statistics = encode_batch(features, [rows], {})
+    as_of = state_as_of(features, day, {name: table for name, table in statistics.items() if DAY in table.columns}, now)
+    earlier = rows.filter(pl.col(DAY) < day)
+    expected = encode_batch(features, [earlier], {})[1] if earlier.height else {}
+    encoders = encoders_by_state(features)
+    for kept in as_of.keys() | expected.keys():
+        table, encoder = as_of.get(kept), encoders[kept]
+        if not encoder.by_day:
+            assert table is not None and table.equals(now[kept])
+        elif kept in expected:
+            assert table is not None
+            assert_frame_equal(table, expected[kept], rel_tol=1e-6, abs_tol=1e-6)
+        else:
+            assert table is None or table.is_empty()
 
 
 @pytest.mark.gpu_plans

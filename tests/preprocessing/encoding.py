@@ -1,4 +1,4 @@
-"""Encode rows of several days as a night does: fit to each part, merge, look up, transform, and go on with the state."""
+"""Encode rows of several days as a night does."""
 
 from __future__ import annotations
 
