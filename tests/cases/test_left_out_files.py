@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -12,6 +13,8 @@ from preprocessing.source.events import EventFiles
 from preprocessing.source.files import source_files
 from schemas.errors import InputError
 from tests.preprocessing.small import at, dataset_of, run
+
+compress = partial(gzip.compress, mtime=0)  # the same bytes in every process that collects tests
 
 ROWS = "user_id,item_id,timestamp\nu,i,2024-01-01\n"
 JSON = '{"user_id": "u", "item_id": "i", "timestamp": "2024-01-01"}\n'
@@ -30,7 +33,7 @@ def files_of(folder: Path) -> EventFiles:
 
 
 def test_endings_of_any_case_are_read(tmp_path: Path) -> None:
-    put(tmp_path, a__csv=ROWS, b__CSV=ROWS, c__Csv__Gz=gzip.compress(ROWS.encode()))
+    put(tmp_path, a__csv=ROWS, b__CSV=ROWS, c__Csv__Gz=compress(ROWS.encode()))
     files = files_of(tmp_path)
     assert files.scan().collect().height == 3 and files.left_out == ()
     pl.DataFrame({"user_id": ["u"], "item_id": ["i"], "timestamp": [at(0)]}).write_parquet(tmp_path / "b.Parquet")
@@ -65,8 +68,8 @@ def test_files_of_any_ending_are_read_as_stated(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("ending", "full", "blanks"),
     [
-        ("csv", ROWS, ["", " \n", "\n\n", "\ufeff", gzip.compress(b""), "user_id,item_id,timestamp\n"]),
-        ("jsonl", JSON, ["", " \n", "\n\n", "[]", gzip.compress(b"")]),
+        ("csv", ROWS, ["", " \n", "\n\n", "\ufeff", compress(b""), "user_id,item_id,timestamp\n"]),
+        ("jsonl", JSON, ["", " \n", "\n\n", "[]", compress(b"")]),
     ],
 )
 def test_files_with_nothing_in_them_have_no_rows(
