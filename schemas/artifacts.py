@@ -224,7 +224,7 @@ class Draft:
         """Its own files, and the folders that hold any, to the disk. Links need not: other artifacts keep those files safe."""
         own = self._own()
         folders = {parent for path in own for parent in PurePosixPath(path).parents}
-        for path in (*own, *sorted(folders, reverse=True)):
+        for path in (*own, *sorted(map(str, folders), reverse=True)):
             _sync(self.folder / path)
 
     def _own(self) -> list[str]:
