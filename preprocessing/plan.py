@@ -24,7 +24,6 @@ from schemas.columns import DAY, END, RESERVED
 from schemas.dataset import Dataset
 from schemas.errors import InputError, parse, unknown
 
-EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
 Named = tuple[str, Step]
 
 

@@ -24,9 +24,10 @@ from preprocessing.execution.buckets import Spool
 from preprocessing.features.feature import FittedFeature
 from preprocessing.output import items, sessions
 from preprocessing.output.profile import counts
-from preprocessing.plan import EVENT_DAY, Plan, plan_of
+from preprocessing.plan import Plan, plan_of
 from preprocessing.rules import RULE_CODE
 from preprocessing.sessions import (
+    EVENT_DAY,
     SESSION_INDEX,
     close,
     cut,

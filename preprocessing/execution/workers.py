@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from preprocessing.engines import EngineName, engine_of
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from schemas.errors import InputError
 
 RETRIES = 3

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.progress import Progress

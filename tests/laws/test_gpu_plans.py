@@ -11,7 +11,7 @@ import pytest
 from preprocessing import collect, encoders
 from preprocessing.engines.polars import PolarsEngine
 from preprocessing.execution import tasks as batch
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from schemas import plugins
 from tests.gpu import GPU, translating
 from tests.preprocessing.small import dataset_of, run, three_days, write

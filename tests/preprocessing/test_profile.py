@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from preprocessing import collect
 from preprocessing.collect import CPU
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from preprocessing.features.compile import compile_features
 from preprocessing.output.profile import counts, drift
 from schemas.artifacts import Artifacts, Manifest

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from preprocessing.execution.workers import workers_of
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
