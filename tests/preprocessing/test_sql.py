@@ -68,7 +68,8 @@ def test_user_is_a_column() -> None:
     "name",
     re.split(
         r"\s+",
-        """user User order group end limit from where having date time timestamp year day first last rank count index value type key
+        """user User order group end
+    limit from where having date time timestamp year day first last rank count index value type key
     session all any asc desc by as on in_ set table column begin default over partition rows range interval current_user_
     é日 _x x1 a$b session_user_id offset union join left right replace if_ true_ null_ not_ is_ like_ natural window values""",
     ),
