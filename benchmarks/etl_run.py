@@ -40,7 +40,7 @@ MIDNIGHT = 1_600_041_600  # 2020-09-14, where equal days begin
 EVENTS, DISTINCT, ABOUT = "events", "distinct", "about.json"
 COLUMNS = (USER_ID, ITEM_ID, TIMESTAMP, "category", "brand", "price")
 IDS = (ITEM_ID, "category", "brand")
-PRICE = {"price": {"encode": ["log1p", "standardise"]}}
+PRICE = {"price": {"encode": ["log1p", "standardize"]}}
 JOBS: dict[str, dict[str, Any]] = {
     # What the reference written by hand does: sessions of 30 minutes, no repeats, the last 50 events, ids seen twice.
     "sessions": {

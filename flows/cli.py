@@ -1,10 +1,8 @@
 """`overnight`: the stages of a night from a terminal. Exit code 0: done; 2: a mistake to mend, said in one line; 1: failure."""
 
 import functools
-import inspect
 import json
 import sys
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.environment import only_runs_speak, prepare_environment
+from flows.options import (
+    DatasetOption,
+    JsonOption,
+    ModelOption,
+    OfDatasetOption,
+    RootOption,
+    SourceOption,
+    with_settings,
+)
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,94 +35,6 @@ app = typer.Typer(
     help="Every night: raw events become sessions, sessions a next-item model, promoted only if it beats the one in service.",
 )
 
-DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")
-]
-SourceOption = Annotated[str | None, typer.Option("--source", help="Folder of the files; else $OVERNIGHT_SOURCE.")]
-RootOption = Annotated[Path, typer.Option("--root", envvar="OVERNIGHT_ROOT", help="Folder of artifacts and models.")]
-UntilOption = Annotated[
-    datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Day to evaluate on; else the last full day.")
-]
-DaysOption = Annotated[int | None, typer.Option("--days", min=2, help="Use only so many days up to then; else all.")]
-EngineOption = Annotated[
-    str, typer.Option("--engine", help="What prepares events: cpu, gpu (Polars on cuDF) or nvtabular (the features).")
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option("--workers", min=1, help="Prepare with so many processes; with --engine gpu, so many GPUs."),
-]
-SchedulerOption = Annotated[
-    str | None,
-    typer.Option(
-        "--scheduler", metavar="ADDRESS", help="Prepare with a running Dask scheduler's workers: tcp://HOST:PORT."
-    ),
-]
-PresetOption = Annotated[
-    str | None,
-    typer.Option("--preset", help="A published model to begin with, under what --set says; see `overnight models`."),
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change a setting: body.dim=128, loss=gbce, dataset.split=day. Repeat."
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest."),
-]
-
-
-def _settings(
-    dataset: DatasetOption = "demo",
-    source: SourceOption = None,
-    root: RootOption = Path("overnight-data"),
-    until: UntilOption = None,
-    days: DaysOption = None,
-    engine: EngineOption = "cpu",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    preset: PresetOption = None,
-    set_: SetOption = None,
-) -> "Settings":
-    prepare_environment(root)
-    from flows.settings.layers import read_changes
-    from flows.settings.settings import Data, resolve
-    from schemas.errors import parse
-
-    changes, groups = read_changes(set_ or [])
-    day = until.date() if until else None
-    given = {
-        "dataset": dataset,
-        "source": source,
-        "root": root.resolve(),
-        "until": day,
-        "days": days,
-        "engine": engine,
-        "workers": workers,
-        "scheduler": scheduler,
-        "changes": changes,
-    }
-    return resolve(parse(Data, given, "data"), preset, groups)
-
-
-def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_settings` after its own; it receives what they make as its first argument."""
-    common = inspect.signature(_settings).parameters
-    _, *own = inspect.signature(command).parameters.values()
-
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        settings = _settings(**{name: given.pop(name) for name in common})
-        command(settings, **given)
-
-    parameters = [*common.values(), *own]
-    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    run.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
-
 
 @app.command()
 @with_settings
@@ -124,17 +43,22 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     from preprocessing.source.files import source_files
 
     source_files(settings.dataset)  # a wrong source is named before a server starts
-    from flows.retrain import retrain as flow
-    from flows.stages import MISTAKE
+    from flows.server import prefect_server
 
-    only_runs_speak()
-    state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
+    with prefect_server(functools.partial(typer.echo, err=True)):
+        from flows.retrain import retrain as flow
+        from flows.tasks import MISTAKE
+
+        only_runs_speak()
+        state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
     if state.name == MISTAKE:
         raise InputError(state.message)
+    from flows.reports import terminal
+
     summary = state.result(raise_on_failure=True)
     if summary["nothing_to_do"]:
         _say("Nothing to do: every stage was done before, on the same events with the same settings.")
-    _show(summary)
+    terminal.print_night(summary)
     _end(summary, as_json)
 
 
@@ -142,16 +66,74 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
 @with_settings
 def prepare(settings: "Settings", as_json: JsonOption = False) -> None:
     """Raw events -> session Parquet, feature schema, vocabularies, quarantine, a profile of each day."""
+    from flows.reports import terminal
+    from flows.reports.day_profile import newest_page
+
     sessions = _prepare(settings)
-    _account(sessions)
-    _end(sessions.facts | {"folder": str(sessions.folder), "artifact": sessions.name}, as_json)
+    page = newest_page(settings.artifacts, settings.dataset, sessions)
+    terminal.print_sessions(sessions, page)
+    about = {"folder": str(sessions.folder), "artifact": sessions.name, "profile": str(page) if page else None}
+    _end(sessions.facts | about, as_json)
+
+
+@app.command()
+@with_settings
+def profile(
+    settings: "Settings",
+    day: Annotated[
+        datetime | None, typer.Option("--day", formats=["%Y-%m-%d"], help="The day; else the newest one prepared.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The page about one day's events and how they differ from the days before; prepares them if need be."""
+    from flows.reports.day_profile import PAGE, render_day
+
+    sessions = _prepare(settings)
+    page = render_day(settings.artifacts, settings.dataset, sessions, str(day.date()) if day else None)
+    _say(str(page.folder / PAGE))
+    _end({"day": page.facts["day"], "page": str(page.folder / PAGE), "artifact": page.name}, as_json)
+
+
+@app.command()
+def verify(
+    root: RootOption = Path("overnight-data"),
+    mend: Annotated[bool, typer.Option("--mend", help="Put back and do again what can be.")] = False,
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read everything on disk and say what is not as it was written; exit code 1 if anything is not."""
+    from flows.options import settings_of
+    from flows.stages import prepare as run
+    from flows.verify import mend_snapshots
+    from flows.verify import verify as check
+    from schemas.artifacts import Artifacts
+
+    def say(report: Any) -> None:
+        if report.message:
+            _say(str(report))
+
+    artifacts = Artifacts(root)
+    findings = check(artifacts, say)
+    if findings and mend:
+        mend_snapshots(artifacts, say)
+        run(settings_of(dataset=dataset, source=source, root=root), say, verify=True)
+        findings = check(artifacts, say)
+    for finding in findings:
+        _say(str(finding))
+    _say(f"Wrong: {len(findings):,}." if findings else "All is as it was written.")
+    _end({"findings": [vars(finding) for finding in findings]}, as_json)
+    if findings:
+        raise typer.Exit(1)
 
 
 @app.command()
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""
-    model = _train(settings, _prepare(settings))
+    from flows.stages import train as fit
+
+    model = fit(settings, _prepare(settings), _say)
     about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
     _end(model.facts | about, as_json)
 
@@ -164,12 +146,13 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Metrics of a model and of the baselines on the test sessions."""
-    from modeling.evaluation import evaluate as measure
+    from flows import stages
+    from flows.reports import terminal
 
     sessions = _prepare(settings)
-    chosen = settings.artifacts.get(model) if model else _train(settings, sessions)
-    evaluation = measure(settings.artifacts, chosen, sessions, settings.evaluation, _say)
-    _table(evaluation.facts["metrics"])
+    chosen = settings.artifacts.get(model) if model else stages.train(settings, sessions, _say)
+    evaluation = stages.evaluate(settings, chosen, sessions, _say)
+    terminal.print_metrics(evaluation.facts["metrics"])
     _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
 
 
@@ -240,20 +223,22 @@ def simulate(
 
 @app.command()
 def datasets(as_json: JsonOption = False) -> None:
-    """The datasets that come with Overnight: where to get them and on what terms."""
-    from schemas.dataset import known, read_dataset
+    """The datasets that can be named: where to get them, on what terms, and where each comes from."""
+    from flows.settings import offered
 
-    found = {name: read_dataset(name) for name in known()}
-    for name, dataset in found.items():
-        _say(f"{name}: {dataset.title}\n    get it: {dataset.obtain}\n    terms:  {dataset.terms}")
-    _end({name: {"title": d.title, "obtain": d.obtain, "terms": d.terms} for name, d in found.items()}, as_json)
+    found = offered.datasets()
+    for name, about in found.items():
+        _say(f"{name}: {about['title']}\n    get it: {about['obtain']}\n    terms:  {about['terms']}")
+        _say(f"    from:   {about['origin']}")
+    _end(found, as_json)
 
 
 @app.command()
-def steps(as_json: JsonOption = False) -> None:
-    """All steps, checks and encoders a dataset can name, with their options."""
+def steps(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
+    """All steps, checks and encoders a dataset can name, with their options and where each comes from."""
     from flows.settings import offered
 
+    _use_plugins_of(dataset)
     found = offered.for_datasets()
     for line in offered.lines(found):
         _say(line)
@@ -261,14 +246,49 @@ def steps(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def models(as_json: JsonOption = False) -> None:
-    """All presets, bodies, objectives, losses and heads a model can be put together from, with their options."""
+def models(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
+    """All presets, bodies, objectives, losses, heads and baselines, with their options and where each comes from."""
     from flows.settings import offered
 
+    _use_plugins_of(dataset)
     found = offered.for_models()
     for line in offered.lines(found, offered.of_all()):
         _say(line)
     _end(found, as_json)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="step, check, encoder, body, loss, objective, head, baseline, ...")],
+    name: Annotated[str, typer.Argument(help="What it is called in the YAML: drop_samples.")],
+    folder: Annotated[Path, typer.Option("--folder", help="The folder of your own parts.")] = Path("plugins"),
+    as_json: JsonOption = False,
+) -> None:
+    """Begin a part of your own: its file, a test that passes, and the line of YAML that names it."""
+    from flows.new import begin
+
+    begun = begin(kind, name, folder)
+    for line in begun.lines():
+        _say(line)
+    _end(begun.summary(), as_json)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A folder of your own parts, such as plugins.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A YAML file whose options and columns they are tried with.")
+    ] = None,
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold every part of a folder to the laws of its kind and say what it breaks; code 1 if anything is broken."""
+    from flows.check import check_folder
+
+    verdict = check_folder(folder, dataset, _say, source)
+    _end(verdict.summary(), as_json)
+    if verdict.broken:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -285,18 +305,18 @@ def serve(
 
 
 def _prepare(settings: "Settings") -> "Manifest":
-    from flows.preparation import prepare as run
-    from flows.reports.progress import PhasesBar
+    from flows.reports.progress import TerminalProgress
+    from flows.stages import prepare as run
 
-    with PhasesBar() as bar:
-        return run(settings, bar)
+    with TerminalProgress() as progress:
+        return run(settings, progress)
 
 
-def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
-    from modeling.training import train as run
+def _use_plugins_of(dataset: str | None) -> None:
+    if dataset:
+        from schemas.dataset import read_dataset
 
-    settings.introduce(_say)
-    return run(settings.artifacts, sessions, settings.model, settings.training, _say)
+        read_dataset(dataset)
 
 
 def _model_folder(root: Path, dataset: str, model: str | None) -> Path:
@@ -328,64 +348,7 @@ def _read_table(path: Path) -> "pl.DataFrame":
         ) from None
 
 
-def _show(summary: dict[str, Any]) -> None:
-    _table(summary["metrics"])
-    _say(summary["verdict"])
-    _say(f"In service: {summary['in_service']}")
-    examples = json.loads((Path(summary["artifacts"]["evaluations"]) / "examples.json").read_text())
-    if examples:
-        day = summary["test_day"] or "the test"
-        _say(f"\nTen sessions of {day}, newest item last, and what the model recommends next:")
-    for example in examples:
-        history = [str(item) if item is not None else "(a new item)" for item in example["history"]]
-        _say(f"  {', '.join(history)}  ->  {', '.join(map(str, example['recommended'][:5]))}")
-    _say(f"\nReport: {summary['report']}")
-    _say("This run in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
-
-
-def _account(sessions: "Manifest") -> None:
-    """Where the rows went, what came of them, how long it took, what is not as on the days before."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from flows.reports import account
-
-    facts = sessions.facts
-    table = Table(title=f"Sessions up to {facts['test_day'] or 'the end'}")
-    table.add_column("what")
-    table.add_column("", justify="right")
-    for name, value in [*account.told(facts), ("seconds", account.seconds(facts))]:
-        table.add_row(name, value)
-    Console().print(table)
-    for warning in facts["warnings"]:
-        _say(f"Warning, {facts['test_day']}: {warning}")
-    _say(f"The last day at a glance: {sessions.folder / account.last_profile(facts)}")
-
-
-def _table(metrics: dict[str, dict[str, float | None]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from flows.reports.results import label_rows, written
-
-    model = next(iter(metrics.values()))
-    cutoffs = sorted({int(key.partition("@")[2]) for key in model if "@" in key})[-2:]
-    wanted = [f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")]  # what 80 columns hold
-    ranked = [
-        (name, {key: written(row[key]) for key in wanted}) for name, row in metrics.items() if row.keys() >= {*wanted}
-    ]
-    for first, rows in (("scorer", ranked if wanted else []), ("label", label_rows(metrics))):
-        if rows:
-            table = Table(title="Model (first) and baselines")
-            table.add_column(first)
-            for key in rows[0][1]:
-                table.add_column(key, justify="right")
-            for name, row in rows:
-                table.add_row(name, *row.values())
-            Console().print(table)
-
-
-def _say(line: str) -> None:
+def _say(line: object) -> None:
     typer.echo(line)
 
 

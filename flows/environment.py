@@ -6,6 +6,9 @@ import logging
 import os
 from pathlib import Path
 
+from flows.server import STARTUP_SECONDS, STARTUP_TIMEOUT
+from schemas.places import VARIABLE, of_environment
+
 QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -14,12 +17,24 @@ QUIET = {
     "HF_HUB_OFFLINE": "1",
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait must not burn the core another process needs
 }
+# Prefect's defaults are seconds, which a server on a busy machine does not keep. Whoever is waiting may press Ctrl-C.
+PATIENT = {
+    STARTUP_TIMEOUT: str(STARTUP_SECONDS),
+    "PREFECT_API_REQUEST_TIMEOUT": "600",
+    "PREFECT_CLIENT_MAX_RETRIES": "8",  # the wait doubles each time: 8 minutes for a server that answers 503
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "300",  # in SQLite also how long a locked database is waited for
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
+    "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "300",
+    "PREFECT_SERVER_API_WEBSOCKET_PING_TIMEOUT": "300",
+}
 
 
 def prepare_environment(root: Path) -> None:
     """Set what is not set already. Without PREFECT_API_URL, runs are kept in SQLite in `root/prefect`."""
-    for name, value in QUIET.items():
+    for name, value in (QUIET | PATIENT).items():
         os.environ.setdefault(name, value)
+    if folders := of_environment():  # as they are seen from here, for processes that begin elsewhere
+        os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
     home = os.environ.setdefault("PREFECT_HOME", str(root.expanduser().resolve() / "prefect"))
     Path(home).mkdir(parents=True, exist_ok=True)  # the server does not make it
 

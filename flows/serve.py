@@ -12,24 +12,22 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+from flows.server import HOST, startup_seconds, wait_for_server
 from schemas.errors import InputError
 
-HOST, POOL = "127.0.0.1", "overnight"
+POOL = "overnight"
 PROJECT = Path(__file__).resolve().parents[1]  # where prefect.yaml is
-PATIENCE_SECONDS = 120
 
 
 def serve(root: Path, source: str | None, port: int) -> None:
     """Run until Ctrl-C or SIGTERM; then stop the worker, then the server."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), running(root, source, port) as processes:
-        print(f"\nPrefect UI: http://{HOST}:{port}   (Ctrl-C stops server and worker)", flush=True)
-        print("Start a run now: Deployments > retrain/nightly > Run, or leave it to the nightly schedule.", flush=True)
+        _say(f"\nPrefect UI: http://{HOST}:{port}   (Ctrl-C stops server and worker)")
+        _say("Start a run now: Deployments > retrain/nightly > Run, or leave it to the nightly schedule.")
         while all(process.poll() is None for process in processes):
             time.sleep(0.5)
         raise RuntimeError("server or worker ended by itself; its lines above say why")
@@ -40,8 +38,7 @@ def running(root: Path, source: str | None, port: int) -> Iterator[list[subproce
     """A server and a worker that serve the deployment of prefect.yaml while the block lasts.
 
     Raises:
-        InputError: when the port is taken or the project's prefect.yaml is not there.
-        RuntimeError: when the server does not come up.
+        InputError: when the port is taken, the project's prefect.yaml is not there, or the server does not come up.
     """
     if not (PROJECT / "prefect.yaml").is_file():
         raise InputError(f"{PROJECT} has no prefect.yaml: serve runs from a checkout of Overnight.")
@@ -52,7 +49,10 @@ def running(root: Path, source: str | None, port: int) -> Iterator[list[subproce
     processes: list[subprocess.Popen[bytes]] = []
     try:
         processes.append(_start(["server", "start", "--host", HOST, "--port", str(port)], environment))
-        _wait_for(f"http://{HOST}:{port}/api/health", processes[0])
+        url = environment["PREFECT_API_URL"]
+        problem = wait_for_server(url, processes[0], "Prefect's server", _say, startup_seconds())
+        if problem:
+            raise InputError(f"{problem}; its lines above say why.")
         for command in (
             ["work-pool", "create", POOL, "--type", "process", "--overwrite"],
             ["work-pool", "set-concurrency-limit", POOL, "1"],
@@ -82,24 +82,18 @@ def server_environment(root: Path, source: str | None, port: int) -> dict[str, s
     return os.environ | environment
 
 
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
 def _start(arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", *arguments]
     return subprocess.Popen(command, env=environment, cwd=PROJECT, start_new_session=True)
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
-            return
-        time.sleep(0.3)
-    ended = f"ended with code {process.poll()}" if process.poll() is not None else f"took over {PATIENCE_SECONDS} s"
-    raise RuntimeError(f"The Prefect server at {url} {ended} before it answered; its lines above say why.")
-
-
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """End a process and whatever it started: politely, then not."""
-    for sign, seconds in ((signal.SIGINT, 10), (signal.SIGTERM, 5), (signal.SIGKILL, 5)):
+    for sign, seconds in ((signal.SIGINT, 60), (signal.SIGTERM, 30), (signal.SIGKILL, 30)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -100,7 +100,7 @@ class Sessions:
 
 @dataclass(frozen=True)
 class Cases:
-    """Sessions with their next item hidden: `history` to predict from, `target` of shape [S]."""
+    """Sessions with their next item hidden: `history` to predict from, `target` of shape [S], both on one device."""
 
     history: Sessions
     target: Tensor
@@ -109,6 +109,10 @@ class Cases:
         """Only the cases whose target is in the catalogue and whose history is not empty."""
         keep = (self.target >= FIRST_ID) & (self.history.lengths > 0)
         return Cases(self.history.select(keep), self.target[keep])
+
+    def to(self, device: torch.device | str) -> Cases:
+        """The same cases, histories and targets, with their arrays on `device`."""
+        return Cases(self.history.to(device), self.target.to(device))
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class Trainer(SafeCheckpoints):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the validation cases."""
-        cases = Cases(self.validation.history.to(self.model.device), self.validation.target)
+        cases = self.validation.to(self.model.device)
         metrics = {f"eval_{name}": value for name, value in validate(self.model, cases).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

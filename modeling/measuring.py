@@ -42,7 +42,7 @@ def measure(
 
     def read(cases: Cases) -> Cases:
         theirs = cases if native else translate(cases, sessions.folder, model.folder)
-        return Cases(theirs.history.to(recommender.device), theirs.target)
+        return theirs.to(recommender.device)
 
     cases, examples = split.test.known(), []
     metrics: dict[str, Found] = {MODEL: {}}

@@ -19,7 +19,7 @@ from schemas.columns import COUNT, ID, NULL, UNKNOWN, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureColumn
 
-NUMBERS = (("log1p",), ("standardise",), ("log1p", "standardise"))  # chains of encoders that a schema says all of
+NUMBERS = (("log1p",), ("standardize",), ("log1p", "standardize"))  # chains of encoders that a schema says all of
 
 
 def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, folder: Path) -> pl.DataFrame:

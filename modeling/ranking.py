@@ -75,7 +75,7 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     for start in range(0, len(histories), scorer.chunk):
         part = histories.select(torch.arange(start, min(start + scorer.chunk, len(histories))))
         queries = scorer.queries(part)
-        hidden = Hidden(part if filter_seen else None, torch.empty(0, 2, dtype=torch.long))
+        hidden = Hidden(part if filter_seen else None, torch.empty(0, 2, dtype=torch.long, device=part.items.device))
         scores_NK, columns_NK = torch.empty(len(part), 0), torch.empty(len(part), 0, dtype=torch.long)
         for first, scores_NT in _tiles(scorer, queries):
             hidden.mask(scores_NT, first)
@@ -96,7 +96,7 @@ class Hidden:
         pairs = [also]
         if seen is not None:
             session, event = seen.event_index()
-            pairs.append(torch.stack([session, seen.items[event].long() - FIRST_ID], 1).to(also.device))
+            pairs.append(torch.stack([session, seen.items[event].long() - FIRST_ID], 1))
         pair = torch.cat(pairs)
         pair = pair[pair[:, 1] >= 0]
         self.row, self.column = pair[pair[:, 1].argsort()].unbind(1)
@@ -111,7 +111,7 @@ class Hidden:
 def _chunks(cases: Cases, size: int) -> Iterator[tuple[Sessions, Tensor]]:
     for start in range(0, len(cases.target), size):
         index = torch.arange(start, min(start + size, len(cases.target)))
-        yield cases.history.select(index), cases.target[index].to(cases.history.items.device)
+        yield cases.history.select(index), cases.target[index]
 
 
 def _tiles(scorer: Scorer, queries: Any) -> Iterator[tuple[int, Tensor]]:

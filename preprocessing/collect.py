@@ -1,20 +1,32 @@
-"""The one place that runs Polars plans, so that another engine is a change here and nowhere else.
+"""The one place that runs Polars plans, on the CPU or, the same plans, on a GPU.
 
-Plans in this room keep to filter, sort, global shift, cum_sum, group_by and joins: what Polars' GPU engine also takes.
+Plans over rows keep to filter, sort, global shift, cum_sum, group_by and joins, which cuDF also takes. Small tables
+(vocabularies, statistics, counts) are always worked on by the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import polars as pl
 
-
-def collect(plan: pl.LazyFrame) -> pl.DataFrame:
-    """Run one plan in memory."""
-    return plan.collect(engine="in-memory")
+CPU: Literal["in-memory"] = "in-memory"
+Target = Literal["in-memory"] | pl.GPUEngine
 
 
-def collect_all(plans: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
-    """Run several plans, sharing what they have in common."""
-    return pl.collect_all(list(plans), engine="in-memory")
+def collect(plan: pl.LazyFrame, target: Target = CPU) -> pl.DataFrame:
+    """A plan -> the frame it gives. On a GPU, a plan that cannot run there is an error, never a quiet return to the CPU."""
+    return run([plan], target)[0]
+
+
+def collect_all(plans: Sequence[pl.LazyFrame], target: Target = CPU) -> list[pl.DataFrame]:
+    """Plans -> the frame each gives, in their order; on the CPU they share what they have in common."""
+    return run(plans, target)
+
+
+def run(plans: Sequence[pl.LazyFrame], target: Target) -> list[pl.DataFrame]:
+    """Where every plan ends up; tests put a function of their own in its place to look at plans."""
+    if len(plans) == 1 or isinstance(target, pl.GPUEngine):
+        return [plan.collect(engine=target) for plan in plans]
+    return pl.collect_all(list(plans), engine=target)

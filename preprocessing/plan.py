@@ -1,4 +1,8 @@
-"""A dataset's rules, steps and features, checked against its columns before any event is read."""
+"""A dataset's rules, steps and features, compiled against the columns of its events before a row is read.
+
+Steps run in the order in which the dataset names them. Those before the first that needs sessions run on events as they come;
+that one and all after it run once sessions are cut, on rows in order of session and time.
+"""
 
 from __future__ import annotations
 
@@ -8,78 +12,100 @@ from functools import lru_cache
 import polars as pl
 
 from preprocessing import steps as steps_package
-from preprocessing.features.chains import Chain, build_chains
+from preprocessing.account import CUT, DUPLICATES, SHORT
+from preprocessing.features.compile import compile_features
+from preprocessing.features.feature import Feature
 from preprocessing.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
-from preprocessing.source.events import check_items_match, read_items
+from preprocessing.source.lookups import check_items_match, read_items
 from preprocessing.steps import Step
 from schemas import plugins
-from schemas.columns import DAY
+from schemas.columns import DAY, END, RESERVED
 from schemas.dataset import Dataset
 from schemas.errors import InputError, parse, unknown
 
 EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
-DUPLICATES, SHORT, CUT = "duplicates", "short_sessions", "cut_to_max_length"  # what drops rows beside steps
 Named = tuple[str, Step]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What is done to events, in order: `read` columns, check, `before` sessions are cut, `after`, encode."""
+class Plan:
+    """What is done to events, in order: read, check, `row_steps`, cut into sessions, `session_steps`, encode."""
 
     rules: Rules
-    steps: list[Named]
-    before: list[Named]
-    after: list[Named]
-    chains: list[Chain]
+    row_steps: list[Named]
+    session_steps: list[Named]
+    features: list[Feature]
     columns: pl.Schema
     """Columns of kept events."""
 
     @classmethod
-    def of(cls, dataset: Dataset, columns: pl.Schema) -> Recipe:
-        """Build and check for events with these columns.
+    def of(cls, dataset: Dataset, columns: pl.Schema) -> Plan:
+        """Build and check for events with these columns, as they are read.
 
         Raises:
             InputError: for names, options and columns that are not known or do not fit together.
         """
         steps = build_steps(dataset)
-        for name, step in steps:
-            if step.needs_all_rows and dataset.split == "day":
+        first = next((place for place, (_, step) in enumerate(steps) if step.needs_sessions), len(steps))
+        row_steps, session_steps = steps[:first], steps[first:]
+        for name, step in session_steps:
+            if step.needs_open_events:
                 raise InputError(
-                    f"step {name} looks at all users and days, so it needs split: leave_one_out. A dataset that grows by "
-                    "the day keeps rare items and short sessions out by min_count of features.item_id and "
-                    "sessions.min_length."
+                    f"steps: {name} cannot follow {steps[first][0]}. It looks at all events of a user's day, but "
+                    f"{steps[first][0]} works on sessions that are closed: those still open are set aside before it. "
+                    f"Put {name} first."
                 )
-        plan = pl.LazyFrame(schema=columns)
+        rows = pl.LazyFrame(schema=columns)
         for _, step in steps:
-            plan = step.read(plan)
+            rows = step.read(rows)
         if dataset.items:
-            check_items_match(read_items(dataset), plan)
-        rules = Rules.of(dataset, plan.collect_schema().names())
-        plan = rules.without_private(plan)
-        before = [(name, step) for name, step in steps if not step.needs_sessions]
-        after = [(name, step) for name, step in steps if step.needs_sessions]
-        for _, step in before:
-            plan = step.apply(plan)
-        plan = close(cut(plan, dataset), dataset)
-        for _, step in after:
-            plan = step.apply(plan)
-        kept = plan.collect_schema()
-        sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, SESSION_INDEX)})
+            check_items_match(read_items(dataset), rows)
+        rules = Rules.of(dataset, rows.collect_schema())
+        rows = rules.without_private(rows)
+        for _, step in row_steps:
+            rows = step.apply(rows)
+        _check_names(rows.collect_schema())
+        _check_duplicates(dataset, rows.collect_schema())
+        rows = close(cut(rows, dataset), dataset)
+        for _, step in session_steps:
+            rows = step.apply(rows)
+        kept = rows.collect_schema()
+        sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, END, SESSION_INDEX)})
         _check_labels(dataset, sources)
-        return cls(rules, steps, before, after, build_chains(dataset, sources), kept)
+        return cls(rules, row_steps, session_steps, compile_features(dataset, sources), kept)
 
     @property
-    def names_of_steps(self) -> list[str]:
-        """All that may drop rows, in order."""
-        steps = [*(name for name, _ in self.before), DUPLICATES, *(name for name, _ in self.after)]
-        return [*dict.fromkeys(steps), SHORT, CUT]
+    def dropping(self) -> list[str]:
+        """The names of all that may drop rows, in order."""
+        names = [*(name for name, _ in self.row_steps), DUPLICATES, *(name for name, _ in self.session_steps)]
+        return [*dict.fromkeys(names), SHORT, CUT]
+
+    @property
+    def needs_all_rows(self) -> bool:
+        """Whether a step looks at other users' rows, so that they cannot be divided into buckets."""
+        return any(step.needs_all_rows for _, step in (*self.row_steps, *self.session_steps))
 
     def read(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """What steps do to columns as events are read."""
-        for _, step in self.steps:
+        for _, step in (*self.row_steps, *self.session_steps):
             events = step.read(events)
         return events
+
+
+def _check_names(columns: pl.Schema) -> None:
+    """What steps add must not be replaced by what preparation itself adds."""
+    for name in columns:
+        if name in RESERVED:
+            raise InputError(
+                f"A step adds the column {name!r}, which is Overnight's own ({RESERVED[name]}); give it another name."
+            )
+
+
+def _check_duplicates(dataset: Dataset, columns: pl.Schema) -> None:
+    for name in dataset.duplicates if isinstance(dataset.duplicates, tuple) else ():
+        if name not in columns:
+            raise InputError(f"duplicates: {unknown('column', name, columns)}")
 
 
 def _check_labels(dataset: Dataset, columns: pl.Schema) -> None:
@@ -95,13 +121,14 @@ def _check_labels(dataset: Dataset, columns: pl.Schema) -> None:
             )
 
 
-@lru_cache(maxsize=4)
-def recipe_of(dataset_json: str, columns: tuple[tuple[str, pl.DataType], ...], beside: tuple[str, ...]) -> Recipe:
-    """The recipe, built once a process: item tables are read once.
+@lru_cache(maxsize=8)
+def plan_of(dataset_json: str, columns: tuple[tuple[str, pl.DataType], ...], reads: tuple[str, ...]) -> Plan:
+    """The plan, built once a process: item and user tables are read once.
 
-    `beside` are hashes of what it holds from elsewhere, tables and keys: a process that lives for many nights builds anew.
+    `reads` are hashes of all that it reads beside the dataset, tables and keys: a process that lives for many nights builds
+    anew when one of them changes.
     """
-    return Recipe.of(Dataset.model_validate_json(dataset_json), pl.Schema(columns))
+    return Plan.of(Dataset.model_validate_json(dataset_json), pl.Schema(columns))
 
 
 def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:
@@ -112,8 +139,13 @@ def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:
     """
     steps: list[tuple[str, Step]] = []
     for entry in dataset.steps:
-        step_class = plugins.find(steps_package, entry.name)
+        step_class = plugins.find(steps_package, entry.name, dataset.plugins)
         step = parse(step_class, entry.options, f"step {entry.name}")
+        if step.needs_all_rows and dataset.split == "day":
+            raise InputError(
+                f"step {entry.name} looks at all users and days, so it needs split: leave_one_out. A dataset that grows by the "
+                "day keeps rare items and short sessions out by min_count of features.item_id and sessions.min_length."
+            )
         try:
             steps.append((entry.name, step.bind(dataset)))
         except InputError as error:

@@ -1,7 +1,7 @@
 """The rules of a dataset, compiled: those that are always checked, then those it names, in the order they are tried.
 
-Readable ids and times, times in the past and (where asked for) known items are checked first and always; naming one of these
-rules in the dataset sets its options.
+Values that fit their column's type, ids and times that are there, times of the past but not of long ago, and (where asked
+for) known items are checked first and always; naming one of these rules in the dataset sets its options.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import polars as pl
 from preprocessing import checks
 from preprocessing.checks.base import LOCAL_DAY, Check
 from preprocessing.collect import collect
-from preprocessing.sessions import local_day
-from preprocessing.source.events import as_found
+from preprocessing.source.canonical import as_found
+from preprocessing.source.values import local_day
 from preprocessing.sql import type_on
 from schemas import plugins
-from schemas.columns import ITEM_ID, POSITION, RULE, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import COUNT, ITEM_ID, POSITION, RULE, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError, parse, unknown
 
@@ -37,8 +37,8 @@ class Rules:
     time_zone: str
 
     @classmethod
-    def of(cls, dataset: Dataset, columns: list[str]) -> Rules:
-        """The rules for events with these columns, checked before any event is read.
+    def of(cls, dataset: Dataset, columns: pl.Schema) -> Rules:
+        """The rules for events with these columns as they are read, checked before any event is.
 
         Raises:
             InputError: for a rule, an option or a column that is not known, with the known ones.
@@ -46,7 +46,7 @@ class Rules:
         always = list(_always(dataset, columns))
         named = []
         for entry in dataset.checks:
-            check_class = plugins.find(checks, entry.name)
+            check_class = plugins.find(checks, entry.name, dataset.plugins)
             check = parse(check_class, entry.options, f"check {entry.name}")
             places = [place for place, other in enumerate(always) if check.says_the_same(other)]
             if places:
@@ -76,7 +76,7 @@ class Rules:
         events = events.with_columns(pl.lit(0, dtype=pl.Int32).alias(RULE_CODE))
         for order, group in groupby(enumerate(self.checks, start=1), key=_sorted_for):
             code = pl.col(RULE_CODE)
-            for number, check in reversed(list(group)):
+            for number, check in reversed([(number, check) for number, check in group if not check.keeps_rows]):
                 code = pl.when(check.bad(now)).then(pl.lit(number, dtype=pl.Int32)).otherwise(code)
             marked = pl.when(pl.col(RULE_CODE) == 0).then(code).otherwise(RULE_CODE).alias(RULE_CODE)
             if order:
@@ -94,6 +94,17 @@ class Rules:
         )
         named = bad.join(codes, on=RULE_CODE, how="left", maintain_order="left")
         return self.without_private(named.with_columns(**{name: pl.col(as_found(name)) for name in originals}))
+
+    def nulled(self, marked: pl.LazyFrame, now: datetime, day: str) -> pl.LazyFrame:
+        """Of marked rows that are good: `day`, `rule`, `count`, how many lost a value that did not fit, by rule."""
+        good = marked.filter(pl.col(RULE_CODE) == 0)
+        count = pl.len().cast(pl.Int64).alias(COUNT)
+        lost = [
+            good.filter(check.bad(now)).group_by(day).agg(count).select(day, pl.lit(check.name).alias(RULE), COUNT)
+            for check in self.checks
+            if check.keeps_rows
+        ]
+        return pl.concat(lost) if lost else good.clear().select(day, pl.lit("").alias(RULE), pl.lit(0).alias(COUNT))
 
     def without_private(self, good: pl.LazyFrame) -> pl.LazyFrame:
         """Rows without RULE_CODE and without the values as they were found."""
@@ -120,9 +131,10 @@ class Rules:
             count = counts.get(check.name, 0)
             if count and count > check.limit * rows:
                 told = ", ".join(str(value) for value in examples(check.name)[:EXAMPLES])
+                such_as = f", such as {told}" if told else ""
                 raise InputError(
-                    f"check {check.name}: {count:,} of {rows:,} rows of {day} ({count / rows:.2%}) break it, such as "
-                    f"{told}; it tolerates {check.limit:.2%}. Mend the source, or raise `tolerate`."
+                    f"check {check.name}: {count:,} of {rows:,} rows of {day} ({count / rows:.2%}) break it{such_as}; it "
+                    f"tolerates {check.limit:.2%}. Mend the source, or raise `tolerate`."
                 )
 
     def _sort(self, events: pl.LazyFrame, order: tuple[str, ...], schema: pl.Schema) -> pl.LazyFrame:
@@ -139,9 +151,10 @@ def _sorted_for(numbered: tuple[int, Check]) -> tuple[Any, ...]:
     return (number, *check.in_order_of) if check.in_order_of else ()
 
 
-def _always(dataset: Dataset, columns: list[str]) -> Iterator[Check]:
-    """The rules of every dataset."""
+def _always(dataset: Dataset, columns: pl.Schema) -> Iterator[Check]:
+    """The rules of every dataset: of what every row must have first, then of other columns in their order."""
     from preprocessing.checks.known_values import KnownValues
+    from preprocessing.checks.not_before import NotBefore
     from preprocessing.checks.not_in_future import NotInFuture
     from preprocessing.checks.not_null import NotNull
     from preprocessing.checks.readable import Readable
@@ -154,12 +167,18 @@ def _always(dataset: Dataset, columns: list[str]) -> Iterator[Check]:
             yield Readable(column=name, title=f"{name}_unparsable")
         yield NotNull(column=name, title=f"{name}_null")
     if TIMESTAMP in needed:
+        yield NotBefore(title="too_long_ago")
         yield NotInFuture(title="in_future")
+    for name in dataset.events.columns:
+        if as_found(name) in columns and name not in needed:
+            declared = dataset.events.types.get(name)
+            options = declared.model_dump(include={"unfit", "tolerate"}) if declared else {}
+            yield Readable(column=name, title=f"{name}_unparsable", **options)
     if dataset.items and dataset.items.unknown == "quarantine":
         yield KnownValues(column=ITEM_ID, table="items", title="unknown_item")
 
 
-def _bound(check: Check, dataset: Dataset, columns: list[str]) -> Check:
+def _bound(check: Check, dataset: Dataset, columns: pl.Schema) -> Check:
     try:
         for name in check.looks_at:
             if name not in columns:

@@ -1,18 +1,18 @@
 """Cut events into sessions, with global operations on sorted rows only: no window per user, so any engine can run it.
 
 Order, and so the answer to every tie: user, (session if given,) time or position, item, event type, and if rows still tie,
-all their other columns. The order of rows in the source never matters.
+all their other columns. The order of rows in the source never matters. Columns that hold lists order nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 import polars as pl
 
-from preprocessing.engines import Engine
-from preprocessing.source.values import TIME
+from preprocessing.source.values import TIME, local_day
 from schemas.columns import DAY, END, EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 
@@ -20,26 +20,50 @@ SESSION_INDEX = "session_index"  # numbers sessions in the order of the rows, fr
 ONE_BATCH = date(1970, 1, 1)  # the day of all rows of a dataset that is taken as one batch (split: leave_one_out)
 
 
+@dataclass(frozen=True)
+class Window:
+    """Days of events used. None: no limit on that side."""
+
+    first: date | None = None
+    last: date | None = None
+
+    def holds(self, day: pl.Expr) -> pl.Expr:
+        """Whether a day is inside."""
+        inside = pl.lit(True)
+        if self.first:
+            inside = inside & (day >= self.first)
+        if self.last:
+            inside = inside & (day <= self.last)
+        return inside
+
+
 def changed(column: str) -> pl.Expr:
     """Whether a row differs from the one before it; the first row does."""
     return pl.col(column).ne_missing(pl.col(column).shift(1))
 
 
-def sort_and_deduplicate(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.DataFrame:
-    """Events in order, without exact repeats: same user, session, time, position, item and type.
+def in_order(events: pl.LazyFrame, keys: list[str], others: Iterable[str] = ()) -> pl.LazyFrame:
+    """Events by `sort_keys`; with `others`, rows that agree in all keys are ordered by those columns too."""
+    return events.sort([*keys, *others])
 
-    Of repeats that differ in another column (a price), the row with the smallest values is kept.
+
+def has_ties(ordered: pl.LazyFrame, keys: list[str], others: list[str]) -> pl.LazyFrame:
+    """Of events in order of `keys`: one value, whether any two neighbours agree in all keys and differ in `others`.
+
+    Sorting by all columns is dear and ties are rare, so a caller looks here first.
     """
-    keys = sort_keys(dataset, events.columns)
-    others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]
-    repeat = ~_any(changed(name) for name in keys)
-    ordered = engine.collect(events.lazy().sort(keys))
-    if others:
-        # Ties by other columns are rare and sorting by all columns is dear: look first whether there are any.
-        groups = ordered.lazy().filter(repeat | repeat.shift(-1).fill_null(False))
-        if engine.collect(groups.select((repeat & _any(changed(name) for name in others)).any())).item():
-            ordered = engine.collect(events.lazy().sort([*keys, *others]))
-    return engine.collect(ordered.lazy().filter(~repeat))
+    tie = ~_any(changed(name) for name in keys)
+    groups = ordered.filter(tie | tie.shift(-1).fill_null(False))
+    return groups.select((tie & _any(changed(name) for name in others)).any())
+
+
+def drop_duplicates(ordered: pl.LazyFrame, dataset: Dataset, columns: list[str]) -> pl.LazyFrame:
+    """Of events in order, the first of those that are the same: equal in all of `columns`, or in those the dataset names."""
+    if dataset.duplicates == "keep":
+        return ordered
+    if isinstance(dataset.duplicates, tuple):
+        return ordered.unique(list(dataset.duplicates), keep="first", maintain_order=True)
+    return ordered.filter(_any(changed(name) for name in columns))
 
 
 def cut(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
@@ -95,18 +119,13 @@ def keep_recent(events: pl.LazyFrame, max_length: int) -> pl.LazyFrame:
     return events.filter(index.shift(-max_length).fill_null(0) != index)
 
 
-def local_day(moment: pl.Expr, time_zone: str) -> pl.Expr:
-    """The day of a moment in a time zone."""
-    return (moment if time_zone == "UTC" else moment.dt.convert_time_zone(time_zone)).dt.date()
-
-
 def is_last() -> pl.Expr:
     """Whether a row is the last of its session."""
     return pl.col(SESSION_INDEX).shift(-1).fill_null(0) != pl.col(SESSION_INDEX)
 
 
 def sort_keys(dataset: Dataset, columns: Iterable[str]) -> list[str]:
-    """The columns that put events in order; rows that agree in all of them are repeats."""
+    """The columns that put events in order."""
     keys = [USER_ID, TIMESTAMP, POSITION, ITEM_ID, EVENT_TYPE]
     keys.insert(1 if dataset.sessions.rule == "given" else 4, SESSION_ID)
     there = set(columns)

@@ -1,7 +1,12 @@
 """Id maps that only grow: 0 padding, 1 null, 2 unknown, from 3 the values in order of their admission.
 
 A vocabulary is a table with the columns `value`, `count`, `id` and `admitted` (the day; both null while a value is too rare),
-those with an id first, ascending. It decodes: the value of id i is row i - 3 (less what further ids are kept for unknowns).
+those with an id first, ascending. The value of id i is in row i - 3 (less what further ids are kept for unknown values):
+
+    value  count  id    admitted
+    b      5      3     2024-01-01
+    a      2      4     2024-01-02
+    c      1      null  null          too rare so far: encoded as 2
 """
 
 from __future__ import annotations
@@ -23,34 +28,38 @@ _COLUMNS = {VALUE: None, COUNT: pl.Int64, ID: pl.Int32, ADMITTED: pl.Date}
 
 
 def admit(
-    known: pl.DataFrame | None, counted: pl.DataFrame, min_count: int, max_size: int | None, first_id: int = FIRST_ID
+    vocabulary: pl.DataFrame | None,
+    counts: pl.DataFrame,
+    min_count: int,
+    max_size: int | None,
+    first_id: int = FIRST_ID,
 ) -> pl.DataFrame:
-    """The vocabulary after the days of `counted` (`day`, `value`, `count`, in parts), all later than those of `known`.
+    """The vocabulary after the days of `counts` (`day`, `value`, `count`, in parts), all later than those it is of.
 
-    A value is admitted on the day on which its count so far reaches `min_count`. A day's newcomers come in order of that
+    A value is admitted on the day on which its count so far reaches `min_count`. A day's new values come in order of that
     count, descending, then of value. So many days at once give what one day after the other gives.
     """
-    if known is None:
-        known = pl.DataFrame(schema={name: dtype or counted.schema[VALUE] for name, dtype in _COLUMNS.items()})
-    before = known.lazy().select(pl.lit(None, dtype=pl.Date).alias(DAY), VALUE, COUNT)
-    # One sort, then neighbours: values with their days in order, each behind what was known of it.
-    rows = pl.concat([before, counted.lazy().select(DAY, VALUE, COUNT)], how="vertical_relaxed").sort(VALUE, DAY)
+    if vocabulary is None:
+        vocabulary = pl.DataFrame(schema={name: dtype or counts.schema[VALUE] for name, dtype in _COLUMNS.items()})
+    before = vocabulary.lazy().select(pl.lit(None, dtype=pl.Date).alias(DAY), VALUE, COUNT)
+    # One sort, then neighbours: values with their days in order, each after its count before them.
+    rows = pl.concat([before, counts.lazy().select(DAY, VALUE, COUNT)], how="vertical_relaxed").sort(VALUE, DAY)
     value, day, total = pl.col(VALUE), pl.col(DAY), pl.col(COUNT).cum_sum()
     first, last = value.ne_missing(value.shift(1)), value.ne_missing(value.shift(-1))
     so_far = rows.with_columns(total - pl.when(first).then(total - pl.col(COUNT)).forward_fill())
     so_far = so_far.filter(last | day.ne_missing(day.shift(-1)))
-    known_ids = known.lazy().drop_nulls(ID).select(VALUE, ID, ADMITTED)
-    newcomers = (
+    has_id = vocabulary.lazy().drop_nulls(ID).select(VALUE, ID, ADMITTED)
+    new_values = (
         so_far.filter(day.is_not_null() & (pl.col(COUNT) >= min_count))
         .filter(first)
-        .join(known_ids, on=VALUE, how="anti")
+        .join(has_id, on=VALUE, how="anti")
         .sort(DAY, COUNT, VALUE, descending=[False, True, False])
         .with_row_index(ID)
-        .select(VALUE, pl.col(ID).cast(pl.Int32) + (highest(known, first_id) + 1), day.alias(ADMITTED))
+        .select(VALUE, pl.col(ID).cast(pl.Int32) + (highest(vocabulary, first_id) + 1), day.alias(ADMITTED))
     )
     if max_size:
-        newcomers = newcomers.filter(pl.col(ID) < max_size)
-    merged = so_far.filter(last).join(pl.concat([known_ids, newcomers], how="vertical_relaxed"), on=VALUE, how="left")
+        new_values = new_values.filter(pl.col(ID) < max_size)
+    merged = so_far.filter(last).join(pl.concat([has_id, new_values], how="vertical_relaxed"), on=VALUE, how="left")
     return merged.select(list(_COLUMNS)).sort(ID, VALUE, nulls_last=True).collect(engine="in-memory")
 
 
@@ -64,21 +73,27 @@ def below(vocabulary: pl.DataFrame, cardinality: int) -> pl.DataFrame:
     return vocabulary.filter(pl.col(ID) < cardinality).select(ID, VALUE, COUNT)
 
 
-def recount(vocabulary: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
-    """The vocabulary with the same ids and the counts of `counted` (`value`, `count`, in parts)."""
-    counts = counted.lazy().group_by(VALUE).agg(pl.col(COUNT).sum())
-    known = vocabulary.lazy().drop(COUNT).drop_nulls(ID)
-    joined = counts.join(known, on=VALUE, how="full", coalesce=True).with_columns(pl.col(COUNT).fill_null(0))
+def recount(vocabulary: pl.DataFrame, counts: pl.DataFrame, before: date | None = None) -> pl.DataFrame:
+    """The vocabulary with the counts of `counts` (`value`, `count`, in parts) and the same ids.
+
+    Ids of values that were admitted on `before` or later are left out: their values are there as too rare, if counted. Ids
+    have no gap, though: those below the largest that was admitted before stay, such as of later days than one done again.
+    """
+    summed = counts.lazy().group_by(VALUE).agg(pl.col(COUNT).sum())
+    has_id = vocabulary.lazy().drop(COUNT).drop_nulls(ID)
+    if before is not None:
+        has_id = has_id.filter(pl.col(ID) <= pl.col(ID).filter(pl.col(ADMITTED) < before).max())
+    joined = summed.join(has_id, on=VALUE, how="full", coalesce=True).with_columns(pl.col(COUNT).fill_null(0))
     return joined.select(list(_COLUMNS)).sort(ID, VALUE, nulls_last=True).collect(engine="in-memory")
 
 
 def from_nvtabular(path: Path) -> pl.DataFrame:
-    """The vocabulary in an NVTabular `unique.<column>.parquet`: its ids stay, all count as admitted from the start.
+    """The vocabulary in an NVTabular `unique.<column>.parquet`: its ids stay, all are admitted from the start.
 
     There ids are the pandas index, a range that begins with the first real id: 3, or 2 + num_buckets.
 
     Raises:
-        InputError: for a file that cannot be read or is not laid out so.
+        InputError: for a file that cannot be read as Parquet or has another layout.
     """
     try:
         schema = pq.read_schema(path)

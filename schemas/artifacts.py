@@ -14,11 +14,12 @@ import importlib.metadata
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -37,6 +38,22 @@ class File(BaseModel):
     path: str
     size: int
     sha256: str
+    mtime_ns: int = Field(0, description="When it was last written; 0 where that was not recorded.")
+
+    def is_at(self, path: Path, *, contents: bool = False) -> bool:
+        """Whether `path` holds this file: its size and time of writing are as recorded, else its size and content are.
+
+        With `contents` the content is read whatever the time says: what a disk loses by itself changes no time.
+        """
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        if not stat.S_ISREG(found.st_mode) or found.st_size != self.size:
+            return False
+        if not contents and self.mtime_ns and found.st_mtime_ns == self.mtime_ns:
+            return True
+        return sha256(path) == self.sha256
 
 
 class Manifest(BaseModel):
@@ -73,24 +90,28 @@ class Artifacts:
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().resolve()
 
-    def find(self, kind: str, artifact_id: str, *, by_size: bool = False) -> Manifest | None:
+    def find(self, kind: str, artifact_id: str, *, contents: bool = False) -> Manifest | None:
         """The manifest of a complete artifact, or None: also when its files are missing or differ from what it lists.
 
-        With `by_size` their sizes are compared and their contents are not read.
+        Files with the size and the time of writing that the manifest lists are taken for whole; the contents of others, and
+        with `contents` of all, are read and compared.
 
         Raises:
             InputError: when the name would leave the root.
         """
-        folder = self._folder(kind, artifact_id)
+        manifest = self.read_manifest(kind, artifact_id)
+        return None if manifest is None or damaged_files(manifest, contents=contents) else manifest
+
+    def read_manifest(self, kind: str, artifact_id: str) -> Manifest | None:
+        """The manifest of an artifact, whatever became of its files; None where there is none that can be read."""
         try:
-            stored = Manifest.model_validate_json((folder / MANIFEST).read_text())
+            stored = Manifest.model_validate_json((self._folder(kind, artifact_id) / MANIFEST).read_text())
         except (OSError, ValidationError):
             return None
-        manifest = stored.model_copy(update={"root": str(self.root), "reused": True})
-        return manifest if is_intact(manifest, by_size=by_size) else None
+        return stored.model_copy(update={"root": str(self.root), "reused": True})
 
-    def get(self, name: str, *, by_size: bool = False) -> Manifest:
-        """The artifact `kind/id`; an id may be shortened as long as it is unique."""
+    def get(self, name: str, *, contents: bool = False) -> Manifest:
+        """The artifact `kind/id`; an id may be shortened as long as it is unique. `contents` as in `find`."""
         kind, _, start = name.partition("/")
         self._folder(kind, start)
         found = [start] if start and (self.root / kind / start / MANIFEST).is_file() else []
@@ -99,7 +120,7 @@ class Artifacts:
         if len(found) != 1:
             problem = "is not there" if not found else f"is not unique: {', '.join(found)}"
             raise InputError(f"Artifact {name!r} {problem} (looked in {self.root / kind}).")
-        manifest = self.find(kind, found[0], by_size=by_size)
+        manifest = self.find(kind, found[0], contents=contents)
         if manifest is None:
             raise InputError(f"Artifact {name!r} is damaged: its files do not match its manifest. Run the stage again.")
         return manifest
@@ -130,7 +151,7 @@ class Artifacts:
                 kind=kind,
                 id=artifact_id,
                 root=str(self.root),
-                files=tuple(draft.linked.get(path) or _describe(path, folder) for path in _files(folder)),
+                files=draft.files(),
                 facts=draft.facts,
                 libraries=_libraries(),
                 run_id=os.environ.get("PREFECT__FLOW_RUN_ID", ""),
@@ -138,9 +159,7 @@ class Artifacts:
                 **about,
             )
             write_atomically(folder / MANIFEST, draft.manifest.model_dump_json(indent=2) + "\n")
-            for path in [*_files(folder), *(p for p in folder.rglob("*") if p.is_dir()), folder]:
-                if path not in draft.linked:
-                    _sync(path)
+            draft.sync()
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
             _sync(final.parent)
@@ -182,20 +201,37 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = {}
-        self.linked: dict[Path, File] = {}
+        self.linked: dict[str, File] = {}
         self.manifest: Manifest
 
-    def link(self, manifest: Manifest, path: str, to: str) -> None:
+    def link(self, source: Path, file: File, to: str) -> None:
         """Hold a file of another artifact under the name `to`, without copying or reading it where the disk can do that."""
-        file = next(file for file in manifest.files if file.path == path)
-        target = self.folder / to
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = f"{self.folder}/{to}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120  (for every day of a long history)
         try:
-            os.link(manifest.folder / path, target)
+            os.link(source, target)
         except OSError:  # another disk, or one without hard links
-            shutil.copyfile(manifest.folder / path, target)
-            return
-        self.linked[target] = file.model_copy(update={"path": to})
+            shutil.copy2(source, target)
+        else:
+            self.linked[to] = File(path=to, size=file.size, sha256=file.sha256, mtime_ns=file.mtime_ns)
+
+    def files(self) -> tuple[File, ...]:
+        """What it holds, in order of path."""
+        own = (_describe(self.folder / path, self.folder) for path in self._own())
+        return tuple(sorted((*own, *self.linked.values()), key=lambda file: file.path))
+
+    def sync(self) -> None:
+        """Its own files, and the folders that hold any, to the disk. Links need not: other artifacts keep those files safe."""
+        own = self._own()
+        folders = {parent for path in own for parent in PurePosixPath(path).parents}
+        for path in (*own, *sorted(map(str, folders), reverse=True)):
+            _sync(self.folder / path)
+
+    def _own(self) -> list[str]:
+        """The paths of files that are no links, in order."""
+        start = len(str(self.folder)) + 1
+        paths = (f"{place}/{name}"[start:] for place, _, names in os.walk(self.folder) for name in names)
+        return sorted(path for path in paths if path not in self.linked)
 
 
 def identify(*, code: str, parents: tuple[str, ...] = (), **parameters: Any) -> str:
@@ -220,15 +256,9 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def is_intact(manifest: Manifest, *, by_size: bool = False) -> bool:
-    """Whether every file the manifest lists is there with its size and content."""
-    for file in manifest.files:
-        path = manifest.folder / file.path
-        if not path.is_file() or path.stat().st_size != file.size:
-            return False
-        if not by_size and sha256(path) != file.sha256:
-            return False
-    return True
+def damaged_files(manifest: Manifest, *, contents: bool = False) -> list[str]:
+    """The files a manifest lists that are missing or differ from what it lists; `contents` as in `Artifacts.find`."""
+    return [file.path for file in manifest.files if not file.is_at(manifest.folder / file.path, contents=contents)]
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -252,12 +282,10 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     temporary.replace(path)
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
 def _describe(path: Path, folder: Path) -> File:
-    return File(path=path.relative_to(folder).as_posix(), size=path.stat().st_size, sha256=sha256(path))
+    about = path.stat()
+    name = path.relative_to(folder).as_posix()
+    return File(path=name, size=about.st_size, sha256=sha256(path), mtime_ns=about.st_mtime_ns)
 
 
 def _lock(folder: Path) -> int:

@@ -3,6 +3,8 @@
 Event columns are what a source is mapped to; session columns are what a session file holds beside its features.
 """
 
+import re
+
 USER_ID = "user_id"
 SESSION_ID = "session_id"
 ITEM_ID = "item_id"
@@ -21,6 +23,18 @@ VALUE = "value"  # the raw value in a vocabulary
 ID = "id"  # its number
 COUNT = "count"  # how often it was seen in the rows the vocabulary was fit on
 RULE = "rule"  # why a row is in quarantine
+
+# What preparation itself calls columns of the tables that events are in. No column of a source may have such a name: it
+# would be replaced, and a model would read, say, when its session ends.
+RESERVED = {
+    START: "when a session starts",
+    END: "when a session ends",
+    LENGTH: "how many events a session has",
+    DAY: "the day in which a session closes",
+    "session_index": "the number of a session",
+    RULE: "why a row is in quarantine",
+    "bucket": "the part of the users that are prepared together",
+}
 
 # No feature may be named like the other columns of its tables, or like the parts of a training batch.
 TAKEN = {
@@ -46,3 +60,14 @@ TAKEN = {
 }
 
 PADDING, NULL, UNKNOWN, FIRST_ID = 0, 1, 2, 3  # NVTabular's numbering
+
+
+def refuse_reserved(name: str, where: str) -> None:
+    """Raise ValueError for a column name of a source or a step that preparation uses itself, or that is no name.
+
+    `where` says how to mend it, such as "map it under another name".
+    """
+    if name in RESERVED:
+        raise ValueError(f"column {name!r} is Overnight's own ({RESERVED[name]}); {where}, such as file_{name}")
+    if not re.fullmatch(r"[^\W\d]\w*", name):
+        raise ValueError(f"column {name!r} must be letters, digits and underscores; {where}")

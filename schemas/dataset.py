@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from datetime import date
@@ -12,8 +13,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
-from schemas.errors import InputError, parse, unknown
+from schemas import places, plugins
+from schemas.column_types import ColumnType, Computed, SourceColumns, TimeFormats, check_types
+from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
+from schemas.errors import InputError, parse
+from schemas.spellings import current
 
 SHIPPED = Path(__file__).parent / "datasets"
 
@@ -34,15 +38,131 @@ def _known_zone(zone: str) -> str:
 Zone = Annotated[str, AfterValidator(_known_zone)]
 
 
+TextType = Literal["float", "time", "date", "inferred"]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class EventSource(_Part):
+class FileOptions(_Part):
+    """How files are read: the same words for events, items and users."""
+
+    format: Literal["auto", "csv", "json", "jsonl", "parquet"] = Field(
+        "auto",
+        description="auto goes by the end of each name (.csv, .tsv, .json, .jsonl, .ndjson, .parquet, any case, text also "
+        "with .gz, .zst or .bz2) and lists what it leaves out; another word reads names of any end. json and "
+        "jsonl are the same: an object a line, or one list of objects.",
+    )
+    separator: str | None = Field(
+        None,
+        description="Text between the fields of a CSV, such as ';', '\\t' or '::'. Left out: a tab in .tsv, else ','.",
+    )
+    header: bool = Field(
+        True,
+        description="Whether the first line of a CSV names its columns. Without, they are mapped by place: "
+        "`item_id: 3` or `item_id: column_3` is the third.",
+    )
+    quote: str = Field(
+        "auto",
+        description="Character around CSV fields that hold separators or line ends, or none: quotes are text like any "
+        'other. auto is " where every row then has as many fields as the header, else none.',
+    )
+    encoding: str = Field(
+        "utf-8",
+        description="Encoding of text files, such as latin-1 or windows-1252. UTF-16 with its mark is recognised.",
+    )
+    null_words: tuple[str, ...] | None = Field(
+        None,
+        description="Text that stands for null in columns of text. Left out: \\N, NULL and null in CSV and JSON, nothing "
+        "in Parquet. An empty CSV field is null in any case; write 'None', 'NaN' or 'NA' here where they mean it.",
+    )
+    decimal: Literal[".", ","] = Field(
+        ".",
+        description="Decimal mark of numbers in text: with ',' 1.250,5 is 1250.5. Ids and event types stay as they are.",
+    )
+
+    @field_validator("separator")
+    @classmethod
+    def _separates(cls, separator: str | None) -> str | None:
+        """`\\t` and `tab` are a tab, however YAML quotes them."""
+        separator = {"\\t": "\t", "tab": "\t", "\\x01": "\x01"}.get(separator or "", separator)
+        if separator is not None and (not separator or set(separator) & set('\r\n"')):
+            raise ValueError("must be one or more characters, none of them a line end or a quote")
+        return separator
+
+    @field_validator("quote")
+    @classmethod
+    def _quotes(cls, quote: str) -> str:
+        if quote not in ("auto", "none") and (len(quote) != 1 or not quote.isascii()):
+            raise ValueError("must be auto, none or one character such as '\"'")
+        return quote
+
+    @field_validator("null_words", mode="before")
+    @classmethod
+    def _as_text(cls, words: Any) -> Any:
+        """YAML reads NULL and null without quotes as nothing, and -1 as a number."""
+        if not isinstance(words, list | tuple):
+            return words
+        return [text for word in words for text in (("NULL", "null") if word is None else (_plain(word),))]
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            found = codecs.lookup(encoding)
+            b"".decode(encoding)
+        except LookupError:
+            raise ValueError("not an encoding, such as utf-8, latin-1, windows-1252, utf-16 or shift_jis") from None
+        return "utf-8" if found.name == "utf-8-sig" else found.name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _places(cls, value: Any) -> Any:
+        """Without a header a column is named by its place, from 1: `item_id: 3` is column_3."""
+        if isinstance(value, dict) and value.get("header") is False and isinstance(value.get("columns"), dict):
+            named = {
+                ours: f"column_{place}" if type(place) is int else place for ours, place in value["columns"].items()
+            }
+            value = {**value, "columns": named}
+        return value
+
+    @property
+    def file_options(self) -> FileOptions:
+        """These words alone, without those of the source that they are part of."""
+        return FileOptions(**{name: getattr(self, name) for name in FileOptions.model_fields})
+
+
+def _plain(word: Any) -> Any:
+    return str(word) if isinstance(word, int | float) and not isinstance(word, bool) else word
+
+
+PATHS = (
+    "A name may be a path: geo.country into an object, items[].id for a row an element of a list, items[0].id for its "
+    "first, params[key=page].value for the element with that key, items[].index() for its place, col.split(' ') for a list."
+)
+
+
+class EventSource(FileOptions):
     """Where events are and what their columns are called."""
 
-    path: str = Field("events", description="File, folder or glob below the source: Parquet, CSV or JSON lines.")
-    columns: dict[str, str] = Field(description="Our name: the file's name. Further columns keep the name given here.")
+    path: str = Field("events", description="File, folder or glob below the source: Parquet, CSV or JSON.")
+    columns: SourceColumns = Field(
+        description="Our name: the file's name, or {sql: an expression of the file's columns}. Further columns keep the "
+        f"name given here. {PATHS}"
+    )
+    types: dict[str, ColumnType] = Field(
+        {},
+        description="Our name: integer, float, text, boolean, time or date, or {type: ..., unfit: quarantine or null, "
+        "tolerate: share}. Left out: the type of a Parquet file; in text files what features take, else text.",
+    )
+    text_types: dict[str, TextType] = Field(
+        {}, description="Types of columns of text files without a declared one; filled in with what features take."
+    )
+    time_format: TimeFormats = Field(
+        (),
+        description="Form of times written as text, such as %d/%m/%Y %H:%M, or several; left out: ISO 8601, also with UTC.",
+    )
     time_unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
         "auto",
         description="Unit of integer timestamps; auto decides by their size (seconds below 1e11, then ms, us, ns).",
@@ -50,12 +170,13 @@ class EventSource(_Part):
     time_zone: Zone = Field("UTC", description="Zone of times that are written without one.")
     id_type: Literal["auto", "integer", "string"] = Field(
         "auto",
-        description="Type of user, session and item ids; auto keeps the file's. Ids that do not fit are quarantined.",
+        description="Type of user, session and item ids that `types` does not declare; auto keeps that of Parquet files, and "
+        "text for text files. Ids that do not fit are quarantined.",
     )
 
     @field_validator("columns")
     @classmethod
-    def _enough(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _enough(cls, columns: dict[str, str | Computed]) -> dict[str, str | Computed]:
         if ITEM_ID not in columns:
             raise ValueError("item_id must be mapped")
         if not {USER_ID, SESSION_ID} & columns.keys():
@@ -64,42 +185,67 @@ class EventSource(_Part):
             raise ValueError("timestamp, or position for histories without times, must be mapped")
         return columns
 
+    @model_validator(mode="after")
+    def _types_fit(self) -> EventSource:
+        check_types(self.types, self.columns)
+        return self
 
-class ItemSource(_Part):
+
+class ItemSource(FileOptions):
     """A table with one row an item, for the step join_items."""
 
     path: str = Field("items.parquet", description="File below the source.")
-    columns: dict[str, str] = Field(
-        description="Our name: the file's name; item_id is required. With valid_from an item may have a row for each change."
+    columns: SourceColumns = Field(
+        description="Our name: the file's name, or {sql: ...}; item_id is required. With valid_from an item may have a row "
+        "for each change."
     )
+    types: dict[str, ColumnType] = Field({}, description="As in events; ids become what the events' are.")
+    text_types: dict[str, TextType] = Field({}, description="As in events.")
     unknown: Literal["keep", "quarantine"] = Field("keep", description="Events of items that this table does not know.")
+    wait_days: int = Field(
+        7,
+        ge=0,
+        description="unknown: quarantine. Days before the newest whose events come in when the table knows their item later.",
+    )
 
     @field_validator("columns")
     @classmethod
-    def _has_key(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _has_key(cls, columns: dict[str, str | Computed]) -> dict[str, str | Computed]:
         if ITEM_ID not in columns:
             raise ValueError("item_id must be mapped")
         return columns
 
+    @model_validator(mode="after")
+    def _types_fit(self) -> ItemSource:
+        check_types(self.types, self.columns)
+        return self
 
-class UserSource(_Part):
+
+class UserSource(FileOptions):
     """A table with one row a user, for the step join_users."""
 
     path: str = Field("users.parquet", description="File below the source.")
-    columns: dict[str, str] = Field(description="Our name: the file's name; user_id is required.")
+    columns: SourceColumns = Field(description="Our name: the file's name, or {sql: ...}; user_id is required.")
+    types: dict[str, ColumnType] = Field({}, description="As in events; ids become what the events' are.")
+    text_types: dict[str, TextType] = Field({}, description="As in events.")
 
     @field_validator("columns")
     @classmethod
-    def _has_key(cls, columns: dict[str, str]) -> dict[str, str]:
+    def _has_key(cls, columns: dict[str, str | Computed]) -> dict[str, str | Computed]:
         if USER_ID not in columns:
             raise ValueError("user_id must be mapped")
         return columns
+
+    @model_validator(mode="after")
+    def _types_fit(self) -> UserSource:
+        check_types(self.types, self.columns)
+        return self
 
 
 class Step(_Part):
     """A name and its options: a step, a check or an encoder, each a file of that name in preprocessing."""
 
-    name: str
+    name: Annotated[str, AfterValidator(current)]
     options: dict[str, Any] = {}
 
     @model_validator(mode="before")
@@ -184,6 +330,10 @@ class Dataset(_Part):
     title: str = Field("", description="One line for people.")
     obtain: str = Field("", description="Where to get the data.")
     terms: str = Field("", description="On what terms it may be used.")
+    plugins: tuple[str, ...] = Field(
+        (),
+        description="Folders of your own steps, checks, encoders, ...: a path or a list, seen from the YAML's folder.",
+    )
     source: str = Field("", description="Folder of the files; --source or the variable OVERNIGHT_SOURCE overrides it.")
     time_zone: Zone = Field("UTC", description="Zone in which days begin and hours are counted.")
     events: EventSource
@@ -192,6 +342,11 @@ class Dataset(_Part):
     since: date | None = Field(None, description="First day of events that is used; earlier ones are left out.")
     checks: tuple[Step, ...] = Field((), description="Rules a good row keeps, beside readable ids and times.")
     steps: tuple[Step, ...] = ()
+    duplicates: Literal["drop", "keep"] | tuple[str, ...] = Field(
+        "drop",
+        description="drop: of rows equal in all mapped columns, one is kept; keep: all are; a list of columns: rows equal in "
+        "those are the same event.",
+    )
     sessions: SessionRule = SessionRule()
     features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")
     labels: tuple[Label, ...] = Field(
@@ -205,6 +360,15 @@ class Dataset(_Part):
         {}, description="Settings that suit this dataset, by group (body, loss, training, ...); --set overrides them."
     )
 
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _list_of_folders(cls, given: Any) -> Any:
+        """Absolute, so that workers that get the dataset find them."""
+        given = [given] if isinstance(given, str | Path) else [] if given is None else given
+        if not isinstance(given, list | tuple) or not all(isinstance(path, str | Path) and str(path) for path in given):
+            raise ValueError("give a folder or a list of folders, such as `plugins: plugins`")
+        return [str(Path(path).expanduser().resolve()) for path in given]
+
     @field_validator("features")
     @classmethod
     def _names(cls, features: dict[str, Feature]) -> dict[str, Feature]:
@@ -214,6 +378,12 @@ class Dataset(_Part):
             if name in TAKEN:
                 taken = ", ".join(sorted(TAKEN))
                 raise ValueError(f"feature {name!r} needs another name (with `column: {name}`); taken: {taken}")
+        for name, feature in features.items():
+            if feature.column in RESERVED:
+                raise ValueError(
+                    f"feature {name!r}: column {feature.column!r} is Overnight's own ({RESERVED[feature.column]}), which no "
+                    f"input may tell; map the file's column under another name, such as file_{feature.column}"
+                )
         return features
 
     @model_validator(mode="after")
@@ -249,25 +419,45 @@ class Dataset(_Part):
         if not place:
             hint = self.obtain or "see its YAML"
             raise InputError(f"Where are the files of {self.name!r}? Give --source FOLDER (get them: {hint}).")
-        return self.model_copy(update={"source": place if "://" in place else str(Path(place).expanduser())})
+        if "://" not in place:
+            place = str(Path(place).expanduser())
+            self._refuse_plugins_among_events(Path(place))
+        return self.model_copy(update={"source": place})
+
+    def _refuse_plugins_among_events(self, source: Path) -> None:
+        """What lies among data is data, and is not run."""
+        events = (source / self.events.path).resolve()
+        for folder in map(Path, self.plugins):
+            if events != source.resolve() and (events == folder or events in folder.parents):
+                raise InputError(
+                    f"plugins: {folder} lies among the events ({events}), which are not run as code; move it."
+                )
 
 
-def known() -> list[str]:
-    """Names of the datasets that come with Overnight."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+def known() -> dict[str, places.Place]:
+    """The datasets that can be named, and where they are: Overnight's own, and those of OVERNIGHT_PLUGINS and packages."""
+    return places.places(SHIPPED, ())
 
 
 def read_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Dataset:
     """The dataset of that name, or of that YAML file, with dotted `changes` such as {"sessions.gap_minutes": 20}.
 
+    Folders under `plugins` are taken from the YAML's folder (those of changes from the working folder), followed by those of
+    OVERNIGHT_PLUGINS. From then on this process searches them for the parts of models, too (`plugins.use`).
+
     Raises:
         InputError: for an unknown name (with the known ones), an unreadable file, a key or value that does not fit.
     """
+    dataset = load_dataset(name_or_file, changes)
+    plugins.use(dataset.plugins)
+    return dataset
+
+
+def load_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Dataset:
+    """The same, to look at it only: this process searches the folders it did before."""
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):
-        if name_or_file not in known():
-            raise unknown("dataset", name_or_file, [*known(), "or a FILE.yaml"])
-        path = SHIPPED / f"{name_or_file}.yaml"
+        path = plugins.find_file(SHIPPED, name_or_file, ())
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -276,9 +466,19 @@ def read_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Da
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping such as 'name: shop', got {type(data).__name__}")
+    if "plugins" in data:
+        data["plugins"] = _from(path.parent, data["plugins"])
     for key, value in (changes or {}).items():
         _change(data, key, value)
-    return parse(Dataset, data, str(path))
+    dataset = parse(Dataset, data, str(path))
+    return dataset.model_copy(update={"plugins": tuple(map(str, places.searched(dataset.plugins)))})
+
+
+def _from(folder: Path, given: Any) -> Any:
+    """Paths as they are meant in a file of that folder; what is none is left for the class to refuse."""
+    if isinstance(given, list):
+        return [_from(folder, path) for path in given]
+    return str(folder / Path(given).expanduser()) if isinstance(given, str) and given else given
 
 
 def _change(data: dict[str, Any], key: str, value: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.errors import InputError, parse
+from schemas.spellings import current
 
 
 class FeatureColumn(BaseModel):
@@ -33,7 +34,9 @@ class FeatureColumn(BaseModel):
         "event", description="event: a list, one value an event; session: one value, known when the session starts."
     )
     many: bool = Field(False, description="True where each event has a list of values: a list of lists.")
-    transform: tuple[str, ...] = Field((), description="Encoders applied, in order.")
+    transform: tuple[Annotated[str, AfterValidator(current)], ...] = Field(
+        (), description="Encoders applied, in order."
+    )
     mean: float = Field(0.0, description="Continuous: subtracted by the encoder.")
     std: float = Field(1.0, description="Continuous: divided by, after the mean.")
 

@@ -5,10 +5,13 @@ An accepted plan is one the engine does not hand to the CPU; that its numbers ar
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 
 import polars as pl
 import pytest
+
+GPU = pl.GPUEngine(executor="in-memory", raise_on_fail=True)
 
 
 def untranslatable(plan: pl.LazyFrame) -> list[str]:
@@ -20,6 +23,17 @@ def untranslatable(plan: pl.LazyFrame) -> list[str]:
         pytest.skip("cudf-polars is not installed; it needs no GPU for this, but an environment of its own")
     from cudf_polars import Translator
 
-    translator = Translator(plan._ldf.visit(), pl.GPUEngine(executor="in-memory", raise_on_fail=True))
+    translator = Translator(plan._ldf.visit(), GPU)
     translator.translate_ir()  # collects what it cannot translate, raises nothing
     return sorted({f"{type(error).__name__}: {error}" for error in translator.errors})
+
+
+def translating(refused: list[str]) -> Callable[[Sequence[pl.LazyFrame], object], list[pl.DataFrame]]:
+    """For the place of `preprocessing.collect.run`: runs every plan on the CPU, and notes why a GPU would refuse it."""
+
+    def run(plans: Sequence[pl.LazyFrame], target: object) -> list[pl.DataFrame]:
+        if isinstance(target, pl.GPUEngine):
+            refused.extend(reason for plan in plans for reason in untranslatable(plan))
+        return [plan.collect(engine="in-memory") for plan in plans]
+
+    return run

@@ -1,41 +1,131 @@
-"""Progress of a preparation on a terminal: one bar through the phases of a batch, the lines that came out above it."""
+"""Progress as people see it: one bar through a stage's phases in a terminal, lines elsewhere, an artifact in Prefect's UI."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Self
+from uuid import UUID
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
 
-PHASES = ("read", "clean", "learn", "encode", "write")
-LINE = re.compile(rf"({'|'.join(PHASES)}): (?:.*\((\d+)%\))?")
+from schemas.progress import Progress
+
+PREPARE = ("index", "plan", "read", "clean", "fit", "encode", "commit", "publish")  # phases of a preparation
+TRAIN = ("train",)
+STEP = 10  # per cent of a phase between two lines that say how far it is
+PERCENT = re.compile(r"\((\d+)%\)")
+
+OnProgress = Callable[[Progress | str], object]
 
 
-class PhasesBar:
-    """A callable for progress lines. Where the output is no terminal, it prints them as they are."""
+def as_progress(report: Progress | str) -> Progress:
+    """A report as numbers. Modeling still reports in lines, which hold a percentage when there is one."""
+    if isinstance(report, Progress):
+        return report
+    percent = PERCENT.search(report)
+    return Progress(TRAIN[0], int(percent[1]), 100, report) if percent else Progress(TRAIN[0], message=report)
 
-    def __init__(self, console: Console | None = None) -> None:
+
+class Lines:
+    """Reports -> lines. A message is a line; numbers alone are one when `STEP` per cent more of a phase are done."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self.say = say
+        self._last = ("", 0)  # the phase, and its per cent at the last line
+
+    def __call__(self, report: Progress | str) -> None:
+        if isinstance(report, str) or report.message:
+            self.say(str(report))
+            return
+        phase, before = self._last
+        before = before if phase == report.phase else 0
+        percent = 100 * report.done // report.total if report.total else 0
+        if percent >= before + STEP:
+            counted = f"{report.done:,} of {report.total:,} ({percent}%)"
+            self.say(f"{report.phase}: {counted}" if report.total > 1 else report.phase)
+            before = percent
+        elif percent < before:  # the same phase of the next batch
+            before = 0
+        self._last = (report.phase, before)
+
+
+def share_done(report: Progress, phases: tuple[str, ...]) -> float | None:
+    """How much of all phases is done, from 0 to 1, each of equal weight; None for a phase that is not one of them."""
+    if report.phase not in phases:
+        return None
+    share = min(report.done / report.total, 1.0) if report.total else 0.0
+    return (phases.index(report.phase) + share) / len(phases)
+
+
+class TerminalProgress:
+    """One bar through all phases, with messages above it. Where the output is no terminal, lines."""
+
+    def __init__(self, phases: tuple[str, ...] = PREPARE, console: Console | None = None) -> None:
+        self.phases = phases
         self.console = console or Console(highlight=False, soft_wrap=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        self.task: TaskID = self.bar.add_task(PHASES[0], total=len(PHASES))
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+        self.bar = Bars(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.task: TaskID = self.bar.add_task(phases[0], total=1.0)
+        self._lines = Lines(self._print)
 
-    def __enter__(self) -> PhasesBar:
+    def __enter__(self) -> Self:
         self.bar.start()
         return self
 
-    def __call__(self, line: str) -> None:
-        found = LINE.match(line)
-        if not found or found[2] is None or self.bar.disable:
-            self.console.print(line, markup=False)
-        if found:
-            place = PHASES.index(found[1])
-            done = 1.0 if found[2] is None else int(found[2]) / 100
-            now = PHASES[min(place + (found[2] is None), len(PHASES) - 1)]
-            self.bar.update(self.task, completed=place + done, description=line if found[2] else now)
+    def __call__(self, report: Progress | str) -> None:
+        if isinstance(report, str) or report.message or self.bar.disable:
+            self._lines(report)
+        report = as_progress(report)
+        share = share_done(report, self.phases)
+        if share is not None and report.total:
+            self.bar.update(self.task, completed=share, description=self._describe(report))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
+
+    def _describe(self, report: Progress) -> str:
+        if report.done < report.total:
+            return f"{report.phase} {report.done:,}/{report.total:,}"
+        place = self.phases.index(report.phase) + 1
+        return self.phases[min(place, len(self.phases) - 1)]
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+
+@contextmanager
+def run_progress(name: str, phases: tuple[str, ...], log: Callable[[str], object]) -> Iterator[OnProgress]:
+    """Inside a Prefect task: lines go to `log`, numbers move the run's progress artifact `name` by whole per cents."""
+    from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+    lines = Lines(log)
+    artifact: UUID | None = None
+    shown = 0
+
+    def move(percent: int) -> None:
+        nonlocal artifact, shown
+        if artifact is None:
+            created = create_progress_artifact(float(percent), key=name, description=f"{name}, per cent")
+            assert isinstance(created, UUID)  # a coroutine only in async code
+            artifact = created
+        elif percent != shown:
+            update_progress_artifact(artifact, float(percent))
+        shown = percent
+
+    def show(report: Progress | str) -> None:
+        lines(report)
+        report = as_progress(report)
+        share = share_done(report, phases)
+        if share is not None and report.total:
+            move(round(100 * share))
+
+    yield show
+    if artifact is not None:
+        move(100)

@@ -1,1 +1,1 @@
-"""What a run can be told: settings, layers of them, the form in the UI, what is offered."""
+"""What can be set for a run: settings, layers of them, the form in the UI, what is offered."""

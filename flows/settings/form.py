@@ -1,7 +1,7 @@
 """How settings look in the form of a run: a section for each group, in which nothing is filled in.
 
 The form sends all values that it was given to begin with. Filled in, the defaults of one section would go over the preset and
-over what suits the dataset as soon as a person opens it; so they are told in words, and what is left empty is not given.
+over what suits the dataset as soon as a person opens it; so they are shown in words, and what is left empty is not given.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema
 
 import modeling
 from modeling.presets import known_presets, read_preset
+from schemas.places import places
 from schemas.plugins import in_yaml
 
 
@@ -28,16 +29,16 @@ class Section:
         section = handler(core)
         _leave_open(section, handler)
         if self.folder:
-            files = (Path(modeling.__file__).parent / self.folder).glob("[!_]*.py")
-            handler.resolve_ref_schema(section)["properties"]["name"]["enum"] = sorted(file.stem for file in files)
+            names = sorted(places(Path(modeling.__file__).parent / self.folder))
+            handler.resolve_ref_schema(section)["properties"]["name"]["enum"] = names
         return section
 
 
 class _Names:
     def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         titles = {name: read_preset(name).title for name in known_presets()}
-        told = "; ".join(f"{name}: {title}" for name, title in titles.items())
-        return handler(core) | {"title": "Preset", "enum": list(titles), "description": told}
+        titled = "; ".join(f"{name}: {title}" for name, title in titles.items())
+        return handler(core) | {"title": "Preset", "enum": list(titles), "description": titled}
 
 
 PresetName = Annotated[str, _Names()]

@@ -109,7 +109,7 @@ def _as_mapping(given: Any) -> Any:
 def _write_out(given: Any) -> Any:
     value = {"name": given} if isinstance(given, str) else _as_mapping(given)
     if isinstance(value, dict) and isinstance(value.get("options"), dict):
-        return {key: one for key, one in value.items() if key != "options"} | value["options"]
+        return {key: option for key, option in value.items() if key != "options"} | value["options"]
     return value
 
 

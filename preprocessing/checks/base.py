@@ -47,6 +47,11 @@ class Check(BaseModel):
         return ()
 
     @property
+    def keeps_rows(self) -> bool:
+        """Whether its bad rows stay, counted under its name, because their bad value is gone."""
+        return False
+
+    @property
     def name(self) -> str:
         """Its name in quarantine and reports."""
         kind = type(self).__module__.rpartition(".")[2]
@@ -57,8 +62,11 @@ class Check(BaseModel):
         """The share of a day's rows that may be bad."""
         return self.tolerate if self.tolerate is not None else {"quarantine": 1.0, "fail": 0.0}[self.action]
 
-    def bind(self, dataset: Dataset, columns: list[str]) -> Self:
-        """Check the rule against the dataset and its events' columns, and fetch what it needs. Before any event is read."""
+    def bind(self, dataset: Dataset, columns: pl.Schema) -> Self:
+        """Check the rule against the dataset and its events' columns (name: type), and fetch what it needs.
+
+        Runs before any event is read.
+        """
         return self
 
     def says_the_same(self, other: Check) -> bool:

@@ -10,7 +10,9 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from preprocessing.checks import Check
 from preprocessing.collect import collect
-from preprocessing.source.events import read_items, read_users
+from preprocessing.source.lookups import ids_as, read_items, read_users
+from preprocessing.source.values import alike
+from schemas.column_types import IDS
 from schemas.dataset import Dataset
 from schemas.errors import InputError, unknown
 
@@ -37,17 +39,35 @@ class KnownValues(Check):
     def looks_at(self) -> tuple[str, ...]:
         return (self.column,)
 
+    @property
+    def good_values(self) -> pl.Series:
+        """The good values, once bound."""
+        return self._known
+
     def says_the_same(self, other: Check) -> bool:
         return super().says_the_same(other) and isinstance(other, KnownValues) and self.table == other.table
 
-    def bind(self, dataset: Dataset, columns: list[str]) -> Self:
+    def bind(self, dataset: Dataset, columns: pl.Schema) -> Self:
         """Fetch the values."""
         bound = self.model_copy()
-        bound._known = self._fetch(dataset) if self.table else pl.Series(self.values)
+        wanted = columns[self.column]
+        if not self.table:
+            bound._known = self._of_yaml(wanted)
+            return bound
+        known = self._fetch(dataset)
+        if known.dtype != wanted and self.column in IDS:
+            known = known.to_frame().select(ids_as(pl.col(known.name), known.dtype, wanted)).to_series().drop_nulls()
+        bound._known = known
         return bound
 
     def bad(self, now: datetime) -> pl.Expr:
         return ~pl.col(self.column).is_in(self._known.implode())
+
+    def _of_yaml(self, wanted: pl.DataType) -> pl.Series:
+        try:
+            return alike(pl.Series(self.values), wanted)
+        except InputError as error:
+            raise InputError(f"it does not fit {self.column} ({wanted}): {error}") from None
 
     def _fetch(self, dataset: Dataset) -> pl.Series:
         source, read = (dataset.items, read_items) if self.table == "items" else (dataset.users, read_users)

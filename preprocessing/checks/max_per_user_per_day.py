@@ -34,7 +34,7 @@ class MaxPerUserPerDay(Check):
     def in_order_of(self) -> tuple[str, ...]:
         return (TIMESTAMP, ITEM_ID)
 
-    def bind(self, dataset: Dataset, columns: list[str]) -> Self:
+    def bind(self, dataset: Dataset, columns: pl.Schema) -> Self:
         """Needs days."""
         if TIMESTAMP not in dataset.events.columns:
             raise InputError("events.columns must map timestamp")

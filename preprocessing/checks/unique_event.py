@@ -38,7 +38,7 @@ class UniqueEvent(Check):
     def in_order_of(self) -> tuple[str, ...]:
         return self.columns
 
-    def bind(self, dataset: Dataset, columns: list[str]) -> Self:
+    def bind(self, dataset: Dataset, columns: pl.Schema) -> Self:
         """Find the columns that make an event."""
         known = tuple(name for name in IDENTITY if name in columns)
         return self.model_copy(update={"columns": self.columns or known, "title": self.name})

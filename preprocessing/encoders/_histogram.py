@@ -1,4 +1,4 @@
-"""Histograms that add up over days and parts, for quantiles without sorting: what `quantile` and `fill: median` learn.
+"""Histograms that add up over days and parts, for quantiles without sorting: what `quantile` and `fill: median` are fit to.
 
 Bins are fixed: zero, and for each sign 1,000 whose bounds are a factor of exp(1/24) apart, from 7e-7 to 8e11; the outermost
 take all that lies beyond. A bin keeps its count and the smallest and largest number in it, so a quantile is off by at most
@@ -11,18 +11,21 @@ from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Adds, Encoder, Expressions, Learns
+from preprocessing.encoders import Combine, Encoder, Expressions, Fits
 from schemas.columns import COUNT, DAY, VALUE
 
 PER_E, MIDDLE, BINS = 24, 341, 1_000  # 1.0 lies in the middle of bin 341: round numbers are on no bound
-LOW, HIGH = "low", "high"
+LOW, HIGH, UP_TO = "low", "high", "up_to"
 
 
 class Histogram(Encoder):
-    """An encoder that learns how numbers are distributed."""
+    """An encoder that is fit to how numbers are distributed: `value` (the bin), `count`, `low`, `high`.
 
-    learns: ClassVar[Learns] = "by value"
-    adds_up: ClassVar[dict[str, Adds]] = {LOW: "min", HIGH: "max"}
+    Of 1.0, 1.0 and -2.0: bin 341 with count 2, low 1.0, high 1.0, and bin -358 with count 1, low -2.0, high -2.0.
+    """
+
+    fits: ClassVar[Fits] = "by value"
+    combine: ClassVar[dict[str, Combine]] = {LOW: "min", HIGH: "max"}
 
     def key(self, value: pl.Expr) -> pl.Expr:
         """The bin. Null goes to that of zero, uncounted, so that every day has a row."""
@@ -33,22 +36,25 @@ class Histogram(Encoder):
         """Count and bounds of what is in a bin."""
         return {COUNT: value.count().cast(pl.Int64), LOW: value.min(), HIGH: value.max()}
 
-    def before(self, known: pl.DataFrame | None, learnt: pl.DataFrame) -> pl.DataFrame:
-        """The histogram that each day in `learnt` may know, in order of day and bin, with `up_to`, the running count."""
-        learnt = self._add_up(learnt, [DAY, VALUE])
-        bins = learnt.select(VALUE) if known is None else pl.concat([known.select(VALUE), learnt.select(VALUE)])
-        # Every bin on every day: a day without numbers in a bin still knows what was in it before.
-        grid = learnt.select(DAY).unique().join(bins.unique(), how="cross").join(learnt, on=[DAY, VALUE], how="left")
-        grid = grid.select(learnt.columns).sort(DAY, VALUE).with_columns(
+    def histograms(self, before: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
+        """For each day of `statistics`, the histogram of all days before it, in order of day and bin.
+
+        With the column `up_to`, the count of the bin and all lower ones.
+        """
+        by_bin = self._sum_parts(statistics)
+        bins = by_bin.select(VALUE) if before is None else pl.concat([before.select(VALUE), by_bin.select(VALUE)])
+        # Every bin on every day: a day without numbers in a bin still has those of the days before it.
+        grid = by_bin.select(DAY).unique().join(bins.unique(), how="cross").join(by_bin, on=[DAY, VALUE], how="left")
+        grid = grid.select(by_bin.columns).sort(DAY, VALUE).with_columns(
             pl.col(COUNT).fill_null(0), pl.col(LOW).fill_null(float("inf")), pl.col(HIGH).fill_null(float("-inf"))
         )  # fmt: skip
-        own = grid if known is None else grid.with_columns(pl.lit(0, dtype=pl.Int64).alias(COUNT))
-        before = self._day_before(known, grid).select(
+        own = grid if before is None else grid.with_columns(pl.lit(0, dtype=pl.Int64).alias(COUNT))
+        earlier = self._days_before(before, grid).select(
             DAY, VALUE, *(pl.coalesce(pl.col(name), own[name]) for name in (COUNT, LOW, HIGH))
         )
-        return before.with_columns(up_to=pl.col(COUNT).cum_sum().over(DAY))
+        return earlier.with_columns(pl.col(COUNT).cum_sum().over(DAY).alias(UP_TO))
 
 
 def at_rank(bound: str, rank: pl.Expr) -> pl.Expr:
     """Within a day's histogram: the bound of the bin that holds the number of this rank, from 1; null where there is none."""
-    return pl.col(bound).filter((pl.col("up_to") >= rank) & (rank > 0)).first()
+    return pl.col(bound).filter((pl.col(UP_TO) >= rank) & (rank > 0)).first()

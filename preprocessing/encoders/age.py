@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from preprocessing.encoders import Encoder, Expressions, Takes, require
-from preprocessing.sessions import local_day
+from preprocessing.source.values import local_day
 from schemas.columns import TIMESTAMP
 
 
@@ -23,6 +23,6 @@ class Age(Encoder):
         """Needs times."""
         require(TIMESTAMP, columns)
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Whole days."""
         return (local_day(pl.col(TIMESTAMP), self.time_zone) - value).dt.total_days().clip(0, None)

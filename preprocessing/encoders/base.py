@@ -1,16 +1,16 @@
 """Encoders, one a file: they turn a column of events into ids or numbers a model can take.
 
-An encoder named under `features` in a dataset is the class its file is named after. Its fields are its options. A chain such
-as [log1p, standardise] applies several in order.
+An encoder named under `features` in a dataset is the class its file is named after; its fields are its options. A list of
+encoders such as [log1p, standardize] applies them in order.
 
-What an encoder learns is a small table of statistics that add up over days and over parts of a day. A day is encoded with
-what the days before it taught, so nothing is ever fit on the day it is evaluated on; the very first day, which is never
-evaluated on, uses its own numbers. Most encoders only name their statistics; the rest is done here, once.
+What an encoder is fitted to is a small table of statistics that add up over days and over parts of a day. A day is
+transformed with the statistics of the days before it, so nothing is ever fit on the day it is evaluated on; the very first
+day, which is never evaluated on, uses its own numbers. Most encoders only name their statistics; the rest is done here.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -18,21 +18,41 @@ from pydantic import BaseModel, ConfigDict
 from schemas.columns import DAY, VALUE
 from schemas.errors import unknown
 
-SEEN = "what is learnt from"  # no column of events is called so
 LARGEST = 1e150  # its square is still a number
 Expressions = dict[str, pl.Expr]
 Kind = Literal["categorical", "continuous"]
 Takes = Literal["anything", "numbers", "times", "dates", "text"]
-Learns = Literal["nothing", "numbers", "by value"]
-Adds = Literal["sum", "min", "max"]
-ADD = {"sum": pl.Expr.sum, "min": pl.Expr.min, "max": pl.Expr.max}
-RUN = {"sum": pl.Expr.cum_sum, "min": pl.Expr.cum_min, "max": pl.Expr.cum_max}
+Fits = Literal["nothing", "numbers", "by value"]
+Combine = Literal["sum", "min", "max"]
+_RENAMED = {
+    "adds_up": "combine", "decode": "inverse_transform", "encode": "transform", "learn": "partial_fit", "learns": "fits",
+    "table": "lookup", "timeless": "by_day (of the opposite meaning)",
+}  # fmt: skip
+_INPUT = "value to fit"  # a helper column; no column of events is called so
+_COMBINE = {"sum": pl.Expr.sum, "min": pl.Expr.min, "max": pl.Expr.max}
+_RUNNING = {"sum": pl.Expr.cum_sum, "min": pl.Expr.cum_min, "max": pl.Expr.cum_max}
 
 
 class Encoder(BaseModel):
-    """One encoder. The default learns nothing and changes nothing.
+    """One encoder. The default fits nothing and changes nothing.
 
-    Expressions come in and go out: null in, null out. What is still null at the end of a chain of numbers becomes 0.
+    An author names `statistics` and says how `transform` makes a value from those of earlier days. Both get and give Polars
+    expressions: null in, null out. What is still null at the end of a chain of numbers becomes 0. For example
+
+        class Centre(Encoder):
+            fits: ClassVar[Fits] = "numbers"
+
+            def statistics(self, value):
+                return {"count": value.count(), "sum": value.sum()}
+
+            def transform(self, value, state):
+                return value - state["sum"] / state["count"]
+
+        day  value   statistics of the day   state: the days before   transformed
+        1    2.0     count 2, sum 6          count 2, sum 6           -1.0          the first day: its own
+        1    4.0                                                       1.0
+        2    9.0     count 1, sum 9          count 2, sum 6            6.0
+        3    5.0     count 1, sum 5          count 3, sum 15           0.0
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,103 +61,134 @@ class Encoder(BaseModel):
     """What comes out: ids (only at the end of a chain) or numbers."""
     takes: ClassVar[Takes] = "numbers"
     """What may come in."""
-    learns: ClassVar[Learns] = "nothing"
-    """Whether the statistics are single numbers, or numbers for every value of `key`."""
-    adds_up: ClassVar[dict[str, Adds]] = {}
-    """How statistics of parts become those of the whole, for those that are not sums."""
-    timeless: ClassVar[bool] = False
-    """True where what later days teach cannot change an earlier event's value, such as when an item was first seen."""
+    fits: ClassVar[Fits] = "nothing"
+    """Whether there is one row of statistics ("numbers"), or one for every value of `key` ("by value")."""
+    combine: ClassVar[dict[str, Combine]] = {}
+    """How statistics of parts and days become those of the whole, for those that are not sums."""
+    by_day: ClassVar[bool] = True
+    """Whether a day is kept from the statistics of later days. False where these cannot change an earlier event's value, as
+    when an item was first seen: statistics then have no column `day`, and those of open sessions count too."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        """Refuse an encoder written for older names: its values would come out unchanged, without a word."""
+        for older, current in _RENAMED.items():
+            if older in vars(cls):
+                raise TypeError(f"{cls.__module__}.{cls.__name__}: {older} is called {current} now; see README.md.")
 
     def check(self, column: str, columns: pl.Schema) -> None:
         """Raise InputError where the options do not fit the columns events have; `column` is the feature's own."""
 
     def key(self, value: pl.Expr) -> pl.Expr:
-        """What statistics are kept by, when they are kept by value."""
+        """What statistics are kept by, when they are kept by value: the value itself, or another column."""
         return value
 
     def statistics(self, value: pl.Expr) -> Expressions:
-        """What is learnt of some rows, as aggregates such as `value.sum()`; numbers that are not finite come as null."""
+        """Aggregates of the values of some rows by name, such as {"sum": value.sum()}.
+
+        Numbers that are not finite come as null. {} for an encoder that fits nothing.
+        """
         return {}
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
-        """The encoded value; `learnt` holds the statistics that a row's day may know, null where there are none."""
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
+        """The encoded value of each row, from its value and the columns of `lookup` for its day (and key), by name.
+
+        `state` is {} for an encoder that fits nothing; its values are null on rows for which there are no statistics.
+        """
         return value
 
+    def inverse_transform(self, encoded: pl.Series, state: pl.DataFrame | None) -> pl.Series | None:
+        """Encoded values and the state they were made with -> raw values; None where encoded values do not say them."""
+        return None
+
     def add_columns(self, events: pl.LazyFrame, value: pl.Expr, name: str) -> tuple[pl.LazyFrame, pl.Expr]:
-        """Bring in what cannot be told from a row alone, such as a session's start; rows and their order stay."""
+        """Events and value -> events with helper columns whose names hold `name`, and the value made of them.
+
+        For what a row alone does not say, such as its session's start. Rows and their order stay.
+        """
         return events, value
 
-    def decode(self, value: pl.Expr, numbers: dict[str, float]) -> pl.Expr | None:
-        """What was encoded, given the encoder's statistics; None where it cannot be told from the encoded value."""
+    def cardinality(self, state: pl.DataFrame | None) -> int | None:
+        """Ids are below this; None of numbers."""
         return None
+
+    def scale(self, state: pl.DataFrame | None) -> tuple[float, float]:
+        """The mean and the standard deviation that the state makes `transform` subtract and divide by."""
+        return 0.0, 1.0
 
     # What follows is the same for nearly all encoders.
 
     @property
     def keys(self) -> list[str]:
-        """The columns that identify a row of the table to look statistics up in."""
-        by_value = [VALUE] if self.learns == "by value" else []
-        return by_value if self.timeless else [DAY, *by_value]
+        """The columns that identify a row of statistics, and of the table to look them up in."""
+        by_value = [VALUE] if self.fits == "by value" else []
+        return [DAY, *by_value] if self.by_day else by_value
 
-    def learn(self, rows: pl.LazyFrame, value: pl.Expr) -> pl.LazyFrame | None:
-        """A plan for what rows teach, with the columns `keys` and the statistics; parts of it `merge`."""
-        if self.learns == "nothing":
-            return None
+    def partial_fit(self, rows: pl.LazyFrame, value: pl.Expr) -> pl.LazyFrame:
+        """Rows -> a plan for their statistics: the columns `keys` and one for each of `statistics`, in no order."""
+        assert self.fits != "nothing"
         # Computed once, before rows are grouped: expressions inside groups cost three times as much.
-        rows = rows.with_columns((finite(value) if self.takes == "numbers" else value).alias(SEEN))
-        seen = pl.col(SEEN)
-        by = {DAY: pl.col(DAY)} | ({VALUE: self.key(seen)} if self.learns == "by value" else {})
-        found = rows.group_by(by[name].alias(name) for name in self.keys).agg(**self.statistics(seen))
-        return found.filter(pl.col(VALUE).is_not_null()) if VALUE in self.keys else found
+        rows = rows.with_columns((finite(value) if self.takes == "numbers" else value).alias(_INPUT))
+        fitted_to = pl.col(_INPUT)
+        by = {DAY: pl.col(DAY)} | ({VALUE: self.key(fitted_to)} if self.fits == "by value" else {})
+        statistics = rows.group_by(by[name].alias(name) for name in self.keys).agg(**self.statistics(fitted_to))
+        return statistics.filter(pl.col(VALUE).is_not_null()) if VALUE in self.keys else statistics
 
-    def merge(self, known: pl.DataFrame | None, learnt: pl.DataFrame) -> pl.DataFrame:
-        """What is known after `learnt`: one row, or one row a value in order of value."""
-        learnt = learnt.drop(DAY, strict=False)
-        parts = learnt if known is None else pl.concat([known, learnt.select(known.columns)], how="vertical_relaxed")
-        totals = self._totals(parts.columns)
-        if self.learns == "by value":
-            return parts.group_by(VALUE).agg(**totals).sort(VALUE)
-        return parts.select(**totals)
+    def merge(self, state: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
+        """The state after these statistics, in parts: `value`, if by value, and each statistic, without days.
 
-    def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-        """What rows of the days in `learnt` are encoded with: a row for each of `keys`.
-
-        `known` is what earlier days taught, `merged` what is known after all of these days.
+        One row, or one row a value in order of value: day 1 count 2, sum 6 and day 2 count 1, sum 9 -> count 3, sum 15.
         """
-        if self.timeless:
-            return merged
-        return self._day_before(known, self._add_up(learnt, self.keys))
+        statistics = statistics.drop(DAY, strict=False)
+        parts = [statistics] if state is None else [state, statistics.select(state.columns)]
+        together = pl.concat(parts, how="vertical_relaxed")
+        totals = self._totals(together.columns)
+        if self.fits == "by value":
+            return together.group_by(VALUE).agg(**totals).sort(VALUE)
+        return together.select(**totals)
 
-    def cardinality(self, merged: pl.DataFrame | None) -> int | None:
-        """Categorical: ids are below this."""
-        return None
+    def lookup(self, before: pl.DataFrame | None, statistics: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+        """The table that rows of the days in `statistics` are transformed with: a row for each of `keys`.
 
-    def scale(self, numbers: dict[str, float]) -> tuple[float, float]:
-        """Mean and standard deviation the encoder subtracts and divides by, given its statistics."""
-        return 0.0, 1.0
+        `before` is the state before all of these days (None: there is none), `after` the one after them. A day's row holds
+        the statistics of all days before it: state count 2, sum 6 and day 2 count 1, sum 9 -> day 2 count 2, sum 6.
+        """
+        if not self.by_day:
+            return after
+        return self._days_before(before, self._sum_parts(statistics))
 
     def _totals(self, columns: list[str]) -> Expressions:
-        return {name: ADD[self.adds_up.get(name, "sum")](pl.col(name)) for name in columns if name not in (DAY, VALUE)}
+        return {
+            name: _COMBINE[self.combine.get(name, "sum")](pl.col(name)) for name in columns if name not in (DAY, VALUE)
+        }
 
-    def _add_up(self, learnt: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
-        return learnt.group_by(keys).agg(**self._totals(learnt.columns)).sort(keys)
+    def _sum_parts(self, statistics: pl.DataFrame) -> pl.DataFrame:
+        """Statistics in parts -> one row for each of `keys`, in their order."""
+        return statistics.group_by(self.keys).agg(**self._totals(statistics.columns)).sort(self.keys)
 
-    def _day_before(self, known: pl.DataFrame | None, learnt: pl.DataFrame) -> pl.DataFrame:
-        """For each day (and value): the running statistics of all earlier days."""
-        names = [name for name in learnt.columns if name not in self.keys]
-        parts = learnt
-        if known is not None:
-            known = known.with_columns(pl.lit(None, dtype=pl.Date).alias(DAY))
-            parts = pl.concat([known.select(learnt.columns), learnt], how="vertical_relaxed")
-        # A day without numbers has no minimum, and knows that of the days before it.
-        running = {name: RUN[self.adds_up.get(name, "sum")](pl.col(name)).forward_fill().shift(1) for name in names}
-        if self.learns == "by value":
-            before = parts.with_columns(**{name: earlier.over(VALUE) for name, earlier in running.items()})
+    def _days_before(self, before: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
+        """For each day (and value) of `statistics`, which are in order: the running statistics of all earlier days."""
+        names = [name for name in statistics.columns if name not in self.keys]
+        parts = statistics
+        if before is not None:
+            undated = before.with_columns(pl.lit(None, dtype=pl.Date).alias(DAY)).select(statistics.columns)
+            parts = pl.concat([undated, statistics], how="vertical_relaxed")
+        # A day without numbers has no minimum: those of the days before it go on.
+        running = {
+            name: _RUNNING[self.combine.get(name, "sum")](pl.col(name)).forward_fill().shift(1) for name in names
+        }
+        if self.fits == "by value":
+            earlier = parts.with_columns(**{name: number.over(VALUE) for name, number in running.items()})
         else:
-            before = parts.with_columns(**running)
-            if known is None and parts.height:  # nothing is known before the first day: it goes by its own numbers
-                before = before.with_columns(pl.coalesce(name, pl.lit(parts[name][0])) for name in names)
-        return before.filter(pl.col(DAY).is_not_null())
+            earlier = parts.with_columns(**running)
+            if before is None and parts.height:  # nothing comes before the first day: it goes by its own numbers
+                earlier = earlier.with_columns(pl.coalesce(name, pl.lit(parts[name][0])) for name in names)
+        return earlier.filter(pl.col(DAY).is_not_null())
+
+
+def name_of(encoder: Encoder) -> str:
+    """The encoder's name in YAML: that of its file."""
+    return type(encoder).__module__.rpartition(".")[2]
 
 
 def finite(value: pl.Expr) -> pl.Expr:

@@ -1,9 +1,9 @@
-"""Values to ids: 1 for null, 2 for values not seen often enough so far, from 3 the others, in order of their admission.
+"""Values to ids: 1 for null, 2 for values that were too rare so far, from 3 the others, in order of their admission.
 
-A value is admitted on the day on which its count so far first reaches `min_count`; a day's newcomers are numbered by that
+A value is admitted on the day on which its count so far first reaches `min_count`; a day's new values are numbered by that
 count, the most frequent first, ties by value. No id ever changes: what a day was encoded with stays true.
 
-With k `unknown_buckets`, ids 2 to 1 + k are for values not seen often enough, told apart by a hash, and the others begin at
+With k `unknown_buckets`, ids 2 to 1 + k are for values that were too rare so far, chosen by a hash, and the others begin at
 2 + k, as with NVTabular's num_buckets (whose hash is another).
 
 A column of lists becomes one of lists of ids. A list that holds nothing but nulls, one null, or is null itself is empty.
@@ -16,7 +16,7 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field, model_validator
 
-from preprocessing.encoders import Encoder, Expressions, Kind, Learns, Takes
+from preprocessing.encoders import Encoder, Expressions, Fits, Kind, Takes
 from preprocessing.hashing import stable_hash
 from preprocessing.vocabulary import ADMITTED, admit, highest
 from schemas.columns import COUNT, DAY, ID, NULL, UNKNOWN, VALUE
@@ -26,11 +26,15 @@ BUCKET = "bucket"
 
 
 class Category(Encoder):
-    """Ids from a vocabulary that only ever grows."""
+    """Ids from a vocabulary that only ever grows.
+
+    With `min_count: 2` and the values a, b, b on day 1 and a, c on day 2, day 1 becomes 2, 3, 3 and day 2 becomes 4, 2: b
+    was admitted on day 1, a on day 2, c is too rare so far.
+    """
 
     kind: ClassVar[Kind] = "categorical"
     takes: ClassVar[Takes] = "anything"
-    learns: ClassVar[Learns] = "by value"
+    fits: ClassVar[Fits] = "by value"
 
     min_count: int = Field(1, ge=1, description="Rarer values become unknown.")
     max_size: int | None = Field(None, ge=4, description="At most so many ids, the reserved ones included.")
@@ -47,12 +51,12 @@ class Category(Encoder):
         if self.max_size and self.min_count > 1:
             raise ValueError("min_count and max_size exclude each other")
         if self.max_size and self.max_size <= self.first_id:
-            raise ValueError(f"max_size {self.max_size} leaves no id beside the {self.first_id} reserved ones")
+            raise ValueError(f"max_size {self.max_size} leaves no id besides the {self.first_id} reserved ones")
         return self
 
     @property
     def first_id(self) -> int:
-        """The first id of a value that is known."""
+        """The first id of an admitted value."""
         return UNKNOWN + self.unknown_buckets
 
     def check(self, column: str, columns: pl.Schema) -> None:
@@ -66,36 +70,33 @@ class Category(Encoder):
         """How often each value occurs."""
         return {COUNT: pl.len().cast(pl.Int64)}
 
-    def merge(self, known: pl.DataFrame | None, learnt: pl.DataFrame) -> pl.DataFrame:
+    def merge(self, state: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
         """The vocabulary after these days: `value`, `count`, and `id` and `admitted` of those that have an id."""
-        return admit(known, learnt, self.min_count, self.max_size, self.first_id)
+        return admit(state, statistics, self.min_count, self.max_size, self.first_id)
 
-    def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-        """Ids and since when each holds: a day knows what it admits itself, for training on it later."""
+    def lookup(self, before: pl.DataFrame | None, statistics: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+        """`value`, `id`, `admitted`, `bucket`: a day has the ids it admits itself, for training on it later."""
         if self.unknown_buckets == 1:
-            return merged.filter(pl.col(ID).is_not_null()).select(VALUE, ID, ADMITTED)
-        bucket = stable_hash(merged[VALUE]) % self.unknown_buckets + UNKNOWN
-        return merged.select(VALUE, ID, ADMITTED, bucket.cast(pl.Int32).alias(BUCKET))
+            return after.filter(pl.col(ID).is_not_null()).select(VALUE, ID, ADMITTED)
+        bucket = stable_hash(after[VALUE]) % self.unknown_buckets + UNKNOWN
+        return after.select(VALUE, ID, ADMITTED, bucket.cast(pl.Int32).alias(BUCKET))
 
-    @property
-    def keys(self) -> list[str]:
-        """Counts are kept by day and value, ids looked up by value."""
-        return [DAY, VALUE]
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
+        """The id of a value admitted up to the row's day; that of unknown values for others, 1 for null."""
+        unknown = state[BUCKET].fill_null(UNKNOWN) if BUCKET in state else pl.lit(UNKNOWN, dtype=pl.Int32)
+        id_ = pl.when(state[ADMITTED] <= pl.col(DAY)).then(state[ID]).otherwise(unknown)
+        return pl.when(value.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(id_)
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
-        """The id found, or 1 or that of unknown values."""
-        unknown = learnt[BUCKET].fill_null(UNKNOWN) if BUCKET in learnt else pl.lit(UNKNOWN, dtype=pl.Int32)
-        found = pl.when(learnt[ADMITTED] <= pl.col(DAY)).then(learnt[ID]).otherwise(unknown)
-        return pl.when(value.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(found)
-
-    def cardinality(self, merged: pl.DataFrame | None) -> int:
+    def cardinality(self, state: pl.DataFrame | None) -> int:
         """All values and the reserved ids."""
-        return self.first_id if merged is None else highest(merged, self.first_id) + 1
+        return self.first_id if state is None else highest(state, self.first_id) + 1
 
-    def inverse(self, ids: pl.Series, vocabulary: pl.DataFrame) -> pl.Series:
-        """The values of ids, or of lists of ids; null for reserved ones and those the vocabulary does not have."""
-        known = vocabulary.drop_nulls(ID)
-        many = isinstance(ids.dtype, pl.List)
-        one = pl.element() if many else pl.col(ids.name)
-        value = one.replace_strict(known[ID], known[VALUE], default=None, return_dtype=known.schema[VALUE])
-        return ids.list.eval(value) if many else ids.to_frame().select(value).to_series()
+    def inverse_transform(self, encoded: pl.Series, state: pl.DataFrame | None) -> pl.Series | None:
+        """Ids, or lists of ids -> values; null for reserved ids and those the vocabulary does not have."""
+        if state is None:
+            return None
+        admitted = state.drop_nulls(ID)
+        many = isinstance(encoded.dtype, pl.List)
+        id_ = pl.element() if many else pl.col(encoded.name)
+        value = id_.replace_strict(admitted[ID], admitted[VALUE], default=None, return_dtype=admitted.schema[VALUE])
+        return encoded.list.eval(value) if many else encoded.to_frame().select(value).to_series()

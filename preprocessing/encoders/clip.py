@@ -22,6 +22,6 @@ class Clip(Encoder):
             raise ValueError(f"min {self.min} is above max {self.max}")
         return self
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Clip; null stays null."""
         return value.cast(pl.Float64).clip(self.min, self.max)

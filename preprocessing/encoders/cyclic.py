@@ -28,7 +28,7 @@ class Cyclic(Encoder):
     part: Literal["sin", "cos"] = Field(description="Which coordinate.")
     time_zone: str = Field("UTC", description="Zone in which days begin; the dataset's if left out. Seconds are UTC.")
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """The coordinate."""
         period = self.period if isinstance(self.period, float) else PERIODS[self.period]
         angle = self._seconds(value) * (2 * math.pi / period)

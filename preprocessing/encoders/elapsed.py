@@ -15,7 +15,7 @@ class Elapsed(Encoder):
 
     takes: ClassVar[Takes] = "times"
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Rows are in order of session and time."""
         seconds = (value - value.shift(1)).dt.total_microseconds() / 1e6
         return pl.when(changed(SESSION_INDEX)).then(0.0).otherwise(seconds)

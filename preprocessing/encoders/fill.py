@@ -7,8 +7,8 @@ from typing import Literal
 import polars as pl
 from pydantic import Field
 
-from preprocessing.encoders import Expressions, Learns, finite
-from preprocessing.encoders._histogram import HIGH, LOW, Histogram, at_rank
+from preprocessing.encoders import Expressions, Fits, finite
+from preprocessing.encoders._histogram import HIGH, LOW, UP_TO, Histogram, at_rank
 from schemas.columns import COUNT, DAY
 
 
@@ -22,30 +22,30 @@ class Fill(Histogram):
     value: float | Literal["mean", "median"] = Field(description="A number, mean or median.")
 
     @property
-    def learns(self) -> Learns:  # type: ignore[override]  # of the three, each learns something else
+    def fits(self) -> Fits:  # type: ignore[override]  # each of the three is fit to something else
         """Nothing, sum and count, or a histogram."""
         return {"mean": "numbers", "median": "by value"}.get(str(self.value), "nothing")  # type: ignore[return-value]
 
     def statistics(self, value: pl.Expr) -> Expressions:
-        """What the mean or the median is told from."""
+        """What the mean or the median is made from."""
         if self.value == "median":
             return super().statistics(value)
         return {COUNT: value.count(), "sum": value.sum()}
 
-    def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-        """Each day's sum and count, or its median."""
+    def lookup(self, before: pl.DataFrame | None, statistics: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+        """`day`, `count`, `sum`, or `day`, `median`: of the days before each day."""
         if self.value == "mean":
-            return super().table(known, learnt, merged)
-        total = pl.col("up_to").max()
+            return super().lookup(before, statistics, after)
+        total = pl.col(UP_TO).max()
         ranks = (total + 1) // 2, pl.when(total > 0).then(total // 2 + 1).otherwise(0)
         middle = pl.mean_horizontal(at_rank(bound, rank) for rank in ranks for bound in (LOW, HIGH))
-        return self.before(known, learnt).group_by(DAY, maintain_order=True).agg(median=middle)
+        return self.histograms(before, statistics).group_by(DAY, maintain_order=True).agg(median=middle)
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
-        """Fill."""
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
+        """x where it is finite, else the number to fill in."""
         filling: pl.Expr
         if self.value == "mean":
-            filling = pl.when(learnt[COUNT] > 0).then(learnt["sum"] / learnt[COUNT])
+            filling = pl.when(state[COUNT] > 0).then(state["sum"] / state[COUNT])
         else:
-            filling = learnt["median"] if self.value == "median" else pl.lit(float(self.value))
+            filling = state["median"] if self.value == "median" else pl.lit(float(self.value))
         return pl.coalesce(finite(value), filling)

@@ -17,13 +17,13 @@ class Hour(Encoder):
     kind: ClassVar[Kind] = "categorical"
     takes: ClassVar[Takes] = "times"
 
-    time_zone: str = Field("UTC", description="Zone in which hours are told; the dataset's if left out.")
+    time_zone: str = Field("UTC", description="Zone in which hours are counted; the dataset's if left out.")
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """3 + hour."""
         local = value if self.time_zone == "UTC" else value.dt.convert_time_zone(self.time_zone)
         return (local.dt.hour().cast(pl.Int32) + FIRST_ID).fill_null(NULL)
 
-    def cardinality(self, merged: pl.DataFrame | None) -> int:
+    def cardinality(self, state: pl.DataFrame | None) -> int:
         """24 and the three reserved ids."""
         return FIRST_ID + 24

@@ -6,21 +6,21 @@ from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Adds, Encoder, Expressions, Learns, Takes
+from preprocessing.encoders import Combine, Encoder, Expressions, Fits, Takes
 from schemas.columns import ITEM_ID
 
 
 class ItemAge(Encoder):
     """Hours between the item's first event, by anyone, and this one, to the second; 0 for the first.
 
-    Nothing of the future gets in: an item's first event is never later than the event whose age is told, so what is learnt
-    on later days does not change it.
+    Nothing of the future gets in: an item's first event is never later than the event whose age is asked for, so later days
+    do not change it.
     """
 
     takes: ClassVar[Takes] = "times"
-    learns: ClassVar[Learns] = "by value"
-    adds_up: ClassVar[dict[str, Adds]] = {"first_seen": "min"}
-    timeless: ClassVar[bool] = True
+    fits: ClassVar[Fits] = "by value"
+    combine: ClassVar[dict[str, Combine]] = {"first_seen": "min"}
+    by_day: ClassVar[bool] = False
 
     def key(self, value: pl.Expr) -> pl.Expr:
         """The item."""
@@ -30,6 +30,6 @@ class ItemAge(Encoder):
         """When each item was first seen."""
         return {"first_seen": value.min()}
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Hours, to the second."""
-        return (value - learnt["first_seen"]).dt.total_seconds() / 3600
+        return (value - state["first_seen"]).dt.total_seconds() / 3600

@@ -8,12 +8,12 @@ from preprocessing.encoders import Encoder, Expressions
 
 
 class Log1p(Encoder):
-    """log(1 + x). Numbers of -1 and below have none and count as missing: nothing is learnt from them, they become 0."""
+    """log(1 + x). Numbers of -1 and below have none and count as missing: nothing is fit to them, they become 0."""
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """The logarithm."""
         return value.log1p()
 
-    def decode(self, value: pl.Expr, numbers: dict[str, float]) -> pl.Expr | None:
+    def inverse_transform(self, encoded: pl.Series, state: pl.DataFrame | None) -> pl.Series:
         """exp(x) - 1."""
-        return value.exp() - 1
+        return encoded.exp() - 1

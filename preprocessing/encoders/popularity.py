@@ -1,6 +1,6 @@
 """How many events the value had on the days before: of an item, how popular it was when it was shown.
 
-Counts grow with the days and span decades: follow it by log1p and standardise.
+Counts grow with the days and span decades: follow it by log1p and standardize.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from preprocessing.encoders import Encoder, Expressions, Learns, Takes, require
+from preprocessing.encoders import Encoder, Expressions, Fits, Takes, require
 from schemas.columns import COUNT
 
 
@@ -18,7 +18,7 @@ class Popularity(Encoder):
     """The number of earlier days' events with the same value; 0 for what is new and on the first day."""
 
     takes: ClassVar[Takes] = "anything"
-    learns: ClassVar[Learns] = "by value"
+    fits: ClassVar[Fits] = "by value"
 
     by: str | None = Field(None, description="Column whose values are counted; the feature's own if left out.")
 
@@ -34,6 +34,6 @@ class Popularity(Encoder):
         """Events."""
         return {COUNT: pl.len().cast(pl.Int64)}
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
-        """The count found."""
-        return pl.when(self.key(value).is_not_null()).then(learnt[COUNT].fill_null(0))
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
+        """The count, 0 where there is none; null for null."""
+        return pl.when(self.key(value).is_not_null()).then(state[COUNT].fill_null(0))

@@ -1,7 +1,7 @@
 """Numbers to ids by quantiles of the days before: 3 + the number of boundaries below x, 1 for null.
 
 The boundaries are the numbers of rank n/q, 2n/q, ..., each to within 4.3 % (see `_histogram`), and exact where few distinct
-numbers lie around them. They follow the days: an id says how high a number is among those known, not how high it is.
+numbers lie around them. They follow the days: an id says how high a number is among those so far, not how high it is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import Field
 
 from preprocessing.encoders import Expressions, Kind, finite
-from preprocessing.encoders._histogram import HIGH, Histogram, at_rank
+from preprocessing.encoders._histogram import HIGH, UP_TO, Histogram, at_rank
 from schemas.columns import DAY, FIRST_ID, NULL
 
 
@@ -23,19 +23,19 @@ class Quantile(Histogram):
 
     q: int = Field(10, ge=2, le=1_000, description="How many ids.")
 
-    def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-        """Each day's boundaries."""
-        total = pl.col("up_to").max()
+    def lookup(self, before: pl.DataFrame | None, statistics: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+        """`day`, `boundary 1`, ..: the quantiles of the days before each day."""
+        total = pl.col(UP_TO).max()
         ranks = {f"boundary {place}": -(-place * total // self.q) for place in range(1, self.q)}  # rounded up
         boundaries = {name: at_rank(HIGH, rank) for name, rank in ranks.items()}
-        return self.before(known, learnt).group_by(DAY, maintain_order=True).agg(**boundaries)
+        return self.histograms(before, statistics).group_by(DAY, maintain_order=True).agg(**boundaries)
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Count the boundaries that are passed."""
         number = finite(value)
-        passed = pl.sum_horizontal((number > boundary).fill_null(False).cast(pl.Int32) for boundary in learnt.values())
+        passed = pl.sum_horizontal((number > boundary).fill_null(False).cast(pl.Int32) for boundary in state.values())
         return pl.when(number.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(passed + FIRST_ID)
 
-    def cardinality(self, merged: pl.DataFrame | None) -> int:
+    def cardinality(self, state: pl.DataFrame | None) -> int:
         """q and the three reserved ids."""
         return FIRST_ID + self.q

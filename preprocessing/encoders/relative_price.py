@@ -10,14 +10,14 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from preprocessing.encoders import Encoder, Expressions, Learns, finite, require
+from preprocessing.encoders import Encoder, Expressions, Fits, finite, require
 from schemas.columns import COUNT
 
 
 class RelativePrice(Encoder):
-    """Relative difference to the mean of events of the same `by`; 0 where nothing is known, or the mean is not positive."""
+    """Relative difference to the mean of events of the same `by`; 0 where there is no mean yet, or it is not positive."""
 
-    learns: ClassVar[Learns] = "by value"
+    fits: ClassVar[Fits] = "by value"
 
     by: str = Field("category", description="Column whose values are compared within.")
 
@@ -30,11 +30,11 @@ class RelativePrice(Encoder):
         return pl.col(self.by)
 
     def statistics(self, value: pl.Expr) -> Expressions:
-        """What the mean is told from."""
+        """What the mean is made from."""
         return {COUNT: value.count(), "sum": value.sum()}
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Divide, where there is a mean."""
-        known = (learnt["sum"] > 0).fill_null(False)
-        relative = pl.when(known).then(value * learnt[COUNT] / learnt["sum"] - 1).otherwise(0.0)
+        has_mean = (state["sum"] > 0).fill_null(False)
+        relative = pl.when(has_mean).then(value * state[COUNT] / state["sum"] - 1).otherwise(0.0)
         return pl.when(finite(value).is_not_null()).then(relative)

@@ -14,6 +14,6 @@ class TextLength(Encoder):
 
     takes: ClassVar[Takes] = "text"
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Count."""
         return value.str.len_chars()

@@ -19,11 +19,11 @@ class Weekday(Encoder):
 
     time_zone: str = Field("UTC", description="Zone in which days begin; the dataset's if left out.")
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """2 + ISO weekday, which begins at 1."""
         local = value if self.time_zone == "UTC" else value.dt.convert_time_zone(self.time_zone)
         return (local.dt.weekday().cast(pl.Int32) + (FIRST_ID - 1)).fill_null(NULL)
 
-    def cardinality(self, merged: pl.DataFrame | None) -> int:
+    def cardinality(self, state: pl.DataFrame | None) -> int:
         """7 and the three reserved ids."""
         return FIRST_ID + 7

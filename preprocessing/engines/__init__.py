@@ -1,39 +1,34 @@
-"""Engines run the plans of this room: on the CPU, on a GPU through cuDF, or with NVTabular for the features.
+"""Engines fit and transform features over rows: Polars on the CPU or on a GPU through cuDF, or NVTabular.
 
-Plans keep to filter, sort, global shift, cum_sum, group_by and joins, which every engine takes. Small tables (vocabularies,
-statistics, counts) are worked on by `preprocessing.collect`, always on the CPU.
+All other plans over rows go through `preprocessing.collect` with the engine's `target`, so that Polars is all that the other
+rooms know. Small tables (vocabularies, statistics, counts) are always worked on by the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import polars as pl
 
-if TYPE_CHECKING:
-    from preprocessing.features.chains import Fitted
+from preprocessing.collect import Target
+from preprocessing.features.feature import FittedFeature
 
 EngineName = Literal["cpu", "gpu", "nvtabular"]
 
 
 class Engine(Protocol):
-    """What runs plans over rows."""
+    """What fits and transforms features."""
 
-    def collect(self, plan: pl.LazyFrame) -> pl.DataFrame:
-        """Run one plan."""
+    target: Target
+    """Where Polars runs all other plans."""
+
+    def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
+        """Rows -> of each feature, the statistics of its next encoder, as `FittedFeature.partial_fit` says."""
         ...
 
-    def collect_all(self, plans: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
-        """Run several plans, sharing what they have in common."""
-        ...
-
-    def learn(self, rows: pl.DataFrame, pending: list[Fitted]) -> list[pl.DataFrame]:
-        """What the next encoder of each of these features learns from rows, as `Encoder.learn` says."""
-        ...
-
-    def encode(self, rows: pl.DataFrame, fitted: list[Fitted], keep: list[str]) -> pl.DataFrame:
-        """The columns `keep` and one encoded column a feature."""
+    def transform(self, rows: pl.DataFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
+        """Rows -> the columns `keep` and one encoded column a feature; rows stay in their order."""
         ...
 
 

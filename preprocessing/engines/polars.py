@@ -6,37 +6,32 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from preprocessing.features.chains import Fitted, transform
+from preprocessing.collect import CPU, Target, collect, collect_all
+from preprocessing.features.feature import FittedFeature, transform
 from schemas.errors import InputError
 
 
 class PolarsEngine:
-    """Runs every plan with Polars; on a GPU a plan that cannot run there is an error, never a quiet return to the CPU."""
+    """Runs the plans of features as they are."""
 
     def __init__(self, gpu: bool = False) -> None:
-        self.engine: pl.GPUEngine | str = _gpu() if gpu else "in-memory"
+        self.target: Target = _gpu() if gpu else CPU
 
-    def collect(self, plan: pl.LazyFrame) -> pl.DataFrame:
-        """Run one plan in memory."""
-        return plan.collect(engine=self.engine)  # type: ignore[arg-type]
-
-    def collect_all(self, plans: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
-        """Run several plans; on the CPU they share what they have in common."""
-        if self.engine == "in-memory":
-            return pl.collect_all(list(plans), engine="in-memory")
-        return [self.collect(plan) for plan in plans]
-
-    def learn(self, rows: pl.DataFrame, pending: list[Fitted]) -> list[pl.DataFrame]:
+    def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """One plan a feature."""
-        return self.collect_all([one.learn(rows.lazy()) for one in pending])
+        return collect_all([feature.partial_fit(rows.lazy()) for feature in features], self.target)
 
-    def encode(self, rows: pl.DataFrame, fitted: list[Fitted], keep: list[str]) -> pl.DataFrame:
+    def transform(self, rows: pl.DataFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
         """One plan for all."""
-        return self.collect(transform(rows.lazy(), fitted, keep))
+        return collect(transform(rows.lazy(), features, keep), self.target)
 
 
 def _gpu() -> pl.GPUEngine:
-    """cuDF's in-memory engine with plain device memory: what does not fit fails instead of crawling."""
+    """cuDF's in-memory engine with plain device memory: what does not fit fails instead of crawling.
+
+    Raises:
+        InputError: where cudf-polars or a GPU is missing.
+    """
     import os
 
     os.environ.setdefault("POLARS_GPU_ENABLE_CUDA_MANAGED_MEMORY", "0")

@@ -1,10 +1,11 @@
-"""The tasks of a batch of days, each over one bucket of users: clean, learn, encode.
+"""The two tasks that touch rows, each over one bucket of users: clean, and encode.
 
-    raw rows of some users -> check (quarantine) -> steps -> sort, cut -> steps -> lengths -> kept rows
-    kept rows -> what each day teaches; kept rows, what is known -> encoded -> sessions
+    clean_bucket    raw rows -> check (quarantine) -> steps -> order, cut -> steps -> lengths -> kept rows, statistics
+    encode_bucket   kept rows, fitted state -> encoded -> sessions, a Parquet file a day; the latest of each item
 
-A bucket holds all events of its users, so no task needs to know of another, and what they count and learn adds up. A task
-leaves what it made in the spool; what is there already is not made again.
+A bucket holds all events of its users, so no task needs another one's rows, and what tasks count adds up. A task leaves what
+it made in the spool or, sessions, in `Job.parts`; what is there already is not made again. `fit_bucket` runs between the two
+where an encoder is fitted to what an earlier one of its feature gives.
 """
 
 from __future__ import annotations
@@ -12,32 +13,37 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime
+from pathlib import Path
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.account import CUT, DROPPED, DUPLICATES, KEPT, NULLED, QUARANTINED, READ, SHORT, Account, count_rows
+from preprocessing.collect import collect, collect_all
 from preprocessing.engines import Engine, EngineName, engine_of
 from preprocessing.execution.buckets import Spool
-from preprocessing.features.chains import Fitted
-from preprocessing.output import sessions as tables
+from preprocessing.features.feature import FittedFeature
+from preprocessing.output import items, sessions
 from preprocessing.output.profile import counts
-from preprocessing.plan import CUT, DUPLICATES, EVENT_DAY, SHORT, Recipe, recipe_of
+from preprocessing.plan import EVENT_DAY, Plan, plan_of
 from preprocessing.rules import RULE_CODE
 from preprocessing.sessions import (
     SESSION_INDEX,
     close,
     cut,
+    drop_duplicates,
     drop_short,
+    has_ties,
+    in_order,
     is_last,
     keep_recent,
-    sort_and_deduplicate,
+    sort_keys,
 )
-from schemas.columns import COUNT, DAY, END, ITEM_ID, RULE
+from preprocessing.steps import Step
+from schemas.columns import DAY, END, ITEM_ID, RULE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
-ROWS_IN, EVENTS, QUARANTINED, DROPPED = "rows in", "events", "quarantined: ", "dropped: "
-NAME = "name"
+PLACE = "place"  # of a row, while a step runs that may change the order
 
 
 @dataclass(frozen=True)
@@ -48,20 +54,20 @@ class Job:
     """As JSON."""
     columns: tuple[tuple[str, pl.DataType], ...]
     """Of events as they are read."""
-    beside: tuple[str, ...]
+    reads: tuple[str, ...]
     """Hashes of the tables and keys that steps use."""
     first: date
     last: date
-    newest: date
-    """The day that is tested on: what items were like before it is kept apart."""
     now: datetime
     engine: EngineName
     spool: Spool
+    parts: Path
+    """Where sessions are written: `<parts>/<day>/<bucket>.parquet`."""
 
     @property
-    def recipe(self) -> Recipe:
-        """The recipe, built once a process."""
-        return recipe_of(self.dataset, self.columns, self.beside)
+    def plan(self) -> Plan:
+        """The plan, built once a process."""
+        return plan_of(self.dataset, self.columns, self.reads)
 
     @property
     def parsed(self) -> Dataset:
@@ -69,36 +75,16 @@ class Job:
         return Dataset.model_validate_json(self.dataset)
 
 
-class Account:
-    """How many rows of each day went where. Accounts of buckets add up."""
-
-    def __init__(self) -> None:
-        self.parts = [pl.DataFrame(schema={DAY: pl.Date, NAME: pl.String, COUNT: pl.Int64})]
-
-    def add(self, name: str, counts: pl.DataFrame, sign: int = 1) -> None:
-        """Enter counts by day."""
-        self.parts.append(counts.select(DAY, pl.lit(name).alias(NAME), pl.col(COUNT) * sign))
-
-    def table(self) -> pl.DataFrame:
-        """`day`, `name`, `count`."""
-        return add_up(self.parts)
-
-
-def count(rows: pl.DataFrame, day: str) -> pl.DataFrame:
-    """Rows by their column `day`."""
-    return collect(rows.lazy().group_by(pl.col(day).alias(DAY)).agg(pl.len().cast(pl.Int64).alias(COUNT)))
-
-
 class Rows:
     """Rows on their way through steps; what each drops is entered into an account under the day named by `day`."""
 
     def __init__(self, rows: pl.DataFrame, day: str, account: Account, engine: Engine) -> None:
         self.rows, self.day, self.account, self.engine = rows, day, account, engine
-        self.counts = count(rows, day)
+        self.counts = count_rows(rows, day)
 
     def through(self, name: str, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
         """Apply a step."""
-        self.keep(name, self.engine.collect(step(self.rows.lazy())))
+        self.keep(name, collect(step(self.rows.lazy()), self.engine.target))
 
     def keep(self, name: str, left: pl.DataFrame) -> None:
         """Go on with what a step left."""
@@ -107,150 +93,180 @@ class Rows:
                 f"step {name} made {left.height:,} rows of {self.rows.height:,}; a step may only drop rows."
             )
         if left.height < self.rows.height:
-            counts = count(left, self.day)
-            self.account.add(DROPPED + name, self.counts)
-            self.account.add(DROPPED + name, counts, -1)
+            counts = count_rows(left, self.day)
+            self.account.add(DROPPED, self.counts, name)
+            self.account.add(DROPPED, counts, name, sign=-1)
             self.counts = counts
         self.rows = left
 
 
-def add_up(accounts: list[pl.DataFrame]) -> pl.DataFrame:
-    """One account of several."""
-    return pl.concat(accounts).group_by(DAY, NAME, maintain_order=True).agg(pl.col(COUNT).sum())
+def clean_bucket(job: Job, bucket: int) -> None:
+    """Raw rows -> kept rows: good, in sessions that close on the batch's days, in order; what each drops; statistics.
 
-
-def clean(job: Job, bucket: int) -> None:
-    """Raw rows to kept rows: good, in sessions that close on the batch's days, in order."""
+    In: `raw-<bucket>` (events as read, with `event day`), `carried-<bucket>` (open events of the days before).
+    Out: `kept-<bucket>` (rows with `day`, `session_index`), `open-<bucket>`, `quarantine-<bucket>`, `account-<bucket>`,
+    `counts-<bucket>` (sessions a day), `present-<bucket>` (rows that are not null, by column), `statistics-...-<bucket>`.
+    """
     spool = job.spool
     if spool.has(f"account-{bucket}"):
         return
-    dataset, recipe, engine, account = job.parsed, job.recipe, engine_of(job.engine), Account()
-    events = Rows(_check(job, bucket, account, engine), EVENT_DAY, account, engine)
-    account.add(ROWS_IN, events.counts)
-    for name, step in recipe.before:
-        events.through(name, step.apply)
+    dataset, plan, engine, account = job.parsed, job.plan, engine_of(job.engine), Account()
+    rows = Rows(_check(job, bucket, account, engine), EVENT_DAY, account, engine)
+    account.add(READ, rows.counts)
+    for name, step in plan.row_steps:
+        rows.through(name, step.apply)
     if spool.has(f"carried-{bucket}"):
-        carried = collect(spool.get(f"carried-{bucket}")).select(events.rows.columns)
-        events = Rows(pl.concat([events.rows, carried], how="vertical_relaxed"), EVENT_DAY, account, engine)
-    events.keep(DUPLICATES, sort_and_deduplicate(events.rows, dataset, engine))
-    spool.put(f"timeless-{bucket}", _for_timeless(recipe, events.rows))
-    closed = engine.collect(close(cut(events.rows.lazy(), dataset), dataset))
-    events = Rows(_set_open_aside(job, bucket, closed, engine), DAY, account, engine)
-    for name, step in recipe.after:
-        events.through(name, step.apply)
-    events.through(SHORT, lambda rows: drop_short(rows, dataset.sessions.min_length))
-    events.through(CUT, lambda rows: keep_recent(rows, dataset.sessions.max_length))
-    account.add(EVENTS, events.counts)
-    sources = dict.fromkeys(chain.column for chain in recipe.chains)
-    spool.put(f"present-{bucket}", collect(events.rows.lazy().select(pl.col(name).count() for name in sources)))
-    spool.put(f"kept-{bucket}", events.rows.drop(EVENT_DAY))
+        carried = collect(spool.get(f"carried-{bucket}")).select(rows.rows.columns)
+        rows = Rows(pl.concat([rows.rows, carried], how="vertical_relaxed"), EVENT_DAY, account, engine)
+    rows.keep(DUPLICATES, order_events(rows.rows, dataset, engine))
+    before_sessions = rows.rows
+    closed = collect(close(cut(rows.rows.lazy(), dataset), dataset), engine.target)
+    rows = Rows(_set_open_aside(job, bucket, closed, engine), DAY, account, engine)
+    for name, step in plan.session_steps:
+        rows.through(name, _in_place(step))
+    rows.through(SHORT, lambda events: drop_short(events, dataset.sessions.min_length))
+    rows.through(CUT, lambda events: keep_recent(events, dataset.sessions.max_length))
+    account.add(KEPT, rows.counts)
+    kept = rows.rows.drop(EVENT_DAY)
+    columns = dict.fromkeys(feature.column for feature in plan.features)
+    spool.put(f"present-{bucket}", collect(kept.lazy().select(pl.col(name).count() for name in columns)))
+    spool.put(f"counts-{bucket}", collect(sessions.count_sessions(kept.lazy())))
+    spool.put(f"early-{bucket}", _early(plan, before_sessions))
+    spool.put(f"kept-{bucket}", kept)
+    fit_bucket(job, bucket)
     spool.put(f"account-{bucket}", account.table())
     spool.drop(f"raw-{bucket}")
 
 
 def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFrame:
-    """Good rows; bad ones go to quarantine as they were found."""
-    rules = job.recipe.rules
+    """Good rows; bad ones go to quarantine as they are in the source."""
+    rules = job.plan.rules
     raw = collect(job.spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
     marked = rules.mark(raw.lazy(), job.now)
-    good, bad = engine.collect_all(
+    good, bad, nulled = collect_all(
         [
             rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)),
             rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)),
-        ]
+            rules.nulled(marked, job.now, EVENT_DAY),
+        ],
+        engine.target,
     )
+    for (rule,), rows in nulled.partition_by(RULE, as_dict=True).items():
+        account.add(NULLED, rows.rename({EVENT_DAY: DAY}), str(rule))
     for (rule,), broken in bad.partition_by(RULE, as_dict=True).items():
-        counts = count(broken, EVENT_DAY)
-        account.add(ROWS_IN, counts)
-        account.add(f"{QUARANTINED}{rule}", counts)
+        counts = count_rows(broken, EVENT_DAY)
+        account.add(READ, counts)
+        account.add(QUARANTINED, counts, str(rule))
     job.spool.put(f"quarantine-{bucket}", bad)
     return good
 
 
-def _for_timeless(recipe: Recipe, events: pl.DataFrame) -> pl.DataFrame:
-    """What timeless encoders learn from: they need no sessions, so they see the open ones too."""
-    wanted = {chain.column for chain in recipe.chains if chain.encoders[0].timeless}
+def order_events(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.DataFrame:
+    """Events in order, of those that are the same the first."""
+    keys = sort_keys(dataset, events.columns)
+    others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]
+    compared = [name for name in (*keys, *others) if name != EVENT_DAY]
+    ordered = collect(in_order(events.lazy(), keys), engine.target)
+    if others and collect(has_ties(ordered.lazy(), keys, others), engine.target).item():
+        ordered = collect(in_order(events.lazy(), keys, others), engine.target)
+    return collect(drop_duplicates(ordered.lazy(), dataset, compared), engine.target)
+
+
+def _in_place(step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    """A step that leaves rows in order of session and time, also where it was not made for that."""
+    if step.needs_sessions:
+        return step.apply
+
+    def apply(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return step.apply(rows.with_row_index(PLACE)).sort(PLACE).drop(PLACE)
+
+    return apply
+
+
+def _early(plan: Plan, events: pl.DataFrame) -> pl.DataFrame:
+    """What encoders are fitted to that need no sessions: they see the open ones too."""
+    wanted = {feature.column for feature in plan.features if not feature.encoders[0].by_day}
     return events.select(name for name in events.columns if wanted and name in wanted | {ITEM_ID})
 
 
 def _set_open_aside(job: Job, bucket: int, events: pl.DataFrame, engine: Engine) -> pl.DataFrame:
     """Events of sessions that close within the batch; those that wait over a midnight are kept for the day after it."""
-    waiting = engine.collect(events.lazy().filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END))
+    waiting = collect(events.lazy().filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END), engine.target)
     job.spool.put(f"open-{bucket}", waiting)
     if waiting.is_empty():
         return events
-    return engine.collect(events.lazy().filter(pl.col(DAY) <= job.last))
+    return collect(events.lazy().filter(pl.col(DAY) <= job.last), engine.target)
 
 
-def learn(job: Job, bucket: int) -> None:
-    """What the next encoder of every feature learns from this bucket's rows."""
+def fit_bucket(job: Job, bucket: int) -> None:
+    """Statistics of this bucket's rows for the next encoder of every feature that is to be fitted: `statistics-...`."""
     engine, spool = engine_of(job.engine), job.spool
-    pending = [one for one in fitted_so_far(job) if one.next and not spool.has(_learnt(one, bucket))]
-    timeless = [one for one in pending if one.next and one.next.timeless]
-    others = [one for one in pending if one not in timeless]
+    pending = [one for one in fitted_so_far(job) if one.next_to_fit and not spool.has(_statistics(one, bucket))]
+    early = [one for one in pending if one.next_to_fit and not one.next_to_fit.by_day]
+    others = [one for one in pending if one not in early]
     kept = spool.get(f"kept-{bucket}")
     if job.parsed.split == "leave_one_out":
         kept = kept.filter(~is_last())
-    for rows, features in ((spool.get(f"timeless-{bucket}"), timeless), (kept, others)):
-        if features:
-            for one, table in zip(features, engine.learn(collect(rows), features), strict=True):
-                spool.put(_learnt(one, bucket), table)
+    for rows, chosen in ((spool.get(f"early-{bucket}"), early), (kept, others)):
+        if chosen:
+            for one, table in zip(chosen, engine.fit(collect(rows), chosen), strict=True):
+                spool.put(_statistics(one, bucket), table)
 
 
-def what_was_learnt(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
-    """What all buckets taught the next encoders, by the name under which it is kept."""
+def statistics_of(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
+    """The statistics of all buckets for the next encoders, by the name of the state they go into."""
     found: dict[str, list[pl.DataFrame]] = {}
     for one in fitted_so_far(job):
-        if one.next:
-            parts = [collect(job.spool.get(_learnt(one, bucket))) for bucket in buckets]
-            found.setdefault(one.keeps, []).extend(parts)
+        if one.next_to_fit:
+            parts = [collect(job.spool.get(_statistics(one, bucket))) for bucket in buckets]
+            found.setdefault(one.state_name, []).extend(parts)
     return {name: pl.concat(parts, how="vertical_relaxed") for name, parts in found.items()}
 
 
-def _learnt(one: Fitted, bucket: int) -> str:
-    return f"learnt-{one.chain.name}.{one.place}-{bucket}"
+def _statistics(one: FittedFeature, bucket: int) -> str:
+    return f"statistics-{one.name}.{one.next_place}-{bucket}"
 
 
-def put_tables(job: Job, fitted: list[Fitted]) -> None:
+def put_tables(job: Job, fitted: list[FittedFeature]) -> None:
     """Leave the tables of fitted encoders for the tasks that follow."""
     for one in fitted:
         for place, table in enumerate(one.tables):
             if table is not None:
-                job.spool.put(f"table-{one.chain.name}.{place}", table)
+                job.spool.put(f"table-{one.name}.{place}", table)
 
 
-def fitted_so_far(job: Job) -> list[Fitted]:
+def fitted_so_far(job: Job) -> list[FittedFeature]:
     """The features with the tables that are there."""
     found = []
-    for chain in job.recipe.chains:
-        one = Fitted(chain)
-        while one.next and job.spool.has(table := f"table-{chain.name}.{one.place}"):
+    for feature in job.plan.features:
+        one = FittedFeature(feature)
+        while one.next_to_fit and job.spool.has(table := f"table-{feature.name}.{one.next_place}"):
             one = one.with_table(collect(job.spool.get(table)))
         found.append(one)
     return found
 
 
-def encode(job: Job, bucket: int) -> None:
-    """Kept rows to sessions, and what each item's latest event says of it."""
+def encode_bucket(job: Job, bucket: int) -> None:
+    """Kept rows -> sessions, a file a day in `Job.parts`; the latest of each item of each day; what profiles count.
+
+    In: `kept-<bucket>`, the tables of fitted encoders, `counts-<bucket>` of the buckets before.
+    Out: `items-<bucket>` (day, item_id, last_seen, features), `profile-<bucket>`.
+    """
     spool = job.spool
-    if spool.has(f"sessions-{bucket}"):
+    if spool.has(f"profile-{bucket}"):
         return
-    dataset, engine, fitted = job.parsed, engine_of(job.engine), fitted_so_far(job)
+    dataset, engine, features = job.parsed, engine_of(job.engine), job.plan.features
     rows = collect(spool.get(f"kept-{bucket}"))
-    encoded = engine.encode(rows, fitted, tables.kept_columns(dataset, rows.columns))
-    teaching = encoded.lazy()
+    encoded = engine.transform(rows, fitted_so_far(job), sessions.kept_columns(dataset, rows.columns))
+    lasting = encoded.lazy()
     if dataset.split == "leave_one_out":
-        teaching = teaching.filter(~is_last())
-    before, newest = teaching.filter(pl.col(DAY) < job.newest), teaching.filter(pl.col(DAY) == job.newest)
-    chains = job.recipe.chains
-    sessions, *latest = engine.collect_all(
-        [
-            tables.group(encoded.lazy(), dataset, chains),
-            *(tables.latest_of_items(part, dataset, chains) for part in (before, newest)),
-        ]
+        lasting = lasting.filter(~is_last())
+    grouped, latest = collect_all(
+        [sessions.group(encoded.lazy(), dataset, features), items.latest_by_day(lasting, dataset, features)],
+        engine.target,
     )
-    for name, part in zip(("before", "newest"), latest, strict=True):
-        spool.put(f"items {name}-{bucket}", part)
-    spool.put(f"profile-{bucket}", counts.count(rows, sessions, dataset, chains, engine))
-    spool.put(f"sessions-{bucket}", sessions)
+    earlier = [collect(spool.get(f"counts-{other}")) for other in range(bucket)]
+    sessions.write_parts(grouped, earlier, dataset, job.parts, bucket)
+    spool.put(f"items-{bucket}", latest)
+    spool.put(f"profile-{bucket}", counts.count(rows, grouped, dataset, features, engine.target))
     spool.drop(f"kept-{bucket}")

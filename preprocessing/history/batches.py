@@ -1,207 +1,292 @@
-"""Days of events become days of sessions: those not done yet, and again those whose events have changed since.
+"""Days of events become finished days: those not done yet, and again those whose events have changed since.
 
-Days are done in batches: the first night all of history, later nights one day. A batch knows what earlier days taught and
-learns day by day whatever its size, so many days at once give what one after the other gives, to the byte. A day that is
-done again because events came late changes no id: what is new in it is learnt after everything else.
+Days are done in batches: the first night all of history, later nights one day. A batch starts from the state after the days
+before it and is fitted day by day whatever its size, so many days at once give what one after the other gives. A day that is
+done again changes no id: values that are new in it get ids after all others.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from preprocessing.encoders.category import Category
-from preprocessing.execution import batch as batches
-from preprocessing.execution.batch import OPEN, Batch, Contents, Run
+from preprocessing.execution.batch import Batch, Done, Run
 from preprocessing.features import state as states
-from preprocessing.features.chains import Knowledge, learners
-from preprocessing.features.state import State
-from preprocessing.history.ledger import Done, Ledger
-from preprocessing.plan import EVENT_DAY
+from preprocessing.features.state import (
+    FeatureState,
+    State,
+    Statistics,
+    encoders_by_state,
+    state_as_of,
+    without_day,
+)
+from preprocessing.history.changes import Changes, Contents, SetAside
+from preprocessing.history.ledger import Ledger, facts_of
+from preprocessing.history.lines import made_with, place_of
+from preprocessing.history.restore import from_day
+from preprocessing.history.set_aside import TOO_LATE, quarantine_rows
+from preprocessing.history.states import all_statistics
+from preprocessing.output import day as output
+from preprocessing.output.day import OPEN, DayWriter
+from preprocessing.output.profile import TABLE, Profiles
 from preprocessing.vocabulary import recount
-from schemas.artifacts import identify
-from schemas.columns import DAY
+from schemas.artifacts import Manifest, identify
+from schemas.columns import COUNT, DAY, ITEM_ID, RULE, VALUE
+from schemas.errors import InputError
 
 ONE_DAY = timedelta(days=1)
 
 
 @dataclass
 class Days:
-    """The days of a lineage, and the run that brings them up to date."""
+    """The days of a line, and the run that brings them up to date."""
 
     run: Run
-    lineage: str
     ledger: Ledger
-    on_the_side: bool = False
-    """Whether the ledger is not to be kept."""
+    changes: Changes
+    _statistics: Statistics | None = field(default=None, repr=False)
 
-    def up_to(self, last: date) -> Ledger:
-        """The ledger once all days up to `last` are done, with what was known before `last`."""
-        contents = self.run.source.inventory.contents()
-        if since := self.run.dataset.since:
-            contents = {day: found for day, found in contents.items() if day >= since}
-        self._do_changed(contents)
-        if self.ledger.until is None or last > self.ledger.until:
-            self._do_new(last, contents)
-        if last in self.ledger.before:
-            return self.ledger
-        # A day in the middle of an earlier batch: what was known before it was not kept. Do it all again, on the side.
-        aside = Days(self.run, self.lineage, Ledger(), on_the_side=True)
-        aside._do_new(last, contents)
-        return aside.ledger
+    def do_again(self, days: Iterable[date], why: dict[date, str]) -> None:
+        """Do finished days again, in order, and the day after each whose open sessions are others then.
 
-    def _do_new(self, last: date, contents: Contents) -> None:
-        """All days after those that are done."""
-        first = self.ledger.until + ONE_DAY if self.ledger.until else min(contents)
-        these = {day: contents[day] for day in sorted(contents) if first <= day <= last}
-        tail, tails = self.ledger.tail or self._root(), {}
+        `why` says of some what the reason is, for the line that names them.
+        """
+        waiting = set(days)
+        while waiting:
+            day = min(waiting)
+            waiting.remove(day)
+            reason = why.get(day, "its events have changed since it was done")
+            self.run.say(f"{day}: {reason}; doing it again.")
+            before = self._open_file(day)
+            self._do_again(day)
+            following = day + ONE_DAY
+            if self.ledger.has(following) and self._open_file(day) != before:
+                if following in self.changes.held:
+                    waiting.add(following)
+                else:
+                    self.run.say(
+                        f"{following}: sessions that reach into it from {day} have changed, but the source no longer holds all "
+                        "of it; it stays as it is."
+                    )
+
+    def mend(self, day: date, files: list[str]) -> None:
+        """Do a damaged day again. Where that gives what it was, its files are put back and nothing else changes."""
+        row, about, days = self.ledger.row(day), self.ledger.about, self.ledger.days
+        assert row is not None
+        self.run.say(f"{day}: its {', '.join(files)} is missing or damaged; doing it again.")
+        open_before = self._open_file(day)
+        self._do_again(day)
+        new = self.ledger.row(day)
+        if new and from_day(self.run.artifacts, row, new):
+            self.ledger.about, self.ledger.days = about, days
+            self._save()
+        elif self.ledger.has(day + ONE_DAY) and self._open_file(day) != open_before:
+            self.do_again([day + ONE_DAY], {day + ONE_DAY: f"sessions that reach into it from {day} are others"})
+
+    def do_new(self, last: date) -> None:
+        """All days after those that are finished, up to `last`."""
+        until = self.ledger.about.until
+        first = until + ONE_DAY if until else self.changes.parts["counted"].min()
+        assert isinstance(first, date)
+        contents = self.changes.contents(first, last)
+        aside = [*self.changes.late, *self.changes.undated]
+        tail, tails = self.ledger.about.tail or identify(code="", line=self.ledger.about.line), {}
         for number in range((last - first).days + 1):
             day = first + number * ONE_DAY
-            tails[day] = tail = identify(
-                code=tail, day=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables
-            )
-        known = State.read(self.run.artifacts, self.ledger.known) if self.ledger.known else self.run.start()
-        batch = Batch(self.run, first, last, last, these, self._open_before(first), known.learnt, known)
-        self._finish(batch, tails, tails.get(last - ONE_DAY, ""))
-        self.ledger.until = last
+            more = [one.part for one in aside] if day == last else []
+            tail = identify(code=tail, day=day, made_of=contents.get(day, Contents()).key(), aside=more)
+            tails[day] = tail
+        name = self.ledger.about.state
+        known = State.read(self.run.artifacts, name) if name else self.run.start()
+        batch = self._batch(first, last, contents, known.fitted, known)
+        self._finish(batch, contents, tails, tails.get(last - ONE_DAY, ""), aside)
+        self.ledger.change(until=last)
         self._save()
 
-    def _do_changed(self, contents: Contents) -> None:
-        """Days that were done but whose events are others now, and the day after, if other sessions reach into it."""
-        until = self.ledger.until
-        if until is None:
-            return
-        none = Done(artifact="", contents="", taught="")
-        changed = {
-            day
-            for day, (now, _) in contents.items()
-            if day <= until and self.ledger.days.get(day, none).contents != now
-        }
-        while changed:
-            day = min(changed)
-            changed.remove(day)
-            self.run.progress(f"{day}: its events have changed since it was done; doing it again.")
-            before = self._open_after(day)
-            self._do_again(day, contents)
-            if day < until and not self._open_after(day).equals(before):
-                changed.add(day + ONE_DAY)
-
-    def _do_again(self, day: date, contents: Contents) -> None:
-        these = {day: contents[day]} if day in contents else {}
-        tail = identify(
-            code=self.ledger.tail, again=day, contents=these.get(day, ("",))[0], tables=self.run.source.tables
-        )
-        known = State.read(self.run.artifacts, self.ledger.known)
-        taught = self._taught()
-        earlier = self._fold({name: table.filter(pl.col(DAY) < day) for name, table in taught.items()}, known)
-        others = self._fold({name: table.filter(pl.col(DAY) != day) for name, table in taught.items()}, known)
-        batch = Batch(
-            self.run,
-            day,
-            day,
-            day,
-            these,
-            self._open_before(day),
-            earlier,
-            State(others, {}, known.items, known.columns),
-        )
-        self._finish(batch, {day: tail}, "")
+    def _do_again(self, day: date) -> None:
+        contents = {day: self.changes.of(day)} if self.changes.of(day).parts else {}
+        key = contents.get(day, Contents()).key()
+        tail = identify(code=self.ledger.about.tail, again=day, made_of=key)
+        known = State.read(self.run.artifacts, self.ledger.about.state)
+        earlier, others = self._without(day, known)
+        batch = self._batch(day, day, contents, earlier, State(others, {}, known.items))
+        self._finish(batch, contents, {day: tail}, "", [])
         self._save()
 
-    def _finish(self, batch: Batch, tails: dict[date, str], tail_before: str) -> None:
-        """Do a batch, unless it is found complete, and enter it into the ledger."""
-        artifacts, tail = self.run.artifacts, tails[batch.last]
-        if not self._is_done(tails, [tail_before, tail]):
-            done = batch.do(tail)
-            before, after = done.states()
-            listed, carried_in = {}, batch.carried.height if batch.carried is not None else 0
-            with self.run.phase("write") as told:
-                profiles = done.profiles(self._folders_before(batch.first))
-                for day in done.days():
-                    manifest = done.write_day(artifacts, day, tails[day], carried_in, after, profiles)
-                    for warning in manifest.facts["warnings"]:
-                        self.run.progress(f"{day}: {warning}")
-                    carried_in = manifest.facts["still_open"]
-                    listed[str(day)] = batch.contents.get(day, ("",))[0]
-                if tail_before:
-                    earlier = {day: found for day, found in listed.items() if day < str(batch.newest)}
-                    before.write(artifacts, tail_before, {"days": earlier})
-                rest = {day: found for day, found in listed.items() if not tail_before or day >= str(batch.newest)}
-                after.write(artifacts, tail, {"days": rest})
-                told(f"{len(listed)} days" if len(listed) != 1 else f"{batch.last}")
-            done.clean_up()
-        self._enter(batch, tails, tail_before)
+    def _batch(
+        self, first: date, last: date, contents: dict[date, Contents], earlier: FeatureState, others: State
+    ) -> Batch:
+        files = {day: of_day.paths for day, of_day in contents.items()}
+        undated = {path: day for day, of_day in contents.items() for path in of_day.undated()}
+        return Batch(self.run, first, last, last, files, undated, self._open_before(first), earlier, others)
 
-    def _is_done(self, tails: dict[date, str], state_ids: list[str]) -> bool:
-        """Whether a run that was killed before it could enter a batch into the ledger left all of it complete."""
+    def _finish(
+        self,
+        batch: Batch,
+        contents: dict[date, Contents],
+        tails: dict[date, str],
+        tail_before: str,
+        aside: list[SetAside],
+    ) -> None:
+        """Do a batch, unless it is found complete, and enter its days into the ledger."""
+        tail = tails[batch.last]
+        manifests = self._found(tails, [tail_before, tail])
+        if manifests is None:
+            manifests = self._do(batch, tails, tail_before, aside)
+        state_before = f"{states.KIND}/{tail_before}" if tail_before else self.ledger.about.state
+        rows = []
+        for manifest in manifests:
+            day = date.fromisoformat(manifest.facts["day"])
+            parts = list(contents.get(day, Contents()).parts)
+            if aside and day == _home(batch, manifests):
+                parts += [one.part for one in aside]
+            is_newest = day == batch.newest
+            old = self.ledger.row(day)
+            before = old["before"] if old else state_before if is_newest else ""
+            statistics = tail if is_newest or not tail_before else tail_before
+            rows.append(output.row_of(manifest, day, parts, before, f"{states.KIND}/{statistics}"))
+        self.ledger.enter(rows)
+        self.ledger.change(state=f"{states.KIND}/{tail}", tail=tail)
+        self._statistics = None
+
+    def _do(self, batch: Batch, tails: dict[date, str], tail_before: str, aside: list[SetAside]) -> list[Manifest]:
+        run, tail = self.run, tails[batch.last]
+        done = batch.do(tail)
+        manifests: list[Manifest] = []
+        carried_in = batch.carried.height if batch.carried is not None else 0
+        days = done.days() or [batch.last]
+        with run.phase("commit", len(days)) as said:
+            writer = self._writer(batch, done)
+            for number, day in enumerate(days, start=1):
+                extra = quarantine_rows(run, aside) if aside and day == days[-1] else None
+                kept_late = self._late_rows(day)
+                bad = [table for table in (extra, kept_late) if table is not None]
+                further = pl.concat(bad, how="diagonal_relaxed") if bad else None
+                manifest = writer.write(day, tails[day], done.session_files(day), carried_in, further)
+                manifests.append(manifest)
+                for warning in manifest.facts["warnings"]:
+                    run.say(f"{day}: {warning}")
+                carried_in = manifest.facts["still_open"]
+                run.tick("commit", number, len(days))
+            listed = [str(day) for day in days]
+            if tail_before:
+                earlier = [day for day in listed if day < str(batch.newest)]
+                done.before.write(run.artifacts, tail_before, {"days": earlier, "previous": self.ledger.about.state})
+            rest = [day for day in listed if not tail_before or day >= str(batch.newest)]
+            previous = f"{states.KIND}/{tail_before}" if tail_before else self.ledger.about.state
+            done.after.write(run.artifacts, tail, {"days": rest, "previous": previous})
+            said(f"{len(listed)} days" if len(listed) != 1 else listed[0])
+        done.clean_up()
+        return manifests
+
+    def _writer(self, batch: Batch, done: Done) -> DayWriter:
+        run, plan = self.run, done.job.plan
+        profiles = Profiles.of(done.frames, run.dataset, plan.features, self._folders_before(batch.first))
+        vocabulary = done.after.fitted[ITEM_ID]
+        made = made_with(run.dataset, run.source.tables)
+        return DayWriter(run.artifacts, run.dataset, plan, done.frames, done.account, profiles, vocabulary, made)
+
+    def _late_rows(self, day: date) -> pl.DataFrame | None:
+        """Of a day that is done again: the rows that came too late for others and are kept in its quarantine."""
+        row = self.ledger.row(day)
+        if row is None or TOO_LATE not in facts_of(row)["quarantined"]:
+            return None
+        try:
+            bad = pl.read_parquet(self.run.artifacts.root / row["artifact"] / output.QUARANTINE)
+        except (OSError, pl.exceptions.PolarsError):
+            return None
+        return bad.filter(pl.col(RULE) == TOO_LATE)
+
+    def _found(self, tails: dict[date, str], state_ids: list[str]) -> list[Manifest] | None:
+        """The days of a batch that a run which was killed before it could enter them left complete; else None."""
         artifacts = self.run.artifacts
         found = [artifacts.find(states.KIND, state_id) for state_id in state_ids if state_id]
-        days = [day for state in found if state for day in state.facts["days"]]
-        return None not in found and all(artifacts.find(batches.KIND, tails[date.fromisoformat(day)]) for day in days)
-
-    def _enter(self, batch: Batch, tails: dict[date, str], tail_before: str) -> None:
-        ledger, artifacts = self.ledger, self.run.artifacts
-        before = f"{states.KIND}/{tail_before}" if tail_before else ledger.known
-        for tail in [tail_before] * bool(tail_before) + [tails[batch.last]]:
-            state = artifacts.find(states.KIND, tail, by_size=True)
-            for day, contents in state.facts["days"].items() if state else ():
-                day = date.fromisoformat(day)
-                ledger.days[day] = Done(
-                    artifact=f"{batches.KIND}/{tails[day]}", contents=contents, taught=f"{states.KIND}/{tail}"
-                )
-        if before and batch.newest not in ledger.before and (ledger.until is None or batch.newest > ledger.until):
-            ledger.before[batch.newest] = before
-        ledger.known, ledger.tail = f"{states.KIND}/{tails[batch.last]}", tails[batch.last]
+        days = [date.fromisoformat(day) for state in found if state for day in state.facts["days"]]
+        manifests = [artifacts.find(output.KIND, tails[day]) for day in days if day in tails]
+        if None in found or None in manifests or not days:
+            return None
+        return [manifest for manifest in manifests if manifest]
 
     def _folders_before(self, first: date) -> list[Path]:
-        """Of the days that a day is compared with."""
-        since, artifacts = first - self.run.dataset.profile.days * ONE_DAY, self.run.artifacts
-        earlier = [done.artifact for day, done in self.ledger.days.items() if since <= day < first]
-        return [artifacts.get(artifact, by_size=True).folder for artifact in earlier]
+        """Of the days that a day is compared with, as far as they are there."""
+        since = first - self.run.dataset.profile.days * ONE_DAY
+        rows = self.ledger.days.filter((pl.col(DAY) >= since) & (pl.col(DAY) < first))
+        folders = [self.run.artifacts.root / name for name in rows["artifact"]]
+        return [folder for folder in folders if (folder / TABLE).is_file()]
 
     def _open_before(self, first: date) -> pl.DataFrame | None:
-        """Events of sessions that were open when a day began."""
-        earlier = [day for day in self.ledger.days if day < first]
-        return self._open_after(max(earlier), first) if earlier else None
+        """Events of sessions that were open when a day began.
 
-    def _open_after(self, day: date, closing_from: date | None = None) -> pl.DataFrame:
-        """Events of sessions that were open when a day ended."""
-        if day not in self.ledger.days:
-            return pl.DataFrame(schema={EVENT_DAY: pl.Date})
-        file = self.run.artifacts.get(self.ledger.days[day].artifact).folder / OPEN
-        waiting = pl.read_parquet(file)
-        return waiting.filter(pl.col(DAY) >= (closing_from or day)).drop(DAY)
+        Raises:
+            InputError: when they are lost.
+        """
+        day = self.ledger.last_before(first)
+        if day is None:
+            return None
+        row = self.ledger.row(day)
+        assert row is not None
+        file = self.run.artifacts.root / row["artifact"] / OPEN
+        try:
+            waiting = pl.read_parquet(file)
+        except (OSError, pl.exceptions.PolarsError):
+            lost = facts_of(row)["still_open"]
+            self.run.say(
+                f"{day}: its open events are lost ({file}): {lost:,} events of sessions that reach into the next day."
+            )
+            return None
+        return waiting.filter(pl.col(DAY) >= first).drop(DAY)
 
-    def _taught(self) -> Knowledge:
-        """What every finished day taught."""
-        parts: dict[str, list[pl.DataFrame]] = {}
-        by_state: dict[str, list[date]] = {}
-        for day, done in self.ledger.days.items():
-            by_state.setdefault(done.taught, []).append(day)
-        for name, days in by_state.items():
-            for key, table in State.read(self.run.artifacts, name).of_days(days).items():
-                parts.setdefault(key, []).append(table)
-        return {key: pl.concat(tables, how="vertical_relaxed") for key, tables in parts.items()}
+    def _open_file(self, day: date) -> str:
+        """A hash of the events of sessions that were open when a day ended."""
+        row = self.ledger.row(day)
+        files = {file["path"]: file["sha256"] for file in row["files"]} if row else {}
+        return files.get(OPEN, "") if row and facts_of(row)["still_open"] else ""
 
-    def _fold(self, taught: Knowledge, known: State) -> Knowledge:
-        """What some days taught together; ids are as they are, and what is timeless stays known."""
-        encoders, folded = learners(self.run.recipe.chains), dict(known.learnt)
-        for name, table in taught.items():
-            encoder = encoders[name]
-            if isinstance(encoder, Category):
-                folded[name] = recount(known.learnt[name], table)
-            elif table.height:
-                folded[name] = encoder.merge(None, table)
+    def _without(self, day: date, known: State) -> tuple[FeatureState, FeatureState]:
+        """What is fitted to the days before a day, and to all days but this one, with the ids of now."""
+        row = self.ledger.row(day)
+        if row and row["before"] and day == self.ledger.days[DAY].max():
+            try:
+                before = State.read(self.run.artifacts, row["before"])
+            except InputError:
+                pass
             else:
-                folded.pop(name, None)
-        return folded
+                return before.fitted, self._with_ids(before.fitted, known)
+        if self._statistics is None:
+            self._statistics = all_statistics(self.run.artifacts, self.ledger)
+        features, start = self.run.plan.features, self.run.start().fitted
+        earlier = state_as_of(features, day, self._statistics, known.fitted, start)
+        return earlier, without_day(features, day, self._statistics, known.fitted, start)
 
-    def _root(self) -> str:
-        return identify(code="", lineage=self.lineage)
+    def _with_ids(self, fitted: FeatureState, known: State) -> FeatureState:
+        """An earlier state with the ids of now, and what does not depend on days as it is now."""
+        encoders, now = encoders_by_state(self.run.plan.features), dict(known.fitted)
+        for name, table in known.fitted.items():
+            encoder = encoders.get(name)
+            if isinstance(encoder, Category):
+                counted = fitted[name].select(VALUE, COUNT) if name in fitted else table.select(VALUE, COUNT).clear()
+                now[name] = recount(table, counted)
+            elif encoder is not None and encoder.by_day:
+                if name in fitted:
+                    now[name] = fitted[name]
+                else:
+                    now.pop(name)
+        return now
 
     def _save(self) -> None:
-        if not self.on_the_side:
-            self.ledger.write(self.run.artifacts, self.lineage)
+        about: dict[str, Any] = {"tables": tuple(sorted(self.run.source.tables.values()))}
+        if not self.ledger.about.types:
+            self.ledger.freeze(self.run.source.types)
+        self.ledger.change(dataset=self.run.dataset.name, source=place_of(self.run.dataset.source), **about)
+        self.ledger.write(self.run.artifacts)
+
+
+def _home(batch: Batch, manifests: list[Manifest]) -> date:
+    """The day whose quarantine takes what was set aside: the last that the batch has."""
+    return max((date.fromisoformat(manifest.facts["day"]) for manifest in manifests), default=batch.last)

@@ -1,65 +1,161 @@
-"""Which days of a dataset are done, and with what: the one file of preparation that changes.
+"""Which days of a line are finished, and what each was made of: the one file of preparation that changes.
 
-All else is in artifact folders named by content. The ledger is replaced in one step after the folders of a run are complete:
-a crash leaves the old ledger, and the next run finds the folders that are there already.
+    day | artifact | before | statistics | rows | digest | made_of | carried_in | files | account | facts
+
+A line is all days of one dataset made by the same words of its YAML. A finished day is a fact: what is here is not undone by a
+source that shrinks, by other code or by a damaged neighbour. All else is in artifact folders. The ledger is replaced in one
+step after the folders of a run are complete: a crash leaves the old ledger, and the next run finds the folders there.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, field
 from datetime import date
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import polars as pl
+from pydantic import BaseModel, ConfigDict
 
-from schemas.artifacts import Artifacts, write_atomically
+from preprocessing.output.day import ROW as SCHEMA
+from preprocessing.source.index import HASH, ROWS
+from schemas.artifacts import Artifacts, File, replace_file
+from schemas.columns import DAY
+from schemas.errors import InputError
 
-
-class Done(BaseModel):
-    """A finished day."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    artifact: str
-    contents: str
-    """A hash of the events it was made from."""
-    taught: str
-    """The state that keeps what this day taught, apart from what other days did."""
+FOLDER = "ledgers"
 
 
-class Ledger(BaseModel):
-    """The finished days and the states of knowledge between them."""
+class About(BaseModel):
+    """What a ledger says of its line."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
+    dataset: str = ""
+    line: str = ""
+    source: str = ""
+    """Where the files were when it was last used."""
+    until: date | None = None
+    """All days up to this one are finished; those without events have no row."""
+    state: str = ""
+    """states/<id>: what is fitted after everything."""
     tail: str = ""
     """A hash of all that was done, in the order in which it was done."""
-    until: date | None = None
-    """All days up to this one are finished; those without events have no entry in `days`."""
-    days: dict[date, Done] = {}
-    known: str = ""
-    """The state after everything."""
-    before: dict[date, str] = {}
-    """The state before the days that were tested on."""
+    tables: tuple[str, ...] = ()
+    """Hashes of the item and user tables that were read last."""
+    hashed_by: str = HASH
+    types: str = ""
+    """The types of event columns, frozen when the first days were done: an empty Arrow table, base64."""
+
+
+@dataclass
+class Ledger:
+    """The finished days of a line, and what is fitted."""
+
+    about: About = field(default_factory=About)
+    days: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
 
     @classmethod
-    def read(cls, artifacts: Artifacts, lineage: str) -> Ledger:
-        """The ledger of a lineage; an empty one when there is none, or it cannot be read: then all is done again."""
+    def read(cls, artifacts: Artifacts, line: str) -> Ledger:
+        """The ledger of a line; an empty one where there is none.
+
+        Raises:
+            InputError: when it is there and cannot be read. It is not taken for an empty one: that would undo all days.
+        """
+        file = _file(artifacts, line)
+        if not file.exists():
+            return cls(About(line=line))
         try:
-            return cls.model_validate_json(_file(artifacts, lineage).read_text())
-        except (OSError, ValidationError):
-            return cls()
+            about = About.model_validate_json(pl.read_parquet_metadata(file)["about"])
+            return cls(about, pl.read_parquet(file))
+        except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
+            raise InputError(
+                f"{file}: the list of finished days cannot be read ({str(error).splitlines()[0]}). Restore it from a backup, "
+                "or take another --root to begin anew with what the source still holds."
+            ) from None
 
-    def is_whole(self, artifacts: Artifacts) -> bool:
-        """Whether all that it names is still there."""
-        names = {*(done.artifact for done in self.days.values()), *(done.taught for done in self.days.values())}
-        names |= {self.known, *self.before.values()} - {""}
-        return all(artifacts.find(*name.split("/"), by_size=True) for name in names)
+    @classmethod
+    def lines_of(cls, artifacts: Artifacts, dataset: str) -> list[About]:
+        """What the ledgers of a dataset say of their lines; those that cannot be read are left out."""
+        abouts = []
+        for file in sorted((artifacts.root / FOLDER).glob("*.parquet")):
+            try:
+                abouts.append(About.model_validate_json(pl.read_parquet_metadata(file)["about"]))
+            except (OSError, ValueError, KeyError, pl.exceptions.PolarsError):
+                continue
+        return [about for about in abouts if about.dataset == dataset]
 
-    def write(self, artifacts: Artifacts, lineage: str) -> None:
-        """Replace it in one step."""
-        write_atomically(_file(artifacts, lineage), json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+    def write(self, artifacts: Artifacts) -> None:
+        """Replace the file in one step."""
+        text = self.about.model_dump_json()
+        replace_file(
+            _file(artifacts, self.about.line),
+            lambda path: self.days.write_parquet(path, compression="zstd", metadata={"about": text}),
+        )
+
+    @property
+    def types(self) -> pl.Schema | None:
+        """The types of event columns; None before any day is done."""
+        return pl.read_ipc(BytesIO(b64decode(self.about.types))).schema if self.about.types else None
+
+    def freeze(self, types: pl.Schema) -> None:
+        """Keep the types of event columns."""
+        table = BytesIO()
+        pl.DataFrame(schema=types).write_ipc(table)
+        self.change(types=b64encode(table.getvalue()).decode())
+
+    def change(self, **about: Any) -> None:
+        """Set fields of `about`."""
+        self.about = self.about.model_copy(update=about)
+
+    def enter(self, rows: list[dict[str, Any]]) -> None:
+        """Put finished days in place of those of the same date."""
+        new = pl.DataFrame(rows, schema=SCHEMA)
+        kept = self.days.filter(~pl.col(DAY).is_in(new[DAY].implode()))
+        self.days = pl.concat([kept, new]).sort(DAY)
+
+    def row(self, day: date) -> dict[str, Any] | None:
+        """The row of a day, if it is finished and had events."""
+        found = self.days.filter(pl.col(DAY) == day)
+        return found.row(0, named=True) if found.height else None
+
+    def has(self, day: date) -> bool:
+        """Whether a day is finished and had events."""
+        return self.row(day) is not None
+
+    def last_before(self, day: date) -> date | None:
+        """The last finished day with events before a day."""
+        return self.days.filter(pl.col(DAY) < day)[DAY].max()  # type: ignore[return-value]
+
+    def parts(self) -> pl.DataFrame:
+        """What all days were made of: `finished` (the day made of it), `path`, `day`, `rows`, `digest`."""
+        made_of = self.days.select(pl.col(DAY).alias("finished"), "made_of").explode("made_of").drop_nulls("made_of")
+        return made_of.unnest("made_of")
+
+    def rows_by_day(self) -> dict[date, int]:
+        """Rows that each finished day was made of."""
+        of_day = self.parts().filter(pl.col(DAY) == pl.col("finished")).group_by("finished").agg(pl.col(ROWS).sum())
+        return dict(of_day.sort("finished").rows())
+
+    def state_before(self, day: date) -> str:
+        """The name of the state before a day; empty where it was not kept."""
+        row = self.row(day)
+        return str(row["before"]) if row else ""
 
 
-def _file(artifacts: Artifacts, lineage: str) -> Path:
-    return artifacts.root / "ledgers" / f"{lineage}.json"
+def files_of(row: dict[str, Any]) -> list[File]:
+    """The files of a finished day, below its artifact's folder."""
+    return [File(**file) for file in row["files"] or []]
+
+
+def facts_of(row: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a finished day."""
+    facts: dict[str, Any] = json.loads(row["facts"])
+    return facts
+
+
+def _file(artifacts: Artifacts, line: str) -> Path:
+    return artifacts.root / FOLDER / f"{line}.parquet"

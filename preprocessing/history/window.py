@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-import polars as pl
-
+from preprocessing.sessions import Window
 from schemas.columns import TIMESTAMP
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -15,29 +14,19 @@ from schemas.errors import InputError
 FULL_DAY = 0.25  # a day with less of a typical day's events is not full; Sundays of a weekday business should be
 
 
-@dataclass(frozen=True)
-class Window:
-    """Days of events used. None: no limit on that side."""
-
-    first: date | None = None
-    last: date | None = None
-
-    def holds(self, day: pl.Expr) -> pl.Expr:
-        """Whether a day is inside."""
-        inside = pl.lit(True)
-        if self.first:
-            inside = inside & (day >= self.first)
-        if self.last:
-            inside = inside & (day <= self.last)
-        return inside
-
-
 def choose_window(
-    counts: dict[date, int], rows: int, dataset: Dataset, now: datetime, until: date | None, days: int | None
+    counts: dict[date, int],
+    rows: int,
+    dataset: Dataset,
+    now: datetime,
+    until: date | None,
+    days: int | None,
+    unread: Callable[[], str],
 ) -> Window:
     """The window for `until` and `days`, given the events of each day and the rows of the source.
 
-    Without `until`, it goes up to the last full day, or to the end for leave_one_out.
+    `unread` says what to tell where no event has a time that can be used. Without `until`, the window goes up to the last
+    full day, or to the end for leave_one_out.
 
     Raises:
         InputError: when they do not fit the data, or a split by day has no day to train on.
@@ -53,7 +42,8 @@ def choose_window(
     if not counts:
         since = f" from {dataset.since} on" if dataset.since else ""
         raise InputError(
-            f"None of the {rows:,} events has a time{since} that can be read and is not in the future; check events.time_unit."
+            f"None of the {rows:,} events has a time{since} that can be read and is neither in the future nor before the check "
+            f"not_before: {unread()}"
         )
     first, last = min(counts), max(counts)
     if until is not None and not first <= until <= last:

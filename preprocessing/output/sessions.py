@@ -1,4 +1,4 @@
-"""What preparation writes: sessions of a day, the item table, quarantine, vocabularies."""
+"""Sessions: encoded rows grouped into one row a session, numbered, written as one Parquet file a day and bucket."""
 
 from __future__ import annotations
 
@@ -7,28 +7,23 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
+from preprocessing.parquet import write
 from preprocessing.sessions import ONE_BATCH, SESSION_INDEX, changed
 from preprocessing.source.values import TIME
-from preprocessing.vocabulary import below
 from schemas.columns import (
-    COUNT,
     DAY,
     END,
-    FIRST_ID,
-    ID,
-    ITEM_ID,
     LENGTH,
     SESSION_ID,
     START,
     TIMESTAMP,
     UNDATED,
     USER_ID,
-    VALUE,
 )
 from schemas.dataset import Dataset
 
-LAST_SEEN = "last_seen"
+NUM_SESSIONS = "sessions"
 SESSIONS_A_DAY = 1_000_000_000  # sessions are numbered from their day's number times this
 
 
@@ -39,7 +34,7 @@ def kept_columns(dataset: Dataset, columns: list[str]) -> list[str]:
     return [name for name in wanted if name in columns]
 
 
-def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.LazyFrame:
+def group(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
     """One row a session: day, who, when it began and ended, how long; a list for every feature and label per event.
 
     Of a feature per session it is the first event's value, which is known when the session starts: the last event is the one
@@ -48,9 +43,9 @@ def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.La
     """
     given = [pl.col(SESSION_ID).first()] if dataset.sessions.rule == "given" else []
     dated = TIMESTAMP in dataset.events.columns
-    context = [chain.name for chain in chains if chain.per == "session"]
+    context = [feature.name for feature in features if feature.per == "session"]
     labels = [label.column for label in dataset.labels if label.per == "session"]
-    lists = [chain.name for chain in chains if chain.per == "event"]
+    lists = [feature.name for feature in features if feature.per == "event"]
     lists += [label.column for label in dataset.labels if label.per == "event"]
     return (
         encoded.sort(DAY, maintain_order=True)  # moving events now costs a third of moving lists later
@@ -71,56 +66,34 @@ def group(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.La
     )
 
 
-def of_day(parts: list[pl.LazyFrame], day: date, dataset: Dataset) -> pl.DataFrame:
-    """One day's sessions of all buckets together, numbered in their order if they have no given id.
+def count_sessions(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """Kept rows -> how many sessions each day has: `day`, `sessions`."""
+    return rows.group_by(DAY).agg(pl.col(SESSION_INDEX).n_unique().cast(pl.Int64).alias(NUM_SESSIONS))
 
-    They are in order of user and start, however many buckets there are: a bucket holds users that follow each other.
+
+def write_parts(
+    sessions: pl.DataFrame, earlier: list[pl.DataFrame], dataset: Dataset, folder: Path, bucket: int
+) -> None:
+    """Write the sessions of one bucket, which come in order of their day, as `<folder>/<day>/<bucket>.parquet`.
+
+    `earlier` are the counts of the buckets before this one. Sessions without a given id are numbered day by day, in order of
+    user and start however many buckets there are: a bucket holds users that follow each other.
     """
-    sessions = pl.concat(parts)
-    if dataset.sessions.rule != "given":
-        first = (day - ONE_BATCH).days * SESSIONS_A_DAY + 1
-        sessions = sessions.with_row_index(SESSION_ID, offset=0).with_columns(pl.col(SESSION_ID).cast(pl.Int64) + first)
-    rest = pl.exclude(DAY, SESSION_ID)
-    return sessions.select(SESSION_ID, rest).collect(engine="in-memory")
-
-
-def latest_of_items(encoded: pl.LazyFrame, dataset: Dataset, chains: list[Chain]) -> pl.LazyFrame:
-    """One row an item id: when it was last seen, and each side feature's value then."""
-    side = [chain.name for chain in chains[1:] if chain.per == "event"]
-    seen = encoded.filter(pl.col(ITEM_ID) >= FIRST_ID)
-    if TIMESTAMP not in dataset.events.columns:
-        return seen.group_by(ITEM_ID).agg(pl.lit(None, dtype=TIME).first().alias(LAST_SEEN), pl.col(side).last())
-    # Looking up each item's last moment costs half of what sorting all rows by time does.
-    moments = seen.group_by(ITEM_ID).agg(pl.col(TIMESTAMP).max().alias(LAST_SEEN))
-    last = seen.join(moments, on=ITEM_ID, how="left", maintain_order="left").filter(
-        pl.col(TIMESTAMP) == pl.col(LAST_SEEN)
-    )
-    # Of events at the same moment, the smallest values: the same however users were divided.
-    return last.group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
-
-
-def merge_items(parts: list[pl.DataFrame], side: list[str]) -> pl.DataFrame:
-    """The latest of each item, of later parts where they have it."""
-    together = pl.concat(parts, how="vertical_relaxed").lazy()
-    newest = pl.col(LAST_SEEN).eq_missing(pl.col(LAST_SEEN).max().over(ITEM_ID))
-    kept = together.filter(newest).group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
-    return kept.sort(ITEM_ID).collect(engine="in-memory")
-
-
-def item_table(vocabulary: pl.DataFrame, latest: pl.DataFrame, cardinality: int) -> pl.DataFrame:
-    """One row an item id: value, count, and what is known of its latest event."""
-    known = below(vocabulary, cardinality).lazy()
-    joined = known.join(latest.lazy(), left_on=ID, right_on=ITEM_ID, how="left", maintain_order="left")
-    return joined.select(ID, VALUE, COUNT, pl.exclude(ID, VALUE, COUNT)).collect(engine="in-memory")
+    before: dict[date, int] = {}
+    for counts in earlier:
+        for day, number in counts.iter_rows():
+            before[day] = before.get(day, 0) + number
+    place = 0
+    for day, number in sessions.group_by(DAY, maintain_order=True).len().iter_rows():
+        part = sessions.slice(place, number).drop(DAY)
+        place += number
+        if dataset.sessions.rule != "given":
+            first = (day - ONE_BATCH).days * SESSIONS_A_DAY + 1 + before.get(day, 0)
+            part = part.with_row_index(SESSION_ID).with_columns(pl.col(SESSION_ID).cast(pl.Int64) + first)
+        part = part.select(SESSION_ID, pl.exclude(SESSION_ID))
+        write(part, folder / name_of(day) / f"{bucket:05}.parquet")
 
 
 def name_of(day: date) -> str:
     """How a day is called in folders and facts."""
     return UNDATED if day == ONE_BATCH else str(day)
-
-
-def write(table: pl.DataFrame, file: Path) -> None:
-    """Write a Parquet file and the folders above it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Level 3 saves 4-9 % of the bytes for a quarter more of the writing time.
-    table.write_parquet(file, compression="zstd", compression_level=1)

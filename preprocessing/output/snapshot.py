@@ -1,12 +1,11 @@
-"""A view: days of sessions joined under one folder, with what was known before the day that is tested on.
+"""A snapshot: finished days under one folder, with the state before the day that is tested on. Artifact `sessions/<id>`.
 
-    sessions/day=YYYY-MM-DD/part-0.parquet    links to the days' own files, which no view copies
+    sessions/day=YYYY-MM-DD/part-0.parquet    links to the days' own files, which no snapshot copies
     quarantine/day=YYYY-MM-DD/part-0.parquet
-    profiles/day=YYYY-MM-DD/profile.html      what the newest day's events look like, beside those before
     vocabularies/NAME.parquet, items.parquet, schema.json, schema.pbtxt, encoders.json
 
 Sessions of the day tested on may hold ids that its own events brought about: those from a column's cardinality on are
-unknown to whoever was trained on the days before.
+unknown to a model that was trained on the days before.
 """
 
 from __future__ import annotations
@@ -18,109 +17,117 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.execution.batch import QUARANTINE, SESSIONS
-from preprocessing.features.chains import Chain, describe, feature_schema
+from preprocessing import account as accounts
+from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED, READ
+from preprocessing.features.feature import Feature
+from preprocessing.features.schema import describe, feature_schema
 from preprocessing.features.state import State
-from preprocessing.output.profile import PAGE
-from preprocessing.output.sessions import item_table, write
+from preprocessing.output.day import QUARANTINE, SESSIONS
+from preprocessing.output.items import item_table
+from preprocessing.parquet import write
+from preprocessing.sessions import ONE_BATCH
 from preprocessing.vocabulary import below
 from schemas import pbtxt
-from schemas.artifacts import Artifacts, Draft, Manifest
-from schemas.columns import DAY, ITEM_ID
+from schemas.artifacts import Artifacts, Draft, File, Manifest
+from schemas.columns import COUNT, DAY, ITEM_ID, UNDATED
 from schemas.dataset import Dataset
 
 KIND = "sessions"
 
 
 @dataclass(frozen=True)
-class View:
-    """What a view joins."""
+class Snapshot:
+    """What a snapshot joins."""
 
     dataset: Dataset
-    chains: list[Chain]
-    days: list[Manifest]
-    """The days' artifacts, in order."""
-    known: State
-    known_as: str
+    features: list[Feature]
+    days: pl.DataFrame
+    """Rows of finished days (`output.day.ROW`), in order."""
+    state: State
+    """Before the day tested on."""
     test_day: str | None
     """None: the last item of each session is the test."""
-    rows_in_source: int
+    outside: int
+    """Rows of the source that are of no day here."""
+    missing_days: tuple[str, ...] = ()
+    """Finished days that are lost, source and all."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """Files of the source that are not read, and why."""
 
     def write(
-        self, artifacts: Artifacts, view_id: str, parameters: dict[str, Any], seconds: dict[str, float]
+        self, artifacts: Artifacts, snapshot_id: str, parameters: dict[str, Any], seconds: dict[str, float]
     ) -> Manifest:
-        """The artifact `sessions/<id>`."""
-        parents = tuple(day.name for day in self.days)
-        with artifacts.write(KIND, view_id, parents=parents, parameters=parameters) as draft:
-            for day in self.days:
-                folder = f"{DAY}={day.facts['day']}/part-0.parquet"
-                if day.facts["sessions"]:
-                    draft.link(day, SESSIONS, f"sessions/{folder}")
-                if day.facts["quarantined"]:
-                    draft.link(day, QUARANTINE, f"quarantine/{folder}")
-            newest = self.days[-1]
-            draft.link(newest, PAGE, f"profiles/{DAY}={newest.facts['day']}/{PAGE}")
+        """The artifact."""
+        parents = tuple(self.days["artifact"])
+        with artifacts.write(KIND, snapshot_id, parents=parents, parameters=parameters) as draft:
+            self._link(artifacts.root, draft)
             num_items = self._write_features(draft)
             draft.facts = self.facts(num_items) | {"seconds": seconds}
         return draft.manifest
 
+    def _link(self, root: Path, draft: Draft) -> None:
+        files = self.days.select(DAY, "artifact", "sessions", "files").explode("files").unnest("files")
+        files = files.filter(
+            (pl.col("path").str.starts_with(SESSIONS) & (pl.col("sessions") > 0)) | (pl.col("path") == QUARANTINE)
+        )
+        for day, artifact, _, path, size, sha256, mtime_ns in files.iter_rows():
+            folder = "quarantine" if path == QUARANTINE else "sessions"
+            number = path.removesuffix(".parquet").partition("-")[2] or "0"
+            file = File.model_construct(path=path, size=size, sha256=sha256, mtime_ns=mtime_ns)
+            name = UNDATED if day == ONE_BATCH else str(day)
+            draft.link(root / artifact / path, file, f"{folder}/{DAY}={name}/part-{number}.parquet")
+
     def _write_features(self, draft: Draft) -> int:
-        schema = feature_schema(self.dataset, self.chains, self.known.learnt)
+        schema = feature_schema(self.dataset, self.features, self.state.fitted)
         for column in schema.columns:
             if column.vocabulary:
                 assert column.cardinality
-                vocabulary = self.known.learnt[Path(column.vocabulary).stem]
+                vocabulary = self.state.fitted[Path(column.vocabulary).stem]
                 write(below(vocabulary, column.cardinality), draft.folder / column.vocabulary)
         assert schema.items.cardinality
-        latest = self.known.items if self.known.items is not None else pl.DataFrame()
-        items = item_table(self.known.learnt[ITEM_ID], latest, schema.items.cardinality)
+        latest = self.state.items if self.state.items is not None else pl.DataFrame()
+        items = item_table(self.state.fitted[ITEM_ID], latest, schema.items.cardinality)
         write(items, draft.folder / "items.parquet")
-        (draft.folder / "encoders.json").write_text(json.dumps(describe(self.chains), indent=2) + "\n")
+        (draft.folder / "encoders.json").write_text(json.dumps(describe(self.features), indent=2) + "\n")
         schema.write(draft.folder / "schema.json")
         stored = pl.read_parquet_schema(next(draft.folder.glob(f"sessions/{DAY}=*/*.parquet")))
         dtypes = {name: str(dtype).lower() for name, dtype in stored.items()}
         pbtxt.write(draft.folder / "schema.pbtxt", schema, dtypes)
         return items.height
 
-    def account(self) -> str:
-        """Where the rows went, in one line."""
-        facts = self.facts(0)
-        told = [f"{name} {count:,}" for name, count in (facts["quarantined"] | facts["dropped"]).items() if count]
-        return f"of {facts['rows_in']:,} rows: {', '.join(told) or 'none was dropped'}."
+    @property
+    def account(self) -> pl.DataFrame:
+        """`fate`, `name`, `count` of all days together."""
+        counts = self.days.select("account").explode("account").unnest("account").drop_nulls(FATE)
+        return counts.group_by(FATE, NAME, maintain_order=True).agg(pl.col(COUNT).sum())
 
     def facts(self, num_items: int) -> dict[str, Any]:
         """The account of all days together, which balances, and what came of them."""
-        facts = [day.facts for day in self.days]
-        total: dict[str, Any] = {name: sum(day[name] for day in facts) for name in ("rows_in", "events", "sessions")}
-        test_sessions = sum(day["sessions"] for day in facts if self.test_day in (None, day["day"]))
-        days = {day["day"]: day["sessions"] for day in facts if day["sessions"]}
+        account, newest = self.account, json.loads(self.days["facts"][-1])
+        days = {UNDATED if day == ONE_BATCH else str(day): n for day, n in self.days.select(DAY, "sessions").rows()}
+        test_sessions = sum(n for day, n in days.items() if self.test_day in (None, day))
+        sessions = sum(days.values())
         return {
-            "rows_in": total["rows_in"],
-            "carried_in": facts[0]["carried_in"],
-            "quarantined": _most_first(_add([day["quarantined"] for day in facts])),
-            "dropped": _add([day["dropped"] for day in facts]),
-            "still_open": facts[-1]["still_open"],
-            "events": total["events"],
-            "sessions": total["sessions"],
+            "rows_in": accounts.total(account, READ),
+            "carried_in": int(self.days["carried_in"][0]),
+            "quarantined": accounts.by_name(account, QUARANTINED),
+            "nulled": accounts.by_name(account, NULLED),
+            "dropped": accounts.by_name(account, DROPPED, account.filter(pl.col(FATE) == DROPPED)[NAME].to_list()),
+            "still_open": newest["still_open"],
+            "events": accounts.total(account, KEPT),
+            "sessions": sessions,
             "items": num_items,
-            "new_items": facts[-1]["new_items"],
-            "users_of_last_day": facts[-1]["users"],
-            "lengths": facts[-1]["lengths"],
-            "drift": facts[-1]["drift"],
-            "warnings": facts[-1]["warnings"],
-            "outside_window": self.rows_in_source - total["rows_in"],
-            "days": days,
-            "first_day": next(iter(days), None) if self.test_day else None,
+            "new_items": newest["new_items"],
+            "users_of_last_day": newest["users"],
+            "lengths": newest["lengths"],
+            "drift": newest["drift"],
+            "warnings": newest["warnings"],
+            "outside_window": self.outside,
+            "missing_days": list(self.missing_days),
+            "left_out": [list(entry) for entry in self.left_out],
+            "days": {day: n for day, n in days.items() if n},
+            "first_day": next((day for day, n in days.items() if n), None) if self.test_day else None,
             "test_day": self.test_day,
-            "train_sessions": total["sessions"] - (test_sessions if self.test_day else 0),
+            "train_sessions": sessions - (test_sessions if self.test_day else 0),
             "test_sessions": test_sessions,
         }
-
-
-def _add(counts: list[dict[str, int]]) -> dict[str, int]:
-    names = dict.fromkeys(name for one in counts for name in one)
-    return {name: sum(one.get(name, 0) for one in counts) for name in names}
-
-
-def _most_first(counts: dict[str, int]) -> dict[str, int]:
-    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))

@@ -2,60 +2,55 @@
 
 How files may differ, so that a table is the same however its rows are spread over files:
 
-- Columns beyond those mapped are ignored.
+- Columns beyond those wanted are ignored.
 - A required column must be in every file. Another may be missing in some: it is null there. In none: it is refused.
-- Integers of any width are Int64, floats Float64, integers beside floats Float64, times Datetime("us", "UTC").
-- A text file's column of numbers beside one of text is text, unless it is an id.
-- All else that is of one type here and of another there, such as integers that became text, is refused.
+- Types are those of `column_types`; once frozen they stay, and later files are cast to them without loss.
 
-Columns that had to be interpreted can keep their values as found, beside them: see `as_found`.
+Where a cast may fail for the files that are read, the values as they were found are kept beside the column: see `as_found`.
+
+    price of Float64, files with "12.50" and "free"  ->  price 12.5, null; "price as found" "12.50", "free"
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import groupby
 
 import polars as pl
 
-from preprocessing.source.files import CSV, JSON, format_of
-from preprocessing.source.formats import PATH, Columns, Kind, columns_of, folder_values, scan
+from preprocessing.source.column_types import Raw, TableColumns, mends, undecodable
+from preprocessing.source.files import PARQUET, format_of
+from preprocessing.source.formats import PATH, Columns, columns_of, count_without_elements, scan
 from preprocessing.source.listing import SourceFile
-from preprocessing.source.values import INT64_HOLDS, looks_like, may_fail
-from schemas.columns import ITEM_ID, SESSION_ID, USER_ID
+from preprocessing.source.values import may_fail, raw_value, widest
+from preprocessing.sql import type_on
 from schemas.errors import InputError, unknown
 
 FILE = "source file"  # the place of a row's file in the list given
-IDS = (USER_ID, SESSION_ID, ITEM_ID)
+AS_FOUND = " as found"
 
-Reader = Callable[[str, Kind], pl.Expr]  # our name of a column, and how a file has it
+Have = dict[SourceFile, dict[str, Raw]]  # how each file has those of our columns that it has
 
 
 def as_found(column: str) -> str:
     """The name of the column that keeps another's values as the file has them."""
-    return f"{column} as found"
+    return f"{column}{AS_FOUND}"
+
+
+def frozen(schema: pl.Schema) -> pl.Schema:
+    """The types that later days keep: a schema of what was read without the columns of values as they were found."""
+    return pl.Schema({name: dtype for name, dtype in schema.items() if name != FILE and not name.endswith(AS_FOUND)})
 
 
 class SourceTable:
     """Files and the columns wanted of them; each file is opened once, and only when asked for."""
 
-    def __init__(
-        self,
-        files: Sequence[SourceFile],
-        columns: Mapping[str, str],
-        read: Reader,
-        *,
-        required: Collection[str],
-        interpreted: Collection[str] = (),
-        time_zone: str = "UTC",
-    ) -> None:
-        """`columns` are our names and the files' names; `interpreted` ones keep their values as found."""
-        self.files, self.columns, self.read = files, columns, read
-        self.required = [name for name in columns if name in required]
-        self.interpreted = [name for name in columns if name in interpreted]
-        self.time_zone = time_zone
+    def __init__(self, files: Sequence[SourceFile], columns: TableColumns, *, required: Collection[str]) -> None:
+        self.files, self.columns = files, columns
+        self.required = [name for name in columns.sources if name in required]
         self._opened: dict[SourceFile, Columns] = {}
-        self._folder_types = _folder_types(files, set(columns.values()))
+        self._of_expressions: dict[tuple[str, tuple[pl.DataType, ...]], pl.DataType] = {}
+        self._settled: dict[tuple[str, frozenset[SourceFile]], pl.DataType] = {}
 
     def scan(
         self,
@@ -73,178 +68,231 @@ class SourceTable:
         expected = {name: dtype for name, dtype in (expected or {}).items() if name != FILE}
         if not files:
             return self.scan(self.files, expected=expected, number=number).clear()
-        have = {file: self._kinds(file) for file in self._open(files)}
+        present = self._not_blank(files)
+        if not present:
+            if not self._not_blank(self.files):
+                raise InputError(f"{files[0].url}: there is nothing in it, nor in any other file of the source.")
+            return self.scan([], expected=expected, number=number)
+        have = {file: self._raws(file) for file in present}
         self._check_required(have)
         self._look_elsewhere(have, expected)
-        types = {name: self._type_of(name, have, expected.get(name)) for name in self.columns}
-        originals = self._originals([have[file] for file in files], types, expected)
+        types = self._types(have, expected)
+        originals = self._originals([have[file] for file in present], types, expected)
         frames = [
-            self._read(group, have[group[0]], types, originals, files if number else None)
-            for group in self._groups(files, have)
+            self._read(group, have, types, originals, files if number else None) for group in self._groups(present)
         ]
         table = frames[0] if len(frames) == 1 else pl.concat(frames)
         lacking = {name: dtype for name, dtype in expected.items() if name not in {*types, *map(as_found, originals)}}
         return table.with_columns(**{name: pl.lit(None, dtype) for name, dtype in lacking.items()})
 
+    def count_without_elements(self, files: Sequence[SourceFile] | None = None) -> int:
+        """How many rows of these files (None: all) give none, as the list whose elements are wanted is empty or null."""
+        if not any("[]" in path for path in self.columns.wanted):
+            return 0
+        groups = self._groups(self._not_blank(self.files if files is None else files))
+        return sum(count_without_elements(group, self._own(group[0]), self.columns.options) for group in groups)
+
+    def _not_blank(self, files: Sequence[SourceFile]) -> list[SourceFile]:
+        """Files that hold anything, be it a header; one that does not fits every table."""
+        return [file for file in self._open(files) if not self._opened[file].blank]
+
+    def _own(self, file: SourceFile) -> dict[str, pl.DataType]:
+        return {name: dtype for name, dtype in self._opened[file].stored.items() if name in self.columns.wanted}
+
     def _open(self, files: Iterable[SourceFile]) -> Iterable[SourceFile]:
         closed = [file for file in files if file not in self._opened]
-        self._opened |= zip(closed, columns_of(closed, set(self.columns.values())), strict=True)
+        self._opened |= zip(closed, columns_of(closed, self.columns.wanted, self.columns.options), strict=True)
         return files
 
-    def _kinds(self, file: SourceFile) -> dict[str, Kind]:
-        """How the file has each of our columns that it has."""
-        columns = self._opened[file]
-        folders = {
-            key: Kind(pl.String(), self._folder_types[key]) for key in columns.folders if key in self._folder_types
-        }
-        kinds = folders | columns.kinds
-        return {ours: kinds[theirs] for ours, theirs in self.columns.items() if theirs in kinds}
+    def _stored(self, file: SourceFile) -> dict[str, Raw]:
+        """How the file has each of its own columns that are wanted; those of its folders come after them."""
+        columns, untyped = self._opened[file], format_of(file, self.columns.options) != PARQUET
+        own = {name: Raw(dtype, untyped and dtype == pl.String) for name, dtype in columns.stored.items()}
+        wanted = self.columns.wanted
+        return {name: Raw(pl.String(), True) for name in columns.folders if name in wanted} | own
 
-    def _check_required(self, have: dict[SourceFile, dict[str, Kind]]) -> None:
+    def _raws(self, file: SourceFile) -> dict[str, Raw]:
+        stored, raws = self._stored(file), {}
+        for name in self.columns.sources:
+            roots = self.columns.roots(name)
+            there = [stored[root] for root in roots if root in stored]
+            if self.columns.is_plain(name) and there:
+                raws[name] = there[0]
+            elif there:
+                dtype = self._computed(file, name, {root: _of(stored, root) for root in roots})
+                raws[name] = Raw(dtype, dtype == pl.String and all(raw.untyped for raw in there))
+        return raws
+
+    def _computed(self, file: SourceFile, name: str, roots: dict[str, pl.DataType]) -> pl.DataType:
+        key = (name, tuple(roots.values()))
+        try:
+            if key not in self._of_expressions:
+                self._of_expressions[key] = type_on(self.columns.sources[name], roots)
+            return self._of_expressions[key]
+        except pl.exceptions.PolarsError as error:
+            types = ", ".join(f"{root} ({dtype})" for root, dtype in roots.items())
+            raise InputError(
+                f"{file.url}: the expression for {name!r} does not fit {types}: {str(error).partition(chr(10))[0]}. In text "
+                "files all columns are text: write TRY_CAST(price AS DOUBLE) for a number."
+            ) from None
+
+    def _check_required(self, have: Have) -> None:
         for name in self.required:
-            file = next((file for file, kinds in have.items() if name not in kinds), None)
+            file = next((file for file, raws in have.items() if name not in raws), None)
             if file:
-                raise self._no_column(file, name)
+                raise self._no_column(file, name, self.columns.roots(name)[0])
 
-    def _look_elsewhere(self, have: dict[SourceFile, dict[str, Kind]], expected: Mapping[str, pl.DataType]) -> None:
+    def _look_elsewhere(self, have: Have, expected: Mapping[str, pl.DataType]) -> None:
         """Add files that have columns which those asked for all lack; what no file has is a typing error."""
-        known = set().union(expected, *have.values())
-        if self.columns.keys() <= known:
+        wanted = {
+            root: name for name in self.columns.sources if name not in expected for root in self.columns.roots(name)
+        }
+        if wanted.keys() <= {root for file in have for root in self._stored(file)}:
             return
         asked_for = next(iter(have))
-        have |= {file: self._kinds(file) for file in self._open(self.files)}
-        lost = [name for name in self.columns if name not in known.union(*have.values())]
-        if lost:
-            raise self._no_column(asked_for, lost[0])
+        have |= {file: self._raws(file) for file in self._not_blank(self.files)}
+        lost = wanted.keys() - {root for file in have for root in self._stored(file)}
+        for root, name in wanted.items():
+            if root in lost:
+                raise self._no_column(asked_for, name, root)
 
-    def _no_column(self, file: SourceFile, name: str) -> InputError:
+    def _no_column(self, file: SourceFile, name: str, root: str) -> InputError:
         columns = self._opened[file]
         there = [*columns.names, *columns.folders]
-        return InputError(f"{file.url}: column for {name!r}: {unknown('column', self.columns[name], there)}")
+        return InputError(f"{file.url}: column for {name!r}: {unknown('column', root, there)}{columns.hint}")
 
-    def _type_of(self, name: str, have: dict[SourceFile, dict[str, Kind]], expected: pl.DataType | None) -> pl.DataType:
-        """The one type a column has in all files; raises InputError when there is none."""
-        kinds: dict[Kind, SourceFile] = {}
-        for file, found in have.items():
-            if name in found:
-                kinds.setdefault(found[name], file)
-        types: dict[pl.DataType, SourceFile | None] = {}
-        if expected is not None and expected != pl.Null:
-            types[expected] = None
-        for kind, file in kinds.items():
-            dtype = self._becomes(name, kind, file)
-            if kind.seems != pl.Null:  # nothing but nulls goes with every type
-                types.setdefault(dtype, file)
-        if len(types) <= 1:
-            return next(iter(types), None) or next(self._becomes(name, kind, file) for kind, file in kinds.items())
-        if types.keys() == {pl.Int64(), pl.Float64()} and expected != pl.Int64:
-            return pl.Float64()
-        as_text = expected == pl.String or (expected is None and name not in IDS)
-        if as_text and pl.String() in types and all(kind.stored == pl.String for kind in kinds):
-            return pl.String()
-        (first, before), (dtype, where) = list(types.items())[:2]
-        raise InputError(
-            f"{where.url if where else name}: column {self.columns[name]!r} ({name}): expected {first} as "
-            f"{f'in {before.path}' if before else 'on earlier days'}, found {dtype}; "
-            + ("set events.id_type to integer or string, or convert the file." if name in IDS else "convert the file.")
-        )
+    def _types(self, have: Have, expected: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+        """The one type of each column; raises InputError when there is none."""
+        types: dict[str, pl.DataType] = {}
+        undecided: dict[str, tuple[pl.DataType, ...]] = {}
+        for name in self.columns.sources:
+            raws: dict[Raw, SourceFile] = {}
+            for file, columns in have.items():
+                if name in columns:
+                    raws.setdefault(columns[name], file)
+            dtype = self.columns.declared.get(name) or expected.get(name, pl.Null())
+            if dtype == pl.Null:
+                choices = self._choices(name, raws)
+                undecided |= {name: choices} if len(choices) > 1 else {}
+                dtype = choices[0]
+            types[name] = dtype
+            for raw, file in raws.items():
+                try:
+                    self.columns.check_fits(name, raw, dtype)
+                except InputError as error:
+                    raise InputError(f"{file.url}: column {self._called(name)}: {error}") from None
+        return types | self._settle(undecided, have)
 
-    def _becomes(self, name: str, kind: Kind, file: SourceFile) -> pl.DataType:
+    def _choices(self, name: str, raws: Mapping[Raw, SourceFile]) -> tuple[pl.DataType, ...]:
         try:
-            plan = pl.LazyFrame(schema={name: kind.stored}).select(self.read(name, kind))
+            return self.columns.choices(name, raws)
         except InputError as error:
-            raise InputError(f"{file.url}: {error}") from None
-        return plan.collect_schema()[name]
+            file = list(raws.values())[-1]
+            raise InputError(f"{file.url}: column {self._called(name)} ({name}): {error}; {mends(name)}") from None
+
+    def _called(self, name: str) -> str:
+        return repr(self.columns.roots(name)[0]) if self.columns.is_plain(name) else "computed"
+
+    def _settle(self, undecided: dict[str, tuple[pl.DataType, ...]], have: Have) -> dict[str, pl.DataType]:
+        """Of two types the first if all values of all rows fit it: one pass over these columns of these files."""
+        key = frozenset(have)
+        new = {name: choices for name, choices in undecided.items() if (name, key) not in self._settled}
+        if new:
+            parts = []
+            for group in self._groups(list(have)):
+                raws = have[group[0]]
+                questions = {
+                    name: self._fits(raws[name].stored, name, choices[0])
+                    for name, choices in new.items()
+                    if name in raws
+                }
+                if questions:
+                    parts.append(self._raw(group, have, None).select(**questions))
+            answers = pl.concat(parts, how="diagonal").select(pl.all().all()).collect(engine="streaming")
+            for name, (first, last) in new.items():
+                self._settled[name, key] = first if answers[name][0] else last
+        settled = {name: self._settled[name, key] for name in undecided}
+        for name, dtype in settled.items():
+            if dtype == pl.Binary:
+                raise undecodable(name)
+        return settled
+
+    def _fits(self, stored: pl.DataType, name: str, wanted: pl.DataType) -> pl.Expr:
+        value = pl.col(name)
+        read, raw = self.columns.read(name, Raw(stored), wanted), raw_value(value, stored)
+        fits = (read.is_not_null() | raw.is_null()).all()
+        # Text of which every value is missing says nothing: text takes all that comes later.
+        return fits & raw.is_not_null().any() if stored == pl.String else fits
 
     def _originals(
-        self, have: list[dict[str, Kind]], types: dict[str, pl.DataType], expected: Mapping[str, pl.DataType]
+        self, have: list[dict[str, Raw]], types: dict[str, pl.DataType], expected: Mapping[str, pl.DataType]
     ) -> dict[str, pl.DataType]:
-        """The interpreted columns that keep their values as found, and the type those have: text if files differ."""
-        found: dict[str, pl.DataType] = {}
-        for name in self.interpreted:
-            stored = {kinds[name].stored for kinds in have if name in kinds}
+        """The columns that keep their values as found, and the type those have: text if files differ."""
+        kept: dict[str, pl.DataType] = {}
+        for name in types:
+            stored = {raws[name].stored for raws in have if name in raws}
             if as_found(name) in expected:
-                found[name] = expected[as_found(name)]
-            elif any(may_fail(dtype, types[name], self.time_zone) for dtype in stored):
-                wide = {_widest(dtype) for dtype in stored if dtype != pl.Null}
-                found[name] = wide.pop() if len(wide) == 1 else pl.String()
-        return found
+                kept[name] = expected[as_found(name)]
+            elif any(may_fail(dtype, types[name], self.columns.forms.zone) for dtype in stored):
+                wide = {widest(dtype) for dtype in stored if dtype != pl.Null}
+                kept[name] = wide.pop() if len(wide) == 1 else pl.String()
+        return kept
 
-    def _groups(
-        self, files: Iterable[SourceFile], have: dict[SourceFile, dict[str, Kind]]
-    ) -> Iterable[list[SourceFile]]:
-        """Files that one scan can read: CSV with the same header, others with the same types of our columns."""
+    def _groups(self, files: Iterable[SourceFile]) -> Iterable[list[SourceFile]]:
+        """Files that one scan can read: those with the same types of our columns."""
 
         def alike(file: SourceFile) -> str:
-            own = [theirs for theirs in self.columns.values() if theirs in self._opened[file].kinds]
-            return repr((have[file], own, self._opened[file].names if format_of(file) == CSV else ()))
+            return repr((sorted(self._stored(file).items(), key=str), sorted(self._own(file))))
 
-        return (list(group) for _, group in groupby(sorted(files, key=alike), alike))
+        return [list(group) for _, group in groupby(sorted(files, key=alike), alike)]
+
+    def _raw(self, group: list[SourceFile], have: Have, numbered: list[SourceFile] | None) -> pl.LazyFrame:
+        """Our columns that a group of files has, as they are stored; with FILE, if numbered."""
+        wanted, own = self.columns.wanted, self._own(group[0])
+        folders = [name for name in self._opened[group[0]].folders if name in wanted and name not in own]
+        by_path = bool(folders) or (numbered is not None and len(group) > 1)
+        frame = scan(group, own, self.columns.options, paths=by_path, as_text=self.columns.as_text)
+        if by_path:
+            of_files = self._of_files(group, folders, numbered)
+            frame = frame.join(of_files, on=PATH, how="left", maintain_order="left")
+        missing = [name for name in wanted if name not in own and name not in folders]
+        frame = frame.with_columns(pl.lit(None).alias(name) for name in missing) if missing else frame
+        place = {}
+        if numbered is not None:
+            place = {FILE: pl.col(FILE) if by_path else pl.lit(numbered.index(group[0]), dtype=pl.Int32)}
+        sources = {name: source for name, source in self.columns.sources.items() if name in have[group[0]]}
+        return frame.select(**sources, **place)
+
+    def _of_files(self, group: list[SourceFile], folders: list[str], numbered: list[SourceFile] | None) -> pl.LazyFrame:
+        """What all rows of a file share, by its path: values of its folders and, when `numbered`, its place."""
+        values = {name: [self._opened[file].folders[name] for file in group] for name in folders}
+        text = {name: pl.Series(name, of_files, pl.String) for name, of_files in values.items()}
+        table = pl.LazyFrame({PATH: [file.url for file in group], **text})
+        if numbered is None:
+            return table
+        places = {file: place for place, file in enumerate(numbered)}
+        return table.with_columns(pl.Series(FILE, [places[file] for file in group], pl.Int32))
 
     def _read(
         self,
         group: list[SourceFile],
-        kinds: dict[str, Kind],
+        have: Have,
         types: dict[str, pl.DataType],
         originals: dict[str, pl.DataType],
         numbered: list[SourceFile] | None,
     ) -> pl.LazyFrame:
-        own = self._opened[group[0]].kinds
-        if format_of(group[0]) == JSON:  # keys that the first rows lack may come later
-            lacking = [name for name, dtype in types.items() if name not in kinds and not dtype.is_nested()]
-            own = own | {self.columns[name]: Kind(pl.String(), pl.Null()) for name in lacking}
-            kinds = kinds | {name: own[self.columns[name]] for name in lacking}
-        inside = {ours: theirs for ours, theirs in self.columns.items() if theirs in own}
-        outside = {ours: theirs for ours, theirs in self.columns.items() if ours in kinds and theirs not in own}
-        by_path = bool(outside) or (numbered is not None and len(group) > 1)
-        frame = scan(group, {theirs: own[theirs] for theirs in inside.values()}, paths=by_path)
-        frame = frame.select(*([PATH] if by_path else []), **{ours: pl.col(theirs) for ours, theirs in inside.items()})
-        if by_path:
-            of_files = self._of_files(group, outside, numbered)
-            frame = frame.join(of_files, on=PATH, how="left", maintain_order="left")
-        reads = {name: self._expression(name, kinds.get(name), dtype) for name, dtype in types.items()}
-        found = {
-            as_found(name): pl.col(name).cast(dtype, strict=False) if name in kinds else pl.lit(None, dtype)
-            for name, dtype in originals.items()
-        }
-        place: dict[str, pl.Expr] = {}
-        if numbered is not None:
-            place = {FILE: pl.col(FILE) if by_path else pl.lit(numbered.index(group[0]), dtype=pl.Int32)}
-        return frame.select(**reads, **found, **place)
-
-    def _of_files(
-        self, group: list[SourceFile], outside: dict[str, str], numbered: list[SourceFile] | None
-    ) -> pl.LazyFrame:
-        """What all rows of a file share, by its path: values of its folders and, when `numbered`, its place."""
-        values = {ours: [self._opened[file].folders[theirs] for file in group] for ours, theirs in outside.items()}
-        text = {name: pl.Series(name, found, pl.String) for name, found in values.items()}
-        of_files = pl.LazyFrame({PATH: [file.url for file in group], **text})
-        if numbered is None:
-            return of_files
-        places = {file: place for place, file in enumerate(numbered)}
-        return of_files.with_columns(pl.Series(FILE, [places[file] for file in group], pl.Int32))
-
-    def _expression(self, name: str, kind: Kind | None, dtype: pl.DataType) -> pl.Expr:
-        if kind is None:
-            return pl.lit(None, dtype)
-        # Text is read as what it became; only of times must it be known whether they are numbers.
-        seems = kind.seems if dtype.is_temporal() and kind.seems != pl.Null else dtype
-        return self.read(name, Kind(kind.stored, seems if kind.stored == pl.String else kind.seems)).cast(dtype)
+        raws = have[group[0]]
+        columns: dict[str, pl.Expr] = {name: pl.lit(None, dtype) for name, dtype in types.items()}
+        columns |= {as_found(name): pl.lit(None, dtype) for name, dtype in originals.items()}
+        for name, raw in raws.items():
+            columns[name] = self.columns.read(name, raw, types[name])
+            if name in originals:
+                value = raw_value(pl.col(name), raw.stored)
+                columns[as_found(name)] = value.cast(originals[name], strict=False)
+        place = {FILE: pl.col(FILE)} if numbered is not None else {}
+        return self._raw(group, have, numbered).select(**columns, **place)
 
 
-def _folder_types(files: Iterable[SourceFile], wanted: Collection[str]) -> dict[str, pl.DataType]:
-    """The types that the values in the names of all folders seem to have."""
-    values: dict[str, set[str | None]] = {}
-    for file in files:
-        for key, value in folder_values(file).items():
-            if key in wanted:
-                values.setdefault(key, set()).add(value)
-    return {key: looks_like(pl.Series(list(found), dtype=pl.String)) for key, found in values.items()}
-
-
-def _widest(stored: pl.DataType) -> pl.DataType:
-    if stored in INT64_HOLDS:
-        return pl.Int64()
-    if isinstance(stored, pl.Datetime):
-        return pl.Datetime("us", stored.time_zone)
-    return pl.Float64() if stored.is_float() else stored
+def _of(stored: dict[str, Raw], root: str) -> pl.DataType:
+    """The type of a file's column in an expression; one that the file lacks is null."""
+    return stored[root].stored if root in stored else pl.Null()

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -15,16 +16,29 @@ from fsspec.utils import glob_translate
 
 from preprocessing.source.listing import ETAG, SourceFile, is_remote, join, list_files
 from schemas.artifacts import sha256
-from schemas.dataset import Dataset
+from schemas.dataset import Dataset, FileOptions
 from schemas.errors import InputError
 
 PARQUET, CSV, JSON = "Parquet", "CSV", "JSON lines"
+PACKED = ("", ".gz", ".zst", ".bz2")
 FORMATS = {".parquet": PARQUET} | {
     f"{ending}{packed}": kind
-    for ending, kind in {".csv": CSV, ".jsonl": JSON, ".ndjson": JSON}.items()
-    for packed in ("", ".gz", ".zst")
+    for ending, kind in {".csv": CSV, ".tsv": CSV, ".json": JSON, ".jsonl": JSON, ".ndjson": JSON}.items()
+    for packed in PACKED
 }
+UNREAD = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar", ".xz", ".lz4", ".snappy", ".br")
+STATED = {"csv": CSV, "json": JSON, "jsonl": JSON, "parquet": PARQUET}  # the words of `format`
 SAMPLE_ROWS = 10_000  # rows that decide the types of a text file
+PLAIN = FileOptions()
+_RAISED = "exception: InputError: "  # how Polars repeats what was raised while a plan ran
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files that a path stands for, and those at the same place that are not read, each with why."""
+
+    files: list[SourceFile]
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 def source_files(dataset: Dataset) -> list[SourceFile]:
@@ -33,34 +47,52 @@ def source_files(dataset: Dataset) -> list[SourceFile]:
     Raises:
         InputError: when there are none, when formats are mixed, when the path would leave the source.
     """
-    return find_files(dataset, dataset.events.path, "events.path")
+    return find_files(dataset, dataset.events.path, "events.path", dataset.events.file_options)
 
 
-def find_files(dataset: Dataset, path: str, key: str) -> list[SourceFile]:
-    """The files that `path` (a file, a folder, or a glob below the source) stands for, all of one format, by path.
+def find_files(dataset: Dataset, path: str, key: str, options: FileOptions = PLAIN) -> list[SourceFile]:
+    """The files that `path` (a file, a folder, or a glob below the source) stands for, all of one format, by path."""
+    return find(dataset, path, key, options).files
 
-    Of folders and globs, what is hidden (its name, or that of a folder on the way, begins with . or _) is left out.
+
+def find(dataset: Dataset, path: str, key: str, options: FileOptions = PLAIN) -> Found:
+    """The files that `path` stands for, all of one format, by path; and what of its folder is left out.
+
+    Of folders and globs, what is hidden (its name, or that of a folder on the way, begins with . or _) is left out, of
+    folders also what has no known ending unless `options.format` says what it is, and files of no bytes.
+
+    Raises:
+        InputError: when no file is left, when formats are mixed, when the path would leave the source.
     """
     pattern = PurePosixPath(path)
     if pattern.is_absolute() or ".." in pattern.parts or is_remote(path):
         raise InputError(f"{key} {path!r} leaves the source folder; give a path below it.")
     start = PurePosixPath(*takewhile(lambda part: not _is_pattern(part), pattern.parts))
-    files = list_files(dataset.source, start.as_posix())
+    listed = sorted(list_files(dataset.source, start.as_posix()), key=lambda file: file.path)
     if start != pattern:
         fits = re.compile(glob_translate(pattern.as_posix()))
-        files = [file for file in files if fits.match(file.path) and _is_visible(file, pattern)]
-    elif [file.path for file in files] != [pattern.as_posix()]:
-        files = [file for file in files if format_of(file) and _is_visible(file, pattern)]
+        listed = [file for file in listed if fits.match(file.path)]
+    single = [file.path for file in listed] == [pattern.as_posix()]
+    reasons = {file.path: "" if single else _why_not(file, pattern, options) for file in listed}
+    files = [file for file in listed if not reasons[file.path]]
     if not files:
-        raise InputError(
-            f"{key}: no {', '.join(FORMATS)} file at {join(dataset.source, path)}{_there(dataset.source)}."
-        )
-    return _of_one_format(sorted(files, key=lambda file: file.path), path, key)
+        where = f"{join(dataset.source, path)}{_there(dataset.source)}"
+        raise InputError(f"{key}: no {', '.join(FORMATS)} file at {where}.{_told(reasons)}")
+    _check_format(files, path, key, options)
+    reasons |= {file.path: "it has no bytes" for file in files if not file.size}
+    left_out = tuple((name, reason) for name, reason in reasons.items() if reason)
+    files = [file for file in files if file.size]
+    if not files:
+        raise InputError(f"{key}: no file at {join(dataset.source, path)} has any rows.{_told(reasons)}")
+    return Found(files, left_out)
 
 
-def format_of(file: SourceFile) -> str:
-    """Parquet, CSV or JSON lines, by the end of the name; empty for others."""
-    return next((kind for ending, kind in FORMATS.items() if file.path.endswith(ending)), "")
+def format_of(file: SourceFile, options: FileOptions = PLAIN) -> str:
+    """Parquet, CSV or JSON lines, as the options say or by the end of the name in any case; empty for others."""
+    if options.format != "auto":
+        return STATED[options.format]
+    name = file.path.lower()
+    return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), "")
 
 
 def content_hash(file: SourceFile) -> str:
@@ -78,30 +110,55 @@ def reading(place: Path | str) -> Iterator[None]:
     """Turn what Polars says about damaged files into an InputError that names the place."""
     try:
         yield
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except (pl.exceptions.PolarsError, OSError, EOFError) as error:
+        _, _, raised = str(error).partition(_RAISED)
+        if raised:
+            raise InputError(raised) from None
         raise InputError(f"{place}: cannot be read ({str(error).partition(chr(10))[0]})") from None
 
 
-def _of_one_format(files: list[SourceFile], path: str, key: str) -> list[SourceFile]:
-    formats = {format_of(file): file.path for file in files}
+def _why_not(file: SourceFile, pattern: PurePosixPath, options: FileOptions) -> str:
+    asked_for = {part[0] for part in pattern.parts}
+    if any(part[:1] in "._" and part[:1] not in asked_for for part in file.path.split("/")):
+        return "its name, or that of a folder, begins with . or _"
+    if packed := _packed(file):
+        return packed
+    kind = format_of(file)
+    if kind and options.format != "auto" and kind != STATED[options.format]:
+        return f"it ends like {kind}, and the format is {options.format}"
+    return "" if kind or options.format != "auto" else "its ending is not known: `format` says what it is"
+
+
+def _packed(file: SourceFile) -> str:
+    """Why a packed file cannot be read; empty for others."""
+    name = file.path.lower()
+    if name.endswith(tuple(f".parquet{packed}" for packed in PACKED[1:])):
+        return "Parquet packs its own columns: unpack the file"
+    return (
+        "it is packed in a way that is not read: unpack it, or use gzip, zstd or bzip2" if name.endswith(UNREAD) else ""
+    )
+
+
+def _told(reasons: dict[str, str]) -> str:
+    told = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+    return f" Left out: {'; '.join(told[:4])}{' and others' if len(told) > 4 else ''}." if told else ""
+
+
+def _check_format(files: list[SourceFile], path: str, key: str, options: FileOptions) -> None:
+    formats = {format_of(file, options): file.path for file in reversed(files)}
     if "" in formats:
-        raise InputError(f"{key}: cannot tell the format of {formats['']!r}; known endings: {', '.join(FORMATS)}.")
+        packed = next((_packed(file) for file in files if file.path == formats[""]), "")
+        mend = packed or f"set {key.partition('.')[0]}.format to csv, json or parquet, or rename it"
+        raise InputError(
+            f"{key}: cannot tell the format of {formats['']!r}: {mend}. Known endings: {', '.join(FORMATS)}."
+        )
     if len(formats) > 1:
-        found = " and ".join(f"{kind} ({name})" for kind, name in formats.items())
-        raise InputError(f"{key} {path!r} mixes {found}; keep one format, or narrow it with a glob such as *.parquet.")
-    odd = next((file for file in files if format_of(file) == JSON and _is_pattern(file.path)), None)
-    if odd:  # the reader of JSON lines would take the name for a glob, and find nothing
-        raise InputError(f"{key}: {odd.path!r} has one of *, ? and [ in its name; rename it.")
-    return files
+        mixed = " and ".join(f"{kind} ({name})" for kind, name in formats.items())
+        raise InputError(f"{key} {path!r} mixes {mixed}; keep one format, or narrow it with a glob such as *.parquet.")
 
 
 def _is_pattern(part: str) -> bool:
     return any(character in part for character in "*?[")
-
-
-def _is_visible(file: SourceFile, pattern: PurePosixPath) -> bool:
-    asked_for = {part[0] for part in pattern.parts}
-    return not any(part[:1] in "._" and part[:1] not in asked_for for part in file.path.split("/"))
 
 
 def _there(source: str) -> str:

@@ -1,36 +1,36 @@
-"""What columns files have, told without reading the files: footers of Parquet, the first rows of text files.
+"""What columns files have, and one lazy frame of many files, whatever their format: Parquet, CSV or JSON.
 
-Text files (CSV, JSON lines) are read as text and their types told from the first rows, so that one odd value further
-down is one odd row and not the end of the run. `key=value` folder names below the source are columns of text, too; a
-column that the file itself has goes before one of its folders.
+Columns are named by the paths that are wanted of them (see `paths`), as they are written in the dataset. Text files are
+read as text. `key=value` folder names below the source are columns of text, too; a column that the file itself has goes
+before one of its folders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from urllib.parse import unquote
 
 import polars as pl
 
-from preprocessing.source.files import CSV, JSON, PARQUET, SAMPLE_ROWS, format_of, reading
+from preprocessing.source import json_lines
+from preprocessing.source.delimited import scan_delimited
+from preprocessing.source.files import CSV, JSON, PARQUET, PLAIN, format_of, reading
+from preprocessing.source.headers import header_of, hint_of
 from preprocessing.source.listing import SourceFile, store_options
-from preprocessing.source.values import looks_like
+from preprocessing.source.paths import Path, extract, inside, parse, type_at
+from preprocessing.source.quoting import Layout, layout_of
+from schemas.dataset import FileOptions
+from schemas.errors import InputError
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how folder names write null
 AT_ONCE = 16  # files opened side by side: object stores answer slowly, and to many at a time
 PATH = "source path"  # beside the columns of a scan, when asked for
-
-
-@dataclass(frozen=True)
-class Kind:
-    """How a file has a column: the type it is stored as, and the type its values seem to have (they differ for text)."""
-
-    stored: pl.DataType
-    seems: pl.DataType
+NULL_WORDS = ("\\N", "NULL", "null")  # of text files, unless a dataset says others
+GROUPED, COMMA = r"^\s*[+-]?\d{1,3}(\.\d{3})+(,\d*)?\s*$", r"^\s*[+-]?\d*,\d+\s*$"  # numbers with a decimal comma
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,23 @@ class Columns:
     """The columns of one file: those in it, with all their names in order, and those of its folders."""
 
     names: tuple[str, ...]
-    kinds: dict[str, Kind]  # of the columns asked for
+    stored: dict[str, pl.DataType]
+    """Of the wanted paths that the file has: the types as they are stored."""
     folders: dict[str, str | None]
+    blank: bool = False
+    """Whether there is nothing in the file, not even a header: it fits every table and has no rows."""
+    hint: str = ""
+    """What to set, where the names look like none."""
 
 
-def columns_of(files: Sequence[SourceFile], wanted: Collection[str]) -> list[Columns]:
+def columns_of(files: Sequence[SourceFile], wanted: Collection[str], options: FileOptions = PLAIN) -> list[Columns]:
     """The columns of each file.
 
     Raises:
         InputError: naming a file that cannot be read.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(partial(_columns_of, wanted=wanted), files))
+        return list(pool.map(partial(_columns_of, wanted=frozenset(wanted), options=options), files))
 
 
 def folder_values(file: SourceFile) -> dict[str, str | None]:
@@ -58,39 +63,148 @@ def folder_values(file: SourceFile) -> dict[str, str | None]:
     return {key: None if value == NO_VALUE else unquote(value) for key, value in pairs}
 
 
-def scan(files: Sequence[SourceFile], kinds: dict[str, Kind], *, paths: bool) -> pl.LazyFrame:
-    """One lazy frame of files that have these columns stored alike; with the column PATH, if asked for."""
-    first = files[0]
-    urls: Any = first.url if len(files) == 1 else [file.url for file in files]
-    options: dict[str, Any] = {
-        "storage_options": store_options(first.url),
-        "include_file_paths": PATH if paths else None,
-    }
-    stored = {name: kind.stored for name, kind in kinds.items()}
-    if format_of(first) == PARQUET:
-        return pl.scan_parquet(
-            urls, schema=stored, extra_columns="ignore", glob=False, hive_partitioning=False, **options
+def scan(
+    files: Sequence[SourceFile],
+    stored: Mapping[str, pl.DataType],
+    options: FileOptions = PLAIN,
+    *,
+    paths: bool,
+    as_text: Collection[str] = (),
+) -> pl.LazyFrame:
+    """One lazy frame of files that have these paths stored alike; with the column PATH, if asked for.
+
+    Null words are null. `as_text` are the paths that a decimal comma does not change, such as ids.
+
+    Raises:
+        InputError: for a CSV whose rows do not have the fields of its header; other faults show when the plan runs.
+    """
+    path = PATH if paths else None
+    keep = [PATH] if paths else []
+    frames = [extract(frame, wanted, keep) for frame, wanted in _raw(files, stored, options, path)]
+    frame = frames[0] if len(frames) == 1 else pl.concat(frames)
+    return frame.with_columns(_cleaned(stored, options, format_of(files[0], options), as_text))
+
+
+def count_without_elements(
+    files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions = PLAIN
+) -> int:
+    """How many rows (and elements that hold lists) give no row in `scan`, as the list to go through is empty or null."""
+    lost: list[pl.LazyFrame] = []
+    for frame, wanted in _raw(files, stored, options, None):
+        extract(frame, wanted, (), lost)
+    return sum(plan.collect(engine="streaming").item() for plan in lost)
+
+
+def _raw(
+    files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions, path: str | None
+) -> list[tuple[pl.LazyFrame, list[Path]]]:
+    """A frame for each layout of files, and the paths into its columns."""
+    kind = format_of(files[0], options)
+    if kind != JSON:
+        return (_scan_parquet if kind == PARQUET else _scan_delimited)(files, stored, options, path)
+    dotted = any(character in text for text in stored for character in ".[")
+    names = {name for file in files for name in json_lines.names_of(file, options)} if dotted else set()
+    wanted = [parse(text, names) for text in stored]
+    return [(json_lines.scan_json(files, json_lines.schema_of(wanted, stored), options, path), wanted)]
+
+
+def _scan_parquet(
+    files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions, path: str | None
+) -> list[tuple[pl.LazyFrame, list[Path]]]:
+    groups: dict[str, tuple[list[SourceFile], dict[str, pl.DataType], list[Path]]] = {}
+    for file in files:
+        schema = _parquet_schema(file)
+        wanted = [parse(text, schema) for text in stored]
+        roots = {way.root: schema[way.root] for way in wanted}
+        groups.setdefault(repr(roots), ([], roots, wanted))[0].append(file)
+    frames = []
+    for alike, roots, wanted in groups.values():
+        urls: Any = alike[0].url if len(alike) == 1 else [file.url for file in alike]
+        frame = pl.scan_parquet(
+            urls,
+            schema=roots,
+            extra_columns="ignore",
+            glob=False,
+            hive_partitioning=False,
+            storage_options=store_options(alike[0].url),
+            include_file_paths=path,
         )
-    if format_of(first) == CSV:
-        return pl.scan_csv(urls, infer_schema=False, glob=False, **options)
-    return pl.scan_ndjson(urls, schema=stored, **options)
+        frames.append((frame, wanted))
+    return frames
 
 
-def _columns_of(file: SourceFile, wanted: Collection[str]) -> Columns:
-    options = store_options(file.url)
-    with reading(f"{file.url} ({format_of(file)})"):
-        if format_of(file) == JSON:
-            found = pl.scan_ndjson(file.url, infer_schema_length=SAMPLE_ROWS, storage_options=options).collect_schema()
-            kinds = {name: Kind(dtype if dtype.is_nested() else pl.String(), dtype) for name, dtype in found.items()}
-        elif format_of(file) == PARQUET:
-            found = pl.scan_parquet(
-                file.url, glob=False, hive_partitioning=False, storage_options=options
-            ).collect_schema()
-            kinds = {name: Kind(dtype, dtype) for name, dtype in found.items()}
+def _scan_delimited(
+    files: Sequence[SourceFile], stored: Mapping[str, pl.DataType], options: FileOptions, path: str | None
+) -> list[tuple[pl.LazyFrame, list[Path]]]:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        layouts = list(pool.map(partial(layout_of, options=options), files))
+    groups: dict[Layout, list[SourceFile]] = {}
+    for file, layout in zip(files, layouts, strict=True):
+        groups.setdefault(layout, []).append(file)
+    frames = []
+    for layout, alike in groups.items():
+        wanted = [parse(text, layout.names) for text in stored]
+        columns = list(dict.fromkeys(way.root for way in wanted))
+        frame = scan_delimited(alike, layout, options, columns, path)
+        frames.append((frame, wanted))
+    return frames
+
+
+def _cleaned(
+    stored: Mapping[str, pl.DataType], options: FileOptions, kind: str, as_text: Collection[str]
+) -> list[pl.Expr]:
+    """Columns of text without null words, and with numbers as Polars reads them."""
+    words = options.null_words if options.null_words is not None else () if kind == PARQUET else NULL_WORDS
+    words = (*words, "") if kind == CSV else tuple(words)  # "" with quotes as without
+    texts = {name: pl.col(name) for name, dtype in stored.items() if dtype == pl.String}
+    if words:
+        texts = {name: pl.when(~text.is_in(list(words))).then(text) for name, text in texts.items()}
+    if options.decimal == ",":
+        texts |= {name: _with_point(text) for name, text in texts.items() if name not in as_text}
+    return [text.alias(name) for name, text in texts.items()] if words or options.decimal == "," else []
+
+
+def _with_point(text: pl.Expr) -> pl.Expr:
+    point = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+    return pl.when(text.str.contains(GROUPED) | text.str.contains(COMMA)).then(point).otherwise(text)
+
+
+def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) -> Columns:
+    folders = folder_values(file)
+    kind = format_of(file, options)
+    with reading(f"{file.url} ({kind})"):
+        if kind == JSON:
+            keys = json_lines.keys_of(file, wanted, options)
+            return Columns(keys.names, dict(keys.stored), folders, keys.blank, _lists(keys.inside))
+        if kind == CSV:
+            names = header_of(file, options).names
+            schema: Mapping[str, pl.DataType] = dict.fromkeys(names, pl.String())
+            blank, hint = not names, hint_of(names, file, options)
         else:
-            frame = pl.scan_csv(file.url, infer_schema=False, glob=False, storage_options=options)
-            found = frame.collect_schema()
-            sample = frame.select(name for name in found if name in wanted).head(SAMPLE_ROWS).collect()
-            kinds = {text.name: Kind(pl.String(), looks_like(text)) for text in sample}
-    asked_for = {name: kind for name, kind in kinds.items() if name in wanted}
-    return Columns(tuple(found), asked_for, folder_values(file))
+            schema, blank, hint = _parquet_schema(file), False, ""
+            hint = _lists(inside(schema))
+    paths = [parse(text, schema) for text in sorted(wanted)]
+    try:
+        ends = {path.text: type_at(path, schema.get(path.root)) for path in paths}
+    except InputError as error:
+        raise InputError(f"{file.url}: {error}") from None
+    doubled = [path.root for path in paths if kind == CSV and names.count(path.root) > 1]
+    if doubled:
+        places = [f"column_{place}" for place, name in enumerate(names, 1) if name == doubled[0]]
+        raise InputError(
+            f"{file.url}: column {doubled[0]!r} is there twice ({' and '.join(places)}): rename one in the file."
+        )
+    return Columns(
+        tuple(schema), {text: dtype for text, dtype in ends.items() if dtype is not None}, folders, blank, hint
+    )
+
+
+def _lists(paths: Sequence[str]) -> str:
+    told = ", ".join(paths[:8])
+    return f" Inside its columns: {told}; [] is a row an element." if paths else ""
+
+
+@lru_cache(1 << 16)
+def _parquet_schema(file: SourceFile) -> pl.Schema:
+    options = store_options(file.url)
+    return pl.scan_parquet(file.url, glob=False, hive_partitioning=False, storage_options=options).collect_schema()

@@ -1,14 +1,16 @@
-"""Which days' events every source file holds, so that a night opens only what is new and notices what came late.
+"""Which days' events every source file holds, so that a night opens only what is new and sees what has changed.
 
-A file whose size and stamp are as before is not opened again. Of the others each day's rows are counted and hashed in any
-order: a file that grew by a day changes nothing of its earlier days.
+    path | size | stamp | day | rows | digest
+
+A row a file and day; `day` is null for rows without a readable time. `digest` is a sum of hashes of rows: it depends neither
+on their order nor on the files they are spread over. A file whose size and stamp are as before is not opened again. The index
+is a cache: one that is lost, damaged or of another version of the hash is taken anew.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
@@ -16,31 +18,27 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from preprocessing.sessions import local_day
-from preprocessing.source.events import FILE
+from preprocessing.source.canonical import FILE, as_found, frozen
 from preprocessing.source.files import SourceFile
+from preprocessing.source.values import local_day
 from schemas.artifacts import replace_file
 from schemas.columns import DAY, TIMESTAMP
 from schemas.dataset import Dataset
 
-_SCHEMA = {
-    "path": pl.String,
-    "size": pl.Int64,
-    "stamp": pl.String,
-    DAY: pl.Date,
-    "rows": pl.Int64,
-    "digest": pl.UInt64,
-}
-
+PATH, ROWS, DIGEST = "path", "rows", "digest"
+HASH = f"polars {pl.__version__}"  # hashes are the same within a version only
+NOT_BEFORE, EARLIEST = "not_before", date(1971, 1, 1)  # after all that is 0, or a few thousand, in any unit and zone
+_SCHEMA = {PATH: pl.String, "size": pl.Int64, "stamp": pl.String, DAY: pl.Date, ROWS: pl.Int64, DIGEST: pl.UInt64}
 _DAYS, _NO_DAY = 2**32, 2**30  # more days than Polars' dates have, and one that is none
 
 
 @dataclass(frozen=True)
-class Inventory:
-    """A row a file and day; `day` is null for rows without a readable time."""
+class Index:
+    """The index of one source at one moment."""
 
     table: pl.DataFrame
     today: date
+    earliest: date = EARLIEST
 
     @classmethod
     def take(
@@ -50,88 +48,96 @@ class Inventory:
         kept_in: Path,
         now: datetime,
         scan: Callable[[list[SourceFile]], pl.LazyFrame],
-    ) -> Inventory:
-        """The inventory of `files`; `scan` gives the events of those that must be opened, with the column `FILE`."""
-        known = pl.read_parquet(kept_in) if kept_in.is_file() else pl.DataFrame(schema=_SCHEMA)
+    ) -> Index:
+        """The index of `files`; `scan` gives the events of those that must be opened, with the column FILE."""
+        known = _read(kept_in)
         there = pl.DataFrame(
             [(file.path, file.size, file.stamp) for file in files],
-            schema={name: _SCHEMA[name] for name in ("path", "size", "stamp")},
+            schema={name: _SCHEMA[name] for name in (PATH, "size", "stamp")},
             orient="row",
         )
-        same = there.join(known, on=["path", "size", "stamp"], how="inner", maintain_order="left")
-        seen = set(same["path"])
+        same = there.join(known, on=[PATH, "size", "stamp"], how="inner", maintain_order="left")
+        seen = set(same[PATH])
         new = [file for file in files if file.path not in seen]
-        table = same
+        table = same.select(list(_SCHEMA))
         if new:
-            numbered = pl.DataFrame(
-                {FILE: range(len(new)), "path": [file.path for file in new]}, schema_overrides={FILE: pl.Int32}
-            )
-            counted = _count(scan(new), dataset)
-            opened = numbered.join(counted, on=FILE, how="left").join(there, on="path")
-            # A file without rows is remembered too.
-            opened = opened.with_columns(pl.col("rows").fill_null(0), pl.col("digest").fill_null(0))
-            table = pl.concat([same.select(list(_SCHEMA)), opened.select(list(_SCHEMA))], how="vertical_relaxed")
-        if new or same.height < known.height:
-            replace_file(kept_in, table.write_parquet)
-        return cls(table, now.astimezone(ZoneInfo(dataset.time_zone)).date())
+            counts = _count(scan(new), dataset)
+            table = pl.concat([table, _opened(new, counts, there)], how="vertical_relaxed")
+        if new or table.height < known.height:
+            replace_file(kept_in, lambda path: table.write_parquet(path, metadata={"hash": HASH}))
+        return cls(table, now.astimezone(ZoneInfo(dataset.time_zone)).date(), earliest_of(dataset))
 
     @property
     def rows(self) -> int:
         """Rows of all files."""
-        return int(self.table["rows"].sum())
+        return int(self.table[ROWS].sum())
+
+    @property
+    def usable(self) -> pl.Expr:
+        """Whether a row of the table is of a day that events can be of: from the earliest to today."""
+        return pl.col(DAY).is_between(self.earliest, self.today).fill_null(False)
 
     def days(self) -> dict[date, int]:
-        """Events of each day up to today."""
-        past = self.table.filter(pl.col(DAY) <= self.today)
-        return dict(past.group_by(DAY).agg(pl.col("rows").sum()).sort(DAY).rows())
+        """Events of each usable day, in order."""
+        rows = self.table.filter(self.usable).group_by(DAY).agg(pl.col(ROWS).sum()).sort(DAY)
+        return dict(rows.rows())
 
-    def misdated(self) -> dict[str, date]:
-        """The day to which a file's rows without a time, or of the future, are counted: its last day, else the first of all."""
-        sane, first = pl.col(DAY) <= self.today, min(self.days(), default=self.today)
-        wrong = self.table.filter(sane.not_().fill_null(True) & (pl.col("rows") > 0)).select("path").unique()
-        last = self.table.filter(sane).group_by("path").agg(pl.col(DAY).max())
-        return dict(wrong.join(last, on="path", how="left").with_columns(pl.col(DAY).fill_null(first)).rows())
+    def undated(self) -> set[str]:
+        """The files that hold rows without a usable day."""
+        return set(self.table.filter(~self.usable & (pl.col(ROWS) > 0))[PATH])
 
-    def whole(self) -> tuple[str, list[str]]:
-        """A hash of all events, and all files."""
-        told = self.table.sort("path", DAY)
-        return _hash(told.select("path", "rows", "digest").rows()), told["path"].unique(maintain_order=True).to_list()
+    def files(self) -> list[str]:
+        """All files that hold rows, in order."""
+        return self.table.filter(pl.col(ROWS) > 0)[PATH].unique().sort().to_list()
 
-    def contents(self) -> dict[date, tuple[str, list[str]]]:
-        """For each day a hash of all that counts to it, and the files that hold it."""
-        misdated = pl.DataFrame(
-            list(self.misdated().items()), schema={"path": pl.String, "counted to": pl.Date}, orient="row"
-        )
-        told = self.table.filter(pl.col("rows") > 0).join(misdated, on="path", how="left")
-        sane = pl.col(DAY) <= self.today
-        told = told.with_columns(pl.when(sane).then(pl.col(DAY)).otherwise("counted to").alias("counted to"))
-        parts = told.sort("counted to", "path", DAY).partition_by("counted to", as_dict=True)
-        return {
-            day: (
-                _hash(part.select("path", "rows", "digest").rows()),
-                part["path"].unique(maintain_order=True).to_list(),
-            )
-            for (day,), part in parts.items()
-        }
+
+def earliest_of(dataset: Dataset) -> date:
+    """The first day that events can be of: what the check `not_before` of their times says, or its default."""
+    for check in dataset.checks:
+        if check.name == NOT_BEFORE and check.options.get("column", TIMESTAMP) == TIMESTAMP:
+            with suppress(ValueError):  # the check itself says what is wrong with it
+                return date.fromisoformat(str(check.options.get("earliest", EARLIEST)))
+    return EARLIEST
+
+
+def _read(file: Path) -> pl.DataFrame:
+    empty = pl.DataFrame(schema=_SCHEMA)
+    try:
+        table = pl.read_parquet(file)
+        hashed_by = pl.read_parquet_metadata(file).get("hash")
+    except (OSError, pl.exceptions.PolarsError):
+        return empty
+    return table if table.schema == empty.schema and hashed_by == HASH else empty
+
+
+def _opened(files: list[SourceFile], counts: pl.DataFrame, there: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the table for files that were opened; a file without rows has one, with 0 rows, so that it stays shut."""
+    numbers = pl.Series(FILE, range(len(files)), dtype=pl.Int32)
+    numbered = pl.DataFrame({FILE: numbers, PATH: [file.path for file in files]})
+    opened = numbered.join(counts, on=FILE, how="left").join(there, on=PATH)
+    return opened.with_columns(pl.col(ROWS, DIGEST).fill_null(0)).select(list(_SCHEMA))
 
 
 def _count(events: pl.LazyFrame, dataset: Dataset) -> pl.DataFrame:
-    columns = [name for name in events.collect_schema() if name != FILE]
+    schema = events.collect_schema()
+    hashed = frozen(schema).names()
     day = pl.lit(None, dtype=pl.Date)
     if TIMESTAMP in dataset.events.columns:
-        day = local_day(pl.col(TIMESTAMP), dataset.time_zone)
+        local = local_day(pl.col(TIMESTAMP), dataset.time_zone)
+        day = pl.when(local.is_between(date.min, date.max)).then(local)  # of the year 1 in the west, say, or of none
+    parts = [pl.col(name).hash(seed) for seed, name in enumerate(hashed)]
+    # What was found where nothing could be read counts, but not whether a column of it is there: that depends on other files.
+    for seed, name in enumerate(hashed):
+        if as_found(name) in schema:
+            parts.append(pl.when(pl.col(name).is_null()).then(pl.col(as_found(name)).cast(pl.String).hash(seed)))
     # The sum of hashes does not depend on the order of rows, and wraps round.
-    digest = pl.sum_horizontal(pl.col(name).hash(seed) for seed, name in enumerate(columns))
-    # One packed key is found faster than two.
+    digest = pl.sum_horizontal(parts)
+    # Grouping by one packed key costs less than by two.
     number = day.cast(pl.Int32).cast(pl.Int64).fill_null(_NO_DAY) + pl.col(FILE).cast(pl.Int64) * _DAYS
-    rows = events.select(number.alias("key"), digest.alias("digest"))
-    counted = rows.group_by("key").agg(pl.len().cast(pl.Int64).alias("rows"), pl.col("digest").sum())
+    rows = events.select(number.alias("key"), digest.alias(DIGEST))
+    counted = rows.group_by("key").agg(pl.len().cast(pl.Int64).alias(ROWS), pl.col(DIGEST).sum())
     number = (pl.col("key") + _DAYS // 2) % _DAYS - _DAYS // 2
     file = ((pl.col("key") - number) // _DAYS).cast(pl.Int32)
     day = pl.when(number != _NO_DAY).then(number).cast(pl.Int32).cast(pl.Date)
     # The streaming engine never holds all rows at once.
-    return counted.select(file.alias(FILE), day.alias(DAY), "rows", "digest").collect(engine="streaming")
-
-
-def _hash(rows: list[tuple[object, ...]]) -> str:
-    return hashlib.sha256(json.dumps(rows, default=str).encode()).hexdigest()[:16]
+    return counted.select(file.alias(FILE), day.alias(DAY), ROWS, DIGEST).collect(engine="streaming")

@@ -1,128 +1,199 @@
-"""Turn what files hold into ids, times and numbers. What cannot be read becomes null; the caller keeps the original.
+"""Turn what files hold into the type a column has. What does not fit becomes null; the caller keeps the original.
 
-Each function takes a column, the type the file has, and the type its values seem to have (they differ for text files),
-and returns an expression. Types do not depend on how wide a file stores a number: integers become Int64, floats Float64,
-times Datetime("us", "UTC").
+Types do not depend on how wide a file stores a number: integers become Int64, floats Float64, text String, times
+Datetime("us", "UTC"). Nothing is rounded or cut on the way:
+
+    3.0 -> 3 and 3.5 -> null for an integer;  007 -> "007" and 7.0 -> "7" for text;  2**53 + 1.0 -> null for both
+    "12.50" -> 12.5 and "free" -> null for a float;  "yes" -> null and "True" -> true for a boolean
 """
 
 from __future__ import annotations
 
 import polars as pl
 
+from preprocessing.source.times import TIME as TIME
+from preprocessing.source.times import TimeForms, hold_time, to_date, to_time
+from schemas.column_types import TypeName
 from schemas.errors import InputError
 
-TIME = pl.Datetime("us", "UTC")
-LATEST = 100_000_000_000_000_000  # microseconds: the year 5138. What is later is no time but a wrong unit.
-# Integers below the limit are of that unit: 1e11 seconds is the year 5138, 1e11 milliseconds is March 1973.
-UNITS = {"s": (10**11, 10**6), "ms": (10**14, 10**3), "us": (10**17, 1)}
-OFFSET_ISO = "%Y-%m-%dT%H:%M:%S%.f%#z"  # %#z reads Z, +02, +0200 and +02:00
-NAIVE_ISO = ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d")
+TYPES: dict[TypeName, pl.DataType] = {
+    "integer": pl.Int64(),
+    "float": pl.Float64(),
+    "text": pl.String(),
+    "boolean": pl.Boolean(),
+    "time": TIME,
+    "date": pl.Date(),
+}
 INT64_HOLDS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
+EXACT = 2**53  # a float beyond it may stand for several integers
+TEXTS = (pl.String, pl.Binary, pl.Categorical, pl.Enum)
 
 
-def looks_like(text: pl.Series) -> pl.DataType:
-    """The type that all the texts can be read as: Int64, Float64 or String; Null when all are empty."""
-    given = text.drop_nulls()
-    if given.is_empty():
-        return pl.Null()
-    numbers = (dtype for dtype in (pl.Int64(), pl.Float64()) if not given.cast(dtype, strict=False).has_nulls())
-    return next(numbers, pl.String())
+def as_plain(value: pl.Expr, stored: pl.DataType) -> tuple[pl.Expr, pl.DataType]:
+    """The column and its type without what only storage knows: binary and dictionary text is text."""
+    if stored == pl.Binary:
+        return value.map_batches(_utf8, return_dtype=pl.String, is_elementwise=True), pl.String()
+    if isinstance(stored, pl.Categorical | pl.Enum):
+        return value.cast(pl.String), pl.String()
+    return value, stored
 
 
-def may_fail(stored: pl.DataType, became: pl.DataType, zone: str) -> bool:
-    """Whether some values of the one type have no counterpart in the other."""
-    if isinstance(stored, pl.Datetime | pl.Date):  # a naive time that clocks skip
-        return zone != "UTC" and getattr(stored, "time_zone", None) is None
-    if became == pl.Int64 and stored in INT64_HOLDS:
+def may_fail(stored: pl.DataType, wanted: pl.DataType, zone: str) -> bool:
+    """Whether some values of the type stored have no counterpart in the type wanted."""
+    if stored == pl.Null or stored == wanted:
         return False
-    return stored != became and not stored.is_temporal() and not isinstance(stored, pl.Categorical | pl.Enum | pl.Null)
+    if isinstance(stored, pl.Datetime | pl.Date):  # a naive time that clocks skip
+        return wanted == TIME and zone != "UTC" and getattr(stored, "time_zone", None) is None
+    if stored.is_nested():
+        return False
+    if wanted == pl.String and (stored == pl.Boolean or isinstance(stored, pl.Categorical | pl.Enum)):
+        return False
+    if stored == pl.Boolean and wanted in (pl.Int64, pl.Float64):
+        return False
+    if wanted == pl.Int64:
+        return stored not in INT64_HOLDS
+    if wanted == pl.Float64:
+        return not stored.is_numeric()
+    return not (wanted == pl.String and (stored.is_integer() or stored.is_decimal()))
 
 
-def read_id(column: str, stored: pl.DataType, seems: pl.DataType, id_type: str) -> pl.Expr:
-    """An id: Int64 or String. Empty text is null."""
-    value = pl.col(column)
-    if stored.is_nested() or stored.is_temporal() or stored in (pl.Boolean, pl.Binary):
-        raise InputError(f"{column} holds {stored}; an id is an integer or a string.")
-    if stored == pl.Null:
-        return value.cast(pl.String if id_type == "string" else pl.Int64)
-    if stored.is_float() or stored.is_decimal():  # what pandas makes of integers with gaps
-        value = value.cast(pl.Float64)
-        whole = pl.when(value == value.floor()).then(value).cast(pl.Int64, strict=False)
-        return whole.cast(pl.String) if id_type == "string" else whole
-    if stored.is_integer():
-        return value.cast(pl.String) if id_type == "string" else value.cast(pl.Int64, strict=False)
-    text = value.cast(pl.String)
-    if id_type == "integer" or (id_type == "auto" and seems.is_integer()):
-        return text.cast(pl.Int64, strict=False)
-    return pl.when(text != "").then(text)
+def convert(value: pl.Expr, stored: pl.DataType, wanted: pl.DataType, forms: TimeForms) -> pl.Expr:
+    """The column of the type `stored` as the type `wanted`; null where a value does not fit.
 
-
-def read_time(column: str, stored: pl.DataType, seems: pl.DataType, unit: str, zone: str = "UTC") -> pl.Expr:
-    """A moment as Datetime("us", "UTC"): from datetimes, dates, ISO text, numbers of `unit`.
-
-    Times without an offset are of `zone`. Where its clocks go back, a time that comes twice is the earlier of the two;
-    where they go forward, a time that does not come is null.
+    Raises:
+        InputError: for types of which no value ever fits.
     """
-    value = pl.col(column)
-    if isinstance(stored, pl.Datetime):
-        return value.cast(TIME) if stored.time_zone else _in_zone(value.cast(pl.Datetime("us")), zone)
-    if stored == pl.Date:
-        return _in_zone(value.cast(pl.Datetime("us")), zone)
+    value, stored = as_plain(value, stored)
     if stored == pl.Null:
-        return value.cast(TIME)
-    if stored.is_numeric():  # wide enough to hold microseconds
-        return _from_number(value.cast(pl.Int64 if stored.is_integer() else pl.Float64, strict=False), unit)
-    if stored != pl.String:
-        raise InputError(f"{column} holds {stored}; a time is a datetime, a date, ISO 8601 text or a number.")
-    if seems.is_numeric():
-        return _from_number(value.cast(seems, strict=False), unit)
-    text = value.str.replace(" ", "T", literal=True)
-    aware = text.str.to_datetime(OFFSET_ISO, time_unit="us", time_zone="UTC", strict=False, cache=False)
-    naive = [text.str.to_datetime(pattern, time_unit="us", strict=False, cache=False) for pattern in NAIVE_ISO]
-    number = _from_number(value.cast(pl.Int64, strict=False), unit)
-    return pl.coalesce(aware, _in_zone(pl.coalesce(*naive), zone), number)
+        return value.cast(wanted)
+    if stored == wanted and not isinstance(stored, pl.Datetime | pl.Date):
+        return value
+    if not _goes(stored, wanted):
+        raise InputError(f"holds {stored}, of which no value is {name_of(wanted)}")
+    if wanted == TIME:
+        return to_time(value, stored, forms)
+    if wanted == pl.Date:
+        return to_date(value, stored, forms)
+    if wanted == pl.Int64:
+        return _to_integer(value, stored)
+    if wanted == pl.Float64:
+        return (value.str.strip_chars() if stored == pl.String else value).cast(pl.Float64, strict=False)
+    if wanted == pl.Boolean:
+        return _to_boolean(value, stored)
+    return _to_text(value, stored) if wanted == pl.String else value.cast(wanted)
 
 
-def read_integer(column: str, stored: pl.DataType) -> pl.Expr:
-    """A whole number, for positions."""
-    return pl.col(column).cast(pl.Int64, strict=False)
+def raw_value(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
+    """What was found, for those who ask why it was not read: text, numbers or times. Empty text and NaN are no value."""
+    if isinstance(stored, pl.Datetime | pl.Date):
+        return hold_time(value, stored)
+    if stored == pl.Binary:
+        readable, _ = as_plain(value, stored)
+        value, stored = pl.coalesce(readable, pl.lit("0x") + value.bin.encode("hex")), pl.String()
+    value, stored = as_plain(value, stored)
+    if stored == pl.String:
+        return pl.when(value.str.strip_chars() != "").then(value)
+    return value.fill_nan(None) if stored.is_float() else value
 
 
-def read_other(column: str, stored: pl.DataType, seems: pl.DataType, zone: str = "UTC") -> pl.Expr:
-    """Any further column: numbers and times keep their kind, dictionary types become text."""
-    value = pl.col(column)
-    if stored == pl.String and seems.is_numeric():
-        return value.cast(seems, strict=False)
-    if stored.is_integer():
-        return value.cast(pl.Int64)  # strict: a number beyond Int64 is refused, not lost
-    if stored.is_float() or stored.is_decimal():
-        return value.cast(pl.Float64)
+def local_day(moment: pl.Expr, time_zone: str) -> pl.Expr:
+    """The day of a moment in a time zone."""
+    return (moment if time_zone == "UTC" else moment.dt.convert_time_zone(time_zone)).dt.date()
+
+
+def widest(stored: pl.DataType) -> pl.DataType:
+    """The type in which values as they were found are kept."""
+    if stored in INT64_HOLDS:
+        return pl.Int64()
     if isinstance(stored, pl.Datetime):
-        return read_time(column, stored, seems, "auto", zone)
-    return value.cast(pl.String) if isinstance(stored, pl.Categorical | pl.Enum) else value
+        return pl.Datetime("us", stored.time_zone)
+    if isinstance(stored, TEXTS):
+        return pl.String()
+    return pl.Float64() if stored.is_float() else stored
 
 
-def _in_zone(naive: pl.Expr, zone: str) -> pl.Expr:
-    if zone == "UTC":
-        return naive.dt.replace_time_zone("UTC")
-    local = naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    return local.dt.convert_time_zone("UTC")
+def alike(values: pl.Series, wanted: pl.DataType) -> pl.Series:
+    """Values of the YAML as a column has them: `keep: ["0", "1"]` and `keep: [0, 1]` of integers are 0 and 1.
+
+    Raises:
+        InputError: naming a value that the column cannot hold.
+    """
+    given = values.to_frame("value")
+    same = given.select(convert(pl.col("value"), values.dtype, wanted, TimeForms()))["value"]
+    odd = given.filter(same.is_null() & values.is_not_null())["value"]
+    if len(odd):
+        raise InputError(f"{odd[0]!r} is not {name_of(wanted)}, which the column holds")
+    return same
 
 
-def _from_number(value: pl.Expr, unit: str) -> pl.Expr:
-    if unit == "ns":
-        return _as_time(value // 1000)
-    if unit != "auto":
-        limit, factor = UNITS[unit]
-        # Values past the limit would overflow when multiplied.
-        return _as_time(pl.when(value.abs() < limit).then(value * factor))
-    size = value.abs()
-    microseconds = value // 1000
-    for limit, factor in reversed(UNITS.values()):
-        microseconds = pl.when(size < limit).then(value * factor).otherwise(microseconds)
-    return _as_time(microseconds)
+def plain_name(dtype: pl.DataType) -> str:
+    """How a type is called in YAML."""
+    return next((name for name, known in TYPES.items() if known == dtype), str(dtype))
 
 
-def _as_time(microseconds: pl.Expr) -> pl.Expr:
-    whole = microseconds.cast(pl.Int64, strict=False)
-    return pl.when(whole.abs() < LATEST).then(whole).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+def name_of(dtype: pl.DataType) -> str:
+    """The same with an article."""
+    return {"integer": "an integer", "text": "text"}.get(name := plain_name(dtype), f"a {name}")
+
+
+def _goes(stored: pl.DataType, wanted: pl.DataType) -> bool:
+    simple = stored.is_numeric() or stored in (pl.Boolean, pl.String)
+    times = isinstance(stored, pl.Datetime | pl.Date)
+    if wanted in (pl.Int64, pl.Float64, pl.Boolean):
+        return simple
+    if wanted == pl.String:
+        return simple or times
+    if wanted in (TIME, pl.Date):
+        return times or (simple and stored != pl.Boolean)
+    return isinstance(stored, pl.List) and isinstance(wanted, pl.List)
+
+
+def _to_integer(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
+    if stored.is_float():
+        return _whole(value.cast(pl.Float64))
+    if isinstance(stored, pl.Decimal) and stored.scale:
+        whole = value.cast(pl.Int64, strict=False)
+        return pl.when(whole.cast(stored, strict=False) == value).then(whole)
+    if stored == pl.String:
+        text = value.str.strip_chars()
+        return pl.coalesce(text.cast(pl.Int64, strict=False), _whole(text.cast(pl.Float64, strict=False)))
+    return value.cast(pl.Int64, strict=False)
+
+
+def _whole(value: pl.Expr) -> pl.Expr:
+    inside = (value >= -EXACT) & (value <= EXACT) & (value == value.floor())
+    return pl.when(inside).then(value).cast(pl.Int64, strict=False)
+
+
+def _to_text(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
+    """The shortest text of a value: a number that is whole has that of an integer, however it is stored."""
+    if stored.is_float():
+        value = value.cast(pl.Float64)
+        broken = pl.when((value.abs() < EXACT) & (value != value.floor())).then(value)
+        return pl.coalesce(_whole(value).cast(pl.String), broken.cast(pl.String))
+    if isinstance(stored, pl.Decimal) and stored.scale:
+        return value.cast(pl.String).str.strip_chars_end("0").str.strip_chars_end(".")
+    return value.cast(pl.String)
+
+
+def _to_boolean(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
+    if stored == pl.String:
+        text = value.str.strip_chars().str.to_lowercase()
+        return pl.when(text.is_in(["true", "1"])).then(True).when(text.is_in(["false", "0"])).then(False)
+    number = value.cast(pl.Float64)
+    return pl.when(number == 1).then(True).when(number == 0).then(False)
+
+
+def _utf8(values: pl.Series) -> pl.Series:
+    """Bytes as text; null where they are none."""
+    try:
+        return values.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return pl.Series(values.name, [_text(value) for value in values.to_list()], pl.String)
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None

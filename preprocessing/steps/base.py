@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError, unknown
 
@@ -29,10 +29,14 @@ class Step(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     needs_sessions: ClassVar[bool] = False
-    """False: runs on events as they come, in any order, before sessions are cut.
-    True: runs after; rows are then in order of user, session and time, and `session_index` numbers the sessions."""
+    """True: runs once sessions are cut; rows are then in order of user, session and time, and `session_index` numbers the
+    sessions. False: runs where the dataset names it, on events in any order or, after a step that needs sessions, in theirs."""
     needs_all_rows: ClassVar[bool] = False
     """True for what looks at rows of other users or other days: only for datasets taken whole (split: leave_one_out)."""
+
+    needs_open_events: ClassVar[bool] = False
+    """True for what looks at all events of a user's day: it cannot come after a step that needs sessions, since events of
+    sessions that are still open are set aside before that one."""
 
     def bind(self, dataset: Dataset) -> Self:
         """Check the step against the dataset and fetch what it needs from it. Runs before any event is read."""
@@ -62,5 +66,9 @@ class Step(BaseModel):
             if name not in columns:
                 raise InputError(f"{step}: {unknown('column', name, columns)}")
         for name in free:
+            if name in RESERVED:
+                raise InputError(
+                    f"{step}: {name!r} is Overnight's own ({RESERVED[name]}); give the column another name, such as my_{name}."
+                )
             if name in columns:
                 raise InputError(f"{step}: the events have a column {name!r} already; give the new one another name.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import ClassVar, Self
 
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.sessions import local_day
+from preprocessing.source.values import local_day
 from preprocessing.steps import Step
 from schemas.columns import TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
@@ -18,6 +18,8 @@ LOCAL_DAY = "local day"
 
 class DropCrawlers(Step):
     """Of a user with more than `max_events_per_day` events on a local day, drop all events of that day."""
+
+    needs_open_events: ClassVar[bool] = True
 
     max_events_per_day: int = Field(2_000, ge=1, description="Most events that a person makes on a day.")
 

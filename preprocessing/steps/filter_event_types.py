@@ -8,6 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from preprocessing.steps import Step
+from preprocessing.steps._types import types_as
 from schemas.columns import EVENT_TYPE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -16,7 +17,7 @@ from schemas.errors import InputError
 class FilterEventTypes(Step):
     """Drop events whose `event_type` is not in `keep`; those without a type are dropped too."""
 
-    keep: tuple[str, ...] = Field(min_length=1, description="Types that are kept.")
+    keep: tuple[int | str, ...] = Field(min_length=1, description='Types that are kept; 0 and "0" are the same type.')
 
     def bind(self, dataset: Dataset) -> Self:
         """Needs `event_type` in the events."""
@@ -26,4 +27,4 @@ class FilterEventTypes(Step):
 
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """Filter by type."""
-        return events.filter(pl.col(EVENT_TYPE).is_in(list(self.keep)))
+        return events.filter(pl.col(EVENT_TYPE).is_in(types_as(events, self.keep, "filter_event_types").implode()))

@@ -7,7 +7,7 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.source.events import check_items_match, read_items
+from preprocessing.source.lookups import read_items, with_ids_of
 from preprocessing.steps import Step
 from preprocessing.steps._tables import check_table
 from schemas.columns import ITEM_ID, VALID_FROM
@@ -34,5 +34,5 @@ class JoinItems(Step):
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """Join on the item's id."""
         self.expect(events, free=self.columns)
-        check_items_match(self._items, events)
-        return events.join(self._items, on=ITEM_ID, how="left", maintain_order="left")
+        items = with_ids_of(events, self._items, ITEM_ID)
+        return events.join(items, on=ITEM_ID, how="left", maintain_order="left")

@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr
 
 from preprocessing.collect import collect
-from preprocessing.source.events import check_items_match, read_items
+from preprocessing.source.lookups import read_items, with_ids_of
 from preprocessing.steps import Step
 from preprocessing.steps._tables import check_table
 from schemas.columns import ITEM_ID, TIMESTAMP, VALID_FROM
@@ -41,16 +41,16 @@ class JoinLatest(Step):
         if TIMESTAMP not in dataset.events.columns:
             raise InputError("events.columns must map timestamp")
         rows = read_items(dataset).select(ITEM_ID, pl.col(VALID_FROM).alias(TIMESTAMP), *self.columns)
-        numbered = rows.sort(ITEM_ID, TIMESTAMP).with_row_index(CHANGE, offset=1)
         bound = self.model_copy()
-        bound._changes = collect(numbered.with_columns(pl.col(CHANGE).cast(pl.Int64)))
+        bound._changes = _numbered(rows)
         return bound
 
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """Count changes, then join by their number; an item's events before its first row have another item's number."""
         self.expect(events, free=self.columns)
         changes = self._changes.lazy()
-        check_items_match(changes, events)
+        if self._changes.schema[ITEM_ID] != events.collect_schema()[ITEM_ID]:  # ids of another type have another order
+            changes = _numbered(with_ids_of(events, changes.drop(CHANGE), ITEM_ID)).lazy()
         both = [
             changes.select(ITEM_ID, TIMESTAMP, pl.lit(1, dtype=pl.Int64).alias(IS_CHANGE)),
             events.with_columns(pl.lit(0, dtype=pl.Int64).alias(IS_CHANGE)),
@@ -61,3 +61,9 @@ class JoinLatest(Step):
         counted = ordered.with_columns(pl.col(IS_CHANGE).cum_sum().alias(CHANGE)).filter(pl.col(IS_CHANGE) == 0)
         joined = counted.join(changes.drop(TIMESTAMP), on=[ITEM_ID, CHANGE], how="left", maintain_order="left")
         return joined.select(*events.collect_schema().names(), *self.columns)
+
+
+def _numbered(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Rows in order of item and moment, numbered from 1."""
+    numbered = rows.sort(ITEM_ID, TIMESTAMP).with_row_index(CHANGE, offset=1)
+    return collect(numbered.with_columns(pl.col(CHANGE).cast(pl.Int64)))

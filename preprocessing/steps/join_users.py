@@ -7,7 +7,7 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.source.events import check_ids_match, read_users
+from preprocessing.source.lookups import read_users, with_ids_of
 from preprocessing.steps import Step
 from preprocessing.steps._tables import check_table
 from schemas.columns import USER_ID
@@ -31,5 +31,5 @@ class JoinUsers(Step):
     def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
         """Join on the user's id."""
         self.expect(events, free=self.columns)
-        check_ids_match(self._users, events, USER_ID)
-        return events.join(self._users, on=USER_ID, how="left", maintain_order="left")
+        users = with_ids_of(events, self._users, USER_ID)
+        return events.join(users, on=USER_ID, how="left", maintain_order="left")

@@ -15,6 +15,7 @@ import pytest
 
 from preprocessing.simulate import Shop, simulate
 
+LONG_SECONDS = 3600  # what no run takes, not even on a busy machine: it ends a test that would hang
 QUICK = [  # little training; a first model need not beat popularity to be promoted
     f"--set={change}"
     for change in (
@@ -34,10 +35,12 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def overnight(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def overnight(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `overnight` to its end."""
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=clean_environment())
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=LONG_SECONDS, env=environment or clean_environment()
+    )
 
 
 def summary_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ def test_help_answers() -> None:
     commands = [
         "retrain",
         "prepare",
+        "profile",
         "train",
         "evaluate",
         "recommend",
@@ -96,7 +97,7 @@ def test_steps_lists_what_a_dataset_can_name() -> None:
 def test_models_lists_what_a_model_can_be_put_together_from() -> None:
     done = CliRunner().invoke(app, ["models", "--json"])
     found = json.loads(done.output.splitlines()[-1])
-    assert list(found) == ["presets", "bodies", "objectives", "losses", "heads"]
+    assert list(found) == ["presets", "bodies", "objectives", "losses", "heads", "baselines"]
     names = {kind: {one["name"]: one for one in offered} for kind, offered in found.items()}
     assert all(one["summary"] for offered in found.values() for one in offered)
     assert "arXiv:" in names["presets"]["esasrec"]["paper"] and names["presets"]["esasrec"]["deviates"]
@@ -132,34 +133,30 @@ def test_prepare_prints_where_the_rows_went_and_what_drifted(shop: Path, tmp_pat
     assert all(f"Warning, {facts['test_day']}: {warning}" in done.stdout for warning in facts["warnings"])
     page = next(line for line in done.stdout.splitlines() if line.startswith("The last day at a glance: "))
     assert Path(page.partition(": ")[2]).is_file()
+    assert facts["profile"] == page.partition(": ")[2]
+    assert len(list(tmp_path.glob("profiles/*/profile.html"))) == 1, "of the newest day alone"
+
+
+def test_the_page_of_any_day_can_be_had(shop: Path, root: Path) -> None:
+    given = ["profile", "--source", shop, "--root", root, "--json"]
+    newest = summary_of(overnight(*given))
+    first = overnight(*given, "--day", "2026-03-02")
+    day = summary_of(first)
+    assert day["day"] == "2026-03-02" and day["page"] in first.stdout.splitlines()
+    assert "2026-03-02" in Path(day["page"]).read_text() and day["page"] != newest["page"]
+    missing = overnight(*given, "--day", "2020-01-01")
+    assert missing.returncode == 2 and "2026-03-02 to 2026-03-05" in missing.stderr, missing.stderr
 
 
 def test_workers_prepare_the_same_sessions(shop: Path, root: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
     done = overnight("prepare", "--source", shop, "--root", tmp_path, "--workers", "2", "--json")
     facts, alone = summary_of(done), summary_of(overnight("prepare", "--source", shop, "--root", root, "--json"))
-    assert "clean: part 1 of 4 (25%)" in done.stdout
-    changing = ("seconds", "folder")
+    assert re.search(r"clean: .*1 of 4 \(25%\)", done.stdout), done.stdout
+    changing = ("seconds", "folder", "profile")
     assert {key: facts[key] for key in facts if key not in changing} == {
         key: alone[key] for key in alone if key not in changing
     }
-
-
-def test_a_terminal_shows_one_bar_and_what_came_out() -> None:
-    from rich.console import Console
-
-    from flows.reports.progress import PhasesBar
-
-    console = Console(force_terminal=True, width=100, record=True, file=io.StringIO())
-    with PhasesBar(console) as bar:
-        for line in ("read: 9 events", "clean: part 1 of 2 (50%)", "2024-01-03: price has drifted: [far]"):
-            bar(line)
-        task = bar.bar.tasks[0]
-        assert (task.completed, task.description) == (1.5, "clean: part 1 of 2 (50%)")
-        bar("clean: 2024-01-03 (0.1 s)")
-        assert (task.completed, task.description) == (2, "learn")
-    told = console.export_text()
-    assert "read: 9 events" in told and "[far]" in told
 
 
 def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> None:

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import QUIET
+from flows.environment import PATIENT, QUIET
 from flows.serve import running, server_environment
 from schemas.errors import InputError
-from tests.flows.conftest import clean_environment
+from tests.flows.conftest import LONG_SECONDS, clean_environment
 
 RUN = """
 import json, sys
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.deployments import run_deployment
-run = run_deployment("retrain/nightly", parameters=json.loads(sys.argv[1]), timeout=240, poll_interval=1)
+run = run_deployment("retrain/nightly", parameters=json.loads(sys.argv[1]), timeout=3000, poll_interval=1)
 with get_client(sync_client=True) as client:
     scheduled = [r for r in client.read_flow_runs() if r.auto_scheduled]
     keys = [a.key for a in client.read_artifacts()]
@@ -40,7 +40,7 @@ def free_port() -> int:
 def test_an_ad_hoc_run_of_the_deployment_completes(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
-    for name, value in QUIET.items():
+    for name, value in (QUIET | PATIENT).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     (tmp_path / "prefect").mkdir()
@@ -58,7 +58,7 @@ def test_an_ad_hoc_run_of_the_deployment_completes(shop: Path, tmp_path: Path, m
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=LONG_SECONDS,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -66,7 +66,7 @@ def test_an_ad_hoc_run_of_the_deployment_completes(shop: Path, tmp_path: Path, m
     assert "ndcg@20" in found["message"]
     assert found["scheduled"] > 0, "the nightly schedule made no runs"
     assert found["limit"] == 1
-    assert {"sessions", "learning-curve", "metrics", "run-report", "training"} <= set(found["keys"])
+    assert {"sessions", "learning-curve", "metrics", "run-report", "train-progress"} <= set(found["keys"])
     config = json.loads(next((tmp_path / "root" / "models").glob("*/config.json")).read_text())
     assert (config["model"]["body"]["name"], config["model"]["body"]["num_layers"]) == ("ligr", 1)
 

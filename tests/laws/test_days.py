@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from preprocessing.execution.batch import Workers
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
-from tests.preprocessing.small import NOW, at, dataset_of, run, three_days
+from schemas.progress import Progress
+from tests.preprocessing.small import NOW, at, content, dataset_of, run, said, three_days
 
 COLUMNS = ("user_id", "session_id", "item_id", "timestamp", "event_type", "price")
 LAST = date(2024, 1, 4)
@@ -52,11 +53,11 @@ def dataset_in(folder: str | Path, rule: str, zone: str) -> Dataset:
         features={
             "item_id": {"encode": "category", "min_count": 2},
             "type": {"column": "event_type", "encode": "category"},
-            "log_price": {"column": "price", "encode": ["log1p", "standardise"]},
+            "log_price": {"column": "price", "encode": ["log1p", "standardize"]},
             "first_price": {"column": "price", "encode": "quantile", "q": 3, "per": "session"},
             "first_type": {"column": "event_type", "encode": "category", "per": "session"},
             "hour": {"column": "timestamp", "encode": "hour"},
-            "age": {"column": "timestamp", "encode": ["item_age", "log1p", "standardise"]},
+            "age": {"column": "timestamp", "encode": ["item_age", "log1p", "standardize"]},
         },
         labels=["price", {"column": "dwell", "per": "event"}],
         time_zone=zone,
@@ -73,12 +74,6 @@ def put(folder: Path, parts: list[list[Any]]) -> None:
         )
 
 
-def content(manifest: Manifest) -> dict[str, str]:
-    """The hash of every file that a model is made from."""
-    kinds = ("sessions/", "vocabularies/", "items.parquet", "schema.json")
-    return {file.path: file.sha256 for file in manifest.files if file.path.startswith(kinds)}
-
-
 def balanced(manifest: Manifest) -> bool:
     facts = manifest.facts
     gone = sum(facts["quarantined"].values()) + sum(facts["dropped"].values()) + facts["still_open"]
@@ -92,7 +87,7 @@ def balanced(manifest: Manifest) -> bool:
     st.sampled_from(["gap", "given"]),
     st.sampled_from(["UTC", "America/Sao_Paulo"]),
 )
-def test_any_division_gives_the_same_bytes(rows: list[Any], order: random.Random, rule: str, zone: str) -> None:
+def test_any_division_gives_the_same_rows(rows: list[Any], order: random.Random, rule: str, zone: str) -> None:
     regular = [(user, 1, item, time, "view", 2.0) for user, item, time in three_days()]
     rows = [*rows, *regular, ("e", 1, "x", at(3, 9), "view", 1.0), ("e", 1, "y", at(3, 9, 1), "view", 1.0)]
     found = []
@@ -156,7 +151,7 @@ def test_a_late_file_redoes_its_day_alone_and_keeps_all_ids(tmp_path: Path) -> N
     late = [("l", 1, item, at(1, 9, n), "view", 4.0) for n, item in enumerate(["new", "x", "new"])]
     put(tmp_path, [late, [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate(["x", "y"])]])
     told: list[str] = []
-    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=told.append)
+    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=said(told))
     before = days_of(manifests[-1])
     assert {day for day, name in days_of(after).items() if name != before[day]} == {"2"}
     assert any("2024-01-02" in line and "changed" in line for line in told)
@@ -190,13 +185,14 @@ def test_a_file_without_any_time_changes_no_later_day(tmp_path: Path) -> None:
         [[("a", 1, "x", None, "view", 1.0)], [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate("xy")]],
     )
     told: list[str] = []
-    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=told.append)
-    assert sum("changed" in line for line in told) == 1  # the first day, to which what has no day is counted
-    assert after.facts["quarantined"] == {"timestamp_null": 1}
-    assert after.parents[1:4] == manifests[-1].parents[1:4]
+    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=said(told))
+    assert not any("changed" in line for line in told)
+    assert any("003.parquet" in line or "004.parquet" in line for line in told if "no usable time" in line)
+    assert after.facts["quarantined"] == {"timestamp_null": 1}  # of the new day
+    assert after.parents[:4] == manifests[-1].parents[:4]
     put(tmp_path, [[("b", 1, item, at(5, 9, n), "view", 1.0) for n, item in enumerate("xy")]])
     told.clear()
-    run(tmp_path, dataset, until=date(2024, 1, 6), progress=told.append)
+    run(tmp_path, dataset, until=date(2024, 1, 6), progress=said(told))
     assert not any("changed" in line for line in told)
 
 
@@ -217,7 +213,7 @@ def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path) -> None:
         file.unlink()
         file.write_bytes(b"half a file")
     told: list[str] = []
-    again = run(tmp_path, dataset, until=LAST, progress=told.append)
+    again = run(tmp_path, dataset, until=LAST, progress=said(told))
     assert any("missing or damaged" in line for line in told)
     assert content(again) == content(manifests[-1])
 
@@ -248,7 +244,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     dataset, _ = nights(tmp_path)
     whole = content(run(tmp_path, dataset, until=LAST))
     (tmp_path / "artifacts").rename(tmp_path / "first")
-    cleaned = batch.clean
+    cleaned = batch.clean_bucket
     calls = []
 
     def fail_at_the_third(job: Any, bucket: int) -> None:
@@ -258,15 +254,15 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
         cleaned(job, bucket)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch, "clean", fail_at_the_third)
+        patch.setattr(batch, "clean_bucket", fail_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path, dataset, until=LAST, workers=Workers(min_buckets=4))
     accounts = sorted((tmp_path / "artifacts/unfinished").rglob("account-*.ipc"))
     written = [file.stat().st_mtime_ns for file in accounts]
     assert len(accounts) == 2
 
-    def look(line: str) -> None:
-        if line.startswith("learn"):
+    def look(progress: Progress) -> None:
+        if progress.phase == "fit":
             assert [file.stat().st_mtime_ns for file in accounts] == written
 
     assert content(run(tmp_path, dataset, until=LAST, workers=Workers(min_buckets=4), progress=look)) == whole

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import polars as pl
 import pytest
 
-from preprocessing import encoders
+from preprocessing import collect, encoders
 from preprocessing.engines.polars import PolarsEngine
 from preprocessing.execution import tasks as batch
 from preprocessing.execution.batch import Workers
 from schemas import plugins
-from tests.gpu import untranslatable
+from tests.gpu import GPU, translating
 from tests.preprocessing.small import dataset_of, run, three_days, write
 
 pytestmark = pytest.mark.gpu_plans
@@ -23,7 +22,7 @@ COLUMNS = ("user_id", "item_id", "timestamp", "session_id", "event_type", "price
 # Encoders whose options cannot be left out, or that need another column than a number.
 FEATURES: dict[str, Any] = {
     "age": {"column": "added", "encode": "age"},
-    "bucketise": {"column": "price", "encode": "bucketise", "boundaries": [1, 5]},
+    "bucketize": {"column": "price", "encode": "bucketize", "boundaries": [1, 5]},
     "category": {"column": "title", "encode": "category", "unknown_buckets": 4},
     "clip": {"column": "price", "encode": "clip", "min": 0, "max": 4},
     "cyclic": {"column": "timestamp", "encode": "cyclic", "period": "hour", "part": "sin"},
@@ -37,17 +36,11 @@ FEATURES: dict[str, Any] = {
 TIMES = ("elapsed", "event_age", "hour", "item_age", "weekday")
 
 
-class Translating(PolarsEngine):
-    """Runs on the CPU what a GPU would take, and notes what it would not."""
+class OnGPU(PolarsEngine):
+    """Sends its plans to a GPU; the tests run them elsewhere."""
 
-    refused: ClassVar[list[str]] = []
-
-    def collect(self, plan: pl.LazyFrame) -> pl.DataFrame:
-        self.refused.extend(untranslatable(plan))
-        return super().collect(plan)
-
-    def collect_all(self, plans: Any) -> list[pl.DataFrame]:
-        return [self.collect(plan) for plan in plans]
+    def __init__(self) -> None:
+        self.target = GPU
 
 
 def all_features() -> dict[str, Any]:
@@ -79,7 +72,8 @@ def test_the_gpu_takes_all_of_a_preparation(rule: str, tmp_path: Path, monkeypat
         features=all_features(),
         split="leave_one_out" if rule == "history" else "day",
     )
-    Translating.refused = []
-    monkeypatch.setattr(batch, "engine_of", lambda name: Translating())
+    refused: list[str] = []
+    monkeypatch.setattr(collect, "run", translating(refused))
+    monkeypatch.setattr(batch, "engine_of", lambda name: OnGPU())
     assert run(tmp_path, dataset, workers=Workers(min_buckets=2)).facts["sessions"] > 0
-    assert Translating.refused == []
+    assert refused == []

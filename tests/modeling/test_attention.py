@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modeling import attention
 from modeling.attention import Direction, Layout, attend
+from tests.second_device import pretended_cuda
 
 SEGMENTS = torch.tensor([[1, 1, 1, 2, 2, 0, 0], [3, 3, 3, 3, 3, 3, 3], [4, 5, 5, 6, 0, 0, 0]])
 POSITIONS = torch.tensor([[0, 1, 2, 0, 1, 0, 0], [0, 1, 2, 3, 4, 5, 6], [0, 0, 1, 0, 0, 0, 0]])
@@ -69,3 +70,15 @@ def test_on_a_gpu_the_kernel_agrees_with_the_mask(direction: Direction) -> None:
     half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), layout).float()
     real = (layout.segments_BL > 0)[:, None, :, None].expand_as(exact)
     torch.testing.assert_close(half[real], exact[real], atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU, asked above")
+def test_half_precision_takes_the_bounds_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "varlen_attn", one_by_one)
+    q, k, v = (heads(seed).bfloat16() for seed in range(3))
+    expected = attend(q, k, v, layout_of("causal"), rotary=True)
+    with pretended_cuda():
+        layout = Layout(SEGMENTS.to("cuda"), POSITIONS.to("cuda"))
+        found = attend(q.to("cuda"), k.to("cuda"), v.to("cuda"), layout, rotary=True).cpu()
+    real = (SEGMENTS > 0)[:, None, :, None].expand_as(q)
+    torch.testing.assert_close(found[real], expected[real], atol=2e-2, rtol=2e-2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, date, datetime, timedelta
 
 import polars as pl
@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._pytree import tree_leaves
 
 from modeling.batches import lay_out, read
 from modeling.data import Sessions, from_table, hide_last, read_sessions, split_sessions
@@ -202,3 +203,18 @@ def test_labels_are_read_with_their_sessions(prepared: Manifest) -> None:
     assert training_labels(split.train, first).tolist() == [2] * len(split.train)
     histories, value_N = label_cases(split.test, dwell, back=True)
     assert histories.lengths.tolist() == [1] * 40 and value_N.tolist() == [4] * 40
+
+
+def test_cases_move_whole() -> None:
+    """Whatever fields there are, each array is on the new device."""
+    sessions = sessions_of([[5, 6, 7], [8, 9]])
+    sessions = replace(
+        sessions,
+        context={"device": torch.tensor([3, 4])},
+        event_labels={"dwell": torch.rand(5)},
+        labels={"bought": torch.tensor([0.0, 1.0])},
+    )
+    cases = hide_last(sessions)
+    assert {tensor.device.type for tensor in tree_leaves(asdict(cases.to("meta")))} == {"meta"}
+    moved = cases.to("cpu")
+    assert torch.equal(moved.target, cases.target) and torch.equal(moved.history.items, sessions.items)

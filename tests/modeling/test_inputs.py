@@ -38,7 +38,7 @@ def continuous(name: str, **about: object) -> FeatureColumn:
 ITEM = categorical(ITEM_ID, NUM_ITEMS + FIRST_ID)
 TYPE = categorical("type", per_item=True)
 TAGS = categorical("tags", 9, per_item=True, many=True)
-SIZE = continuous("size", per_item=True, transform=("log1p", "standardise"), mean=1.0, std=2.0)
+SIZE = continuous("size", per_item=True, transform=("log1p", "standardize"), mean=1.0, std=2.0)
 PRICE = continuous("price")
 DEVICE = categorical("device", 6, per="session")
 BUDGET = continuous("budget", per="session")

@@ -376,7 +376,7 @@ def test_vectors_of_new_items_stand_beside_them(tmp_path: Path) -> None:
             (continuous("size", per_item=True, transform=("quantile",)),),
             {},
             newcomers(),
-            "made by quantile. Features of new items may be made by category, log1p, standardise, log1p then standardise",
+            "made by quantile. Features of new items may be made by category, log1p, standardize, log1p then standardize",
         ),
     ],
 )

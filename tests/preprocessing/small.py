@@ -11,6 +11,7 @@ import polars as pl
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
+from schemas.progress import Report
 
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = MONDAY + timedelta(days=30)
@@ -37,6 +38,11 @@ def write(source: Path, rows: list[tuple[Any, ...]], columns: tuple[str, ...] = 
     )
 
 
+def said(lines: list[str]) -> Report:
+    """Progress that is kept as lines."""
+    return lambda progress: lines.append(str(progress))
+
+
 def run(source: Path, dataset: Dataset | None = None, **options: Any) -> Manifest:
     """Prepare into a folder beside the source."""
     return prepare(
@@ -54,6 +60,16 @@ def sessions_of(manifest: Manifest) -> pl.DataFrame:
         part.with_columns(day=pl.lit(file.parent.name.removeprefix("day=")))
         for file, part in zip(files, parts, strict=True)
     )
+
+
+def content(manifest: Manifest) -> dict[str, Any]:
+    """All that a model is made from: the hash of every file, and the sessions of each day, in their order."""
+    kinds = ("vocabularies/", "items.parquet", "schema.json")
+    hashes: dict[str, Any] = {file.path: file.sha256 for file in manifest.files if file.path.startswith(kinds)}
+    for day in sorted((manifest.folder / "sessions").iterdir()):
+        parts = sorted(day.iterdir(), key=lambda file: int(file.stem.removeprefix("part-")))
+        hashes[day.name] = pl.concat(pl.read_parquet(part, hive_partitioning=False) for part in parts).rows()
+    return hashes
 
 
 def decoded(manifest: Manifest) -> list[list[Any]]:

@@ -35,11 +35,12 @@ def events_of(*rows: tuple[Any, ...]) -> pl.LazyFrame:
 
 def broken(dataset: Dataset, events: pl.LazyFrame, show: str = "price") -> dict[Any, str]:
     """The rule that each bad row breaks, by its price (or another column)."""
-    rules = Rules.of(dataset, events.collect_schema().names())
+    rules = Rules.of(dataset, events.collect_schema())
     marked = rules.mark(events, NOW).filter(pl.col(RULE_CODE) > 0)
     return dict(rules.as_found(marked).select(show, RULE).collect().rows())
 
 
+SCHEMA = events_of().collect_schema()
 PRICED = events_of(
     ("a", "x", at(0), 1.0, "view"),
     ("a", "x", at(0), -2.0, "view"),
@@ -65,7 +66,7 @@ def test_the_first_broken_rule_names_the_row(tmp_path: Path) -> None:
     )
     dataset = dataset_of(tmp_path)
     events = read_events(dataset)
-    rules = Rules.of(dataset, events.collect_schema().names())
+    rules = Rules.of(dataset, events.collect_schema())
     marked = rules.mark(events, NOW).collect().lazy()
     good = rules.without_private(marked.filter(pl.col(RULE_CODE) == 0)).collect()
     bad = rules.as_found(marked.filter(pl.col(RULE_CODE) > 0)).collect()
@@ -114,8 +115,8 @@ def test_options_of_what_is_always_checked_are_set_in_its_place() -> None:
     assert broken(shop(), events) == {1.0: "in_future", 2.0: "in_future"}
     dataset = shop({"not_in_future": {"grace_minutes": 5}}, {"not_null": {"column": "item_id", "action": "fail"}})
     assert broken(dataset, events) == {2.0: "in_future"}
-    rules = Rules.of(dataset, ["item_id", "user_id", "timestamp"])
-    assert rules.names == ("user_id_null", "item_id_null", "timestamp_null", "in_future")
+    rules = Rules.of(dataset, SCHEMA)
+    assert rules.names == ("user_id_null", "item_id_null", "timestamp_null", "too_long_ago", "in_future")
     with pytest.raises(InputError, match="item_id_null"):
         rules.verdict({"item_id_null": 1}, 10, "2024-01-01", lambda name: [None])
 
@@ -173,7 +174,7 @@ rows = st.tuples(
 def test_the_order_of_rows_never_matters(orders: tuple[list[Any], list[Any]]) -> None:
     dataset = shop({"in_range": {"column": "price", "min": 0}}, {"max_per_user_per_day": {"most": 2}}, "unique_event")
     given, shuffled = (events_of(*order) for order in orders)
-    rules = Rules.of(dataset, given.collect_schema().names())
+    rules = Rules.of(dataset, given.collect_schema())
     told = [rules.mark(events, NOW).collect() for events in (given, shuffled)]
     assert told[0].sort(told[0].columns).equals(told[1].sort(told[1].columns))
 
@@ -182,7 +183,7 @@ def test_the_order_of_rows_never_matters(orders: tuple[list[Any], list[Any]]) ->
 @settings(deadline=None)
 def test_marking_users_apart_or_days_apart_changes_nothing(some: list[Any]) -> None:
     events = events_of(*some)
-    rules = Rules.of(shop({"max_per_user_per_day": {"most": 2}}, "unique_event"), events.collect_schema().names())
+    rules = Rules.of(shop({"max_per_user_per_day": {"most": 2}}, "unique_event"), events.collect_schema())
     whole = rules.mark(events, NOW).collect()
     for key in (pl.col("user_id"), pl.col("timestamp").dt.date()):
         values = events.select(key.alias("key").unique()).collect()["key"]
@@ -203,7 +204,7 @@ def test_marking_users_apart_or_days_apart_changes_nothing(some: list[Any]) -> N
     ],
 )
 def test_a_day_fails_above_what_a_rule_tolerates(options: Any, count: int, passes: bool) -> None:
-    rules = Rules.of(shop({"not_null": {"column": "price", **options}}), [*COLUMNS, *KINDS])
+    rules = Rules.of(shop({"not_null": {"column": "price", **options}}), SCHEMA)
     counts = {"not_null(price)": count, "in_future": 90}
 
     said = rf"not_null\(price\): {count} of 100 rows of 2024-01-01 \({count}.00%\)"
@@ -215,7 +216,7 @@ def test_examples_are_the_smallest_bad_values() -> None:
     dataset = shop(
         {"in_range": {"column": "price", "min": 400, "tolerate": 0.1}}, {"satisfies": {"sql": "price > item_id"}}
     )
-    rules = Rules.of(dataset, [*COLUMNS, *KINDS])
+    rules = Rules.of(dataset, SCHEMA)
     names = ["in_range(price)"] * 5 + ["satisfies(price > item_id)"]
     bad = pl.LazyFrame({"price": [3.0, 1.0, 1.0, 2.0, 4.0, 0.0], "item_id": list("xxyyyz"), "rule": names})
     assert rules.examples(bad, "in_range(price)") == [1.0, 2.0, 3.0]
@@ -240,7 +241,9 @@ def test_examples_are_the_smallest_bad_values() -> None:
         ({"known_values": {"column": "price", "table": "items"}}, "no table of items"),
         ({"matches": {"column": "event_type", "pattern": "("}}, "not a regular expression"),
         ({"matches": {"column": "price", "pattern": "1"}}, "does not fit price (Float64)"),
-        ({"readable": {"column": "price"}}, "Known: item_id"),
+        ({"readable": {"column": "prise"}}, "Did you mean 'price'"),
+        ({"readable": {"column": "item_id", "unfit": "null"}}, "item_id must have a value"),
+        ({"not_before": {"earliest": "0000-01-01"}}, "earliest"),
         ({"satisfies": {"sql": "price >"}}, "no SQL expression"),
         ({"satisfies": {"sql": "prise > 0"}}, "Did you mean 'price'"),
         ({"satisfies": {"sql": "LENGTH(event_type)"}}, "not true or false"),
@@ -249,14 +252,14 @@ def test_examples_are_the_smallest_bad_values() -> None:
 )
 def test_mistakes_are_explained(rule: Any, message: str) -> None:
     with pytest.raises(InputError) as error:
-        Rules.of(shop(rule), [*COLUMNS, *KINDS]).mark(PRICED, NOW)
+        Rules.of(shop(rule), SCHEMA).mark(PRICED, NOW)
     assert message in str(error.value)
 
 
 def test_two_rules_need_two_names() -> None:
     low, high = ({"in_range": {"column": "price", "min": 0}}, {"in_range": {"column": "price", "max": 200}})
     with pytest.raises(InputError, match="another `title`"):
-        Rules.of(shop(low, high), [*COLUMNS, *KINDS])
+        Rules.of(shop(low, high), SCHEMA)
     high["in_range"]["title"] = "too_dear"
     assert broken(shop(low, high), PRICED)[300.0] == "too_dear"
 

@@ -10,18 +10,20 @@ import polars as pl
 import pytest
 
 from preprocessing.encoders.category import Category
+from preprocessing.encoders.hour import Hour
 from preprocessing.encoders.log1p import Log1p
 from preprocessing.encoders.min_max import MinMax
-from preprocessing.encoders.standardise import Standardise
-from preprocessing.features.chains import Fitted, build_chains
+from preprocessing.encoders.standardize import Standardize
+from preprocessing.features.compile import compile_features
+from preprocessing.features.feature import FittedFeature
 from schemas.errors import InputError
-from tests.preprocessing.encoding import chains_of, encode, encode_days
+from tests.preprocessing.encoding import encode, encode_days, features_of
 from tests.preprocessing.small import at, dataset_of
 
 NAN = float("nan")
 
 
-def test_category_numbers_newcomers_of_a_day_by_count_then_value() -> None:
+def test_category_numbers_new_values_of_a_day_by_count_then_value() -> None:
     values = ["b", "a", "c", "c", None, "d", "d", "d", "a", "b"]
     assert encode({"v": values}, {"column": "v", "encode": "category"}) == [5, 4, 6, 6, 1, 3, 3, 3, 4, 5]
     assert encode({"v": [7, 7, None]}, {"column": "v", "encode": "category"}) == [3, 3, 1]
@@ -57,42 +59,50 @@ def test_categories_of_lists() -> None:
 def test_features_share_a_vocabulary() -> None:
     rows = _rows(first=["p", "q", "p"], last=["q", "r", "q"])
     shared = {"encode": "category", "vocabulary": "places"}
-    encoded, known = encode_days(chains_of(rows, {"first": shared, "last": shared}), rows, [[date(2024, 1, 1)]])
+    encoded, state = encode_days(features_of(rows, {"first": shared, "last": shared}), rows, [[date(2024, 1, 1)]])
     assert encoded["first"].to_list() == [4, 3, 4] and encoded["last"].to_list() == [3, 5, 3]
-    assert known["places"]["count"].to_list() == [3, 2, 1]
+    assert state["places"]["count"].to_list() == [3, 2, 1]
 
 
 def test_ids_become_values_again() -> None:
     values = ["b", "a", "a", None, "c"]
     rows = _rows(v=values, many=[["b"], [], ["a", "b"], ["b", None], ["b"]])
-    chains = chains_of(rows, {"v": {"encode": "category"}, "many": {"encode": "category"}})
-    encoded, known = encode_days(chains, rows, [[date(2024, 1, 1)]])
-    assert Category().inverse(encoded["v"], known["v"]).to_list() == values
-    assert Category().inverse(encoded["many"], known["many"]).to_list() == rows["many"].to_list()
-    assert Category().inverse(pl.Series([0, 1, 2, 99]), known["v"]).to_list() == [None] * 4
+    features = features_of(rows, {"v": {"encode": "category"}, "many": {"encode": "category"}})
+    encoded, state = encode_days(features, rows, [[date(2024, 1, 1)]])
+    assert Category().inverse_transform(encoded["v"], state["v"]).to_list() == values
+    assert Category().inverse_transform(encoded["many"], state["many"]).to_list() == rows["many"].to_list()
+    assert Category().inverse_transform(pl.Series([0, 1, 2, 99]), state["v"]).to_list() == [None] * 4
 
 
 @pytest.mark.parametrize(
-    ("encoder", "numbers", "encoded", "value"),
+    ("encoder", "state", "encoded", "value"),
     [
-        (Log1p(), {}, math.log(4), 3.0),
-        (Standardise(), {"count": 3, "sum": 6.0, "squares": 14.0}, 1.0, 3.0),
+        (Log1p(), None, math.log(4), 3.0),
+        (Standardize(), {"count": 3, "sum": 6.0, "squares": 14.0}, 1.0, 3.0),
+        (Standardize(), None, 1.0, 1.0),
         (MinMax(), {"min": 1.0, "max": 5.0}, 0.5, 3.0),
         (MinMax(), {"min": 3.0, "max": 3.0}, 0.5, 3.0),
     ],
 )
-def test_numbers_are_decoded(encoder: Any, numbers: dict[str, float], encoded: float, value: float) -> None:
-    frame = pl.DataFrame({"x": [encoded]})
-    assert frame.select(encoder.decode(pl.col("x"), numbers)).item() == pytest.approx(value)
+def test_numbers_become_raw_again(encoder: Any, state: Any, encoded: float, value: float) -> None:
+    raw = encoder.inverse_transform(pl.Series([encoded, None]), pl.DataFrame([state]) if state else None)
+    assert raw.to_list() == [pytest.approx(value), None]
 
 
-def test_log1p_and_standardise() -> None:
+def test_what_cannot_become_raw_again_is_none() -> None:
+    encoded = pl.Series([0.5])
+    for encoder in (MinMax(), Category(), Hour()):
+        assert encoder.inverse_transform(encoded, None) is None
+    assert MinMax().inverse_transform(encoded, pl.DataFrame([{"min": None, "max": None}])) is None
+
+
+def test_log1p_and_standardize() -> None:
     assert _numbers([0.0, math.e - 1, -1.0, None], "log1p") == pytest.approx([0, 1, 0, 0])
     root = math.sqrt(2)
-    assert _numbers([1.0, 3.0, None, NAN], "standardise") == pytest.approx([-1 / root, 1 / root, 0, 0])
-    assert _numbers([1.0, 3.0, 100.0], "standardise", [0, 0, 1]) == pytest.approx([-1 / root, 1 / root, 98 / root])
-    assert _numbers([0.1] * 7, "standardise") == [0.0] * 7
-    assert _numbers([0.0, math.e - 1, -7.0], ["log1p", "standardise"]) == pytest.approx([-1 / root, 1 / root, 0])
+    assert _numbers([1.0, 3.0, None, NAN], "standardize") == pytest.approx([-1 / root, 1 / root, 0, 0])
+    assert _numbers([1.0, 3.0, 100.0], "standardize", [0, 0, 1]) == pytest.approx([-1 / root, 1 / root, 98 / root])
+    assert _numbers([0.1] * 7, "standardize") == [0.0] * 7
+    assert _numbers([0.0, math.e - 1, -7.0], ["log1p", "standardize"]) == pytest.approx([-1 / root, 1 / root, 0])
 
 
 def test_min_max_goes_by_the_range_of_the_days_before() -> None:
@@ -101,8 +111,8 @@ def test_min_max_goes_by_the_range_of_the_days_before() -> None:
     assert _numbers([4.0, 4.0, 0.0, 8.0], "min_max", [0, 0, 1, 1]) == [0.5, 0.5, 0, 0.5]
 
 
-def test_bucketise() -> None:
-    encoder = [{"bucketise": {"boundaries": [0, 10, 20]}}]
+def test_bucketize() -> None:
+    encoder = [{"bucketize": {"boundaries": [0, 10, 20]}}]
     assert _numbers([-5.0, 0.0, 9.9, 10.0, 20.0, 99.0, None, NAN], encoder) == [3, 4, 4, 5, 6, 6, 1, 1]
 
 
@@ -192,7 +202,7 @@ def test_relative_price() -> None:
     assert encode(rows, {"column": "price", "encode": "relative_price"}, [0, 0, 1, 1, 1]) == [0, 0, 1, 0, 0]
 
 
-def test_target_encoding_knows_the_days_before() -> None:
+def test_target_encoding_is_of_the_days_before() -> None:
     rows = {"v": ["a", "a", "b", "a", "c", None, "a"], "bought": [True, False, False, True, True, True, True]}
     feature = {"column": "v", "encode": [{"target_encoding": {"target": "bought", "smoothing": 1}}]}
     first, second, third = 1 / 3, (1 + 1 / 3) / 3, (2 + 3 / 5) / 4
@@ -201,13 +211,13 @@ def test_target_encoding_knows_the_days_before() -> None:
 
 def test_target_encoding_of_one_batch_leaves_each_event_out() -> None:
     rows = _rows(v=["a", "a", "b", "a"], bought=[1, 0, 1, 1], session_index=[1] * 4, day=[date(1970, 1, 1)] * 4)
-    chain = chains_of(
+    feature = features_of(
         rows, {"out": {"column": "v", "encode": [{"target_encoding": {"target": "bought", "smoothing": 1}}]}}
     )[1]
-    taught, encoder = rows[:-1], chain.encoders[0]
-    learnt = Fitted(chain).learn(taught.lazy()).collect()
-    fitted = Fitted(chain).with_table(encoder.table(None, learnt, encoder.merge(None, learnt)))
-    plan, value = fitted.encode(rows.lazy())
+    fitted, encoder = FittedFeature(feature), feature.encoders[0]
+    statistics = fitted.partial_fit(rows[:-1].lazy()).collect()
+    fitted = fitted.with_table(encoder.lookup(None, statistics, encoder.merge(None, statistics)))
+    plan, value = fitted.transform(rows.lazy())
     expected = [(0 + 0.5) / 2, (1 + 1.0) / 2, 0.5, (1 + 2 / 3) / 3]
     assert plan.select(value).collect().to_series().to_list() == pytest.approx(expected)
 
@@ -222,7 +232,10 @@ def test_text_length() -> None:
         ({"column": "prise", "encode": "log1p"}, "Did you mean 'price'"),
         ({"column": "price", "encode": "log"}, "log1p"),
         ({"column": "price", "encode": "category", "mincount": 2}, "Did you mean 'min_count'"),
-        ({"column": "user_id", "encode": "log1p"}, "log1p takes numbers, but gets text"),
+        (
+            {"column": "user_id", "encode": "log1p"},
+            r"log1p takes numbers, but gets text.*TRY_CAST\(user_id AS DOUBLE\)",
+        ),
         ({"column": "price", "encode": "hour"}, "hour takes times"),
         ({"column": "price", "encode": "age"}, "age takes dates"),
         ({"column": "price", "encode": "text_length"}, "text_length takes text"),
@@ -230,7 +243,7 @@ def test_text_length() -> None:
         ({"column": "price", "encode": []}, "no encoder"),
         ({"column": "price", "encode": "clip"}, "give min, max or both"),
         ({"column": "price", "encode": "clip", "min": 2, "max": 1}, "min 2.0 is above max 1.0"),
-        ({"column": "price", "encode": "bucketise", "boundaries": [1, 1]}, "must ascend"),
+        ({"column": "price", "encode": "bucketize", "boundaries": [1, 1]}, "must ascend"),
         ({"column": "price", "encode": "fill", "value": "mode"}, "'mean' or 'median'"),
         ({"column": "price", "encode": "relative_price"}, "relative_price: Unknown column 'category'"),
         ({"column": "price", "encode": "popularity", "by": "usr_id"}, "Did you mean 'user_id'"),
@@ -244,12 +257,12 @@ def test_text_length() -> None:
 )
 def test_mistakes_are_explained(feature: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        build_chains(dataset_of(".", features={"price": feature}), COLUMNS)
+        compile_features(dataset_of(".", features={"price": feature}), COLUMNS)
 
 
 def test_items_do_not_share_ids() -> None:
     with pytest.raises(InputError, match="unknown_buckets would give several items one id"):
-        build_chains(dataset_of(".", features={"item_id": {"encode": "category", "unknown_buckets": 9}}), COLUMNS)
+        compile_features(dataset_of(".", features={"item_id": {"encode": "category", "unknown_buckets": 9}}), COLUMNS)
 
 
 COLUMNS = pl.Schema(

@@ -11,25 +11,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from preprocessing.features.chains import Fitted
+from preprocessing.features.feature import FittedFeature
 from preprocessing.sessions import SESSION_INDEX, keep_recent
 from preprocessing.vocabulary import admit, from_nvtabular
 from schemas.columns import DAY
 from schemas.errors import InputError
 from tests.conftest import SHARED
-from tests.preprocessing.encoding import ROW, chains_of
+from tests.preprocessing.encoding import ROW, features_of
 from tests.preprocessing.small import MONDAY
 
 FILE = SHARED / "nvtabular" / "parity_cases.json"
 CASES = json.loads(FILE.read_text()) if FILE.is_file() else []
 ENCODERS = {
     "Categorify": ("category", {"freq_threshold": "min_count", "max_size": "max_size"}),
-    "Normalize": ("standardise", {}),
+    "Normalize": ("standardize", {}),
     "NormalizeMinMax": ("min_max", {}),
     "LogOp": ("log1p", {}),
     "FillMedian": ("fill", {}),
     "Clip": ("clip", {"min_value": "min", "max_value": "max"}),
-    "Bucketize": ("bucketise", {"boundaries": "boundaries"}),
+    "Bucketize": ("bucketize", {"boundaries": "boundaries"}),
 }
 FIXED = {"FillMedian": {"value": "median"}}
 NOT_OURS = {
@@ -59,15 +59,15 @@ def test_encoders_give_the_same(operator: str, options: Any, fit: Any, transform
     (column,) = fit
     name, ours = ENCODERS[operator]
     chosen = {ours[option]: value for option, value in options.items()} | FIXED.get(operator, {})
-    taught = frame(fit[column])
-    told = frame(transform[column]).cast({"v": taught.schema["v"]}) if transform else taught
-    (_, chain) = chains_of(taught, {"out": {"column": "v", "encode": [{name: chosen}]}})
-    fitted, encoder = Fitted(chain), chain.encoders[0]
-    if encoder.learns != "nothing":
-        learnt = fitted.learn(taught.lazy()).collect()
-        fitted = fitted.with_table(encoder.table(None, learnt, encoder.merge(None, learnt)))
+    fit_to = frame(fit[column])
+    rows_in = frame(transform[column]).cast({"v": fit_to.schema["v"]}) if transform else fit_to
+    (_, feature) = features_of(fit_to, {"out": {"column": "v", "encode": [{name: chosen}]}})
+    fitted, encoder = FittedFeature(feature), feature.encoders[0]
+    if encoder.fits != "nothing":
+        statistics = fitted.partial_fit(fit_to.lazy()).collect()
+        fitted = fitted.with_table(encoder.lookup(None, statistics, encoder.merge(None, statistics)))
     # Before a number that is null or not finite becomes 0.
-    rows, value = fitted.encode(told.lazy()) if chain.many else fitted.apply(told.lazy())
+    rows, value = fitted.transform(rows_in.lazy()) if feature.many else fitted.transform_fitted(rows_in.lazy())
     found = rows.select(value).collect().to_series().to_list()
     wanted = expected[column]
     if operator == "Bucketize":  # theirs begin at 0 and put null into the last; ours begin at 3, and null is 1
@@ -105,18 +105,18 @@ def write_unique(path: Path, values: list[Any], sizes: list[int], start: int = 3
 
 
 def test_vocabularies_of_nvtabular_keep_their_ids(tmp_path: Path) -> None:
-    known = from_nvtabular(write_unique(tmp_path / "unique.brand.parquet", ["b", "a"], [5, 2]))
-    assert known.select("value", "count", "id").rows() == [("b", 5, 3), ("a", 2, 4)]
+    vocabulary = from_nvtabular(write_unique(tmp_path / "unique.brand.parquet", ["b", "a"], [5, 2]))
+    assert vocabulary.select("value", "count", "id").rows() == [("b", 5, 3), ("a", 2, 4)]
     day = MONDAY.date()
-    counted = pl.DataFrame({"day": [day] * 3, "value": ["a", "c", "d"], "count": [9, 1, 2]})
-    after = admit(known, counted, 1, None)
+    counts = pl.DataFrame({"day": [day] * 3, "value": ["a", "c", "d"], "count": [9, 1, 2]})
+    after = admit(vocabulary, counts, 1, None)
     assert after.select("value", "count", "id").rows() == [("b", 5, 3), ("a", 11, 4), ("d", 2, 5), ("c", 1, 6)]
     assert (after["admitted"] <= day).all()
 
 
 def test_vocabularies_of_nvtabular_with_buckets_and_gaps(tmp_path: Path) -> None:
-    known = from_nvtabular(write_unique(tmp_path / "unique.brand.parquet", [7.0, 5.0], [5, 2], start=12))
-    assert known["value"].dtype == pl.Int64 and known["id"].to_list() == [12, 13]
+    vocabulary = from_nvtabular(write_unique(tmp_path / "unique.brand.parquet", [7.0, 5.0], [5, 2], start=12))
+    assert vocabulary["value"].dtype == pl.Int64 and vocabulary["id"].to_list() == [12, 13]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.preprocessing.small import at, dataset_of, run, sessions_of, three_da
 COLUMNS = ("user_id", "item_id", "timestamp", "price", "category", "tags", "stars", "good")
 CONTEXT: dict[str, Any] = {
     "first_item": {"column": "item_id", "encode": "category"},
-    "first_price": {"column": "price", "encode": ["log1p", "standardise"]},
+    "first_price": {"column": "price", "encode": ["log1p", "standardize"]},
     "first_category": {"column": "category", "encode": "category"},
     "first_tags": {"column": "tags", "encode": "category"},
     "first_hour": {"column": "timestamp", "encode": "hour"},

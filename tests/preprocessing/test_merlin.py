@@ -11,7 +11,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from preprocessing.engines.nvtabular import load
+from preprocessing.engines.workflow import load
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts
@@ -36,7 +36,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "labels": ["bought", {"column": "dwell", "per": "event"}],
         "features.angle": angle,
         "features.evening": {"column": "timestamp", "encode": "hour", "per": "session"},
-        "features.spent": {"column": "price", "encode": "standardise", "per": "session"},
+        "features.spent": {"column": "price", "encode": "standardize", "per": "session"},
     }
     dataset = read_dataset("demo", changes).at(shop)
     quiet = {"progress": lambda line: None}

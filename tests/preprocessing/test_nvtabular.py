@@ -17,9 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from preprocessing.engines import Engine, EngineName, engine_of
-from preprocessing.engines.nvtabular import NVTabularEngine, Tail, load
-from preprocessing.features.chains import Chain, Fitted, Knowledge, fit_next, merge
+from preprocessing.engines import EngineName, engine_of
+from preprocessing.engines.nvtabular import NVTabularEngine, Tail
+from preprocessing.engines.workflow import load
+from preprocessing.features.feature import Feature, FittedFeature
+from preprocessing.features.state import FeatureState
 from preprocessing.pipeline import prepare
 from preprocessing.sessions import SESSION_INDEX
 from preprocessing.simulate import Shop, simulate
@@ -27,7 +29,7 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import DAY
 from schemas.dataset import Dataset, read_dataset
 from schemas.errors import InputError
-from tests.preprocessing.encoding import ROW, chains_of
+from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY, at, dataset_of, three_days, write
 
 pytestmark = pytest.mark.skipif(find_spec("nvtabular") is None, reason="NVTabular is not installed; make install does")
@@ -38,12 +40,12 @@ FEATURES: dict[str, Any] = {
     "text": {"encode": "category", "max_size": 5},
     "number": "category",
     "shown": {"column": "number", "encode": [{"clip": {"max": 3}}, "category"]},
-    "price": {"encode": [{"clip": {"min": -1.5, "max": 1000}}, "log1p", "standardise"]},
+    "price": {"encode": [{"clip": {"min": -1.5, "max": 1000}}, "log1p", "standardize"]},
     "log_price": {"column": "price", "encode": ["log1p", "min_max"]},
     "range": {"column": "price", "encode": "min_max"},
-    "filled": {"column": "price", "encode": [{"fill": {"value": 2}}, "standardise"]},
-    "interval": {"column": "price", "encode": ["log1p", {"bucketise": {"boundaries": [-1, 0, 1]}}]},
-    "whole": {"column": "number", "encode": "standardise"},
+    "filled": {"column": "price", "encode": [{"fill": {"value": 2}}, "standardize"]},
+    "interval": {"column": "price", "encode": ["log1p", {"bucketize": {"boundaries": [-1, 0, 1]}}]},
+    "whole": {"column": "number", "encode": "standardize"},
     "hour": {"column": "timestamp", "encode": "hour"},
 }
 EVENT = st.fixed_dictionaries(
@@ -70,25 +72,17 @@ def rows_of(events: list[dict[str, Any]], days: list[int]) -> pl.DataFrame:
 
 
 def encode(
-    name: EngineName, chains: list[Chain], rows: pl.DataFrame, batches: Sequence[Sequence[date]]
-) -> tuple[pl.DataFrame, Knowledge]:
-    """What an engine makes of the rows, batch after batch, and what it knows after them."""
-    engine: Engine = engine_of(name)
-    known: Knowledge = {}
-    encoded = []
+    name: EngineName, features: list[Feature], rows: pl.DataFrame, batches: Sequence[Sequence[date]]
+) -> tuple[pl.DataFrame, FeatureState]:
+    """What an engine makes of the rows, batch after batch, and the state after them."""
+    engine, encoded = engine_of(name), []
+    state: FeatureState = {}
     for days in batches:
-        batch, before = rows.filter(pl.col(DAY).is_in(list(days))), dict(known)
-        if batch.is_empty():
-            continue
-        fitted = [Fitted(chain) for chain in chains]
-        while pending := [one for one in fitted if one.next]:
-            tables = engine.learn(batch, pending)
-            learnt = {one.keeps: table for one, table in zip(pending, tables, strict=True)}
-            merged = merge(chains, before, learnt)
-            fitted = fit_next(fitted, before, learnt, merged)
-            known |= {name: merged[name] for name in learnt}
-        encoded.append(engine.encode(batch, fitted, [ROW, DAY]))
-    return pl.concat(encoded), known
+        batch = rows.filter(pl.col(DAY).is_in(list(days)))
+        if batch.height:
+            part, state, _ = encode_batch(features, [batch], state, [ROW, DAY], engine)
+            encoded.append(part)
+    return pl.concat(encoded), state
 
 
 def assert_same(left: pl.DataFrame, right: pl.DataFrame) -> None:
@@ -102,15 +96,15 @@ def assert_same(left: pl.DataFrame, right: pl.DataFrame) -> None:
 @given(st.lists(st.tuples(EVENT, st.integers(0, 2)), min_size=1, max_size=30), st.booleans())
 def test_both_engines_give_the_same(events: list[tuple[dict[str, Any], int]], at_once: bool) -> None:
     rows = rows_of([event for event, _ in events], [day for _, day in events])
-    chains = chains_of(rows.drop(ROW), FEATURES)
+    features = features_of(rows.drop(ROW), FEATURES)
     batches = [DAYS] if at_once else [[day] for day in DAYS]
-    (polars, polars_knows), (nvtabular, nvtabular_knows) = (
-        encode(engine, chains, rows, batches) for engine in ("cpu", "nvtabular")
+    (polars, polars_state), (nvtabular, nvtabular_state) = (
+        encode(engine, features, rows, batches) for engine in ("cpu", "nvtabular")
     )
     assert_same(nvtabular, polars)
-    assert nvtabular_knows.keys() == polars_knows.keys()
-    for name, table in polars_knows.items():
-        assert_same(nvtabular_knows[name], table)
+    assert nvtabular_state.keys() == polars_state.keys()
+    for name, table in polars_state.items():
+        assert_same(nvtabular_state[name], table)
 
 
 def test_what_nvtabular_does() -> None:
@@ -122,22 +116,22 @@ def test_what_nvtabular_does() -> None:
         "tags": "category",
         "buckets": {"column": "text", "encode": [{"category": {"unknown_buckets": 2}}]},
     }
-    fitted = [Fitted(chain) for chain in chains_of(rows.drop(ROW), features)]
-    wanted = [Tail.of(one, one.place + 1) for one in fitted if one.next]
-    learning = {tail.name: [type(one).__name__ for one in tail.encoders] for tail in engine._inputs(rows, wanted)[1]}
-    assert learning == {
+    fitted = [FittedFeature(feature) for feature in features_of(rows.drop(ROW), features)]
+    wanted = [Tail.of(feature, feature.next_place + 1) for feature in fitted if feature.next_to_fit]
+    chains = [tail.chain for tail in engine._inputs(rows, wanted)[1]]
+    assert {chain.name: [type(encoder).__name__ for encoder in chain.encoders] for chain in chains} == {
         "item_id": ["Category"],
         "text": ["Category"],
         "number": ["Category"],
-        "price": ["Clip", "Log1p", "Standardise"],
+        "price": ["Clip", "Log1p", "Standardize"],
         "log_price": ["Log1p", "MinMax"],
         "range": ["MinMax"],
-        "filled": ["Fill", "Standardise"],
-        "whole": ["Standardise"],
+        "filled": ["Fill", "Standardize"],
+        "whole": ["Standardize"],
     }
-    interval = next(one for one in fitted if one.chain.name == "interval")
-    encoding = Tail.of(interval, 2)
-    assert encoding and [type(one).__name__ for one in encoding.encoders] == ["Bucketise"]  # of exact logarithms
+    interval = next(feature for feature in fitted if feature.name == "interval")
+    tail = Tail.of(interval, 2)
+    assert tail and [type(encoder).__name__ for encoder in tail.chain.encoders] == ["Bucketize"]  # of exact logarithms
 
 
 def counts(values: list[Any], days: list[int]) -> list[tuple[Any, ...]]:
@@ -145,8 +139,8 @@ def counts(values: list[Any], days: list[int]) -> list[tuple[Any, ...]]:
     name = "number" if isinstance(values[0], int) else "text"
     events = [{"item_id": "x", "number": 0, "text": "a", "price": 1.0, name: value} for value in values]
     rows = rows_of(events, days)
-    pending = [Fitted(chains_of(rows.drop(ROW), {name: "category"})[1])]
-    (table,), (expected,) = (engine_of(engine).learn(rows, pending) for engine in ("nvtabular", "cpu"))
+    pending = [FittedFeature(features_of(rows.drop(ROW), {name: "category"})[1])]
+    (table,), (expected,) = (engine_of(engine).fit(rows, pending) for engine in ("nvtabular", "cpu"))
     assert_frame_equal(table, expected, check_row_order=False)
     return table.sort("day", "value").select("value", "count").rows()
 
@@ -187,7 +181,7 @@ def test_sessions_of_the_simulated_shop(tmp_path: Path) -> None:
     simulate(Shop(days=5, users=150, items=200), tmp_path)
     changes = {
         "features.first_hour": {"column": "timestamp", "encode": "hour", "per": "session"},
-        "features.spent_first": {"column": "price", "encode": "standardise", "per": "session"},
+        "features.spent_first": {"column": "price", "encode": "standardize", "per": "session"},
         "steps": [*({"name": step.name, "options": step.options} for step in read_dataset("demo").steps), "dwell_time"],
         "labels": [{"column": "dwell", "per": "event"}],
     }
@@ -200,8 +194,8 @@ def test_sessions_of_the_simulated_shop(tmp_path: Path) -> None:
     assert_same_sessions(at_once, night)
 
 
-def test_a_day_done_again_knows_nothing_of_later_days(tmp_path: Path) -> None:
-    """Its newcomers are numbered after those of later days, which it must not know."""
+def test_a_day_done_again_uses_nothing_of_later_days(tmp_path: Path) -> None:
+    """Its new values are numbered after those of later days, which it must not use."""
     dataset = dataset_of(tmp_path)
     events = [*three_days(), ("b", "late", at(2, 13, 3)), ("b", "late", at(2, 13, 4))]
     until = {"until": date(2024, 1, 3), "now": at(9)}

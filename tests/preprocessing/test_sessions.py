@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.engines import engine_of
+from preprocessing.execution.tasks import order_events
 from preprocessing.sessions import (
     ONE_BATCH,
     SESSION_INDEX,
@@ -18,7 +19,6 @@ from preprocessing.sessions import (
     cut,
     drop_short,
     keep_recent,
-    sort_and_deduplicate,
 )
 from schemas.dataset import Dataset
 from tests.preprocessing.small import at, dataset_of
@@ -29,7 +29,7 @@ def events_of(rows: list[tuple[Any, ...]], *more: str) -> pl.DataFrame:
 
 
 def ordered(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
-    return sort_and_deduplicate(events, dataset, engine_of("cpu"))
+    return order_events(events, dataset, engine_of("cpu"))
 
 
 def index_of(events: pl.DataFrame, dataset: Dataset) -> list[int]:
@@ -67,7 +67,19 @@ def test_exact_repeats_are_one_event_whatever_lies_between() -> None:
 )
 def test_ties_do_not_depend_on_the_order_of_rows(rows: list[tuple[Any, ...]]) -> None:
     rows_left = ordered(events_of(rows, "price"), dataset_of(".", columns=("price",)))
-    assert rows_left["price"].to_list() == [2.0, 1.0, None]
+    assert rows_left["price"].to_list() == [2.0, 3.0, 1.0, None]
+
+
+@given(
+    st.permutations([("a", "x", at(0), 3.0), ("a", "x", at(0), 2.0), ("a", "x", at(0), 3.0), ("a", "y", at(0), 3.0)])
+)
+def test_what_makes_two_rows_the_same_is_said_in_the_dataset(rows: list[tuple[Any, ...]]) -> None:
+    expected = {"drop": [2.0, 3.0, 3.0], "keep": [2.0, 3.0, 3.0, 3.0]}
+    for duplicates, prices in expected.items():
+        dataset = dataset_of(".", columns=("price",), duplicates=duplicates)
+        assert ordered(events_of(rows, "price"), dataset)["price"].to_list() == prices
+    of_item = dataset_of(".", columns=("price",), duplicates=["user_id", "item_id"])
+    assert ordered(events_of(rows, "price"), of_item)["price"].to_list() == [2.0, 3.0]
 
 
 def test_position_orders_what_has_no_time() -> None:

@@ -37,7 +37,7 @@ def test_derive_in_order() -> None:
     [
         ({"revenue": "prise * quantity"}, "Did you mean 'price'"),
         ({"price": "price * 2"}, "step derive: the events have a column 'price' already"),
-        ({"day": "EXTRACT(day FROM price)"}, "step derive: day: 'EXTRACT(day FROM price)' fails"),
+        ({"when": "EXTRACT(day FROM price)"}, "step derive: when: 'EXTRACT(day FROM price)' fails"),
     ],
 )
 def test_derive_is_checked_before_rows_are_seen(columns: dict[str, str], message: str) -> None:
@@ -90,7 +90,7 @@ def test_anonymise_ids_also_those_as_found(tmp_path: Path, monkeypatch: pytest.M
         (None, token("ann")),
         (None, None),
     ]
-    rules = Rules.of(dataset, events.collect_schema().names())
+    rules = Rules.of(dataset, events.collect_schema())
     bad = rules.as_found(rules.mark(events, NOW).filter(pl.col("rule code") > 0)).collect()
     assert set(bad.select("user_id", "rule").rows()) == {
         (token("ann"), "user_id_unparsable"),

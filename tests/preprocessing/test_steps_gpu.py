@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 
 from preprocessing import checks, steps
-from preprocessing.features.chains import build_chains
+from preprocessing.features.compile import compile_features
 from preprocessing.output import sessions as tables
 from preprocessing.plan import build_steps
 from preprocessing.rules import RULE_CODE, Rules
@@ -104,16 +104,16 @@ def test_the_gpu_takes_labels_and_context(tmp_path: Path) -> None:
     labels = ["good", *({"column": name, "per": "event"} for name in ("price", "stars", "liked"))]
     dataset = shop(tmp_path, features=context, labels=labels)
     kept = EVENTS.with_columns(day=pl.lit(MONDAY.date()), end=pl.lit(MONDAY), good=True, stars=1, liked=pl.lit(True))
-    chains = build_chains(dataset, kept.schema)
+    features = compile_features(dataset, kept.schema)
     encoded = kept.with_columns(item_id=pl.lit(3, dtype=pl.Int32), first_type=pl.lit(3, dtype=pl.Int32))
-    assert untranslatable(tables.group(encoded.lazy(), dataset, chains)) == []
+    assert untranslatable(tables.group(encoded.lazy(), dataset, features)) == []
 
 
 @pytest.mark.gpu_plans
 @pytest.mark.parametrize("entry", CHECKS, ids=str)
 def test_the_gpu_takes_every_check(entry: Any, tmp_path: Path) -> None:
     events = EVENTS.with_columns(pl.col("item_id", "timestamp").cast(pl.String).name.map(as_found))
-    rules = Rules.of(shop(tmp_path, checks=[entry]), events.columns)
+    rules = Rules.of(shop(tmp_path, checks=[entry]), events.collect_schema())
     marked = rules.mark(events.lazy(), MONDAY)
     bad = rules.as_found(marked.filter(pl.col(RULE_CODE) > 0))
     assert [untranslatable(plan) for plan in (marked, bad, rules.without_private(marked))] == [[], [], []]

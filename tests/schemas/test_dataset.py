@@ -32,13 +32,13 @@ def test_every_shipped_dataset_reads_and_tells_its_terms() -> None:
 
 def test_short_forms(tmp_path: Path) -> None:
     steps = "steps: [drop_repeats, {join_items: {columns: [price]}}]\n"
-    features = "features: {price: {encode: [log1p, standardise]}, brand: {encode: category, min_count: 5}}\n"
+    features = "features: {price: {encode: [log1p, standardize]}, brand: {encode: category, min_count: 5}}\n"
     dataset = read_dataset(written(tmp_path, MINIMAL + steps + features))
     assert [(step.name, step.options) for step in dataset.steps] == [
         ("drop_repeats", {}),
         ("join_items", {"columns": ["price"]}),
     ]
-    assert [step.name for step in dataset.features["price"].encode] == ["log1p", "standardise"]
+    assert [step.name for step in dataset.features["price"].encode] == ["log1p", "standardize"]
     assert dataset.features["brand"].encode[0].options == {"min_count": 5}
 
 

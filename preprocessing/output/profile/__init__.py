@@ -1,27 +1,26 @@
 """Profiles: what each day's events look like, and how they differ from those of the days before.
 
-profile.parquet   what was counted, so that later days can be compared without reading rows
-profile.html      the same for people: one page, no script, nothing loaded from elsewhere
+A profile is a table, `profile.parquet` in the day's artifact, so that later days are compared without reading rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
 import polars as pl
 
-from preprocessing.execution.buckets import Spool
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
 from preprocessing.output.profile import counts, drift
-from preprocessing.output.profile.page import render
-from preprocessing.output.sessions import write
+from preprocessing.parquet import write
 from schemas.artifacts import Draft
 from schemas.columns import DAY
 from schemas.dataset import Dataset
 
-TABLE, PAGE = "profile.parquet", "profile.html"
+TABLE = "profile.parquet"
+Frames = Callable[[str], list[pl.LazyFrame]]  # the frames of a name that the tasks of a batch left, one a bucket
 
 
 @dataclass(frozen=True)
@@ -35,16 +34,16 @@ class Profiles:
 
     @classmethod
     def of(
-        cls, spool: Spool, buckets: range, dataset: Dataset, chains: list[Chain], earlier: list[Path] | None = None
+        cls, frames: Frames, dataset: Dataset, features: list[Feature], earlier: list[Path] | None = None
     ) -> Profiles:
-        """Of the days in a batch's spool; `earlier` are the folders of days before it."""
-        tables = counts.add_up(spool, buckets, dataset, chains)
+        """Of the days of a batch; `earlier` are the folders of days before it."""
+        tables = counts.add_up(frames, dataset, features)
         before = [pl.read_parquet(folder / TABLE) for folder in earlier or []]
         compared = drift.compare(tables, pl.concat([pl.DataFrame(schema=counts.SCHEMA), *before]), dataset.profile.days)
         return cls(dataset, tables, compared, drift.drift(compared))
 
     def write(self, day: date, draft: Draft) -> None:
-        """Add a day's table, its page, and the facts `drift` and `warnings` to its artifact."""
+        """Add a day's table and the facts `drift` and `warnings` to its artifact."""
         that = pl.col(DAY) == day
         found = self.drifts.filter(that)
         limit = self.dataset.profile.warn_above
@@ -58,5 +57,3 @@ class Profiles:
             ],
         }
         write(self.tables.filter(that), draft.folder / TABLE)
-        page = render(self.dataset, draft.facts, self.compared.filter(that), set(warned))
-        (draft.folder / PAGE).write_text(page, encoding="utf-8")

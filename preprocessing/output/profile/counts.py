@@ -11,14 +11,14 @@ Day and bin are packed into one integer: grouping by one key costs half of what 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.collect import Target, collect, collect_all
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
-from preprocessing.engines import Engine
-from preprocessing.execution.buckets import Spool
-from preprocessing.features.chains import Chain
+from preprocessing.features.feature import Feature
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
@@ -35,57 +35,56 @@ _DAYS_APART, _MIDDLE, _MISSING = 2**32, 2**31, -(2**30)
 _KEY, _CODE = "key", "code"
 
 
-def columns_of(chains: list[Chain]) -> dict[str, Chain]:
+def columns_of(features: list[Feature]) -> dict[str, Feature]:
     """The columns that features are made from, each with a feature that counts its values anyway, if there is one."""
-    by_value = [chain for chain in chains if isinstance(chain.encoders[0], Category)]
-    return {chain.column: chain for chain in [*chains, *reversed(by_value)]}
+    by_value = [feature for feature in features if isinstance(feature.encoders[0], Category)]
+    return {feature.column: feature for feature in [*features, *reversed(by_value)]}
 
 
-def is_learnt(chain: Chain, dataset: Dataset) -> bool:
+def is_learnt(feature: Feature, dataset: Dataset) -> bool:
     """Whether the feature's encoder has counted all kept values by day already: a split by day hides no rows from it."""
-    return isinstance(chain.encoders[0], Category) and (dataset.split == "day" or chain.many)
+    return isinstance(feature.encoders[0], Category) and (dataset.split == "day" or feature.many)
 
 
 def count(
-    rows: pl.DataFrame, sessions: pl.DataFrame, dataset: Dataset, chains: list[Chain], engine: Engine
+    rows: pl.DataFrame, sessions: pl.DataFrame, dataset: Dataset, features: list[Feature], target: Target
 ) -> pl.DataFrame:
     """The table of one bucket, but for values that encoders have counted."""
     events, packed, plain = rows.lazy(), {}, {}
     packed[LENGTHS, "length"] = _pack(sessions.lazy(), pl.col(LENGTH))
     if TIMESTAMP in rows.columns:
         packed[HOURS, "hour"] = _pack(events, pl.col(TIMESTAMP).dt.epoch("us") // QUARTER)
-    for column, chain in columns_of(chains).items():
-        dtype, value, by_value = rows.schema[column], pl.col(column), isinstance(chain.encoders[0], Category)
+    for column, feature in columns_of(features).items():
+        dtype, value, by_value = rows.schema[column], pl.col(column), isinstance(feature.encoders[0], Category)
         if dtype.is_numeric() and not by_value:
             packed[column, "number"] = _pack(events, _bin_of(finite(value)))
         elif dtype.is_temporal() and not by_value:
             if column != TIMESTAMP:
                 packed[column, "month"] = _pack(events, value.dt.year().cast(pl.Int64) * 12 + value.dt.month() - 1)
         else:
-            if not is_learnt(chain, dataset):
+            if not is_learnt(feature, dataset):
                 plain[column, "value"] = events.filter(value.is_not_null()).group_by(DAY, value.alias(VALUE))
             if rows[column].null_count():
                 plain[column, "missing"] = events.filter(value.is_null()).group_by(DAY)
     plans = [*packed.values(), *(groups.agg(pl.len().cast(pl.Int64).alias(COUNT)) for groups in plain.values())]
-    tables = engine.collect_all(plans)
+    tables = collect_all(plans, target)
     unpacked = [_unpack(table, kind, dataset) for (_, kind), table in zip(packed, tables, strict=False)]
     named = zip([*packed, *plain], [*unpacked, *tables[len(packed) :]], strict=True)
     return pl.concat([_as_table(table, *name) for name, table in named])
 
 
-def add_up(spool: Spool, buckets: range, dataset: Dataset, chains: list[Chain]) -> pl.DataFrame:
-    """The table of all buckets, with the most frequent values only."""
-    parts = collect(pl.concat([spool.get(f"profile-{bucket}") for bucket in buckets]))
+def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, features: list[Feature]) -> pl.DataFrame:
+    """The table of all buckets, with the most frequent values only; `frames` gives what tasks left, one frame a bucket."""
+    parts = collect(pl.concat(frames("profile")))
     by_value = pl.col(KIND) == "value"
     tables = [parts.filter(~by_value).group_by(KEYS).agg(pl.col(COUNT).sum()).select(list(SCHEMA))]
     plain = parts.filter(by_value).partition_by(COLUMN, as_dict=True)
     values = {str(column): part for (column,), part in plain.items()}
-    for column, chain in columns_of(chains).items():
-        if is_learnt(chain, dataset):
-            learnt = [spool.get(f"learnt-{chain.name}.0-{bucket}") for bucket in buckets]
-            values[column] = collect(pl.concat(learnt, how="vertical_relaxed"))
+    for column, feature in columns_of(features).items():
+        if is_learnt(feature, dataset):
+            values[column] = collect(pl.concat(frames(f"statistics-{feature.name}.0"), how="vertical_relaxed"))
     for column, table in values.items():
-        whole = table if len(buckets) == 1 else table.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
+        whole = table if len(frames("profile")) == 1 else table.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
         tables += [_as_table(part, column, kind) for kind, part in _most(whole).items()]
     return pl.concat(tables).sort(KEYS)
 

@@ -12,7 +12,7 @@ from preprocessing.encoders import Encoder, Expressions, Kind, finite
 from schemas.columns import FIRST_ID, NULL
 
 
-class Bucketise(Encoder):
+class Bucketize(Encoder):
     """Ids of intervals that mean the same in every run. A boundary belongs to the interval above it."""
 
     kind: ClassVar[Kind] = "categorical"
@@ -28,12 +28,12 @@ class Bucketise(Encoder):
             raise ValueError("boundaries must ascend, such as [0, 10, 100]")
         return boundaries
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Count the boundaries that are passed."""
         number = finite(value)
         passed = pl.sum_horizontal((number >= boundary).cast(pl.Int32) for boundary in self.boundaries)
         return pl.when(number.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(passed + FIRST_ID)
 
-    def cardinality(self, merged: pl.DataFrame | None) -> int:
+    def cardinality(self, state: pl.DataFrame | None) -> int:
         """One interval more than boundaries, and the three reserved ids."""
         return FIRST_ID + len(self.boundaries) + 1

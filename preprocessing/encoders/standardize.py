@@ -6,35 +6,38 @@ from typing import ClassVar
 
 import polars as pl
 
-from preprocessing.encoders import Encoder, Expressions, Learns
+from preprocessing.encoders import Encoder, Expressions, Fits
 from schemas.columns import DAY
 
 
-class Standardise(Encoder):
-    """Mean 0, standard deviation 1 (with n - 1, as NVTabular's Normalize); a column that never changes becomes 0."""
+class Standardize(Encoder):
+    """Mean 0, standard deviation 1 (with n - 1, as NVTabular's Normalize); a column that never changes becomes 0.
 
-    learns: ClassVar[Learns] = "numbers"
+    Days before of 1, 2 and 3: state count 3, sum 6, squares 14 -> mean 2, std 1; so 4 becomes 2.
+    """
+
+    fits: ClassVar[Fits] = "numbers"
 
     def statistics(self, value: pl.Expr) -> Expressions:
         """Moments: count, sum, sum of squares."""
         return {"count": value.count(), "sum": value.sum(), "squares": (value * value).sum()}
 
-    def table(self, known: pl.DataFrame | None, learnt: pl.DataFrame, merged: pl.DataFrame) -> pl.DataFrame:
-        """Mean and standard deviation of the days before each day."""
-        return _mean_and_std(super().table(known, learnt, merged), DAY)
+    def lookup(self, before: pl.DataFrame | None, statistics: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+        """`day`, `mean`, `std`: of the days before each day."""
+        return _mean_and_std(super().lookup(before, statistics, after), DAY)
 
-    def encode(self, value: pl.Expr, learnt: Expressions) -> pl.Expr:
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Subtract, then divide."""
-        return (value - learnt["mean"]) / learnt["std"]
+        return (value - state["mean"]) / state["std"]
 
-    def scale(self, numbers: dict[str, float]) -> tuple[float, float]:
+    def scale(self, state: pl.DataFrame | None) -> tuple[float, float]:
         """From the moments."""
-        return _mean_and_std(pl.DataFrame([numbers])).row(0) if numbers else (0.0, 1.0)
+        return _mean_and_std(state).row(0) if state is not None else (0.0, 1.0)
 
-    def decode(self, value: pl.Expr, numbers: dict[str, float]) -> pl.Expr | None:
+    def inverse_transform(self, encoded: pl.Series, state: pl.DataFrame | None) -> pl.Series:
         """x * standard deviation + mean."""
-        mean, std = self.scale(numbers)
-        return value * std + mean
+        mean, std = self.scale(state)
+        return encoded * std + mean
 
 
 def _mean_and_std(moments: pl.DataFrame, *keep: str) -> pl.DataFrame:

@@ -1,0 +1,121 @@
+"""The options that commands of `overnight` share, and the settings they make."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.environment import prepare_environment
+
+if TYPE_CHECKING:
+    from flows.settings.settings import Settings
+
+DatasetOption = Annotated[
+    str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")
+]
+SourceOption = Annotated[str | None, typer.Option("--source", help="Folder of the files; else $OVERNIGHT_SOURCE.")]
+RootOption = Annotated[Path, typer.Option("--root", envvar="OVERNIGHT_ROOT", help="Folder of artifacts and models.")]
+UntilOption = Annotated[
+    datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Day to evaluate on; else the last full day.")
+]
+DaysOption = Annotated[int | None, typer.Option("--days", min=2, help="Use only so many days up to then; else all.")]
+RedoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--redo",
+        metavar="FROM[..TO]",
+        help="Do finished days again that the source still holds: 2024-05-01..2024-05-03.",
+    ),
+]
+EngineOption = Annotated[
+    str, typer.Option("--engine", help="What prepares events: cpu, gpu (Polars on cuDF) or nvtabular (the features).")
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Prepare with so many processes; with --engine gpu, so many GPUs."),
+]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler", metavar="ADDRESS", help="Prepare with a running Dask scheduler's workers: tcp://HOST:PORT."
+    ),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="A published model to begin with, under what --set says; see `overnight models`."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Change a setting: body.dim=128, loss=gbce, dataset.split=day. Repeat."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
+OfDatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="List the parts of the folders that this YAML names, too.")
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest."),
+]
+
+
+def settings_of(
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    root: RootOption = Path("overnight-data"),
+    until: UntilOption = None,
+    days: DaysOption = None,
+    redo: RedoOption = None,
+    engine: EngineOption = "cpu",
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    preset: PresetOption = None,
+    set_: SetOption = None,
+) -> "Settings":
+    """What the options say, resolved.
+
+    Raises:
+        InputError: for options that do not fit.
+    """
+    prepare_environment(root)
+    from flows.settings.layers import read_changes
+    from flows.settings.settings import Data, resolve
+    from schemas.errors import parse
+
+    changes, groups = read_changes(set_ or [])
+    day = until.date() if until else None
+    given = {
+        "dataset": dataset,
+        "source": source,
+        "root": root.resolve(),
+        "until": day,
+        "days": days,
+        "redo": redo,
+        "engine": engine,
+        "workers": workers,
+        "scheduler": scheduler,
+        "changes": changes,
+    }
+    return resolve(parse(Data, given, "data"), preset, groups)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `settings_of` after its own; it receives what they make as its first argument."""
+    common = inspect.signature(settings_of).parameters
+    _, *own = inspect.signature(command).parameters.values()
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        settings = settings_of(**{name: given.pop(name) for name in common})
+        command(settings, **given)
+
+    parameters = [*common.values(), *own]
+    keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    run.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run

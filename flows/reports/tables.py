@@ -1,0 +1,108 @@
+"""What a run counted and measured, as the rows and sentences that a page, the Prefect UI and a terminal show alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date, timedelta
+from typing import Any
+
+Values = dict[str, float | None]  # None: undefined on these cases
+Metrics = dict[str, Values]  # by scorer, the model first
+UNDEFINED = "undefined"
+MOST_FILES = 20  # that are named one by one
+RULES = {"too_late": "rows that arrived after their day was finished"}
+
+
+def session_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Facts of a sessions manifest -> (what, how many), in the order of the rows' way through the preparation."""
+    counts = [("rows in", facts["rows_in"]), ("carried in from the day before", facts["carried_in"])]
+    counts += [(f"quarantined: {rule}", count) for rule, count in facts["quarantined"].items()]
+    counts += [(f"dropped: {name}", count) for name, count in facts["dropped"].items()]
+    counts += [("still open", facts["still_open"]), ("events", facts["events"]), ("sessions", facts["sessions"])]
+    counts += [("items", facts["items"]), ("new items on the last day", facts["new_items"])]
+    lengths = ", ".join(f"{name} {length:.0f}" for name, length in facts["lengths"].items())
+    return [(name, f"{count:,}") for name, count in counts] + [("session lengths on the last day", lengths)]
+
+
+def phase_seconds(facts: dict[str, Any]) -> str:
+    """Facts of a sessions manifest -> how long each phase took: `read 0.1, clean 2.0`."""
+    return ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in facts.get("seconds", {}).items())
+
+
+def left_out_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Facts of a sessions manifest -> (what is not in the sessions, which or how much of it), most serious first."""
+    rows = []
+    if days := facts.get("missing_days", []):
+        rows.append(("finished days whose files are lost and whose events are gone from the source", format_days(days)))
+    files = facts.get("left_out", [])
+    rows += [(f"file not read: {path}", str(reason)) for path, reason in files[:MOST_FILES]]
+    if more := len(files) - MOST_FILES:
+        rows += [("more files not read", f"{more:,}")] * (more > 0)
+    for rule, count in facts.get("quarantined", {}).items():
+        if count:
+            name = f"{rule}: {RULES[rule]}" if rule in RULES else rule
+            rows.append((f"rows in quarantine, {name}", f"{count:,}"))
+    return rows
+
+
+def format_days(days: Iterable[str]) -> str:
+    """Days as YYYY-MM-DD -> `2024-01-03 to 2024-01-05, 2024-01-09`."""
+    spans: list[tuple[date, date]] = []
+    for day in sorted(map(date.fromisoformat, days)):
+        if spans and day <= spans[-1][1] + timedelta(days=1):
+            spans[-1] = (spans[-1][0], day)
+        else:
+            spans.append((day, day))
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in spans)
+
+
+def item_rows(metrics: Metrics) -> list[tuple[str, dict[str, float]]]:
+    """(scorer, its metrics as in ndcg@20) of the model, then of the baselines, best NDCG first; none if no item is ranked."""
+    rows = []
+    for name, values in metrics.items():
+        if ranked := {key: value for key, value in values.items() if "@" in key and value is not None}:
+            rows.append((name, ranked))
+    if not rows:
+        return []
+    k = max(int(key.partition("@")[2]) for key in rows[0][1])
+    return [rows[0], *sorted(rows[1:], key=lambda row: -row[1][f"ndcg@{k}"])]
+
+
+def label_rows(metrics: Metrics) -> list[tuple[str, dict[str, str]]]:
+    """(metric as in bought/auc, its formatted value by scorer) of all labels."""
+    keys = [key for key in next(iter(metrics.values())) if "/" in key]
+    return [(key, {name: format_metric(row[key]) for name, row in metrics.items() if key in row}) for key in keys]
+
+
+def format_metric(value: float | None) -> str:
+    """Four decimals."""
+    return UNDEFINED if value is None else f"{value:.4f}"
+
+
+def describe_item_cases(facts: dict[str, Any]) -> str:
+    """Facts of an evaluation -> on which cases items were ranked, in one sentence."""
+    total = facts["cases"] + facts["unknown_targets"]
+    share = facts["cases"] / total if total else 0.0
+    seen = "seen items filtered" if facts["filter_seen"] else "seen items kept"
+    return (
+        f"Last item of {facts['cases']:,} test sessions ({share:.1%} of {total:,}; the others end in an item unknown before "
+        f"the test day) ranked among all {facts['catalogue']:,} items, {seen}, {facts['ties']}."
+    )
+
+
+def describe_label_cases(facts: dict[str, Any]) -> str:
+    """Facts of an evaluation -> on which cases each label was predicted, a sentence each."""
+    return " ".join(
+        f"{label}: {of['cases']:,} test {'sessions' if of['per'] == 'session' else 'events'} that have it, predicted from "
+        f"the events before; its mean in training, {format_metric(of['training_mean'])}, is the baseline."
+        for label, of in facts["labels"].items()
+    )
+
+
+def markdown_table(first: str, rows: list[tuple[str, dict[str, str]]]) -> list[str]:
+    """(name, value by column) -> the lines of a Markdown table whose first column is called `first`."""
+    if not rows:
+        return []
+    keys = list(rows[0][1])
+    lines = ["", f"| {first} | {' | '.join(keys)} |", "|" + "---|" * (len(keys) + 1)]
+    return lines + [f"| {name} | {' | '.join(row.get(key, '') for key in keys)} |" for name, row in rows]

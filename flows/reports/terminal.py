@@ -1,0 +1,79 @@
+"""What a command prints for people: tables of what was counted and measured, the verdict of a night."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.reports.tables import Metrics, format_metric, label_rows, left_out_rows, phase_seconds, session_rows
+from schemas.artifacts import Manifest
+
+NUM_RECOMMENDED = 5  # of each example
+
+
+def print_night(summary: dict[str, Any]) -> None:
+    """Of a whole run (what `summarise` returns): metrics, verdict, what was left out, examples, where the report is."""
+    print_metrics(summary["metrics"])
+    typer.echo(summary["verdict"])
+    typer.echo(f"In service: {summary['in_service']}")
+    _print_left_out(summary)
+    _print_examples(summary)
+    typer.echo(f"\nReport: {summary['report']}")
+    typer.echo("This run in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
+
+
+def print_sessions(sessions: Manifest, page: Path | None) -> None:
+    """Where the rows went, what came of them, how long it took, what was left out, what is not as on the days before."""
+    facts = sessions.facts
+    table = Table(title=f"Sessions up to {facts['test_day'] or 'the end'}")
+    table.add_column("what")
+    table.add_column("", justify="right")
+    for name, value in [*session_rows(facts), ("seconds", phase_seconds(facts))]:
+        table.add_row(name, value)
+    Console().print(table)
+    for warning in facts.get("warnings", []):
+        typer.echo(f"Warning, {facts['test_day']}: {warning}")
+    _print_left_out(facts)
+    if page:
+        typer.echo(f"The last day at a glance: {page}")
+
+
+def print_metrics(metrics: Metrics) -> None:
+    """Model and baselines: a table of ranking metrics at the two largest cut-offs, one of labels; each where there is any."""
+    model = next(iter(metrics.values()))
+    cutoffs = sorted({int(key.partition("@")[2]) for key in model if "@" in key})[-2:]
+    keys = [f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")]  # what 80 columns hold
+    ranked = [
+        (name, {key: format_metric(row[key]) for key in keys}) for name, row in metrics.items() if row.keys() >= {*keys}
+    ]
+    for first, rows in (("scorer", ranked if keys else []), ("label", label_rows(metrics))):
+        if rows:
+            table = Table(title="Model (first) and baselines")
+            table.add_column(first)
+            for key in rows[0][1]:
+                table.add_column(key, justify="right")
+            for name, row in rows:
+                table.add_row(name, *row.values())
+            Console().print(table)
+
+
+def _print_left_out(facts: dict[str, Any]) -> None:
+    """Lost days and files that were not read; what is in quarantine stands in the table of rows."""
+    for what, which in left_out_rows(facts | {"quarantined": {}}):
+        typer.echo(f"Warning, {what}: {which}")
+
+
+def _print_examples(summary: dict[str, Any]) -> None:
+    examples = json.loads((Path(summary["artifacts"]["evaluations"]) / "examples.json").read_text())
+    if examples:
+        day = summary["test_day"] or "the test"
+        typer.echo(f"\nTen sessions of {day}, newest item last, and what the model recommends next:")
+    for example in examples:
+        history = [str(item) if item is not None else "(a new item)" for item in example["history"]]
+        recommended = map(str, example["recommended"][:NUM_RECOMMENDED])
+        typer.echo(f"  {', '.join(history)}  ->  {', '.join(recommended)}")

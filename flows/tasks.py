@@ -1,0 +1,72 @@
+"""A stage as a Prefect task: it logs its progress, shows its result in the UI, and ends in a state that says what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from flows.reports.progress import run_progress
+from flows.settings.settings import Settings
+from schemas.artifacts import Manifest
+from schemas.errors import InputError
+
+MISTAKE = "Mistake"  # the state of what a person can mend
+Given = ParamSpec("Given")
+Result = TypeVar("Result", Manifest, str)
+
+
+def as_task(
+    stage: Callable[..., Result],
+    phases: tuple[str, ...] = (),
+    show: Callable[[Settings, Manifest], None] | None = None,
+) -> Callable[..., Result]:
+    """`stage(settings, ..., progress)` -> a function of `(settings, ...)` that runs it as a task of the flow it is called in.
+
+    The task ends as Cached when the stage found its work done, and as Mistake, without a traceback, when it raised InputError;
+    the function raises that again. `phases` are those of the stage's progress; `show` puts its result into the UI.
+    """
+    name = stage.__name__
+
+    @task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+    def run(settings: Settings, *inputs: Any) -> Any:
+        try:
+            with run_progress(f"{name}-progress", phases, get_run_logger().info) as progress:
+                result = stage(settings, *inputs, progress)
+        except InputError as error:
+            return Failed(name=MISTAKE, message=str(error))
+        if not isinstance(result, Manifest):
+            return result
+        if show:
+            show(settings, result)
+        if result.reused:
+            return Completed(name="Cached", message=f"{result.name} was there already", data=result)
+        return result
+
+    @wraps(stage)
+    def call(settings: Settings, *inputs: Any) -> Result:
+        state = run(settings, *inputs, return_state=True)
+        if state.name == MISTAKE:
+            raise InputError(state.message)
+        result: Result = state.result()
+        return result
+
+    return call
+
+
+def explain_mistakes(flow: Callable[Given, Any]) -> Callable[Given, Any]:
+    """For a flow: what the user can mend ends it with one clear line instead of a traceback."""
+
+    @wraps(flow)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Any:
+        try:
+            return flow(*args, **kwargs)
+        except InputError as error:
+            return Failed(name=MISTAKE, message=str(error))
+
+    return run

@@ -1,0 +1,176 @@
+"""A feature of a dataset, compiled: a column and its encoders; and the plans that fit and transform it.
+
+    rows (kept events in order of session and time, with `day` and `session_index`)
+      -> partial_fit   the statistics of its next encoder: `day`, `value` if by value, and what the encoder counts
+      -> transform     the rows, and the encoded value of each
+
+State is kept outside, by name (see `state.py`): what days and buckets of users give adds up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import polars as pl
+
+from preprocessing.encoders import Encoder, Expressions
+from preprocessing.encoders.category import Category
+from preprocessing.sessions import changed
+from schemas.columns import DAY, VALUE
+
+LARGEST_FLOAT32 = 3.4e38
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A column and the encoders applied to it, in order."""
+
+    name: str
+    column: str
+    encoders: tuple[Encoder, ...]
+    per_item: bool
+    """Whether the value belongs to the item, such as its category, not to the moment."""
+    per: Literal["event", "session"] = "event"
+    many: bool = False
+    """Whether the column holds lists: each event has any number of values."""
+    floats: bool = False
+    """Whether it holds floats, of which NaN counts as null: no join finds it reliably."""
+
+    @property
+    def kind(self) -> Literal["categorical", "continuous"]:
+        """What comes out of the last encoder."""
+        return self.encoders[-1].kind
+
+    def state_name(self, place: int) -> str:
+        """The name of the state of the encoder at `place`, 0 first: "price.1"; empty where it fits nothing.
+
+        Of a vocabulary it is the feature's own, or that of the vocabulary it shares.
+        """
+        encoder = self.encoders[place]
+        if encoder.fits == "nothing":
+            return ""
+        if isinstance(encoder, Category):
+            return encoder.vocabulary or self.name
+        return f"{self.name}.{place}"
+
+
+@dataclass(frozen=True)
+class FittedFeature:
+    """A feature and the lookup tables of its first encoders; those that follow are not fitted yet.
+
+    A feature `price: [log1p, standardize]` starts with no table, and `next_to_fit` is standardize, at place 1, whose state is
+    called "price.1"; log1p needs none. With its table, `tables` is (None, table) and nothing is left to fit.
+    """
+
+    feature: Feature
+    tables: tuple[pl.DataFrame | None, ...] = ()
+    """What `Encoder.lookup` gave, by place; None for an encoder that fits nothing."""
+
+    @property
+    def name(self) -> str:
+        """The feature's name."""
+        return self.feature.name
+
+    @property
+    def next_place(self) -> int:
+        """Where the first encoder that has no table but needs one stands; past the end when all are fitted."""
+        encoders = self.feature.encoders
+        places = range(len(self.tables), len(encoders))
+        return next((place for place in places if encoders[place].fits != "nothing"), len(encoders))
+
+    @property
+    def next_to_fit(self) -> Encoder | None:
+        """The encoder at `next_place`; None when all are fitted."""
+        encoders = self.feature.encoders
+        return encoders[self.next_place] if self.next_place < len(encoders) else None
+
+    @property
+    def state_name(self) -> str:
+        """The name of the state of `next_to_fit`; empty when all are fitted."""
+        return self.feature.state_name(self.next_place) if self.next_to_fit else ""
+
+    def with_table(self, table: pl.DataFrame) -> FittedFeature:
+        """The same with the lookup table of `next_to_fit`."""
+        skipped = [None] * (self.next_place - len(self.tables))
+        return replace(self, tables=(*self.tables, *skipped, table))
+
+    def partial_fit(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        """Rows -> a plan for the statistics of `next_to_fit`: the columns `Encoder.keys`, and one a statistic."""
+        encoder = self.next_to_fit
+        assert encoder is not None
+        if self.feature.many:
+            rows = rows.select(DAY, self.feature.column).explode(self.feature.column, empty_as_null=True)
+        rows, value = self.transform_fitted(rows)
+        rows, value = encoder.add_columns(rows, value, f"{self.name}.{self.next_place}")
+        return encoder.partial_fit(rows, value)
+
+    def transform_fitted(self, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
+        """Rows -> rows with helper columns, and the value that comes to `next_to_fit`, or out of the last encoder."""
+        value: pl.Expr = pl.col(self.feature.column)
+        if self.feature.floats:
+            value = pl.when(value.is_not_nan()).then(value)
+        for place, encoder in enumerate(self.feature.encoders[: self.next_place]):
+            prefix = f"{self.name}.{place}"
+            table = self.tables[place] if place < len(self.tables) else None
+            rows, value = encoder.add_columns(rows, value, prefix)
+            state: Expressions = {}
+            if table is not None:
+                rows, state = look_up(rows, encoder.key(value), table, prefix)
+            value = encoder.transform(value, state)
+        return rows, value
+
+    def transform(self, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
+        """Rows -> rows with helper columns, and the encoded value, as it is stored; of a column of lists, lists."""
+        if not self.feature.many:
+            rows, value = self.transform_fitted(rows)
+            return rows, as_stored(value, self.feature.kind)
+        # No engine but the CPU's computes on lists: their elements become rows, and lists again.
+        row, column, name = f"{self.name} row", self.feature.column, f"{self.name} list"
+        rows = rows.with_row_index(row)
+        elements, value = self.transform_fitted(rows.select(row, DAY, column).explode(column, empty_as_null=True))
+        alone = changed(row) & (pl.col(row).shift(-1).ne_missing(pl.col(row)))
+        elements = elements.filter(~(alone & pl.col(column).is_null())).select(row, value.alias(name))
+        lists = elements.group_by(row, maintain_order=True).agg(pl.col(name))
+        return rows.join(lists, on=row, how="left", maintain_order="left"), pl.col(name).fill_null([])
+
+
+def transform(rows: pl.LazyFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.LazyFrame:
+    """Rows -> a plan for the columns `keep` and one column a feature, as it is stored."""
+    # A kept column must not shadow a feature of the same name.
+    encoded: Expressions = {}
+    for feature in features:
+        rows, encoded[feature.name] = feature.transform(rows)
+    kept = {name: pl.col(name) for name in keep if name not in encoded}
+    return rows.select(**kept, **encoded)
+
+
+def as_stored(value: pl.Expr, kind: Literal["categorical", "continuous"]) -> pl.Expr:
+    """Ids as Int32; numbers as Float32, with 0 for what is null, not finite or too large for one."""
+    if kind == "categorical":
+        return value.cast(pl.Int32)
+    number = value.cast(pl.Float64)
+    finite = pl.when(number.abs() <= LARGEST_FLOAT32).then(number).otherwise(0.0)
+    return finite.cast(pl.Float32)
+
+
+def look_up(rows: pl.LazyFrame, key: pl.Expr, table: pl.DataFrame, prefix: str) -> tuple[pl.LazyFrame, Expressions]:
+    """Rows -> rows joined with the table by `day`, by `value` (which is `key`) or by both, and its columns by name.
+
+    A table with `day`, `mean`, `std` gives {"mean": .., "std": ..}, null on days that it does not have.
+    """
+    by = [name for name in (DAY, VALUE) if name in table.columns]
+    names = [name for name in table.columns if name not in by]
+    if by == [DAY] and table.height == 1:  # one day: numbers, no join
+        return rows, {name: pl.lit(table[name][0], dtype=table.schema[name]) for name in names}
+    renamed = table.lazy().select(*(pl.col(name).alias(f"{prefix} {name}") for name in table.columns))
+    left = {DAY: pl.col(DAY), VALUE: key}
+    rows = rows.join(
+        renamed,
+        left_on=[left[name] for name in by],
+        right_on=[f"{prefix} {name}" for name in by],
+        how="left",
+        maintain_order="left",
+    )
+    return rows, {name: pl.col(f"{prefix} {name}") for name in names}

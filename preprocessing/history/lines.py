@@ -1,0 +1,105 @@
+"""Lines of days: which finished days go with a dataset, and whether its source is the one they were made of.
+
+A line is named by what of a dataset's YAML makes sessions, as it was written: neither defaults, which a later Overnight may add
+to, nor code are part of it, so that an upgrade touches no finished day. What made a day stands in its manifest.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from preprocessing.history.changes import Changes
+from preprocessing.history.ledger import Ledger
+from schemas import plugins
+from schemas.artifacts import Artifacts, code_version, identify
+from schemas.columns import DAY
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+
+NO_EFFECT = {"source", "title", "obtain", "terms", "defaults", "profile", "plugins"}  # what sessions do not depend on
+LISTED = 10
+
+
+def line_of(dataset: Dataset, secrets: tuple[str, ...]) -> str:
+    """The name of the dataset's line. `secrets` are hashes of the keys that its steps use."""
+    words = dataset.model_dump(mode="json", exclude=NO_EFFECT, exclude_defaults=True)
+    return identify(code="", secrets=secrets, dataset=words)
+
+
+def place_of(source: str) -> str:
+    """A source by an absolute name."""
+    return source if "://" in source else str(Path(source).expanduser().resolve())
+
+
+def made_with(dataset: Dataset, tables: dict[str, str]) -> dict[str, Any]:
+    """What makes a day now: versions, code, the tables it reads, and the content of people's own parts."""
+    rooms = Path(__file__).parents[1]
+    return {
+        "overnight": importlib.metadata.version("overnight"),
+        "code": code_version(rooms, rooms.parent / "schemas")[:16],
+        "dataset": dataset.model_dump(mode="json", exclude={"source", "plugins"}, exclude_defaults=True),
+        "tables": tables,
+        "parts": plugins.made_with(dataset),
+    }
+
+
+def check_source(ledger: Ledger, dataset: Dataset, changes: Changes) -> None:
+    """Refuse to go on with days that were made of another source.
+
+    The same files at another place are no other source: a finished day must be there as it was, and so must all that are later
+    than the oldest day there, which may have lost a part.
+
+    Raises:
+        InputError: with what to do.
+    """
+    before, now = ledger.about.source, place_of(dataset.source)
+    if not before or before == now or ledger.days.is_empty():
+        return
+    there = changes.parts["counted"].min()
+    finished = set(ledger.days[DAY])
+    same = finished & changes.held
+    missing = {day for day in finished - changes.held if there is not None and day > there}
+    if same and not missing:
+        return
+    raise InputError(
+        f"dataset {dataset.name!r} was prepared from {before} before, and {now} does not hold the same events "
+        f"({len(same)} of {len(finished)} finished days are there as they were). Two sources are not mixed: give another "
+        f"--root, or another name in the YAML (name: {dataset.name}-2). If the events have moved, move all files whose days "
+        "are not finished long ago."
+    )
+
+
+def introduce(
+    artifacts: Artifacts, ledger: Ledger, dataset: Dataset, changes: Changes, say: Callable[[str], object]
+) -> None:
+    """Of a new line, say which days of the dataset's other lines the source no longer holds."""
+    if ledger.about.until is not None:
+        return
+    others = [about for about in Ledger.lines_of(artifacts, dataset.name) if about.line != ledger.about.line]
+    if not others:
+        return
+    say(
+        f"{dataset.name}: its YAML has changed in what makes sessions, so a new line of days begins beside the old one, of "
+        "which nothing is removed."
+    )
+    there = set(changes.parts["counted"])
+    for about in others:
+        days = Ledger.read(artifacts, about.line).days.filter(pl.col("sessions") > 0)[DAY]
+        lost = sorted(day for day in days if day not in there)
+        if lost:
+            say(
+                f"{len(lost)} days that were done before are no longer in the source and will not be in the new line: "
+                f"{days_in_words(lost)}."
+            )
+
+
+def days_in_words(days: list[date]) -> str:
+    """The first few of these days and how many more there are."""
+    more = f" and {len(days) - LISTED} more" if len(days) > LISTED else ""
+    return ", ".join(str(day) for day in days[:LISTED]) + more

@@ -1,0 +1,58 @@
+"""States of a line: before a day, and folded from the statistics of days."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import polars as pl
+
+from preprocessing.execution.batch import Run
+from preprocessing.features.feature import Feature
+from preprocessing.features.state import FeatureState, State, Statistics, state_as_of
+from preprocessing.history.ledger import Ledger
+from preprocessing.output import items
+from schemas.artifacts import Artifacts, identify
+from schemas.columns import DAY
+from schemas.errors import InputError
+
+
+def state_before(run: Run, ledger: Ledger, day: date) -> tuple[str, State]:
+    """The state before a day and its name: as it was kept, else as the statistics of the days before it give it.
+
+    Raises:
+        InputError: when it was not kept and statistics are lost.
+    """
+    name = ledger.state_before(day)
+    if name:
+        try:
+            return name, State.read(run.artifacts, name)
+        except InputError:
+            pass  # damaged: folded anew below
+    row = ledger.row(day)
+    if row is None or not ledger.about.state:
+        return "", State()
+    earlier = ledger.days.filter(pl.col(DAY) < day)
+    name = f"as-of/{identify(code='', day=day, days=earlier['artifact'].to_list())}"
+    return name, as_of(run.artifacts, ledger, run.plan.features, day, run.start().fitted)
+
+
+def as_of(artifacts: Artifacts, ledger: Ledger, features: list[Feature], day: date, start: FeatureState) -> State:
+    """What the days before `day` give: ids as they are now, of values that were admitted before `day`."""
+    known = State.read(artifacts, ledger.about.state)
+    fitted = state_as_of(features, day, all_statistics(artifacts, ledger), known.fitted, start)
+    latest = [
+        table.filter(pl.col(DAY) < day).drop(DAY)
+        for state in ledger.days["statistics"].unique(maintain_order=True)
+        if (table := State.read(artifacts, state).items_by_day) is not None
+    ]
+    return State(fitted, {}, items.merge_items(latest, items.side_features(features)) if latest else None)
+
+
+def all_statistics(artifacts: Artifacts, ledger: Ledger) -> Statistics:
+    """The statistics of every finished day, with the column `day`, by the name of the state they go into."""
+    parts: dict[str, list[pl.DataFrame]] = {}
+    by_state = ledger.days.group_by("statistics", maintain_order=True).agg(DAY)
+    for name, days in by_state.iter_rows():
+        for key, table in State.read(artifacts, name).statistics_of(days).items():
+            parts.setdefault(key, []).append(table)
+    return {key: pl.concat(tables, how="vertical_relaxed") for key, tables in parts.items()}

@@ -1,0 +1,158 @@
+"""One finished day: the artifact `days/<id>`.
+
+sessions.parquet        one row a session; of more than one bucket also sessions-1.parquet, ...
+open.parquet            events of sessions that were open when the day ended, with `event day` and `day` (when they close)
+quarantine.parquet      bad rows as they are in the source, with `rule`
+profile.parquet         what the day's events look like, counted
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from preprocessing import account as accounts
+from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED, READ
+from preprocessing.collect import collect
+from preprocessing.output.profile import Profiles
+from preprocessing.output.sessions import name_of
+from preprocessing.parquet import write
+from preprocessing.plan import EVENT_DAY, Plan
+from preprocessing.sessions import sort_keys
+from preprocessing.source.index import DIGEST, PATH, ROWS
+from schemas.artifacts import Artifacts, Manifest
+from schemas.columns import COUNT, DAY, ID, LENGTH, RULE, USER_ID
+from schemas.dataset import Dataset
+
+KIND = "days"
+SESSIONS, OPEN, QUARANTINE = "sessions", "open.parquet", "quarantine.parquet"
+_PART = pl.Struct({PATH: pl.String, DAY: pl.Date, ROWS: pl.Int64, DIGEST: pl.UInt64})
+_FILE = pl.Struct({PATH: pl.String, "size": pl.Int64, "sha256": pl.String, "mtime_ns": pl.Int64})
+_COUNT = pl.Struct({FATE: pl.String, NAME: pl.String, COUNT: pl.Int64})
+ROW = pl.Schema(
+    {  # type: ignore[arg-type]
+        DAY: pl.Date,
+        "artifact": pl.String,  # days/<id>
+        "before": pl.String,  # states/<id>: the state before it; empty where that was not kept
+        "statistics": pl.String,  # states/<id>: where its own statistics are
+        "made_of": pl.List(_PART),  # parts of files: all rows of a file that are of one day (null: of no usable one)
+        "carried_in": pl.Int64,  # open events of the day before
+        "sessions": pl.Int64,
+        "files": pl.List(_FILE),
+        "account": pl.List(_COUNT),
+        "facts": pl.String,  # JSON
+    }
+)
+
+
+@dataclass(frozen=True)
+class DayWriter:
+    """Writes the days of a batch from what its tasks left."""
+
+    artifacts: Artifacts
+    dataset: Dataset
+    plan: Plan
+    frames: Callable[[str], list[pl.LazyFrame]]
+    account: pl.DataFrame
+    profiles: Profiles
+    vocabulary: pl.DataFrame
+    """Of items, after the batch."""
+    made_with: dict[str, Any]
+
+    def write(
+        self, day: date, day_id: str, session_files: Sequence[Path], carried_in: int, set_aside: pl.DataFrame | None
+    ) -> Manifest:
+        """Write a day. `session_files` are linked, for a run that is killed needs them again; `set_aside` are further bad
+        rows with their `rule`.
+        """
+        still_open, bad = self._open(day), self._quarantine(day, set_aside)
+        with self.artifacts.write(KIND, day_id, parameters=self.made_with) as draft:
+            lengths = []
+            for number, file in enumerate(session_files):
+                target = draft.folder / (f"{SESSIONS}.parquet" if number == 0 else f"{SESSIONS}-{number}.parquet")
+                target.hardlink_to(file)
+                lengths.append(pl.read_parquet(target, columns=[LENGTH, USER_ID]))
+            write(still_open, draft.folder / OPEN)
+            if bad.height:
+                write(bad, draft.folder / QUARANTINE)
+            sessions = pl.concat(lengths) if lengths else pl.DataFrame(schema={LENGTH: pl.Int32, USER_ID: pl.Int64})
+            account = accounts.of_day(self.account, day)
+            if set_aside is not None:
+                account = accounts.add_up([account, account_of(set_aside, day)])
+            draft.facts = self._facts(day, account, sessions, carried_in, still_open.height)
+            self.profiles.write(day, draft)
+        return draft.manifest
+
+    def _open(self, day: date) -> pl.DataFrame:
+        waiting = pl.concat(self.frames("open")).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
+        return collect(waiting.sort(sort_keys(self.dataset, waiting.collect_schema().names())))
+
+    def _quarantine(self, day: date, set_aside: pl.DataFrame | None) -> pl.DataFrame:
+        bad = collect(pl.concat(self.frames("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day))
+        bad = bad.drop(EVENT_DAY)
+        if set_aside is not None:
+            bad = pl.concat([bad, set_aside], how="diagonal_relaxed")
+        flat = [name for name, dtype in bad.schema.items() if not dtype.is_nested() and name != RULE]
+        return bad.sort(RULE, *flat)  # the same however users were divided
+
+    def _facts(
+        self, day: date, account: pl.DataFrame, sessions: pl.DataFrame, carried_in: int, still_open: int
+    ) -> dict[str, Any]:
+        length = sessions[LENGTH]
+        admitted = self.vocabulary.filter(pl.col("admitted") == day)[ID].len()
+        return {
+            "day": name_of(day),
+            "rows_in": accounts.total(account, READ),
+            "carried_in": carried_in,
+            "quarantined": accounts.by_name(account, QUARANTINED),
+            "nulled": accounts.by_name(account, NULLED),
+            "dropped": accounts.by_name(account, DROPPED, self.plan.dropping),
+            "still_open": still_open,
+            "events": accounts.total(account, KEPT),
+            "sessions": sessions.height,
+            "users": sessions[USER_ID].n_unique(),
+            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)}
+            if sessions.height
+            else {},
+            "new_items": admitted,
+        }
+
+
+def account_of(bad: pl.DataFrame, day: date) -> pl.DataFrame:
+    """The account of bad rows by their `rule`."""
+    account = accounts.Account()
+    counts = bad.group_by(RULE).agg(pl.len().cast(pl.Int64).alias(COUNT))
+    for rule, count in counts.sort(RULE).iter_rows():
+        entry = pl.DataFrame({DAY: [day], COUNT: [count]}, schema_overrides={COUNT: pl.Int64})
+        account.add(READ, entry)
+        account.add(QUARANTINED, entry, rule)
+    return account.table()
+
+
+def row_of(
+    manifest: Manifest, day: date, made_of: Sequence[tuple[Any, ...]], before: str, statistics: str
+) -> dict[str, Any]:
+    """What the ledger keeps of a finished day."""
+    facts = manifest.facts
+    counts = [(READ, "", facts["rows_in"]), (KEPT, "", facts["events"])]
+    counts += [(QUARANTINED, name, n) for name, n in facts["quarantined"].items()]
+    counts += [(NULLED, name, n) for name, n in facts["nulled"].items()]
+    counts += [(DROPPED, name, n) for name, n in facts["dropped"].items()]
+    return {
+        DAY: day,
+        "artifact": manifest.name,
+        "before": before,
+        "statistics": statistics,
+        "made_of": [dict(zip((PATH, DAY, ROWS, DIGEST), part, strict=True)) for part in made_of],
+        "carried_in": facts["carried_in"],
+        "sessions": facts["sessions"],
+        "files": [file.model_dump() for file in manifest.files],
+        "account": [dict(zip((FATE, NAME, COUNT), entry, strict=True)) for entry in counts],
+        "facts": json.dumps(facts),
+    }

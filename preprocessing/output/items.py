@@ -1,0 +1,46 @@
+"""Items: what each item's latest event says of it, and the item table of a snapshot."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from preprocessing.features.feature import Feature
+from preprocessing.source.values import TIME
+from preprocessing.vocabulary import below
+from schemas.columns import COUNT, DAY, FIRST_ID, ID, ITEM_ID, TIMESTAMP, VALUE
+from schemas.dataset import Dataset
+
+LAST_SEEN = "last_seen"
+
+
+def side_features(features: list[Feature]) -> list[str]:
+    """The features that items have: those of events but for the item itself."""
+    return [feature.name for feature in features[1:] if feature.per == "event"]
+
+
+def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
+    """Encoded rows -> `day`, `item_id`, `last_seen` and each side feature's value then: a row a day and item."""
+    side, by = side_features(features), [DAY, ITEM_ID]
+    seen = encoded.filter(pl.col(ITEM_ID) >= FIRST_ID)
+    if TIMESTAMP not in dataset.events.columns:
+        return seen.group_by(by).agg(pl.lit(None, dtype=TIME).first().alias(LAST_SEEN), pl.col(side).last())
+    # Looking up each item's last moment costs half of what sorting all rows by time does.
+    moments = seen.group_by(by).agg(pl.col(TIMESTAMP).max().alias(LAST_SEEN))
+    last = seen.join(moments, on=by, how="left", maintain_order="left").filter(pl.col(TIMESTAMP) == pl.col(LAST_SEEN))
+    # Of events at the same moment, the smallest values: the same however users were divided.
+    return last.group_by(by).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
+
+
+def merge_items(parts: list[pl.DataFrame], side: list[str]) -> pl.DataFrame:
+    """Tables with `item_id`, `last_seen` and side features -> one row an item, its latest, in order of id."""
+    together = pl.concat(parts, how="vertical_relaxed").lazy()
+    newest = pl.col(LAST_SEEN).eq_missing(pl.col(LAST_SEEN).max().over(ITEM_ID))
+    kept = together.filter(newest).group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
+    return kept.sort(ITEM_ID).collect(engine="in-memory")
+
+
+def item_table(vocabulary: pl.DataFrame, latest: pl.DataFrame, cardinality: int) -> pl.DataFrame:
+    """One row an item id: value, count, and what its latest event says of it."""
+    known = below(vocabulary, cardinality).lazy()
+    joined = known.join(latest.lazy(), left_on=ID, right_on=ITEM_ID, how="left", maintain_order="left")
+    return joined.select(ID, VALUE, COUNT, pl.exclude(ID, VALUE, COUNT)).collect(engine="in-memory")

@@ -1,0 +1,127 @@
+"""The temporary Prefect server: how long it is waited for, what is said of it, that it ends with the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from flows.environment import PATIENT, prepare_environment
+from flows.server import STARTUP_TIMEOUT, startup_seconds
+from schemas.errors import InputError
+from tests.flows.conftest import LONG_SECONDS, clean_environment, overnight
+
+SLOW = """
+import sys, time
+if any(argument.endswith("flows/server.py") for argument in sys.orig_argv):
+    time.sleep({seconds})
+"""
+RUN = """
+import os, sys
+from pathlib import Path
+from flows.environment import prepare_environment
+from flows.server import prefect_server
+prepare_environment(Path(sys.argv[1]))
+with prefect_server(lambda line: print(line, file=sys.stderr)) as url:
+    from prefect import flow
+    @flow
+    def add(a: int, b: int) -> int:
+        return a + b
+    print("answer", add(2, 3))
+    print("url", url, flush=True)
+    sys.stdin.read() if sys.argv[2:] else None
+"""
+
+
+def slowed(folder: Path, seconds: float) -> dict[str, str]:
+    """An environment in which Python sleeps before it becomes the temporary server."""
+    (folder / "slow").mkdir()
+    (folder / "slow" / "sitecustomize.py").write_text(SLOW.format(seconds=seconds))
+    return clean_environment() | {"PYTHONPATH": os.pathsep.join([str(folder / "slow"), *sys.path])}
+
+
+def run_a_flow(root: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", RUN, str(root)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, input="", timeout=LONG_SECONDS)
+
+
+def test_a_slow_server_is_waited_for_and_one_line_says_so(tmp_path: Path) -> None:
+    done = run_a_flow(tmp_path / "root", slowed(tmp_path, 12))
+    assert done.returncode == 0 and "answer 5" in done.stdout, done.stdout + done.stderr
+    said = [line for line in done.stderr.splitlines() if line.startswith("Waiting for Prefect's temporary server")]
+    assert len(said) == 1 and "up to 10 minutes" in said[0]
+    assert "View at" not in done.stdout + done.stderr, "it has no pages to link to"
+
+
+def test_a_server_that_is_too_slow_ends_the_command_with_one_line(shop: Path, tmp_path: Path) -> None:
+    environment = slowed(tmp_path, 600) | {STARTUP_TIMEOUT: "2"}
+    done = overnight("retrain", "--source", shop, "--root", tmp_path / "root", environment=environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("overnight: Prefect's temporary server did not answer within 2 seconds"), done.stderr
+    assert "make serve" in line and "PREFECT_API_URL" in line and f"{STARTUP_TIMEOUT}=4" in line
+    assert "Traceback" not in done.stderr
+
+
+def test_a_server_that_dies_is_not_waited_for(shop: Path, tmp_path: Path) -> None:
+    environment = clean_environment() | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////nowhere/at.db"}
+    done = overnight("retrain", "--source", shop, "--root", tmp_path / "root", environment=environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert "ended with code" in line and "make serve" in line
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, ["http://127.0.0.1:9/api", "make serve", "unset"]),
+        ({"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}, ["PREFECT_API_URL is not set", "make serve"]),
+        ({STARTUP_TIMEOUT: "0"}, [f"{STARTUP_TIMEOUT} is '0'", "above 0"]),
+    ],
+)
+def test_no_server_is_said_in_one_line(settings: dict[str, str], words: list[str], shop: Path, tmp_path: Path) -> None:
+    environment = clean_environment() | settings
+    done = overnight("retrain", "--source", shop, "--root", tmp_path, environment=environment)
+    assert done.returncode == 2, done.stdout + done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert all(word in line for word in words) and "Traceback" not in done.stderr, done.stderr
+
+
+def test_a_killed_run_takes_its_server_with_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RUN, str(tmp_path), "wait"]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
+    )
+    assert process.stdout
+    url = next(line.split()[1] for line in process.stdout if line.startswith("url"))
+    with urllib.request.urlopen(f"{url}/health") as answer:
+        assert answer.status == 200
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + LONG_SECONDS
+    with pytest.raises((urllib.error.URLError, ConnectionError)):
+        while time.monotonic() < deadline:
+            urllib.request.urlopen(f"{url}/health").close()
+
+
+def test_what_a_person_set_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (*PATIENT, "PREFECT_HOME"):
+        monkeypatch.setenv(name, "")  # what is set below is taken back
+        monkeypatch.delenv(name)
+    assert startup_seconds() == 600, "with no environment prepared"
+    monkeypatch.setenv(STARTUP_TIMEOUT, "7")
+    prepare_environment(tmp_path)
+    assert startup_seconds() == 7
+    assert float(os.environ["PREFECT_API_REQUEST_TIMEOUT"]) >= 300
+    for wrong in ("soon", "nan", "-1", "inf"):
+        monkeypatch.setenv(STARTUP_TIMEOUT, wrong)
+        with pytest.raises(InputError, match=STARTUP_TIMEOUT):
+            startup_seconds()

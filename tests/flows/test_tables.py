@@ -1,0 +1,88 @@
+"""What was counted and measured, as tables show it."""
+
+from __future__ import annotations
+
+from flows.reports.charts import draw_curves
+from flows.reports.tables import (
+    MOST_FILES,
+    UNDEFINED,
+    describe_label_cases,
+    format_days,
+    item_rows,
+    label_rows,
+    left_out_rows,
+    markdown_table,
+)
+
+METRICS = {
+    "sasrec": {"recall@5": 0.2, "ndcg@5": 0.1, "ndcg@20": 0.3, "bought/auc": None, "dwell/rmse": 12.34567},
+    "popularity": {"recall@5": 0.1, "ndcg@5": 0.2, "ndcg@20": 0.1},
+    "markov": {"recall@5": 0.1, "ndcg@5": 0.1, "ndcg@20": 0.2},
+    "mean": {"bought/auc": None, "dwell/rmse": 20.0},
+}
+
+
+def test_items_and_labels_have_tables_of_their_own() -> None:
+    rows = item_rows(METRICS)
+    assert [name for name, _ in rows] == ["sasrec", "markov", "popularity"], "the model, then the best"
+    assert list(rows[0][1]) == ["recall@5", "ndcg@5", "ndcg@20"]
+    assert label_rows(METRICS) == [
+        ("bought/auc", {"sasrec": UNDEFINED, "mean": UNDEFINED}),
+        ("dwell/rmse", {"sasrec": "12.3457", "mean": "20.0000"}),
+    ]
+
+
+def test_models_of_one_kind_of_head_have_one_table() -> None:
+    labels = {name: {"dwell/rmse": 1.0} for name in ("sasrec", "mean")}
+    assert item_rows(labels) == []
+    assert label_rows({"sasrec": {"ndcg@20": 0.1}, "popularity": {"ndcg@20": 0.1}}) == []
+
+
+def test_what_labels_were_measured_on_is_said() -> None:
+    bought = {"cases": 7, "per": "session", "training_mean": None}
+    dwell = {"cases": 1234, "per": "event", "training_mean": 9.5}
+    sentences = describe_label_cases({"labels": {"bought": bought, "dwell": dwell}})
+    assert "bought: 7 test sessions that have it" in sentences and f"training, {UNDEFINED}," in sentences
+    assert "dwell: 1,234 test events that have it" in sentences and "training, 9.5000," in sentences
+
+
+def test_curves_stand_two_side_by_side() -> None:
+    drawn = draw_curves({name: [(1.0, 2.0), (2.0, 3.0)] for name in ("a", "b", "c")})
+    assert 'viewBox="0 0 760 380"' in drawn
+    assert drawn.count("translate(0 ") == 2 and "translate(0 190)" in drawn
+
+
+def test_days_in_a_row_are_one_span() -> None:
+    days = ["2024-02-28", "2024-02-29", "2024-03-01", "2024-03-09", "2024-03-09", "2024-01-31"]
+    assert format_days(days) == "2024-01-31, 2024-02-28 to 2024-03-01, 2024-03-09"
+    assert format_days([]) == ""
+
+
+def test_what_is_not_in_the_sessions_is_listed_worst_first() -> None:
+    facts = {
+        "missing_days": ["2024-01-03", "2024-01-04"],
+        "left_out": [["events/2.csv", "it is empty"], ["events/[3].csv", "no permission"]],
+        "quarantined": {"item_id_null": 3, "too_late": 1234, "readable": 0},
+    }
+    rows = left_out_rows(facts)
+    assert [which for _, which in rows] == ["2024-01-03 to 2024-01-04", "it is empty", "no permission", "3", "1,234"]
+    assert rows[2][0] == "file not read: events/[3].csv"
+    assert rows[4][0] == "rows in quarantine, too_late: rows that arrived after their day was finished"
+    assert left_out_rows({}) == []
+
+
+def test_many_files_are_counted() -> None:
+    files = [[f"{number}.csv", "empty"] for number in range(MOST_FILES + 7)]
+    rows = left_out_rows({"left_out": files})
+    assert len(rows) == MOST_FILES + 1 and rows[-1] == ("more files not read", "7")
+    assert len(left_out_rows({"left_out": files[:MOST_FILES]})) == MOST_FILES
+
+
+def test_markdown_has_a_cell_for_every_column() -> None:
+    table = [("bought/auc", {"sasrec": "0.5000", "mean": "0.1000"}), ("dwell/rmse", {"sasrec": "1.0000"})]
+    assert markdown_table("label", table)[1:] == [
+        "| label | sasrec | mean |",
+        "|---|---|---|",
+        "| bought/auc | 0.5000 | 0.1000 |",
+        "| dwell/rmse | 1.0000 |  |",
+    ]
