@@ -8,7 +8,6 @@ say the same.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import polars as pl
@@ -44,7 +43,6 @@ CONSTANT: dict[type[exp.Expr], tuple[str, ...]] = {
     exp.StrPosition: ("substr",),
     exp.Substring: ("length",),
 }
-BARE_USER = re.compile(r"""('(?:[^']|'')*'|"[^"]*")|\b(user)\b""", re.IGNORECASE)  # a column, to SQL a function
 READ_TIMES = (exp.Date, exp.Datetime, exp.StrToTime, exp.Time, exp.Timestamp, exp.TsOrDsToDate, exp.TsOrDsToTimestamp)
 
 
@@ -62,7 +60,7 @@ def read_sql(text: str) -> pl.Expr:
             "AND OR NOT, IN, LIKE, BETWEEN, CASE, TRY_CAST, COALESCE, and functions of numbers, text and times."
         )
     try:
-        expression = pl.sql_expr(_user_as_a_column(text))
+        expression = pl.sql_expr(_quoted(text, tree))
     except pl.exceptions.PolarsError as error:
         raise _no_expression(text, str(error)) from None
     if set(expression.meta.root_names()) != set(_columns(tree)):
@@ -102,14 +100,9 @@ def type_on(expression: pl.Expr, schema: Mapping[str, pl.DataType]) -> pl.DataTy
     return rows.select(expression).dtypes[0]
 
 
-def _user_as_a_column(text: str) -> str:
-    """The text with the bare word user in double quotes, outside of texts and of names in quotes."""
-    return BARE_USER.sub(lambda match: match[1] or f'"{match[2]}"', text)
-
-
 def _parsed(text: str) -> exp.Expr:
     try:
-        trees = sqlglot.parse(_user_as_a_column(text), read=DIALECT)
+        trees = sqlglot.parse(text, read=DIALECT)
     except (SqlglotError, RecursionError) as error:
         raise _no_expression(text, str(error)) from None
     if len(trees) != 1 or trees[0] is None:
@@ -170,6 +163,14 @@ def _written(text: str, node: exp.Expr) -> str:
     return node.sql_name() if isinstance(node, exp.Func) else ""
 
 
+def _quoted(text: str, tree: exp.Expr) -> str:
+    """The text with every column's name in double quotes: `user`, `order` and `end` alone mean something else to Polars."""
+    names = [column.this for column in tree.find_all(exp.Column) if not column.this.quoted]
+    for name in sorted(names, key=lambda name: int(name.meta["start"]), reverse=True):
+        text = f'{text[: name.meta["start"]]}"{name.name}"{text[name.meta["end"] + 1 :]}'
+    return text
+
+
 def _columns(tree: exp.Expr) -> tuple[str, ...]:
     columns = sorted(tree.find_all(exp.Column), key=lambda column: int(column.this.meta.get("start", 0)))
     return tuple(dict.fromkeys(column.name for column in columns))
@@ -184,4 +185,7 @@ def _null_and_zero(name: str, dtype: pl.DataType) -> pl.Series:
 
 
 def _no_expression(text: str, why: str) -> InputError:
-    return InputError(f"{text!r} is no SQL expression of columns ({why.partition(chr(10))[0]}).")
+    return InputError(
+        f"{text!r} is no SQL expression of columns ({why.partition(chr(10))[0]}). "
+        "A column named like a word of SQL is written in double quotes, a text in single ones."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from datetime import date, datetime
 
@@ -61,6 +62,29 @@ def test_user_is_a_column() -> None:
     rows = pl.DataFrame({"user": [None, "m"], "pseudo": ["p", "q"]})
     text = """coalesce(user, "user", 'the user: ' || pseudo)"""
     assert rows.select(read_sql(text).alias("value"))["value"].to_list() == ["the user: p", "m"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    re.split(
+        r"\s+",
+        """user User order group end
+    limit from where having date time timestamp year day first last rank count index value type key
+    session all any asc desc by as on in_ set table column begin default over partition rows range interval current_user_
+    é日 _x x1 a$b session_user_id offset union join left right replace if_ true_ null_ not_ is_ like_ natural window values""",
+    ),
+)
+def test_a_name_is_a_column_or_refused(name: str) -> None:
+    """Whatever it means to SQL elsewhere; never another value."""
+    rows = pl.DataFrame({name: [1, 2]})
+    assert rows.select(read_sql(f'"{name}" + 1').alias("value"))["value"].to_list() == [2, 3]
+    try:
+        expression = read_sql(f"1 + {name} * 2 - {name}")
+    except InputError:
+        assert name in {"any", "from", "where", "having", "as", "on", "by", "over", "union", "join", "interval"}
+    else:
+        assert rows.select(expression.alias("value"))["value"].to_list() == [2, 3]
+        assert columns_in(f"1 + {name} * 2 - {name}") == (name,)
 
 
 @pytest.mark.parametrize(
