@@ -14,12 +14,12 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.account import KEPT, QUARANTINED, READ
-from preprocessing.collect import collect
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.run import Run
 from preprocessing.execution.tasks import Job
 from preprocessing.features.state import FeatureState, State, Statistics, fit_next, merge
+from preprocessing.frames import collect
 from preprocessing.output import items
 from preprocessing.output.sessions import name_of
 from preprocessing.sessions import EVENT_DAY

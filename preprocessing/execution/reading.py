@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.sessions import EVENT_DAY, ONE_BATCH, Window
 from preprocessing.source.events import FILE, EventFiles, frozen, unread_times
 from preprocessing.source.files import content_hash, find_files, reading

@@ -6,8 +6,8 @@ from datetime import date
 
 import polars as pl
 
-from preprocessing.collect import collect
 from preprocessing.execution.run import Run
+from preprocessing.frames import collect
 from preprocessing.history.changes import SetAside
 from preprocessing.plan import plan_of
 from preprocessing.sessions import EVENT_DAY, ONE_BATCH

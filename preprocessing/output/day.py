@@ -19,10 +19,9 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED, READ
-from preprocessing.collect import collect
+from preprocessing.frames import collect, write
 from preprocessing.output.profile import Profiles
 from preprocessing.output.sessions import name_of
-from preprocessing.parquet import write
 from preprocessing.sessions import EVENT_DAY, sort_keys
 from preprocessing.source.index import DIGEST, PATH, ROWS
 from schemas.artifacts import Artifacts, Manifest

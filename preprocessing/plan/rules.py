@@ -16,7 +16,7 @@ import polars as pl
 
 from preprocessing import checks
 from preprocessing.checks.base import LOCAL_DAY, Check
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.source.canonical import as_found
 from preprocessing.source.values import local_day
 from preprocessing.sql import type_on

@@ -15,7 +15,7 @@ from preprocessing import steps as steps_package
 from preprocessing.account import CUT, DUPLICATES, SHORT
 from preprocessing.features.compile import compile_features
 from preprocessing.features.feature import Feature
-from preprocessing.rules import Rules
+from preprocessing.plan.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
 from preprocessing.source.lookups import check_items_match, read_items
 from preprocessing.steps import Step
