@@ -413,6 +413,15 @@ class Dataset(_Part):
             raise ValueError("sessions.rule is 'history': histories never close, so split must be leave_one_out")
         return self
 
+    def own_parts(self) -> dict[str, str]:
+        """By "kind/name", the hashes of all steps, checks and encoders of other people that the dataset names."""
+        names = {
+            "steps": [step.name for step in self.steps],
+            "checks": [check.name for check in self.checks],
+            "encoders": [entry.name for feature in self.features.values() for entry in feature.encode],
+        }
+        return plugins.contents(names, self.plugins)
+
     def at(self, source: str | Path | None) -> Dataset:
         """The same dataset with its files in `source`, in $OVERNIGHT_SOURCE, or where it says, in that order."""
         place = str(source or os.environ.get("OVERNIGHT_SOURCE") or self.source)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schemas.errors import InputError, parse, unknown
 from schemas.importing import digest_of, import_file, import_module, source_files
@@ -24,9 +24,6 @@ from schemas.options import options_of as options_of
 from schemas.places import BUILT_IN, FILES, VARIABLE, Folders, Place, kind_of, of_people, places, searched, singular
 from schemas.places import use as use
 from schemas.spellings import spelled_as_in
-
-if TYPE_CHECKING:
-    from schemas.dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -96,13 +93,6 @@ def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> di
 def content(package: ModuleType, name: str, folders: Folders = None) -> str:
     """The hash of one part's files; empty for what is built in."""
     return next(iter(contents({kind_of(package): [name]}, folders).values()), "")
-
-
-def made_with(dataset: Dataset) -> dict[str, str]:
-    """By "kind/name", the hashes of all steps, checks and encoders of other people that a dataset names."""
-    encoders = [entry.name for feature in dataset.features.values() for entry in feature.encode]
-    named = {"steps": [one.name for one in dataset.steps], "checks": [one.name for one in dataset.checks]}
-    return contents({**named, "encoders": encoders}, dataset.plugins)
 
 
 def read_options(package: ModuleType, name: str, options: dict[str, Any], where: str) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from schemas.artifacts import Artifacts
 from schemas.columns import ID, VALUE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from schemas.plugins import made_with
 from schemas.progress import Progress, Report
 
 BUCKET_ROWS = 2_500_000  # rows of a bucket: about half a gigabyte on the way
@@ -53,7 +52,7 @@ class Run:
     @property
     def reads(self) -> tuple[str, ...]:
         """Hashes of the tables and keys that steps use, and of people's own steps, checks and encoders."""
-        return (*self.source.tables.values(), *self.secrets, *made_with(self.dataset).values())
+        return (*self.source.tables.values(), *self.secrets, *self.dataset.own_parts().values())
 
     @property
     def plan(self) -> Plan:

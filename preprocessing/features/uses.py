@@ -30,7 +30,7 @@ def with_text_types(dataset: Dataset) -> Dataset:
     are left to those who know them.
     """
     named = set(_words([*(entry.options for entry in (*dataset.checks, *dataset.steps)), *_options(dataset)]))
-    own = bool(plugins.made_with(dataset))  # which columns somebody's code looks at, the YAML does not say: any
+    own = bool(dataset.own_parts())  # which columns somebody's code looks at, the YAML does not say: any
     changed: dict[str, Any] = {}
     for part in ("events", "items", "users"):
         table = getattr(dataset, part)

@@ -16,7 +16,6 @@ import polars as pl
 
 from preprocessing.history.changes import Changes
 from preprocessing.history.ledger import Ledger
-from schemas import plugins
 from schemas.artifacts import Artifacts, code_version, identify
 from schemas.columns import DAY
 from schemas.dataset import Dataset
@@ -45,7 +44,7 @@ def made_with(dataset: Dataset, tables: dict[str, str]) -> dict[str, Any]:
         "code": code_version(rooms, rooms.parent / "schemas")[:16],
         "dataset": dataset.model_dump(mode="json", exclude={"source", "plugins"}, exclude_defaults=True),
         "tables": tables,
-        "parts": plugins.made_with(dataset),
+        "parts": dataset.own_parts(),
     }
 
 

@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 
 from preprocessing.execution.workers import workers_of
-from schemas import plugins
 from schemas.dataset import Dataset, read_dataset
 from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
 from tests.schemas.own import STEP, part
@@ -66,12 +65,12 @@ def told(tmp_path: Path, dataset: Dataset, **options: Any) -> tuple[Any, ...]:
 
 def test_a_night_takes_them_as_their_files_are(tmp_path: Path, shop: Dataset) -> None:
     assert told(tmp_path, shop) == (3, {"not_dear(price)": 3}, [2.0, 3.0])
-    before = plugins.made_with(shop)
+    before = shop.own_parts()
     part(tmp_path, "mine/steps/drop_samples.py", STEP.replace("= 0.5", "= 0.1"))
     part(tmp_path, "mine/encoders/halve.py", ENCODER.replace("/ 2", "/ 4"))
     (tmp_path / "artifacts").rename(tmp_path / "before")
     assert told(tmp_path, shop) == (0, {"not_dear(price)": 3}, [1.0, 1.5])
-    changed = {name for name, content in plugins.made_with(shop).items() if content != before[name]}
+    changed = {name for name, content in shop.own_parts().items() if content != before[name]}
     assert changed == {"steps/drop_samples", "encoders/halve"}
 
 

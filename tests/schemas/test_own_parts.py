@@ -166,7 +166,7 @@ def test_what_a_dataset_is_made_with(folder: Path, tmp_path: Path) -> None:
     text = "plugins: mine\nsteps: [drop_repeats, drop_samples]\nfeatures: {price: {encode: [halve, log1p]}}\n"
     (tmp_path / "shop.yaml").write_text(DATASET + text)
     dataset = read_dataset(str(tmp_path / "shop.yaml"))
-    assert plugins.made_with(dataset) == {
+    assert dataset.own_parts() == {
         "steps/drop_samples": plugins.content(steps, "drop_samples", [folder]),
         "encoders/halve": plugins.content(encoders, "halve", [folder]),
     }
