@@ -176,15 +176,15 @@ def recommend(
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
     if not items:
         raise InputError("Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...].")
-    newcomers = _read_table(new_items) if new_items else None
+    new_table = _read_table(new_items) if new_items else None
     folder = _model_folder(root, dataset, model)
     from modeling.config import NEXT_ITEM
     from modeling.recommend import Recommender
 
     recommender = Recommender(folder)
     summary: dict[str, Any] = {"model": str(folder), "history": items}
-    if newcomers is not None:
-        added, known = recommender.add_items(newcomers)
+    if new_table is not None:
+        added, known = recommender.add_items(new_table)
         _say(
             f"{added:,} items of {new_items} are new"
             + (f", {known:,} are known to the model already." if known else ".")

@@ -317,7 +317,7 @@ class Label(_Part):
 
 
 class Profile(_Part):
-    """When a day's distribution is told to have drifted from that of the days before."""
+    """When a day's distribution is said to have drifted from that of the days before."""
 
     warn_above: float = Field(0.2, gt=0, description="Population stability index above which a column is warned about.")
     days: int = Field(7, ge=1, description="Days before it that a day is compared with.")

@@ -1,4 +1,4 @@
-"""An event must be told once: sources that are delivered again tell it twice."""
+"""An event must be there once: a source that is delivered again holds it twice."""
 
 from __future__ import annotations
 

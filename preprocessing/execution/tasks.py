@@ -166,10 +166,11 @@ def order_events(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.D
     """Events in order, of those that are the same the first."""
     keys = sort_keys(dataset, events.columns)
     others = [name for name, dtype in events.schema.items() if name not in keys and not dtype.is_nested()]
-    compared = [name for name in (*keys, *others) if name != EVENT_DAY]
+    compared = keys
     ordered = collect(in_order(events.lazy(), keys), engine.target)
     if others and collect(has_ties(ordered.lazy(), keys, others), engine.target).item():
         ordered = collect(in_order(events.lazy(), keys, others), engine.target)
+        compared = [name for name in (*keys, *others) if name != EVENT_DAY]
     return collect(drop_duplicates(ordered.lazy(), dataset, compared), engine.target)
 
 

@@ -1,4 +1,4 @@
-"""What the columns of text files are read as when nobody declares it: what features take, told from the dataset alone.
+"""What the columns of text files are read as when nobody declares it: what features take, by the dataset alone.
 
 price: [log1p, standardise]         -> float: a value that is no number goes to quarantine
 posted: hour                        -> time

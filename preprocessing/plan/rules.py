@@ -130,8 +130,8 @@ class Rules:
         for check in self.checks:
             count = counts.get(check.name, 0)
             if count and count > check.limit * rows:
-                told = ", ".join(str(value) for value in examples(check.name)[:EXAMPLES])
-                such_as = f", such as {told}" if told else ""
+                listed = ", ".join(str(value) for value in examples(check.name)[:EXAMPLES])
+                such_as = f", such as {listed}" if listed else ""
                 raise InputError(
                     f"check {check.name}: {count:,} of {rows:,} rows of {day} ({count / rows:.2%}) break it{such_as}; it "
                     f"tolerates {check.limit:.2%}. Mend the source, or raise `tolerate`."

@@ -86,5 +86,5 @@ def unread_times(events: pl.LazyFrame) -> str:
     columns = events.collect_schema()
     name = as_found(TIMESTAMP) if as_found(TIMESTAMP) in columns else TIMESTAMP
     values: list[Any] = collect(events.select(pl.col(name).drop_nulls().unique().sort().head(EXAMPLES)))[name].to_list()
-    told = f"such as {', '.join(map(repr, map(str, values)))}" if values else "all of them are empty"
-    return f"{told}. Read are {FORMS}."
+    examples = f"such as {', '.join(map(repr, map(str, values)))}" if values else "all of them are empty"
+    return f"{examples}. Read are {FORMS}."

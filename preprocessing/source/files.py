@@ -140,8 +140,8 @@ def _packed(file: SourceFile) -> str:
 
 
 def _told(reasons: dict[str, str]) -> str:
-    told = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
-    return f" Left out: {'; '.join(told[:4])}{' and others' if len(told) > 4 else ''}." if told else ""
+    listed = [f"{name} ({reason})" for name, reason in reasons.items() if reason]
+    return f" Left out: {'; '.join(listed[:4])}{' and others' if len(listed) > 4 else ''}." if listed else ""
 
 
 def _check_format(files: list[SourceFile], path: str, key: str, options: FileOptions) -> None:

@@ -200,8 +200,8 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
 
 
 def _lists(paths: Sequence[str]) -> str:
-    told = ", ".join(paths[:8])
-    return f" Inside its columns: {told}; [] is a row an element." if paths else ""
+    listed = ", ".join(paths[:8])
+    return f" Inside its columns: {listed}; [] is a row an element." if paths else ""
 
 
 @lru_cache(1 << 16)

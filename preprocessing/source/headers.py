@@ -43,7 +43,9 @@ def with_marks(blocks: TextFile | Iterable[bytes], file: SourceFile, options: Fi
     separator, mark = separator_of(file, options).encode(), mark_of(file, options).encode()
     for block in blocks.blocks(CACHED) if isinstance(blocks, TextFile) else blocks:
         if separator != mark and mark in block:
-            raise InputError(f"{file.url}: holds the byte 0x1F, which cannot be told from a separator of several.")
+            raise InputError(
+                f"{file.url}: holds the byte 0x1F, which is what a separator of several characters is read as."
+            )
         yield block if separator == mark else block.replace(separator, mark)
 
 

@@ -62,7 +62,7 @@ def list_files(source: str, below: str) -> list[SourceFile]:
 
 
 def store_options(url: str) -> dict[str, str] | None:
-    """What Polars must be told of an object store beside what it takes from the environment itself."""
+    """What Polars is to be given for an object store besides what it takes from the environment itself."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     if not url.startswith("s3://") or not endpoint:
         return None

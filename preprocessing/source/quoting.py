@@ -1,4 +1,4 @@
-"""How quotes are used in a CSV: around fields, or as text; told from all of the file.
+"""How quotes are used in a CSV: around fields, or as text; judged by all of the file.
 
 A reader that skips columns can lose or invent rows where a quote or a separator stands in a column that it skips. So each
 file is counted through once before it is read, with quotes around fields and with quotes as text. What gives every row as
@@ -32,7 +32,7 @@ class Layout:
 
 @lru_cache(1 << 16)
 def layout_of(file: SourceFile, options: FileOptions) -> Layout:
-    """How the file is to be read, told from all of it.
+    """How the file is to be read, judged by all of it.
 
     Raises:
         InputError: naming the line, when rows do not have the fields of the header however quotes are taken.

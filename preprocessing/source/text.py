@@ -105,7 +105,7 @@ def _open(url: str) -> IO[bytes]:
 
 
 def _unpacked(start: bytes, source: Any) -> tuple[str, Any]:
-    """How a file is packed, told by its first bytes as by no ending, and its content."""
+    """How a file is packed, by its first bytes, which no ending can belie; and its content."""
     if start.startswith(b"\x1f\x8b"):
         return "gzip", gzip.GzipFile(fileobj=source)
     if start.startswith(b"BZh"):

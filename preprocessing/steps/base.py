@@ -58,7 +58,7 @@ class Step(BaseModel):
     def expect(self, events: pl.LazyFrame, there: Iterable[str] = (), free: Iterable[str] = ()) -> None:
         """Raise InputError for columns that are not there, or for names of new ones that are taken.
 
-        Steps are applied to no events first, so what is found here is told before any event is read.
+        Steps are applied to no events first, so what is found here is said before any event is read.
         """
         columns = events.collect_schema().names()
         step = f"step {type(self).__module__.rpartition('.')[2]}"
