@@ -24,7 +24,7 @@ def test_options_are_told_with_type_default_and_meaning() -> None:
     )
     label = {option.name: (option.type, option.default) for option in known["label_sessions"].options}
     assert label == {
-        "event_types": ("list of text", ""),
+        "event_types": ("list of integer | text", ""),
         "name": ("text", "label"),
         "drop": ("true | false", "false"),
     }
