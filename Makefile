@@ -5,7 +5,7 @@ SHOP := demo-shop
 ROOT := overnight-data
 STAMP := .venv/installed
 
-.PHONY: help install demo test gpu-plans lint format serve clean
+.PHONY: help install demo test gpu-plans image lint format serve clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,9 +38,12 @@ gpu-plans: $(GPU_STAMP) ## whether a GPU would run every step, rule and encoder
 $(GPU_STAMP): constraints.txt docker/constraints-gpu.txt
 	@test -x .venv-gpu/bin/python || $(PYTHON) -m venv .venv-gpu
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt polars pyarrow pydantic pyyaml numpy \
-	  tzdata fsspec jinja2 packaging pytest hypothesis
+	  tzdata fsspec jinja2 packaging sqlglot pytest hypothesis
 	.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -c docker/constraints-gpu.txt $(CUDF)
 	@touch $(GPU_STAMP)
+
+image: $(STAMP) ## build the image and run compose.yaml's services by buildah; as root, needs buildah and debootstrap
+	@$(BIN)/python docker/try_image.py
 
 lint: $(STAMP) ## style, types, imports between rooms, spelling
 	@$(BIN)/ruff check

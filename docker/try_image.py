@@ -1,143 +1,162 @@
-"""Try the image and the compose file without Docker: the same steps, in a scratch folder, as a user without rights.
+"""Build the image with Debian's buildah and run it, and the services of compose.yaml, where no container engine is.
 
-.venv/bin/python docker/try_image.py [--keep] [--skip-run] [--sqlite] [--build-arg NAME=VALUE]
+    apt-get install --no-install-recommends buildah debootstrap crun iproute2
+    make image                                          # as root
+    .venv/bin/python docker/try_image.py --store DIR    # keeps the store, so that the next build is short
 
-The Dockerfile is followed line by line: a new virtual environment stands for the image's Python, a folder for its file
-system, and only what the ignore file lets through is copied. Then the image's command, a simulated shop and `prepare`
-run in it; then the services of compose.yaml, in order, wait for each other's health, and a run started by hand must
-complete and a scheduled one be waiting. PostgreSQL is real where it is installed, else SQLite takes its place. Not
-tried: Docker itself, the base images, isolation, networks, restarts.
+Base images come from Docker Hub; where it cannot be reached, Debian's Python (by debootstrap) and PostgreSQL (of
+docker/postgres) take their names. The services run in a network of their own, so ports of this machine do not matter.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
-import socket
+import secrets
+import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from image import Image
-from recipe import RecipeError, context_files, read_compose, read_dockerfile
-from stack import Stack, call, wait_until
+import polars as pl
+from buildah import Buildah
+from pip_settings import build_options
+from services import Services, read_services
 
 DOCKER = Path(__file__).resolve().parent
 PROJECT = DOCKER.parent
-SHOP = ["--days", "4", "--users", "150"]
-QUICK = {"training": {"epochs": 1, "threads": 1}}
-RUN_SECONDS = 300
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
+ANSWER_SECONDS = 60
+DEPLOYMENT = "retrain/nightly"
+QUICK = 'training={"epochs": 1, "threads": 1}'
+# In a network of its own with nothing but loopback; whatever runs there ends with its first process.
+ALONE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
 def main() -> None:
-    """Try it all; exit code 0 only if every step worked."""
-    parser = argparse.ArgumentParser(description="Try image and compose file without Docker.")
-    parser.add_argument("--keep", action="store_true", help="leave the scratch folder, with the logs")
-    parser.add_argument("--skip-run", action="store_true", help="only build and try the terminal, no services")
-    parser.add_argument("--sqlite", action="store_true", help="SQLite even where PostgreSQL is installed")
-    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE", help="as docker build's")
+    """Build, run by hand, run as compose.yaml says, each timed; ends with an error when anything fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, help="folder for images and containers; kept when named")
+    parser.add_argument("--only-services", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    scratch = Path(tempfile.mkdtemp(prefix="overnight-image-"))
-    scratch.chmod(0o755)  # the image's user must be able to enter
-    begun = time.monotonic()
+    store = Buildah((options.store or Path(tempfile.mkdtemp(prefix="overnight-store-"))).resolve())
+    if options.only_services:
+        try_services(store, options.only_services)
+        return
     try:
-        image = build(scratch, dict(pair.split("=", 1) for pair in options.build_arg))
-        try_terminal(image)
-        if not options.skip_run:
-            try_services(image, options.sqlite)
-        say(f"All of it worked, in {time.monotonic() - begun:.0f} s.")
-    except (RecipeError, RuntimeError) as error:
-        say(f"FAILED: {error}")
-        sys.exit(1)
+        with tempfile.TemporaryDirectory(prefix="overnight-image-") as name:
+            folder = Path(name)
+            folder.chmod(0o755)  # the image's user reads the shop in it
+            build(store, folder)
+            try_terminal(store, folder)
+            again = [sys.executable, __file__, "--store", str(store.folder), "--only-services", name]
+            subprocess.run([*ALONE, *again], check=True)
     finally:
-        if options.keep:
-            say(f"Kept: {scratch}")
-        else:
-            shutil.rmtree(scratch)
+        if not options.store:
+            store.remove()
 
 
-def build(scratch: Path, arguments: dict[str, str]) -> Image:
-    """Follow the Dockerfile."""
-    steps = read_dockerfile((DOCKER / "Dockerfile").read_text())
-    if "TORCH_INDEX" not in arguments and not reachable("download.pytorch.org"):
-        say(
-            "download.pytorch.org cannot be reached: TORCH_INDEX is emptied, pip takes torch from where it is set up to."
-        )
-        arguments = arguments | {"TORCH_INDEX": ""}
-    context = scratch / "context"
-    files = context_files(PROJECT, (DOCKER / "Dockerfile.dockerignore").read_text())
-    for file in files:
-        (context / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(PROJECT / file, context / file)
-    size = sum((context / file).stat().st_size for file in files)
-    say(f"Build context: {len(files)} files, {size / 1e3:.0f} kB")
-    image = Image(scratch / "image", context, arguments)
-    begun = time.monotonic()
-    for step in steps:
-        image.apply(step, say)
-    say(f"Image built in {time.monotonic() - begun:.0f} s.")
-    return image
+def build(store: Buildah, folder: Path) -> None:
+    """The images of compose.yaml."""
+    images = {service["image"] for service in compose(folder).values()}
+    ours, database = sorted(images, key=lambda image: image.startswith("postgres:"))
+    base = next(
+        line.split()[1] for line in (DOCKER / "Dockerfile").read_text().splitlines() if line.startswith("FROM ")
+    )
+    with timed(f"base image {base}"):
+        if not (store.has(base) or store.pulled(base)):
+            print("Docker Hub cannot be reached: Debian's Python takes its name", flush=True)
+            store.build_base(base)
+    with timed(f"image {ours}"):
+        options = [f"--ignorefile={DOCKER / 'Dockerfile.dockerignore'}", *build_options(folder / "pip")]
+        if not reachable(TORCH_INDEX):
+            options.append("--build-arg=TORCH_INDEX=")
+        store.build(ours, DOCKER / "Dockerfile", PROJECT, *options)
+    with timed(f"image {database}"):
+        if not store.pulled(database):
+            store.build(database, DOCKER / "postgres" / "Dockerfile", DOCKER / "postgres")
+    print(store("images"), flush=True)
 
 
-def try_terminal(image: Image) -> None:
-    """The default command, then a small shop and its sessions."""
-    for words in (
-        image.command,
-        ["overnight", "simulate", "--out", "/artifacts/shop", *SHOP],
-        ["overnight", "prepare", "--source", "/artifacts/shop", "--root", "/artifacts/by-hand", "--json"],
-    ):
-        begun = time.monotonic()
-        last = image.run(words).strip().splitlines()[-1]
-        say(f"$ {' '.join(words)}   ({time.monotonic() - begun:.1f} s)\n    {last[:150]}")
+def try_terminal(store: Buildah, folder: Path) -> None:
+    """The image by itself: whose it is, what it kept of this machine, its help, a shop and its sessions."""
+    image = compose(folder)["worker"]["image"]
+    store.fresh(image, "terminal")
+    shop, results = folder / "shop", folder / "results"
+    for place in (shop, results):
+        place.mkdir()
+        place.chmod(0o777)
+
+    def run(*words: str) -> str:
+        with timed(f"$ {' '.join(words)}"):
+            command = store.run_words("terminal", words, {}, [f"{shop}:/events:rw", f"{results}:/artifacts:rw"])
+            return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    require(run("id", "-u").strip() not in ("", "0"), "the image runs as root")
+    require(not run("pip", "config", "list").strip(), "this machine's pip configuration is in the image")
+    left = run("find", "/mnt", "/run", "-type", "f", "-not", "-name", ".containerenv")  # that is buildah's, for a run
+    require(not left.strip(), f"files of the build are in the image: {left}")
+    require("retrain" in run("overnight", "--help"), "overnight does not help")
+    run("overnight", "simulate", "--out", "/events", "--days", "4", "--users", "150")
+    last = run("overnight", "prepare", "--source", "/events", "--root", "/artifacts", "--json").splitlines()[-1]
+    require(json.loads(last)["sessions"] > 0, f"no sessions: {last}")
 
 
-def try_services(image: Image, sqlite: bool) -> None:
-    """The services of compose.yaml, one run by hand, one waiting for the night."""
-    variables = {"POSTGRES_PASSWORD": "only4this2try", "OVERNIGHT_EVENTS": str(image.path("/artifacts/shop"))}
-    services = read_compose(DOCKER / "compose.yaml", variables)
-    with Stack(image, services, sqlite, say) as stack:
-        api = stack.url("server", "/api")
-        settings = call(stack.url("server", "/ui-settings"))
-        if settings["api_url"].split(":")[0] != "http" or "<html" not in str(call(stack.url("server", "/")))[:500]:
-            raise RuntimeError(f"the server does not serve its UI: {settings}")
-        deployment = call(f"{api}/deployments/name/retrain/nightly")
-        begun = time.monotonic()
-        run = call(f"{api}/deployments/{deployment['id']}/create_flow_run", {"parameters": QUICK})
-        say(f"A run by hand: {run['name']}, with {json.dumps(QUICK)}")
-
-        def ended() -> bool:
-            stack.check_alive()
-            return call(f"{api}/flow_runs/{run['id']}")["state"]["type"] not in ALIVE
-
-        wait_until(ended, RUN_SECONDS, "the run")
-        state = call(f"{api}/flow_runs/{run['id']}")["state"]
-        if state["name"] != "Completed":
-            raise RuntimeError(f"the run ended {state['name']}: {state['message']}; see {stack.logs / 'worker.log'}")
-        say(f"    Completed after {time.monotonic() - begun:.0f} s: {state['message']}")
-        filters = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-        waiting = [r["expected_start_time"] for r in call(f"{api}/flow_runs/filter", filters) if r["auto_scheduled"]]
-        if not waiting:
-            raise RuntimeError("the schedule made no runs")
-        say(f"    {len(waiting)} scheduled runs are waiting, the first for {min(waiting)}")
+def try_services(store: Buildah, folder: Path) -> None:
+    """All services, a run by hand that completes; then all again, which still know it and serve its model."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    services = Services(store, compose(folder), folder / "compose")
+    run_by_hand = ("prefect", "deployment", "run", DEPLOYMENT, "--watch", "--param", QUICK, "--flow-run-name")
+    with services, timed("a run by hand"):
+        services.run("worker", *run_by_hand, "by-hand")
+    item = pl.read_parquet(folder / "shop" / "events")["item_id"].drop_nulls().mode().sort()[0]
+    with services:
+        runs = json.loads(services.run("worker", "prefect", "flow-run", "ls", "--limit", "200", "--output", "json"))
+        states = {run["name"]: run["state"]["type"] for run in runs}
+        require(states.get("by-hand") == "COMPLETED", f"the database's volume lost the run: {states}")
+        require("SCHEDULED" in states.values(), f"the schedule made no runs: {states}")
+        with timed("the same run again"):
+            services.run("worker", *run_by_hand, "again")
+        with timed("a recommendation of the model in service"):
+            print(services.run("worker", "overnight", "recommend", item, "--root", "/artifacts").strip())
+    print("Images and services work.", flush=True)
 
 
-ALIVE = ("SCHEDULED", "PENDING", "RUNNING", "CANCELLING")
+def compose(folder: Path) -> dict[str, Any]:
+    """The services of compose.yaml, whose events are the shop in `folder`; the password is made once for it."""
+    password = folder / "password"
+    if not password.exists():
+        password.write_text(secrets.token_hex(16))
+    variables = {"POSTGRES_PASSWORD": password.read_text(), "OVERNIGHT_EVENTS": str(folder / "shop")}
+    return read_services(DOCKER / "compose.yaml", variables)
 
 
-def reachable(host: str) -> bool:
-    """Whether something answers on its HTTPS port within three seconds."""
+def require(holds: bool, otherwise: str) -> None:
+    """Raise RuntimeError with what is the case otherwise."""
+    if not holds:
+        raise RuntimeError(otherwise)
+
+
+def reachable(url: str) -> bool:
+    """Whether something answers there."""
     try:
-        with socket.create_connection((host, 443), timeout=3):
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):
             return True
     except OSError:
         return False
 
 
-def say(line: str) -> None:
-    """Print at once: steps take long, and their order is the point."""
-    print(line, flush=True)
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Say what was done and how long it took."""
+    begun = time.monotonic()
+    yield
+    print(f"{what}   ({time.monotonic() - begun:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from flows.options import (
     DatasetOption,
     JsonOption,
     ModelOption,
+    OfDatasetOption,
     RootOption,
     SourceOption,
     with_settings,
@@ -91,6 +92,39 @@ def profile(
     page = render_day(settings.artifacts, settings.dataset, sessions, str(day.date()) if day else None)
     _say(str(page.folder / PAGE))
     _end({"day": page.facts["day"], "page": str(page.folder / PAGE), "artifact": page.name}, as_json)
+
+
+@app.command()
+def verify(
+    root: RootOption = Path("overnight-data"),
+    mend: Annotated[bool, typer.Option("--mend", help="Put back and do again what can be.")] = False,
+    dataset: DatasetOption = "demo",
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Read everything on disk and say what is not as it was written; exit code 1 if anything is not."""
+    from flows.options import settings_of
+    from flows.stages import prepare as run
+    from flows.verify import mend_snapshots
+    from flows.verify import verify as check
+    from schemas.artifacts import Artifacts
+
+    def say(report: Any) -> None:
+        if report.message:
+            _say(str(report))
+
+    artifacts = Artifacts(root)
+    findings = check(artifacts, say)
+    if findings and mend:
+        mend_snapshots(artifacts, say)
+        run(settings_of(dataset=dataset, source=source, root=root), say, verify=True)
+        findings = check(artifacts, say)
+    for finding in findings:
+        _say(str(finding))
+    _say(f"Wrong: {len(findings):,}." if findings else "All is as it was written.")
+    _end({"findings": [vars(finding) for finding in findings]}, as_json)
+    if findings:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -189,20 +223,22 @@ def simulate(
 
 @app.command()
 def datasets(as_json: JsonOption = False) -> None:
-    """The datasets that come with Overnight: where to get them and on what terms."""
-    from schemas.dataset import known, read_dataset
+    """The datasets that can be named: where to get them, on what terms, and where each comes from."""
+    from flows.settings import offered
 
-    found = {name: read_dataset(name) for name in known()}
-    for name, dataset in found.items():
-        _say(f"{name}: {dataset.title}\n    get it: {dataset.obtain}\n    terms:  {dataset.terms}")
-    _end({name: {"title": d.title, "obtain": d.obtain, "terms": d.terms} for name, d in found.items()}, as_json)
+    found = offered.datasets()
+    for name, about in found.items():
+        _say(f"{name}: {about['title']}\n    get it: {about['obtain']}\n    terms:  {about['terms']}")
+        _say(f"    from:   {about['origin']}")
+    _end(found, as_json)
 
 
 @app.command()
-def steps(as_json: JsonOption = False) -> None:
-    """All steps, checks and encoders a dataset can name, with their options."""
+def steps(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
+    """All steps, checks and encoders a dataset can name, with their options and where each comes from."""
     from flows.settings import offered
 
+    _use_plugins_of(dataset)
     found = offered.for_datasets()
     for line in offered.lines(found):
         _say(line)
@@ -210,14 +246,49 @@ def steps(as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def models(as_json: JsonOption = False) -> None:
-    """All presets, bodies, objectives, losses and heads a model can be put together from, with their options."""
+def models(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
+    """All presets, bodies, objectives, losses, heads and baselines, with their options and where each comes from."""
     from flows.settings import offered
 
+    _use_plugins_of(dataset)
     found = offered.for_models()
     for line in offered.lines(found, offered.of_all()):
         _say(line)
     _end(found, as_json)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="step, check, encoder, body, loss, objective, head, baseline, ...")],
+    name: Annotated[str, typer.Argument(help="What it is called in the YAML: drop_samples.")],
+    folder: Annotated[Path, typer.Option("--folder", help="The folder of your own parts.")] = Path("plugins"),
+    as_json: JsonOption = False,
+) -> None:
+    """Begin a part of your own: its file, a test that passes, and the line of YAML that names it."""
+    from flows.new import begin
+
+    begun = begin(kind, name, folder)
+    for line in begun.lines():
+        _say(line)
+    _end(begun.summary(), as_json)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A folder of your own parts, such as plugins.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="A YAML file whose options and columns they are tried with.")
+    ] = None,
+    source: SourceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold every part of a folder to the laws of its kind and say what it breaks; code 1 if anything is broken."""
+    from flows.check import check_folder
+
+    verdict = check_folder(folder, dataset, _say, source)
+    _end(verdict.summary(), as_json)
+    if verdict.broken:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -239,6 +310,13 @@ def _prepare(settings: "Settings") -> "Manifest":
 
     with TerminalProgress() as progress:
         return run(settings, progress)
+
+
+def _use_plugins_of(dataset: str | None) -> None:
+    if dataset:
+        from schemas.dataset import read_dataset
+
+        read_dataset(dataset)
 
 
 def _model_folder(root: Path, dataset: str, model: str | None) -> Path:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from flows.server import STARTUP_SECONDS, STARTUP_TIMEOUT
+from schemas.places import VARIABLE, of_environment
 
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -32,6 +33,8 @@ def prepare_environment(root: Path) -> None:
     """Set what is not set already. Without PREFECT_API_URL, runs are kept in SQLite in `root/prefect`."""
     for name, value in (QUIET | PATIENT).items():
         os.environ.setdefault(name, value)
+    if folders := of_environment():  # as they are seen from here, for processes that begin elsewhere
+        os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
     home = os.environ.setdefault("PREFECT_HOME", str(root.expanduser().resolve() / "prefect"))
     Path(home).mkdir(parents=True, exist_ok=True)  # the server does not make it
 

@@ -23,6 +23,14 @@ UntilOption = Annotated[
     datetime | None, typer.Option("--until", formats=["%Y-%m-%d"], help="Day to evaluate on; else the last full day.")
 ]
 DaysOption = Annotated[int | None, typer.Option("--days", min=2, help="Use only so many days up to then; else all.")]
+RedoOption = Annotated[
+    str | None,
+    typer.Option(
+        "--redo",
+        metavar="FROM[..TO]",
+        help="Do finished days again that the source still holds: 2024-05-01..2024-05-03.",
+    ),
+]
 EngineOption = Annotated[
     str, typer.Option("--engine", help="What prepares events: cpu, gpu (Polars on cuDF) or nvtabular (the features).")
 ]
@@ -47,24 +55,33 @@ SetOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
+OfDatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="List the parts of the folders that this YAML names, too.")
+]
 ModelOption = Annotated[
     str | None,
     typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest."),
 ]
 
 
-def _settings(
+def settings_of(
     dataset: DatasetOption = "demo",
     source: SourceOption = None,
     root: RootOption = Path("overnight-data"),
     until: UntilOption = None,
     days: DaysOption = None,
+    redo: RedoOption = None,
     engine: EngineOption = "cpu",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
     preset: PresetOption = None,
     set_: SetOption = None,
 ) -> "Settings":
+    """What the options say, resolved.
+
+    Raises:
+        InputError: for options that do not fit.
+    """
     prepare_environment(root)
     from flows.settings.layers import read_changes
     from flows.settings.settings import Data, resolve
@@ -78,6 +95,7 @@ def _settings(
         "root": root.resolve(),
         "until": day,
         "days": days,
+        "redo": redo,
         "engine": engine,
         "workers": workers,
         "scheduler": scheduler,
@@ -87,13 +105,13 @@ def _settings(
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_settings` after its own; it receives what they make as its first argument."""
-    common = inspect.signature(_settings).parameters
+    """Give a command the options of `settings_of` after its own; it receives what they make as its first argument."""
+    common = inspect.signature(settings_of).parameters
     _, *own = inspect.signature(command).parameters.values()
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        settings = _settings(**{name: given.pop(name) for name in common})
+        settings = settings_of(**{name: given.pop(name) for name in common})
         command(settings, **given)
 
     parameters = [*common.values(), *own]

@@ -174,7 +174,13 @@ def _serve(descriptor: int) -> None:
     from prefect.server.api.server import create_app
 
     app = create_app(ephemeral=True, final=True)
-    config = uvicorn.Config(app, log_level="error", lifespan="on", timeout_graceful_shutdown=STOP_SECONDS // 2)
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        lifespan="on",
+        ws_ping_interval=None,  # the only client is the parent, which may be too busy to answer in time
+        timeout_graceful_shutdown=STOP_SECONDS // 2,
+    )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 

@@ -15,8 +15,10 @@ from schemas.progress import Progress
 OnProgress = Callable[[Progress | str], object]
 
 
-def prepare(settings: Settings, progress: OnProgress = print) -> Manifest:
+def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = False) -> Manifest:
     """Raw events -> `sessions/<id>`: session Parquet, feature schema, vocabularies, quarantine; and the newest day's page.
+
+    With `verify`, all that is finished is read, and what is damaged is mended where that can be.
 
     Raises:
         InputError: for a source, a dataset or days that do not fit.
@@ -32,6 +34,8 @@ def prepare(settings: Settings, progress: OnProgress = print) -> Manifest:
             settings.dataset,
             until=data.until,
             days=data.days,
+            redo=data.redo_days,
+            verify=verify,
             engine=data.engine,
             workers=workers,
             progress=progress,

@@ -38,6 +38,7 @@ def evaluate(
         code=code_version(Path(__file__).parent, Path(plugins.__file__).parent),
         parents=(model.name, sessions.name),
         evaluation=config.model_dump(),
+        made_with=plugins.contents({"baselines": config.baselines}),
     )
     if found := artifacts.find(KIND, artifact_id):
         progress(f"Evaluation {found.name} is there already: nothing to measure.")

@@ -96,7 +96,7 @@ class Hidden:
         pairs = [also]
         if seen is not None:
             session, event = seen.event_index()
-            pairs.append(torch.stack([session, seen.items[event].long() - FIRST_ID], 1).to(also.device))
+            pairs.append(torch.stack([session, seen.items[event].long() - FIRST_ID], 1))
         pair = torch.cat(pairs)
         pair = pair[pair[:, 1] >= 0]
         self.row, self.column = pair[pair[:, 1].argsort()].unbind(1)

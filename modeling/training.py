@@ -38,6 +38,7 @@ def train(
         model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
         training=config.model_dump(),
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
+        made_with=plugins.contents(_parts(model_config)),
     )
     if found := artifacts.find(KIND, artifact_id):
         progress(f"Model {found.name} is there already: nothing to train.")
@@ -64,6 +65,13 @@ def train(
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
         draft.facts = facts | {"test_day": sessions.facts["test_day"]}  # it learned from the days before
     return draft.manifest
+
+
+def _parts(config: ModelConfig) -> dict[str, list[str]]:
+    """The names a model is put together from, by kind: of people's own files it is the content that counts, too."""
+    heads = [head.name for head in config.heads.values()]
+    one_each = {"bodies": config.body, "objectives": config.objective, "losses": config.loss}
+    return {kind: [choice.name] for kind, choice in one_each.items()} | {"heads": heads}
 
 
 def _content(path: Path) -> str:

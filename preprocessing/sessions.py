@@ -16,6 +16,7 @@ from preprocessing.source.values import TIME, local_day
 from schemas.columns import DAY, END, EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 
+EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
 SESSION_INDEX = "session_index"  # numbers sessions in the order of the rows, from 1
 ONE_BATCH = date(1970, 1, 1)  # the day of all rows of a dataset that is taken as one batch (split: leave_one_out)
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -151,7 +151,7 @@ class Artifacts:
                 kind=kind,
                 id=artifact_id,
                 root=str(self.root),
-                files=tuple(draft.linked.get(path) or _describe(path, folder) for path in _files(folder)),
+                files=draft.files(),
                 facts=draft.facts,
                 libraries=_libraries(),
                 run_id=os.environ.get("PREFECT__FLOW_RUN_ID", ""),
@@ -159,8 +159,7 @@ class Artifacts:
                 **about,
             )
             write_atomically(folder / MANIFEST, draft.manifest.model_dump_json(indent=2) + "\n")
-            for path in draft.written(folder):
-                _sync(path)
+            draft.sync()
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
             _sync(final.parent)
@@ -202,25 +201,37 @@ class Draft:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.facts: dict[str, Any] = {}
-        self.linked: dict[Path, File] = {}
+        self.linked: dict[str, File] = {}
         self.manifest: Manifest
 
     def link(self, source: Path, file: File, to: str) -> None:
         """Hold a file of another artifact under the name `to`, without copying or reading it where the disk can do that."""
-        target = self.folder / to
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = f"{self.folder}/{to}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120  (for every day of a long history)
         try:
             os.link(source, target)
         except OSError:  # another disk, or one without hard links
             shutil.copy2(source, target)
         else:
-            self.linked[target] = File(path=to, size=file.size, sha256=file.sha256, mtime_ns=file.mtime_ns)
+            self.linked[to] = File(path=to, size=file.size, sha256=file.sha256, mtime_ns=file.mtime_ns)
 
-    def written(self, folder: Path) -> list[Path]:
-        """The files that are its own and all folders but those that hold links only, which other artifacts keep safe."""
-        files = [path for path in _files(folder) if path not in self.linked]
-        inside = {parent for path in files for parent in path.parents if folder in parent.parents}
-        return [*files, *sorted(inside), folder]
+    def files(self) -> tuple[File, ...]:
+        """What it holds, in order of path."""
+        own = (_describe(self.folder / path, self.folder) for path in self._own())
+        return tuple(sorted((*own, *self.linked.values()), key=lambda file: file.path))
+
+    def sync(self) -> None:
+        """Its own files, and the folders that hold any, to the disk. Links need not: other artifacts keep those files safe."""
+        own = self._own()
+        folders = {parent for path in own for parent in PurePosixPath(path).parents}
+        for path in (*own, *sorted(map(str, folders), reverse=True)):
+            _sync(self.folder / path)
+
+    def _own(self) -> list[str]:
+        """The paths of files that are no links, in order."""
+        start = len(str(self.folder)) + 1
+        paths = (f"{place}/{name}"[start:] for place, _, names in os.walk(self.folder) for name in names)
+        return sorted(path for path in paths if path not in self.linked)
 
 
 def identify(*, code: str, parents: tuple[str, ...] = (), **parameters: Any) -> str:
@@ -269,10 +280,6 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     write(temporary)
     _sync(temporary)
     temporary.replace(path)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _describe(path: Path, folder: Path) -> File:

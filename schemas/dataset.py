@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from schemas import places, plugins
 from schemas.column_types import ColumnType, Computed, SourceColumns, TimeFormats, check_types
 from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
-from schemas.errors import InputError, parse, unknown
+from schemas.errors import InputError, parse
 from schemas.spellings import current
 
 SHIPPED = Path(__file__).parent / "datasets"
@@ -329,6 +330,10 @@ class Dataset(_Part):
     title: str = Field("", description="One line for people.")
     obtain: str = Field("", description="Where to get the data.")
     terms: str = Field("", description="On what terms it may be used.")
+    plugins: tuple[str, ...] = Field(
+        (),
+        description="Folders of your own steps, checks, encoders, ...: a path or a list, seen from the YAML's folder.",
+    )
     source: str = Field("", description="Folder of the files; --source or the variable OVERNIGHT_SOURCE overrides it.")
     time_zone: Zone = Field("UTC", description="Zone in which days begin and hours are counted.")
     events: EventSource
@@ -354,6 +359,15 @@ class Dataset(_Part):
     defaults: dict[str, dict[str, Any]] = Field(
         {}, description="Settings that suit this dataset, by group (body, loss, training, ...); --set overrides them."
     )
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _list_of_folders(cls, given: Any) -> Any:
+        """Absolute, so that workers that get the dataset find them."""
+        given = [given] if isinstance(given, str | Path) else [] if given is None else given
+        if not isinstance(given, list | tuple) or not all(isinstance(path, str | Path) and str(path) for path in given):
+            raise ValueError("give a folder or a list of folders, such as `plugins: plugins`")
+        return [str(Path(path).expanduser().resolve()) for path in given]
 
     @field_validator("features")
     @classmethod
@@ -399,31 +413,60 @@ class Dataset(_Part):
             raise ValueError("sessions.rule is 'history': histories never close, so split must be leave_one_out")
         return self
 
+    def own_parts(self) -> dict[str, str]:
+        """By "kind/name", the hashes of all steps, checks and encoders of other people that the dataset names."""
+        names = {
+            "steps": [step.name for step in self.steps],
+            "checks": [check.name for check in self.checks],
+            "encoders": [entry.name for feature in self.features.values() for entry in feature.encode],
+        }
+        return plugins.contents(names, self.plugins)
+
     def at(self, source: str | Path | None) -> Dataset:
         """The same dataset with its files in `source`, in $OVERNIGHT_SOURCE, or where it says, in that order."""
         place = str(source or os.environ.get("OVERNIGHT_SOURCE") or self.source)
         if not place:
             hint = self.obtain or "see its YAML"
             raise InputError(f"Where are the files of {self.name!r}? Give --source FOLDER (get them: {hint}).")
-        return self.model_copy(update={"source": place if "://" in place else str(Path(place).expanduser())})
+        if "://" not in place:
+            place = str(Path(place).expanduser())
+            self._refuse_plugins_among_events(Path(place))
+        return self.model_copy(update={"source": place})
+
+    def _refuse_plugins_among_events(self, source: Path) -> None:
+        """What lies among data is data, and is not run."""
+        events = (source / self.events.path).resolve()
+        for folder in map(Path, self.plugins):
+            if events != source.resolve() and (events == folder or events in folder.parents):
+                raise InputError(
+                    f"plugins: {folder} lies among the events ({events}), which are not run as code; move it."
+                )
 
 
-def known() -> list[str]:
-    """Names of the datasets that come with Overnight."""
-    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+def known() -> dict[str, places.Place]:
+    """The datasets that can be named, and where they are: Overnight's own, and those of OVERNIGHT_PLUGINS and packages."""
+    return places.places(SHIPPED, ())
 
 
 def read_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Dataset:
     """The dataset of that name, or of that YAML file, with dotted `changes` such as {"sessions.gap_minutes": 20}.
 
+    Folders under `plugins` are taken from the YAML's folder (those of changes from the working folder), followed by those of
+    OVERNIGHT_PLUGINS. From then on this process searches them for the parts of models, too (`plugins.use`).
+
     Raises:
         InputError: for an unknown name (with the known ones), an unreadable file, a key or value that does not fit.
     """
+    dataset = load_dataset(name_or_file, changes)
+    plugins.use(dataset.plugins)
+    return dataset
+
+
+def load_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Dataset:
+    """The same, to look at it only: this process searches the folders it did before."""
     path = Path(name_or_file)
     if path.suffix not in (".yaml", ".yml"):
-        if name_or_file not in known():
-            raise unknown("dataset", name_or_file, [*known(), "or a FILE.yaml"])
-        path = SHIPPED / f"{name_or_file}.yaml"
+        path = plugins.find_file(SHIPPED, name_or_file, ())
     try:
         data = yaml.safe_load(path.read_text())
     except OSError as error:
@@ -432,9 +475,19 @@ def read_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Da
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected a mapping such as 'name: shop', got {type(data).__name__}")
+    if "plugins" in data:
+        data["plugins"] = _from(path.parent, data["plugins"])
     for key, value in (changes or {}).items():
         _change(data, key, value)
-    return parse(Dataset, data, str(path))
+    dataset = parse(Dataset, data, str(path))
+    return dataset.model_copy(update={"plugins": tuple(map(str, places.searched(dataset.plugins)))})
+
+
+def _from(folder: Path, given: Any) -> Any:
+    """Paths as they are meant in a file of that folder; what is none is left for the class to refuse."""
+    if isinstance(given, list):
+        return [_from(folder, path) for path in given]
+    return str(folder / Path(given).expanduser()) if isinstance(given, str) and given else given
 
 
 def _change(data: dict[str, Any], key: str, value: Any) -> None:

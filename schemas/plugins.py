@@ -1,78 +1,98 @@
-"""Find steps, encoders, bodies, losses and baselines by file name: a new file is known as soon as it is there.
+"""Find steps, checks, encoders, bodies, losses and the like by name: Overnight's own, and those of other people.
 
 `steps/drop_repeats.py` offers its class `DropRepeats` (or a function `drop_repeats`) under the name `drop_repeats`. Its
-options are the fields of a pydantic class, or the keyword-only parameters of any other class or function.
+options are the fields of a pydantic class, or the keyword-only parameters of any other class or function. A new file is found
+as soon as it is there, in the places that `schemas.places` lists.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from types import ModuleType, NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, create_model
-from pydantic.fields import FieldInfo
-
-from schemas.errors import parse, unknown
+from schemas.errors import InputError, parse, unknown
+from schemas.importing import digest_of, import_file, import_module, source_files
+from schemas.options import Option as Option
+from schemas.options import describe_fields as describe_fields
+from schemas.options import in_yaml as in_yaml
+from schemas.options import option_fields
+from schemas.options import options_of as options_of
+from schemas.places import BUILT_IN, FILES, VARIABLE, Folders, Place, kind_of, of_people, places, searched, singular
+from schemas.places import use as use
 from schemas.spellings import spelled_as_in
 
 
 @dataclass(frozen=True)
-class Option:
-    """An option as a person reads it: its type, its default as in YAML (empty when it must be given), what it means."""
-
-    name: str
-    type: str
-    default: str
-    description: str
-
-
-@dataclass(frozen=True)
 class Described:
-    """One thing a package offers, in one line, and its options."""
+    """One thing a package offers, in one line, its options and where it comes from."""
 
     name: str
     summary: str
     options: tuple[Option, ...]
+    origin: str = BUILT_IN
 
 
-def names(package: ModuleType) -> list[str]:
-    """The names a package offers, sorted: its modules but for `base` and those that begin with an underscore."""
-    found = (module.name for module in pkgutil.iter_modules(package.__path__))
-    return sorted(name for name in found if name != "base" and not name.startswith("_"))
-
-
-def find(package: ModuleType, name: str) -> Any:
-    """The class or function that the module `name` of `package` is named after.
+def names(package: ModuleType, folders: Folders = None) -> list[str]:
+    """The names a package offers, other people's among them, sorted.
 
     Raises:
-        InputError: when there is no such module, with the known names.
+        InputError: when two parts have one name, or a folder is not there.
     """
-    name = spelled_as_in(names(package), name)
-    if name not in names(package):
-        raise unknown(_singular(package), name, names(package))
-    module = importlib.import_module(f"{package.__name__}.{name}")
-    wanted = name.replace("_", "").lower()
-    for attribute, value in vars(module).items():
-        if attribute.replace("_", "").lower() == wanted and getattr(value, "__module__", "") == module.__name__:
-            return value
-    raise TypeError(f"{module.__file__} must define a class or function named after its file, such as {name!r}")
+    return sorted(places(package, folders))
 
 
-def options_of(thing: Any) -> type[BaseModel]:
-    """What can be chosen about a class or function, typed; keyword-only parameters may be annotated with pydantic's Field."""
-    if isinstance(thing, type) and issubclass(thing, BaseModel):
-        return thing
-    parameters = inspect.signature(thing, eval_str=True).parameters.values()
-    fields: dict[str, Any] = {
-        one.name: (one.annotation, ... if one.default is one.empty else one.default)
-        for one in parameters
-        if one.kind is one.KEYWORD_ONLY
-    }
-    return create_model(thing.__name__, __config__=ConfigDict(extra="forbid"), **fields)
+def find(package: ModuleType, name: str, folders: Folders = None) -> Any:
+    """The class or function that the module `name` of `package` is named after, or that of other people.
+
+    Raises:
+        InputError: when there is no such part, with the known names; when its file cannot be imported or holds no such class.
+    """
+    known = places(package, folders)
+    name = spelled_as_in(known, name)
+    if name not in known:
+        raise InputError(f"{unknown(singular(kind_of(package)), name, known)} {_where_else(folders)}")
+    place = known[name]
+    if place.folder and place.file:
+        module = import_file(place.folder, place.file)
+    else:
+        module = import_module(place.module, f"{place.module} of {place.origin}")
+    return _class_of(package, place, module)
+
+
+def find_file(folder: Path, name: str, folders: Folders = None) -> Path:
+    """The YAML file of a dataset or preset.
+
+    Raises:
+        InputError: when there is none of that name, with the known ones.
+    """
+    known = places(folder, folders)
+    if name not in known:
+        also = ["or a FILE.yaml"] if folder.name == "datasets" else []
+        raise unknown(singular(folder.name), name, [*known, *also])
+    place = known[name]
+    return place.file or _file_in_package(folder.name, place)
+
+
+def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, str]:
+    """By "kind/name", a hash of the files of other people's parts among those wanted: sixteen hex digits.
+
+    It is that of the part's file and of the files it may import from its folder, which begin with an underscore.
+    """
+    hashes: dict[str, str] = {}
+    for kind, some in wanted.items():
+        own = {place.name: place for place in of_people(kind, folders)}
+        spelled = {spelled_as_in(own, name) for name in some}
+        hashes |= {f"{kind}/{name}": _content(kind, own[name]) for name in sorted(spelled) if name in own}
+    return hashes
+
+
+def content(package: ModuleType, name: str, folders: Folders = None) -> str:
+    """The hash of one part's files; empty for what is built in."""
+    return next(iter(contents({kind_of(package): [name]}, folders).values()), "")
 
 
 def read_options(package: ModuleType, name: str, options: dict[str, Any], where: str) -> dict[str, Any]:
@@ -84,62 +104,75 @@ def read_options(package: ModuleType, name: str, options: dict[str, Any], where:
     return dict(parse(options_of(find(package, name)), options, f"{where} {name}"))
 
 
-def describe_fields(model: type[BaseModel]) -> tuple[Option, ...]:
-    """The fields of a settings class as options."""
-    return tuple(_option(name, field) for name, field in model.model_fields.items())
-
-
-def describe(package: ModuleType) -> list[Described]:
+def describe(package: ModuleType, folders: Folders = None) -> list[Described]:
     """All that a package offers, sorted by name, for people to choose from.
 
     The options that a package's own base class gives all of them come last.
     """
-    return [_described(name, find(package, name)) for name in names(package)]
+    return [_described(package, place, folders) for _, place in sorted(places(package, folders).items())]
 
 
-def _singular(package: ModuleType) -> str:
-    """What one thing of a package is called: step, body, loss."""
-    plural = package.__name__.rpartition(".")[2]
-    endings = {"ies": "y", "sses": "ss", "s": ""}
-    ending = next((ending for ending in endings if plural.endswith(ending)), "")
-    return plural.removesuffix(ending) + endings.get(ending, "")
+def _described(package: ModuleType, place: Place, folders: Folders) -> Described:
+    """Somebody's file that cannot be used is listed with the reason; the others are listed as they are."""
+    try:
+        thing = find(package, place.name, folders)
+        return Described(place.name, summary_of(thing), option_fields(thing), place.origin)
+    except InputError as error:
+        if place.origin == BUILT_IN:
+            raise
+        return Described(place.name, f"cannot be used: {error}", (), place.origin)
 
 
-def _described(name: str, thing: Any) -> Described:
-    summary = (inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " ")
-    own = inspect.get_annotations(thing)
-    fields = sorted(options_of(thing).model_fields.items(), key=lambda field: field[0] not in own)
-    return Described(name, summary, tuple(_option(option, field) for option, field in fields))
+def summary_of(thing: Any) -> str:
+    """The first paragraph of what a class says of itself, in one line."""
+    return " ".join((inspect.getdoc(thing) or "").partition("\n\n")[0].split())
 
 
-def _option(name: str, field: FieldInfo) -> Option:
-    default = "" if field.is_required() else in_yaml(field.get_default(call_default_factory=True))
-    return Option(name, _in_words(field.annotation), default, field.description or "")
+def _where_else(folders: Folders) -> str:
+    paths = searched(folders)
+    if paths:
+        return f"Searched in addition to what is built in: {', '.join(map(str, paths))}."
+    return f"Your own are found in a folder that `plugins:` in the dataset's YAML or {VARIABLE} names."
 
 
-def in_yaml(value: Any) -> str:
-    """A value as a person would write it."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(in_yaml, value))}]"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return str(value) if value != "" else "''"
+def _class_of(package: ModuleType, place: Place, module: ModuleType) -> Any:
+    """What a module offers: the class or function of its name, of the kind's base class where there is one."""
+    where, wanted = str(module.__file__), place.name.replace("_", "").lower()
+    if place.module and place.module.rpartition(".")[2] != place.name:
+        raise InputError(
+            f"{place.origin}: the module of the entry point {place.name} must be called {place.name}, too."
+        )
+    defined = {
+        name: value
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", "") == module.__name__ and callable(value)
+    }
+    names = [place.attribute] if place.attribute else [n for n in defined if n.replace("_", "").lower() == wanted]
+    base = getattr(package, singular(kind_of(package)).title(), None)
+    title = "".join(part.title() for part in place.name.split("_"))
+    expected = f"a class {title}" + (f"({base.__name__})" if base else f" or a function {place.name}")
+    if not names or names[0] not in defined:
+        there = ", ".join(name for name in defined if not name.startswith("_")) or "nothing"
+        raise InputError(f"{where}: expected {expected}, named after the file; it defines {there}.")
+    thing = defined[names[0]]
+    if base and not (isinstance(thing, type) and issubclass(thing, base)):
+        raise InputError(f"{where}: {names[0]} must be a subclass of {base.__name__} (from {package.__name__}).")
+    return thing
 
 
-def _in_words(annotation: Any) -> str:
-    """`tuple[str, ...] | None` is "list of text"; `Literal["first", "last"]` is "first | last"."""
-    origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _in_words(parts[0])
-    if origin is Literal:
-        return " | ".join(map(in_yaml, parts))
-    if origin in (Union, UnionType):
-        return " | ".join(dict.fromkeys(_in_words(part) for part in parts if part is not NoneType))
-    if origin in (tuple, list):
-        return f"list of {_in_words(parts[0])}"
-    if origin is dict:
-        return f"{_in_words(parts[0])}: {_in_words(parts[1])}"
-    words: dict[Any, str] = {str: "text", int: "integer", float: "number", bool: "true | false"}
-    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+def _content(kind: str, place: Place) -> str:
+    """The hash of a part's file and of those it may import."""
+    file = place.file or _file_in_package(kind, place)
+    helpers = [path for path in source_files(file.parent) if path.stem.startswith("_") or path.stem == "base"]
+    above = source_files(place.folder) if place.folder else []
+    return digest_of([file, *(path for path in [*helpers, *above] if path != file)])[:16]
+
+
+def _file_in_package(kind: str, place: Place) -> Path:
+    module = import_module(place.module, f"{place.module} of {place.origin}")
+    if kind not in FILES:
+        return Path(str(module.__file__))
+    for folder in getattr(module, "__path__", []):
+        if (file := Path(folder) / f"{place.name}.yaml").is_file():
+            return file
+    raise InputError(f"{place.origin}: the package {place.module} holds no file {place.name}.yaml.")

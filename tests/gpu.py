@@ -29,7 +29,7 @@ def untranslatable(plan: pl.LazyFrame) -> list[str]:
 
 
 def translating(refused: list[str]) -> Callable[[Sequence[pl.LazyFrame], object], list[pl.DataFrame]]:
-    """For the place of `preprocessing.collect.run`: runs every plan on the CPU, and notes why a GPU would refuse it."""
+    """For the place of `preprocessing.frames.run`: runs every plan on the CPU, and notes why a GPU would refuse it."""
 
     def run(plans: Sequence[pl.LazyFrame], target: object) -> list[pl.DataFrame]:
         if isinstance(target, pl.GPUEngine):

@@ -8,19 +8,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import polars as pl
 import pytest
-import torch
 
+from flows.check import check_folder
+from flows.new import begin
 from flows.settings import offered
-from modeling import bodies, losses
-from preprocessing import encoders, steps
 from schemas import plugins
 from schemas.dataset import read_dataset
-from tests.laws import test_bodies, test_models
+from tests.laws import test_models
 from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +35,8 @@ def commands() -> list[str]:
 
 def test_every_command_runs_in_the_order_shown(tmp_path: Path) -> None:
     """In a folder of their own, with the shop and the artifacts of `make demo` beside them."""
-    (tmp_path / "my-shop.yaml").write_text(blocks("yaml")[0])
+    for name, text in zip(("my-shop", "corner-shop"), blocks("yaml"), strict=True):
+        (tmp_path / f"{name}.yaml").write_text(text)
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     ran = []
     for command in commands():
@@ -50,6 +47,9 @@ def test_every_command_runs_in_the_order_shown(tmp_path: Path) -> None:
             words += ["-C", str(ROOT), f"SHOP={tmp_path / 'demo-shop'}", f"ROOT={tmp_path / 'overnight-data'}"]
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if command == "overnight new encoder share_of_mean":  # as the README shows it from here on
+            (tmp_path / "plugins/steps/drop_samples.py").write_text(blocks("python")[0])
+            (tmp_path / "plugins/tests/test_drop_samples.py").write_text(blocks("python")[1])
         ran.append(command)
     assert "make demo" in ran and len(ran) >= 12
     assert (tmp_path / "overnight-data" / "champions" / "my-shop.json").is_file()
@@ -67,26 +67,39 @@ def test_the_yaml_names_every_part_that_a_first_dataset_needs(tmp_path: Path) ->
     assert dataset.name == "my-shop" and dataset.items and dataset.steps and dataset.features
 
 
-def shown(package: ModuleType, name: str, code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the code defines, as a file of a package."""
-    path = folder / package.__name__
-    path.mkdir()
-    (path / f"{name}.py").write_text(code)
-    monkeypatch.setattr(package, "__path__", [*package.__path__, str(path)])
-    return plugins.find(package, name)
+def shown(folder: Path) -> list[str]:
+    """Begin each part the README begins, then write into its file what the README shows: the paths written."""
+    for line in commands():
+        if line.startswith("overnight new "):
+            kind, name = line.split()[2:]
+            begin(kind, name, folder)
+    codes = re.findall(r"`plugins/(\S+\.py)`[^`]*?:\n\n```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for path, code in codes:
+        assert (folder / path).is_file(), path
+        (folder / path).write_text(code)
+    return [path for path, _ in codes]
 
 
-def test_the_step_and_the_encoder_shown_are_found_and_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step, test, encoder, *_ = blocks("python")
-    known = {"pl": pl, "DropSamples": shown(steps, "drop_samples", step, tmp_path, monkeypatch)}
-    shown(encoders, "share_of_mean", encoder, tmp_path, monkeypatch)
-    exec(test, known)
-    known["test_samples_are_dropped"]()  # type: ignore[operator]
-    entry = re.findall(r"`- (drop_samples: \{.*?\})`", README)[0]
-    feature = re.findall(r"`(price: \{encode: share_of_mean\})`", README)[0]
-    columns = "{user_id: user_id, item_id: item_id, timestamp: timestamp, price: price}"
-    text = f"name: shop\nevents: {{path: events.parquet, columns: {columns}}}\nsteps:\n  - {entry}\nfeatures:\n  {feature}\n"
-    (tmp_path / "shop.yaml").write_text(text)
+def test_the_parts_shown_keep_the_laws_and_pass_their_tests(tmp_path: Path) -> None:
+    written = shown(tmp_path / "plugins")
+    assert written == [
+        "steps/drop_samples.py",
+        "tests/test_drop_samples.py",
+        "encoders/share_of_mean.py",
+        "bodies/running_mean.py",
+        "losses/hinge.py",
+    ]
+    assert len(written) == len(blocks("python"))
+    verdict = check_folder(tmp_path / "plugins", say=lambda line: None)
+    assert not verdict.broken and not verdict.not_tried and len(verdict.kept) == 4
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "plugins")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
+
+
+def test_the_step_and_the_encoder_shown_work(tmp_path: Path) -> None:
+    shown(tmp_path / "plugins")
+    (tmp_path / "shop.yaml").write_text(blocks("yaml")[1].replace("path: events", "path: events.parquet"))
     rows = [(*row, price) for row, price in zip(three_days(), [0.5, 2.0, 4.0, 6.0, 8.0] * 3, strict=True)]
     write(tmp_path, rows, (*COLUMNS, "price"))
     manifest = run(tmp_path, read_dataset(str(tmp_path / "shop.yaml")).at(tmp_path))
@@ -94,28 +107,15 @@ def test_the_step_and_the_encoder_shown_are_found_and_work(tmp_path: Path, monke
     assert sessions_of(manifest)["price"].to_list()[-1] == pytest.approx([4 / 6, 6 / 6, 8 / 6])
 
 
-def test_the_body_shown_obeys_the_laws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, _, _, body, *_ = blocks("python")
-    shown(bodies, "running_mean", body, tmp_path, monkeypatch)
-    for law in vars(test_bodies).values():
-        for direction in ("causal", "both"):
-            if getattr(law, "__name__", "").startswith("test_"):
-                law("running_mean", direction, False)
-    for objective in ("causal", "masked", "replaced_token"):
-        test_models.test_states_of_inference_do_not_depend_on_what_comes_next("running_mean", objective)
-        test_models.test_every_parameter_gets_a_finite_gradient("running_mean", objective)
-    test_models.test_the_loss_goes_down("running_mean", "masked", "full_softmax")
-    test_models.test_a_learnable_chain_is_learned("running_mean", "causal", tmp_path / "run")
-    told = {one["name"]: one for one in offered.for_models()["bodies"]}["running_mean"]
-    assert told["summary"].startswith("Each event beside the mean") and told["options"][0]["name"] == "ff_multiple"
-
-
-def test_the_loss_shown_is_found_and_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    *_, loss, test = blocks("python")
-    known = {"torch": torch, "hinge": shown(losses, "hinge", loss, tmp_path, monkeypatch)}
-    exec(test, known)
-    known["test_a_negative_counts_as_far_as_it_is_too_near"]()
-    test_models.test_every_loss_learns_the_chain("hinge", tmp_path / "run")
+def test_the_body_and_the_loss_shown_learn(tmp_path: Path) -> None:
+    shown(tmp_path / "plugins")
+    plugins.use([tmp_path / "plugins"])
+    test_models.test_a_learnable_chain_is_learned("running_mean", "causal", tmp_path / "body")
+    test_models.test_every_loss_learns_the_chain("hinge", tmp_path / "loss")
+    described = {entry["name"]: entry for entry in offered.for_models()["bodies"]}["running_mean"]
+    assert (
+        described["summary"].startswith("Each event and the mean") and described["options"][0]["name"] == "ff_multiple"
+    )
 
 
 def test_links_and_pictures_are_there() -> None:

@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema
 
 import modeling
 from modeling.presets import known_presets, read_preset
+from schemas.places import places
 from schemas.plugins import in_yaml
 
 
@@ -28,8 +29,8 @@ class Section:
         section = handler(core)
         _leave_open(section, handler)
         if self.folder:
-            files = (Path(modeling.__file__).parent / self.folder).glob("[!_]*.py")
-            handler.resolve_ref_schema(section)["properties"]["name"]["enum"] = sorted(file.stem for file in files)
+            names = sorted(places(Path(modeling.__file__).parent / self.folder))
+            handler.resolve_ref_schema(section)["properties"]["name"]["enum"] = names
         return section
 
 

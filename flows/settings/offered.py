@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
 
+from schemas.dataset import known, load_dataset
+from schemas.errors import InputError
 from schemas.plugins import Option, describe, describe_fields
 
 Entry = dict[str, Any]  # name, summary, options, and what else there is to say
 
 
 def for_datasets() -> dict[str, list[Entry]]:
-    """Steps, checks and encoders."""
+    """Steps, checks and encoders, also those of the folders in use and of packages."""
     from preprocessing import checks, encoders, steps
 
     packages = {"steps": steps, "checks": checks, "features": encoders}
@@ -22,30 +25,72 @@ def for_datasets() -> dict[str, list[Entry]]:
 
 
 def for_models() -> dict[str, list[Entry]]:
-    """Presets, bodies with the objectives they go with, objectives, losses and heads."""
-    from modeling import bodies, heads, losses, objectives, offers
-    from modeling.presets import known_presets, read_preset
+    """Presets, bodies with the objectives they go with, objectives, losses, heads and baselines."""
+    from modeling import baselines, bodies, heads, losses, objectives, offers
     from schemas import plugins
 
+    def _is_sampled(name: str) -> bool:
+        return losses.is_sampled(plugins.find(losses, name))
+
     goals = plugins.names(objectives)
-    presets = [(name, read_preset(name)) for name in known_presets()]
     return {
-        "presets": [
-            {"name": name, "summary": preset.title, "paper": preset.paper, "deviates": list(preset.deviates)}
-            for name, preset in presets
-        ],
+        "presets": _presets(),
         "bodies": [
-            asdict(one) | {"objectives": [goal for goal in goals if offers.goes_together(one.name, goal)]}
+            asdict(one) | {"objectives": [goal for goal in goals if _can_be(offers.goes_together, one.name, goal)]}
             for one in describe(bodies)
         ],
         "objectives": [asdict(one) for one in describe(objectives)],
         "losses": [
-            asdict(one)
-            | {"scores": "sampled items" if losses.is_sampled(plugins.find(losses, one.name)) else "all items"}
+            asdict(one) | {"scores": "sampled items" if _can_be(_is_sampled, one.name) else "all items"}
             for one in describe(losses)
         ],
         "heads": [asdict(one) for one in describe(heads)],
+        "baselines": [asdict(one) for one in describe(baselines)],
     }
+
+
+def datasets() -> dict[str, Entry]:
+    """The datasets that can be named, where to get them, on what terms, and where their YAML comes from."""
+    return {
+        name: _read_of(partial(_about, name), "title") | {"origin": place.origin}
+        for name, place in sorted(known().items())
+    }
+
+
+def _about(name: str) -> Entry:
+    dataset = load_dataset(name)
+    return {"title": dataset.title, "obtain": dataset.obtain, "terms": dataset.terms}
+
+
+def _presets() -> list[Entry]:
+    from modeling.presets import FOLDER, read_preset
+    from schemas.places import places
+
+    def about(name: str) -> Entry:
+        preset = read_preset(name)
+        return {"summary": preset.title, "paper": preset.paper, "deviates": list(preset.deviates)}
+
+    return [
+        {"name": name} | _read_of(partial(about, name), "summary") | {"origin": place.origin}
+        for name, place in sorted(places(FOLDER).items())
+    ]
+
+
+def _read_of(read: Callable[[], Entry], told_as: str) -> Entry:
+    """What a file says, or why it cannot be used."""
+    try:
+        return read()
+    except InputError as error:
+        blank = {"obtain": "", "terms": ""} if told_as == "title" else {}
+        return blank | {told_as: f"cannot be used: {error}"}
+
+
+def _can_be(holds: Callable[..., bool], *names: str) -> bool:
+    """Whether something holds of parts that can be used; of others, nothing does."""
+    try:
+        return holds(*names)
+    except InputError:
+        return False
 
 
 def of_all() -> dict[str, tuple[Option, ...]]:
@@ -74,11 +119,12 @@ def lines(found: Mapping[str, list[Entry]], shared: Mapping[str, Iterable[Option
         yield from (_option(asdict(option), 4) for option in (shared or {}).get(kind, ()))
         for entry in entries:
             yield f"  {entry['name']}: {entry['summary']}"
+            yield f"      from: {entry['origin']}"
             yield from (_option(option, 6) for option in entry.get("options", ()))
             for key, value in entry.items():
                 if key == "deviates":
                     yield from (f"      deviates: {sentence}" for sentence in value)
-                elif key not in ("name", "summary", "options"):
+                elif key not in ("name", "summary", "options", "origin"):
                     yield f"      {key}: {', '.join(value) if isinstance(value, list) else value}"
 
 

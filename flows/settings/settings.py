@@ -17,7 +17,7 @@ from modeling.presets import read_preset
 from preprocessing.engines import EngineName
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset, read_dataset
-from schemas.errors import parse, unknown
+from schemas.errors import InputError, parse, unknown
 
 
 class Data(BaseModel):
@@ -36,6 +36,12 @@ class Data(BaseModel):
         None, title="Until", description="The day to evaluate on, the last one used. Empty: the last full day."
     )
     days: int | None = Field(None, ge=2, title="Days", description="Use only so many days up to then. Empty: all.")
+    redo: str | None = Field(
+        None,
+        title="Redo",
+        pattern=r"^\d{4}-\d{2}-\d{2}(\.\.\d{4}-\d{2}-\d{2})?$",
+        description="Do finished days again that the source still holds: 2024-05-01 or 2024-05-01..2024-05-03.",
+    )
     engine: EngineName = Field(
         "cpu",
         title="Engine",
@@ -50,6 +56,17 @@ class Data(BaseModel):
     changes: dict[str, Any] = Field(
         {}, title="Changes", description='Dotted keys of the dataset to change, such as {"sessions.gap_minutes": 20}.'
     )
+
+    @property
+    def redo_days(self) -> tuple[date, date] | None:
+        """The first and the last day to do again."""
+        if self.redo is None:
+            return None
+        first, _, last = self.redo.partition("..")
+        try:
+            return date.fromisoformat(first), date.fromisoformat(last or first)
+        except ValueError as error:
+            raise InputError(f"redo {self.redo!r}: {error}; give 2024-05-01 or 2024-05-01..2024-05-03.") from None
 
 
 @dataclass(frozen=True)

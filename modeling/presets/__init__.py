@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from modeling.config import BodyConfig, HeadConfig, InputsConfig, LossConfig, ObjectiveConfig, TrainingConfig
-from schemas.errors import parse, unknown
+from schemas import places, plugins
+from schemas.errors import InputError, parse
 
 FOLDER = Path(__file__).parent
 
@@ -36,17 +37,19 @@ class Preset(BaseModel):
 
 
 def known_presets() -> list[str]:
-    """All names, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """All names, sorted: Overnight's own, and those of people's own folders and packages."""
+    return sorted(places.places(FOLDER))
 
 
 def read_preset(name: str) -> Preset:
     """The preset of that name.
 
     Raises:
-        InputError: for an unknown name, with the known ones.
+        InputError: for an unknown name, with the known ones, or a file that is no preset.
     """
-    if name not in known_presets():
-        raise unknown("preset", name, known_presets())
-    path = FOLDER / f"{name}.yaml"
-    return parse(Preset, yaml.safe_load(path.read_text()), str(path))
+    path = plugins.find_file(FOLDER, name)
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    return parse(Preset, data, str(path))

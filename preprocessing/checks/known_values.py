@@ -9,7 +9,7 @@ import polars as pl
 from pydantic import Field, PrivateAttr, model_validator
 
 from preprocessing.checks import Check
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.source.lookups import ids_as, read_items, read_users
 from preprocessing.source.values import alike
 from schemas.column_types import IDS

@@ -1,6 +1,6 @@
 """Engines fit and transform features over rows: Polars on the CPU or on a GPU through cuDF, or NVTabular.
 
-All other plans over rows go through `preprocessing.collect` with the engine's `target`, so that Polars is all that the other
+All other plans over rows go through `preprocessing.frames` with the engine's `target`, so that Polars is all that the other
 rooms know. Small tables (vocabularies, statistics, counts) are always worked on by the CPU.
 """
 
@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 
 import polars as pl
 
-from preprocessing.collect import Target
 from preprocessing.features.feature import FittedFeature
+from preprocessing.frames import Target
 
 EngineName = Literal["cpu", "gpu", "nvtabular"]
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from preprocessing.collect import collect
 from preprocessing.encoders import Encoder, finite
 from preprocessing.encoders.bucketize import Bucketize
 from preprocessing.encoders.category import Category
@@ -27,6 +26,7 @@ from preprocessing.encoders.standardize import Standardize
 from preprocessing.engines.polars import PolarsEngine
 from preprocessing.engines.workflow import Chain, fit_day, load, transform_day
 from preprocessing.features.feature import FittedFeature
+from preprocessing.frames import collect
 from preprocessing.vocabulary import ADMITTED
 from schemas.columns import COUNT, DAY, ID, UNKNOWN
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from preprocessing.collect import CPU, Target, collect, collect_all
 from preprocessing.features.feature import FittedFeature, transform
+from preprocessing.frames import CPU, Target, collect, collect_all
 from schemas.errors import InputError
 
 

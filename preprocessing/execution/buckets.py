@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from schemas.artifacts import replace_file
 
 _BUCKET = "bucket"

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.collect import collect
-from preprocessing.plan import EVENT_DAY
-from preprocessing.sessions import ONE_BATCH, Window
+from preprocessing.frames import collect
+from preprocessing.sessions import EVENT_DAY, ONE_BATCH, Window
 from preprocessing.source.events import FILE, EventFiles, frozen, unread_times
 from preprocessing.source.files import content_hash, find_files, reading
 from preprocessing.source.index import Index

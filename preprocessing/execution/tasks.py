@@ -18,15 +18,16 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing.account import CUT, DROPPED, DUPLICATES, KEPT, NULLED, QUARANTINED, READ, SHORT, Account, count_rows
-from preprocessing.collect import collect, collect_all
 from preprocessing.engines import Engine, EngineName, engine_of
 from preprocessing.execution.buckets import Spool
 from preprocessing.features.feature import FittedFeature
+from preprocessing.frames import collect, collect_all
 from preprocessing.output import items, sessions
 from preprocessing.output.profile import counts
-from preprocessing.plan import EVENT_DAY, Plan, plan_of
-from preprocessing.rules import RULE_CODE
+from preprocessing.plan import Plan, plan_of
+from preprocessing.plan.rules import RULE_CODE
 from preprocessing.sessions import (
+    EVENT_DAY,
     SESSION_INDEX,
     close,
     cut,

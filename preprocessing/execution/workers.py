@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from preprocessing.engines import EngineName, engine_of
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from schemas.errors import InputError
 
 RETRIES = 3
 BUCKETS_A_WORKER = 2  # so that one who is done early can take another
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 600  # a busy machine needs long; no address at all is refused at once
 LOCAL = {
     "host": "127.0.0.1",
     "dashboard_address": None,

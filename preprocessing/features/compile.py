@@ -56,7 +56,7 @@ def _compile(name: str, declared: DeclaredFeature, dataset: Dataset, columns: pl
 
 def _build_encoder(name: str, options: dict[str, Any], dataset: Dataset, where: str) -> Encoder:
     try:
-        encoder_class = plugins.find(sys.modules[encoders.__name__], name)
+        encoder_class = plugins.find(sys.modules[encoders.__name__], name, dataset.plugins)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     if "time_zone" in encoder_class.model_fields:

@@ -19,7 +19,7 @@ import polars as pl
 from preprocessing.encoders import Encoder
 from preprocessing.encoders.category import Category
 from preprocessing.features.feature import Feature, FittedFeature
-from preprocessing.parquet import write
+from preprocessing.frames import write
 from preprocessing.vocabulary import recount
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import COUNT, DAY, VALUE

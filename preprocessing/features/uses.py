@@ -4,6 +4,7 @@ price: [log1p, standardise]         -> float: a value that is no number goes to 
 posted: hour                        -> time
 category: category                  -> text, whatever its values look like
 derive: {revenue: price * quantity} -> inferred: numbers if all rows of the first night are numbers, else text
+(a step or check of one's own)      -> inferred, for every column that no feature takes
 (a label)                           -> float
 """
 
@@ -29,12 +30,14 @@ def with_text_types(dataset: Dataset) -> Dataset:
     are left to those who know them.
     """
     named = set(_words([*(entry.options for entry in (*dataset.checks, *dataset.steps)), *_options(dataset)]))
+    own = bool(dataset.own_parts())  # which columns somebody's code looks at, the YAML does not say: any
     changed: dict[str, Any] = {}
     for part in ("events", "items", "users"):
         table = getattr(dataset, part)
         if table is None:
             continue
-        types = {name: _type_of(name, dataset, named) for name in table.columns if name not in ALLOWED}
+        seen = {*named, *table.columns} if own else named
+        types = {name: _type_of(name, dataset, seen) for name in table.columns if name not in ALLOWED}
         filled = {name: kind for name, kind in types.items() if kind} | table.text_types
         changed[part] = table.model_copy(update={"text_types": filled})
     return dataset.model_copy(update=changed)
@@ -42,7 +45,11 @@ def with_text_types(dataset: Dataset) -> Dataset:
 
 def _type_of(column: str, dataset: Dataset, named: set[str]) -> str:
     """What a column is read as; empty for text."""
-    taken = {_takes(feature) for name, feature in dataset.features.items() if (feature.column or name) == column}
+    taken = {
+        _takes(feature, dataset.plugins)
+        for name, feature in dataset.features.items()
+        if (feature.column or name) == column
+    }
     if any(label.column == column for label in dataset.labels):
         taken.add("numbers")
     wanted = {TAKEN_AS[kind] for kind in taken if kind in TAKEN_AS}
@@ -53,10 +60,10 @@ def _type_of(column: str, dataset: Dataset, named: set[str]) -> str:
     return "inferred" if column in named or wanted or "" in taken else ""
 
 
-def _takes(feature: Feature) -> str:
+def _takes(feature: Feature, folders: tuple[str, ...]) -> str:
     """What the first encoder takes; empty where there is none of that name."""
     try:
-        return str(plugins.find(encoders, feature.encode[0].name).takes) if feature.encode else ""
+        return str(plugins.find(encoders, feature.encode[0].name, folders).takes) if feature.encode else ""
     except InputError:
         return ""
 

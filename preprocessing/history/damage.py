@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from preprocessing.execution.batch import Run
+from preprocessing.execution.run import Run
 from preprocessing.features import state as states
 from preprocessing.history.changes import Changes
 from preprocessing.history.ledger import About, Ledger

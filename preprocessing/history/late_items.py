@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import polars as pl
 
 from preprocessing.checks.known_values import KnownValues
-from preprocessing.execution.batch import Run
+from preprocessing.execution.run import Run
 from preprocessing.history.changes import Changes
 from preprocessing.history.ledger import Ledger, facts_of
 from preprocessing.output.day import QUARANTINE

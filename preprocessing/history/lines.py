@@ -37,13 +37,14 @@ def place_of(source: str) -> str:
 
 
 def made_with(dataset: Dataset, tables: dict[str, str]) -> dict[str, Any]:
-    """What makes a day now: versions, code, and the tables it reads."""
+    """What makes a day now: versions, code, the tables it reads, and the content of people's own parts."""
     rooms = Path(__file__).parents[1]
     return {
         "overnight": importlib.metadata.version("overnight"),
         "code": code_version(rooms, rooms.parent / "schemas")[:16],
-        "dataset": dataset.model_dump(mode="json", exclude={"source"}, exclude_defaults=True),
+        "dataset": dataset.model_dump(mode="json", exclude={"source", "plugins"}, exclude_defaults=True),
         "tables": tables,
+        "parts": dataset.own_parts(),
     }
 
 

@@ -6,11 +6,11 @@ from datetime import date
 
 import polars as pl
 
-from preprocessing.collect import collect
-from preprocessing.execution.batch import Run
+from preprocessing.execution.run import Run
+from preprocessing.frames import collect
 from preprocessing.history.changes import SetAside
-from preprocessing.plan import EVENT_DAY, plan_of
-from preprocessing.sessions import ONE_BATCH
+from preprocessing.plan import plan_of
+from preprocessing.sessions import EVENT_DAY, ONE_BATCH
 from schemas.columns import RULE
 
 TOO_LATE, NO_DAY = "too_late", "no_usable_day"

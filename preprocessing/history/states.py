@@ -6,7 +6,7 @@ from datetime import date
 
 import polars as pl
 
-from preprocessing.execution.batch import Run
+from preprocessing.execution.run import Run
 from preprocessing.features.feature import Feature
 from preprocessing.features.state import FeatureState, State, Statistics, state_as_of
 from preprocessing.history.ledger import Ledger

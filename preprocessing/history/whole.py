@@ -2,40 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
 import polars as pl
 
-from preprocessing.execution.batch import Batch, Run
+from preprocessing.execution.batch import Batch
+from preprocessing.execution.run import Run
 from preprocessing.features import state as states
 from preprocessing.features.state import State
-from preprocessing.history.lines import made_with
-from preprocessing.history.window import Window
+from preprocessing.history.changes import Contents, Part
+from preprocessing.history.days import Work, day_writer
 from preprocessing.output import day as output
-from preprocessing.output.day import ROW, DayWriter
 from preprocessing.output.profile import Profiles
 from preprocessing.sessions import ONE_BATCH
 from preprocessing.source.index import DIGEST, PATH, ROWS
 from schemas.artifacts import identify
-from schemas.columns import DAY, ITEM_ID
+from schemas.columns import DAY
 
 
-def whole_day(run: Run, line: str, window: Window) -> tuple[pl.DataFrame, State]:
-    """The row of the one batch, as of a finished day, and the state after it; found if it was done before."""
-    artifacts, index = run.artifacts, run.source.index
-    parts = index.table.filter(pl.col(ROWS) > 0).sort(PATH, DAY).select(PATH, DAY, ROWS, DIGEST).rows()
-    content = [(str(day), rows, digest) for _, day, rows, digest in parts]
-    batch_id = identify(code=line, made_of=content, tables=run.source.tables, first=window.first, last=window.last)
-    found, state = artifacts.find(output.KIND, batch_id), f"{states.KIND}/{batch_id}"
-    if found is None or artifacts.find(states.KIND, batch_id) is None:
-        run.source.window = window
-        start = run.start()
+@dataclass
+class Whole:
+    """The one batch, and the row that a ledger would keep of it."""
+
+    run: Run
+    line: str
+    row: pl.DataFrame = field(init=False)
+    state: State = field(init=False)
+
+    def work(self) -> Iterator[Work]:
+        """The one batch: all files, as they are now."""
+        index, window, start = self.run.source.index, self.run.source.window, self.run.start()
+        contents = Contents(tuple(self._parts()))
+        tables, days = self.run.source.tables, (window.first, window.last)
+        name = identify(code=self.line, made_of=contents.key(), tables=tables, days=days)
         files = {ONE_BATCH: index.files()}
-        batch = Batch(run, ONE_BATCH, ONE_BATCH, ONE_BATCH, files, {}, None, start.fitted, start)
-        done = batch.do(batch_id)
-        profiles = Profiles.of(done.frames, run.dataset, run.plan.features)
-        vocabulary, made = done.after.fitted[ITEM_ID], made_with(run.dataset, run.source.tables)
-        writer = DayWriter(artifacts, run.dataset, done.job.plan, done.frames, done.account, profiles, vocabulary, made)
-        found = writer.write(ONE_BATCH, batch_id, done.session_files(ONE_BATCH), 0, None)
-        done.after.write(artifacts, batch_id, {"days": [], "previous": ""})
-        done.clean_up()
-    row = output.row_of(found, ONE_BATCH, parts, "", state)
-    return pl.DataFrame([row], schema=ROW), State.read(artifacts, state)
+        batch = Batch(self.run, name, ONE_BATCH, ONE_BATCH, ONE_BATCH, files, {}, None, start.fitted, start)
+        yield Work(batch, {ONE_BATCH: contents}, {ONE_BATCH: name})
+
+    def finds(self, work: Work) -> bool:
+        """Whether it was done before."""
+        day = self.run.artifacts.find(output.KIND, work.tail)
+        if day is None or self.run.artifacts.find(states.KIND, work.tail) is None:
+            return False
+        work.manifests = [day]
+        return True
+
+    def write(self, work: Work) -> None:
+        """The artifacts: sessions and state."""
+        batch = work.batch
+        with self.run.phase("commit") as said:
+            writer = day_writer(batch, Profiles.of(batch.frames, self.run.dataset, batch.job.plan.features))
+            work.manifests = [writer.write(ONE_BATCH, work.tail, batch.session_files(ONE_BATCH), 0, None)]
+            batch.after.write(self.run.artifacts, work.tail, {"days": [], "previous": ""})
+            said("all sessions")
+        batch.clean_up()
+
+    def enter(self, work: Work) -> None:
+        """Keep what a snapshot is made from."""
+        (manifest,), state = work.manifests, f"{states.KIND}/{work.tail}"
+        row = output.row_of(manifest, ONE_BATCH, work.contents[ONE_BATCH].parts, "", state)
+        self.row, self.state = pl.DataFrame([row], schema=output.ROW), State.read(self.run.artifacts, state)
+
+    def _parts(self) -> list[Part]:
+        rows = self.run.source.index.table.filter(pl.col(ROWS) > 0).sort(PATH, DAY)
+        return rows.select(PATH, DAY, ROWS, DIGEST).rows()

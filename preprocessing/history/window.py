@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
+from preprocessing.execution.reading import Source
 from preprocessing.sessions import Window
 from schemas.columns import TIMESTAMP
-from schemas.dataset import Dataset
 from schemas.errors import InputError
 
 FULL_DAY = 0.25  # a day with less of a typical day's events is not full; Sundays of a weekday business should be
 
 
-def choose_window(
-    counts: dict[date, int],
-    rows: int,
-    dataset: Dataset,
-    now: datetime,
-    until: date | None,
-    days: int | None,
-    unread: Callable[[], str],
-) -> Window:
-    """The window for `until` and `days`, given the events of each day and the rows of the source.
-
-    `unread` says what to tell where no event has a time that can be used. Without `until`, the window goes up to the last
-    full day, or to the end for leave_one_out.
+def choose_window(counts: dict[date, int], source: Source, until: date | None, days: int | None) -> Window:
+    """The window for `until` and `days`, given the events of each day. Without `until`, it goes up to the last full day, or
+    to the end for leave_one_out.
 
     Raises:
         InputError: when they do not fit the data, or a split by day has no day to train on.
     """
+    dataset = source.dataset
     if days is not None and days < (2 if dataset.split == "day" else 1):
         raise InputError(f"days is {days}; at least 2 are needed: one to train on and one to test on.")
     if TIMESTAMP not in dataset.events.columns:
@@ -42,15 +32,15 @@ def choose_window(
     if not counts:
         since = f" from {dataset.since} on" if dataset.since else ""
         raise InputError(
-            f"None of the {rows:,} events has a time{since} that can be read and is neither in the future nor before the check "
-            f"not_before: {unread()}"
+            f"None of the {source.index.rows:,} events has a time{since} that can be read and is neither in the future nor "
+            f"before the check not_before: {source.unread_times()}"
         )
     first, last = min(counts), max(counts)
     if until is not None and not first <= until <= last:
         raise InputError(f"until {until} is outside the data, which run from {first} to {last}.")
     if dataset.split == "leave_one_out" and until is None:
         return Window(last - timedelta(days=days - 1) if days else None, None)
-    today = now.astimezone(ZoneInfo(dataset.time_zone)).date()
+    today = source.now.astimezone(ZoneInfo(dataset.time_zone)).date()
     test_day = until or last_full_day(counts, today)
     if dataset.split == "day" and test_day == first:
         raise InputError(
@@ -69,9 +59,9 @@ def last_full_day(counts: dict[date, int], today: date) -> date:
     past = {day: count for day, count in counts.items() if day < today}
     if not past:
         raise InputError(f"All events are of today ({today}) or later; a day is used when it is over.")
-    typical, seen = 0, 0
+    typical, seen, total = 0, 0, sum(past.values())
     for count in sorted(past.values(), reverse=True):
         typical, seen = count, seen + count
-        if 2 * seen >= sum(past.values()):
+        if 2 * seen >= total:
             break
     return max(day for day, count in past.items() if count >= FULL_DAY * typical)

@@ -19,12 +19,10 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED, READ
-from preprocessing.collect import collect
+from preprocessing.frames import collect, write
 from preprocessing.output.profile import Profiles
 from preprocessing.output.sessions import name_of
-from preprocessing.parquet import write
-from preprocessing.plan import EVENT_DAY, Plan
-from preprocessing.sessions import sort_keys
+from preprocessing.sessions import EVENT_DAY, sort_keys
 from preprocessing.source.index import DIGEST, PATH, ROWS
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import COUNT, DAY, ID, LENGTH, RULE, USER_ID
@@ -57,7 +55,8 @@ class DayWriter:
 
     artifacts: Artifacts
     dataset: Dataset
-    plan: Plan
+    dropping: list[str]
+    """The names of all that may drop rows, in order."""
     frames: Callable[[str], list[pl.LazyFrame]]
     account: pl.DataFrame
     profiles: Profiles
@@ -112,7 +111,7 @@ class DayWriter:
             "carried_in": carried_in,
             "quarantined": accounts.by_name(account, QUARANTINED),
             "nulled": accounts.by_name(account, NULLED),
-            "dropped": accounts.by_name(account, DROPPED, self.plan.dropping),
+            "dropped": accounts.by_name(account, DROPPED, self.dropping),
             "still_open": still_open,
             "events": accounts.total(account, KEPT),
             "sessions": sessions.height,

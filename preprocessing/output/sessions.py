@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing.features.feature import Feature
-from preprocessing.parquet import write
+from preprocessing.frames import write
 from preprocessing.sessions import ONE_BATCH, SESSION_INDEX, changed
 from preprocessing.source.values import TIME
 from schemas.columns import (

@@ -22,9 +22,9 @@ from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED
 from preprocessing.features.feature import Feature
 from preprocessing.features.schema import describe, feature_schema
 from preprocessing.features.state import State
+from preprocessing.frames import write
 from preprocessing.output.day import QUARANTINE, SESSIONS
 from preprocessing.output.items import item_table
-from preprocessing.parquet import write
 from preprocessing.sessions import ONE_BATCH
 from preprocessing.vocabulary import below
 from schemas import pbtxt

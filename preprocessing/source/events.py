@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.source.canonical import FILE as FILE
 from preprocessing.source.canonical import SourceTable
 from preprocessing.source.canonical import as_found as as_found

@@ -78,7 +78,7 @@ def _walk(root: Path, below: str) -> Iterator[SourceFile]:
         if not real.is_relative_to(inside):
             raise InputError(f"{place} is a link to {real}, outside the source {root}; copy the files into the source.")
         if place.is_file():
-            yield _local_file(place, root, place.stat())
+            yield _local_file(str(place), root, place.stat())
         if real in seen or not place.is_dir():
             continue
         seen.add(real)
@@ -89,12 +89,13 @@ def _walk(root: Path, below: str) -> Iterator[SourceFile]:
                 elif entry.is_dir():
                     folders.append(Path(entry.path))
                 elif entry.is_file():
-                    yield _local_file(Path(entry.path), root, entry.stat())
+                    yield _local_file(entry.path, root, entry.stat())
         links.sort(reverse=True)
 
 
-def _local_file(place: Path, root: Path, stat: os.stat_result) -> SourceFile:
-    return SourceFile(place.relative_to(root).as_posix(), str(place), stat.st_size, str(stat.st_mtime_ns))
+def _local_file(place: str, root: Path, stat: os.stat_result) -> SourceFile:
+    path = place.removeprefix(str(root)).lstrip(os.sep).replace(os.sep, "/")
+    return SourceFile(path, place, stat.st_size, str(stat.st_mtime_ns))
 
 
 def _list_store(source: str, below: str) -> list[SourceFile]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.source.canonical import SourceTable, as_found
 from preprocessing.source.column_types import TableColumns, mends
 from preprocessing.source.files import find_files, reading

@@ -11,7 +11,7 @@ from typing import Self
 import polars as pl
 from pydantic import Field, PrivateAttr
 
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.source.lookups import read_items, with_ids_of
 from preprocessing.steps import Step
 from preprocessing.steps._tables import check_table

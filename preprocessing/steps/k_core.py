@@ -7,7 +7,7 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.steps import Step
 from schemas.columns import ITEM_ID, USER_ID
 

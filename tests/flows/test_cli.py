@@ -97,7 +97,7 @@ def test_steps_lists_what_a_dataset_can_name() -> None:
 def test_models_lists_what_a_model_can_be_put_together_from() -> None:
     done = CliRunner().invoke(app, ["models", "--json"])
     found = json.loads(done.output.splitlines()[-1])
-    assert list(found) == ["presets", "bodies", "objectives", "losses", "heads"]
+    assert list(found) == ["presets", "bodies", "objectives", "losses", "heads", "baselines"]
     names = {kind: {one["name"]: one for one in offered} for kind, offered in found.items()}
     assert all(one["summary"] for offered in found.values() for one in offered)
     assert "arXiv:" in names["presets"]["esasrec"]["paper"] and names["presets"]["esasrec"]["deviates"]

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.progress import Progress
-from tests.preprocessing.small import NOW, at, dataset_of, run, said, three_days
+from tests.preprocessing.small import NOW, at, content, dataset_of, run, said, three_days
 
 COLUMNS = ("user_id", "session_id", "item_id", "timestamp", "event_type", "price")
 LAST = date(2024, 1, 4)
@@ -72,16 +72,6 @@ def put(folder: Path, parts: list[list[Any]]) -> None:
         pl.DataFrame(part, schema=list(COLUMNS), orient="row", schema_overrides=schema).write_parquet(
             folder / "events" / name
         )
-
-
-def content(manifest: Manifest) -> dict[str, Any]:
-    """All that a model is made from: the hash of every file, and the sessions of each day, in their order."""
-    kinds = ("vocabularies/", "items.parquet", "schema.json")
-    hashes: dict[str, Any] = {file.path: file.sha256 for file in manifest.files if file.path.startswith(kinds)}
-    for day in sorted((manifest.folder / "sessions").iterdir()):
-        parts = sorted(day.iterdir(), key=lambda file: int(file.stem.removeprefix("part-")))
-        hashes[day.name] = pl.concat(pl.read_parquet(part, hive_partitioning=False) for part in parts).rows()
-    return hashes
 
 
 def balanced(manifest: Manifest) -> bool:

@@ -6,6 +6,7 @@ into FEATURES.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -15,16 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from flows.laws import Law, broken
+from flows.laws import encoders as laws
 from preprocessing import encoders
-from preprocessing.encoders import Encoder
-from preprocessing.encoders.category import Category
+from preprocessing.encoders import Encoder, Expressions
 from preprocessing.features.feature import FittedFeature
 from preprocessing.features.state import encoders_by_state, state_as_of
-from preprocessing.sessions import changed, is_last
 from schemas import plugins
-from schemas.columns import DAY, ID, VALUE
+from schemas.columns import DAY
 from tests.gpu import untranslatable
-from tests.preprocessing.encoding import ROW, encode_batch, encode_days, features_of
+from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
@@ -110,49 +111,64 @@ def tried(name: str) -> dict[str, Any]:
     return {f"{name}_{place}": feature for place, feature in enumerate(features)}
 
 
-def assert_same(rows: pl.DataFrame, others: pl.DataFrame) -> None:
-    assert_frame_equal(rows, others, rel_tol=1e-6, abs_tol=1e-6)
+@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", NAMES)
+@given(rows=ROWS, others=ROWS, seed=st.integers(0, 1_000))
+@settings(max_examples=EXAMPLES, deadline=None)
+def test_every_encoder_obeys(name: str, law: Law, rows: pl.DataFrame, others: pl.DataFrame, seed: int) -> None:
+    encoder: type[Encoder] = plugins.find(encoders, name)
+    law(laws.Trial(encoder, features_of(rows, tried(name)), rows, others, seed))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@given(rows=ROWS, split=st.sampled_from(DAYS[1:]), buckets=st.integers(2, 4), seed=st.randoms())
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_batches_parts_and_order_change_nothing(
-    name: str, rows: pl.DataFrame, split: date, buckets: int, seed: Any
-) -> None:
-    features = features_of(rows, tried(name))
-    whole, state = encode_days(features, rows, [DAYS])
-    order = rows["session_index"].unique().to_list()
-    seed.shuffle(order)
-    shuffled = pl.concat(rows.filter(session_index=session) for session in order)
-    # A night without events does not run.
-    there = [[day] for day in DAYS if (rows[DAY] == day).any()]
-    halves = [day for (day,) in there if day < split], [day for (day,) in there if day >= split]
-    ways = {
-        "day by day": encode_days(features, rows, there),
-        "in two batches": encode_days(features, rows, [half for half in halves if half]),
-        "in parts": encode_days(features, rows, [DAYS], buckets),
-        "shuffled": encode_days(features, shuffled, [DAYS]),
-        "all of it": encode_days(features, shuffled, there, buckets),
-    }
-    for encoded, state_then in ways.values():
-        assert_same(whole, encoded)
-        assert state.keys() == state_then.keys()
-        for kept, table in state.items():
-            by_value = [VALUE] if VALUE in table.columns else []
-            assert_same(table.sort(by_value or table.columns), state_then[kept].sort(by_value or table.columns))
+def test_every_encoder_obeys_as_checked_in_a_folder(name: str) -> None:
+    """By the rows that `overnight check` draws."""
+    features = FEATURES.get(name, [{"encode": name}])
+    for trial in laws.trials_of(plugins.find(encoders, name), name, features, ()):
+        assert broken(laws.LAWS, trial) == []
 
 
-@pytest.mark.parametrize("name", NAMES)
-@given(rows=ROWS, last=st.integers(0, 2))
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_later_days_change_no_earlier_row(name: str, rows: pl.DataFrame, last: int) -> None:
-    earlier = rows.filter(pl.col(DAY) <= DAYS[last])
-    if earlier.is_empty():
-        return
-    features = features_of(rows, tried(name))
-    encoded, _ = encode_days(features, rows, [DAYS])
-    assert_same(encode_days(features, earlier, [DAYS])[0], encoded.filter(pl.col(ROW).is_in(earlier[ROW].to_list())))
+class KnowsToday(Encoder):
+    """Divides by the mean of the day itself."""
+
+    def add_columns(self, events: pl.LazyFrame, value: pl.Expr, name: str) -> tuple[pl.LazyFrame, pl.Expr]:
+        return events, value / value.mean().over(DAY)
+
+
+class Counts(Encoder):
+    """Numbers rows as they come."""
+
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
+        return pl.int_range(pl.len())
+
+
+class NoCardinality(Encoder):
+    """Ids without an end."""
+
+    kind = "categorical"
+
+    def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
+        return value.abs().cast(pl.Int32, strict=False) + 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "words"),
+    [
+        (KnowsToday, "other events of the same day"),
+        (Counts, "Day by day: "),
+        (NoCardinality, "gives ids and no cardinality"),
+    ],
+)
+def test_an_encoder_that_breaks_a_law_is_named(encoder: type[Encoder], words: str) -> None:
+    rows = laws.rows_of(laws.COLUMNS, 0)
+    features = features_of(rows, {"price": {"encode": "clip", "min": 0.0}})
+    features = [replace(feature, encoders=(encoder(),)) if feature.name == "price" else feature for feature in features]
+    lines = [
+        line
+        for seed in range(3)
+        for line in broken(laws.LAWS, laws.Trial(encoder, features, laws.rows_of(laws.COLUMNS, seed), rows, seed))
+    ]
+    assert any(words in line for line in lines), lines
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,68 +187,9 @@ def test_the_state_as_of_a_day_is_that_of_the_days_before_it(name: str, rows: pl
             assert table is not None and table.equals(now[kept])
         elif kept in expected:
             assert table is not None
-            assert_same(table, expected[kept])
+            assert_frame_equal(table, expected[kept], rel_tol=1e-6, abs_tol=1e-6)
         else:
             assert table is None or table.is_empty()
-
-
-@pytest.mark.parametrize("name", NAMES)
-@given(rows=ROWS, others=ROWS)
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_a_day_is_not_fit_to_itself(name: str, rows: pl.DataFrame, others: pl.DataFrame) -> None:
-    encoder: type[Encoder] = plugins.find(encoders, name)
-    if encoder is Category or not encoder.by_day:
-        pytest.skip("uses the day itself, by design")
-    newest = rows[DAY].max()
-    others = others.filter(pl.col(DAY) == newest)
-    if rows[DAY].n_unique() < 2:
-        return
-    others = others.with_columns(pl.col("user_id", "session_index", ROW) + 1_000)
-    features = features_of(rows, tried(name))
-    more, _ = encode_days(features, pl.concat([rows, others], how="vertical_relaxed"), [DAYS])
-    assert_same(encode_days(features, rows, [DAYS])[0].drop("item_id"), more.head(rows.height).drop("item_id"))
-
-
-@pytest.mark.parametrize("name", NAMES)
-@given(rows=ROWS.filter(lambda rows: rows[DAY].n_unique() > 1), event=EVENT)
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_a_session_starts_without_knowing_its_last_event(name: str, rows: pl.DataFrame, event: dict[str, Any]) -> None:
-    """So a feature per session, which is its first event's, does not tell what is to be predicted."""
-    encoder: type[Encoder] = plugins.find(encoders, name)
-    if encoder is Category or not encoder.by_day:
-        pytest.skip("uses the day itself, by design")
-    first, newest = changed("session_index"), pl.col(DAY) == rows[DAY].max()
-    other = {column: pl.lit(value, dtype=SCHEMA[column]) for column, value in event.items() if column in rows.columns}
-    other["timestamp"] = pl.col("timestamp") + timedelta(minutes=event["minutes"])
-    last = is_last() & ~first & newest
-    ends_otherwise = rows.with_columns(
-        pl.when(last).then(value).otherwise(column).alias(column) for column, value in other.items()
-    )
-    features = features_of(rows, tried(name))
-    one, two = (
-        encode_days(features, each, [DAYS])[0].filter(rows.select(first & newest).to_series()).drop("item_id")
-        for each in (rows, ends_otherwise)
-    )
-    assert_same(one, two)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@given(rows=ROWS)
-@settings(max_examples=EXAMPLES, deadline=None)
-def test_ids_are_below_the_cardinality_and_numbers_finite(name: str, rows: pl.DataFrame) -> None:
-    features = features_of(rows, tried(name))
-    encoded, state = encode_days(features, rows, [DAYS])
-    for feature in features:
-        values = encoded[feature.name].explode() if feature.many else encoded[feature.name]
-        if feature.kind == "continuous":
-            assert values.dtype == pl.Float32 and values.is_finite().all()
-            continue
-        table = state.get(feature.state_name(len(feature.encoders) - 1))
-        cardinality = feature.encoders[-1].cardinality(table)
-        assert values.dtype == pl.Int32 and cardinality is not None
-        assert values.drop_nulls().is_between(1, cardinality - 1).all()
-        if isinstance(feature.encoders[-1], Category) and table is not None:
-            assert table[ID].drop_nulls().is_sorted() and table[ID].max() in (None, cardinality - 1)
 
 
 @pytest.mark.gpu_plans

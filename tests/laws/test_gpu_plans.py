@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from preprocessing import collect, encoders
+from preprocessing import encoders, frames
 from preprocessing.engines.polars import PolarsEngine
 from preprocessing.execution import tasks as batch
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from schemas import plugins
 from tests.gpu import GPU, translating
 from tests.preprocessing.small import dataset_of, run, three_days, write
@@ -73,7 +73,7 @@ def test_the_gpu_takes_all_of_a_preparation(rule: str, tmp_path: Path, monkeypat
         split="leave_one_out" if rule == "history" else "day",
     )
     refused: list[str] = []
-    monkeypatch.setattr(collect, "run", translating(refused))
+    monkeypatch.setattr(frames, "run", translating(refused))
     monkeypatch.setattr(batch, "engine_of", lambda name: OnGPU())
     assert run(tmp_path, dataset, workers=Workers(min_buckets=2)).facts["sessions"] > 0
     assert refused == []

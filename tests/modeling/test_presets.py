@@ -66,8 +66,9 @@ def test_unknown_presets_and_keys_are_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InputError, match=r"Unknown preset 'esasrek'\. Did you mean 'esasrec'"):
         read_preset("esasrek")
     text = (FOLDER / "sasrec.yaml").read_text()
+    (tmp_path / "presets").mkdir()
+    monkeypatch.setenv("OVERNIGHT_PLUGINS", str(tmp_path))
     for wrong, words in (("evaluation: {}\n", "evaluation"), ("boddy: sasrec\n", "Did you mean 'body'")):
-        (tmp_path / "mine.yaml").write_text(text + wrong)
-        monkeypatch.setattr("modeling.presets.FOLDER", tmp_path)
+        (tmp_path / "presets" / "mine.yaml").write_text(text + wrong)
         with pytest.raises(InputError, match=words):
             read_preset("mine")

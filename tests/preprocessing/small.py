@@ -62,6 +62,16 @@ def sessions_of(manifest: Manifest) -> pl.DataFrame:
     )
 
 
+def content(manifest: Manifest) -> dict[str, Any]:
+    """All that a model is made from: the hash of every file, and the sessions of each day, in their order."""
+    kinds = ("vocabularies/", "items.parquet", "schema.json")
+    hashes: dict[str, Any] = {file.path: file.sha256 for file in manifest.files if file.path.startswith(kinds)}
+    for day in sorted((manifest.folder / "sessions").iterdir()):
+        parts = sorted(day.iterdir(), key=lambda file: int(file.stem.removeprefix("part-")))
+        hashes[day.name] = pl.concat(pl.read_parquet(part, hive_partitioning=False) for part in parts).rows()
+    return hashes
+
+
 def decoded(manifest: Manifest) -> list[list[Any]]:
     """The items of every session as they are in the source; None for unknown."""
     values = dict(pl.read_parquet(manifest.folder / "items.parquet").select("id", "value").rows())

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing import checks
-from preprocessing.rules import RULE_CODE, Rules
+from preprocessing.plan.rules import RULE_CODE, Rules
 from preprocessing.source.events import read_events
 from schemas import plugins
 from schemas.columns import RULE

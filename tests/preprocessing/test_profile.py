@@ -15,15 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing import collect
-from preprocessing.collect import CPU
-from preprocessing.execution.batch import Workers
+from preprocessing import frames
+from preprocessing.execution.run import Workers
 from preprocessing.features.compile import compile_features
+from preprocessing.frames import CPU
 from preprocessing.output.profile import counts, drift
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
 from tests.gpu import GPU, translating
-from tests.preprocessing.small import at, dataset_of, run, write
+from tests.preprocessing.small import at, dataset_of, run, said, write
 
 COLUMNS = ("user_id", "item_id", "timestamp", "brand", "price", "made")
 DAYS = [str(date(2024, 1, day)) for day in (1, 2, 3)]
@@ -132,7 +132,7 @@ def test_a_day_unlike_the_days_before_is_warned_about(tmp_path: Path) -> None:
     days = [*visits(0, users=40), *visits(1, users=40), *visits(2, brand="<b>bolt</b>", price=500.0, users=40)]
     write(tmp_path, days, COLUMNS)
     lines: list[str] = []
-    manifest = run(tmp_path, dataset_with(tmp_path), progress=lines.append)
+    manifest = run(tmp_path, dataset_with(tmp_path), progress=said(lines))
     assert manifest.facts["drift"].keys() == {"brand", "price", "item_id", counts.HOURS, counts.LENGTHS}
     assert [line.partition(" has drifted")[0] for line in manifest.facts["warnings"]] == ["brand", "price"]
     assert sum(line.startswith(f"{DAYS[2]}: ") and "has drifted" in line for line in lines) == 2
@@ -190,7 +190,7 @@ def test_profiles_do_not_depend_on_how_rows_are_divided(rows: list[Any], order: 
 @pytest.mark.gpu_plans
 def test_rows_are_counted_with_what_a_gpu_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refused: list[str] = []
-    monkeypatch.setattr(collect, "run", translating(refused))
+    monkeypatch.setattr(frames, "run", translating(refused))
     rows = pl.DataFrame(
         visits(0), schema=list(COLUMNS), orient="row", schema_overrides={"made": pl.Datetime("us", "UTC")}
     )

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from preprocessing.plan import build_steps
-from preprocessing.rules import Rules
+from preprocessing.plan.rules import Rules
 from preprocessing.source.events import as_found, read_events
 from preprocessing.steps import Step
 from schemas.errors import InputError

@@ -16,7 +16,7 @@ from preprocessing import checks, steps
 from preprocessing.features.compile import compile_features
 from preprocessing.output import sessions as tables
 from preprocessing.plan import build_steps
-from preprocessing.rules import RULE_CODE, Rules
+from preprocessing.plan.rules import RULE_CODE, Rules
 from preprocessing.source.events import as_found
 from schemas import plugins
 from schemas.dataset import Dataset

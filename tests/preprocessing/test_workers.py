@@ -1,4 +1,4 @@
-"""Batches on the workers of a real local Dask cluster: the same bytes as without, also when a worker dies."""
+"""Batches on the workers of a real local Dask cluster: the same sessions as without, also when a worker dies."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from typing import Any
 
 import pytest
 
-from preprocessing.execution.batch import Workers
+from preprocessing.execution.run import Workers
 from preprocessing.execution.workers import workers_of
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import read_dataset
 from schemas.errors import InputError
+from schemas.progress import Progress
+from tests.preprocessing.small import content
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
 
@@ -36,13 +38,8 @@ def prepared(shop: Path, root: Path, workers: Workers, progress: Any = lambda li
     return prepare(Artifacts(root), read_dataset("demo").at(shop), workers=workers, progress=progress)
 
 
-def content(manifest: Manifest) -> dict[str, str]:
-    """Every file but bad rows, which have no order."""
-    return {file.path: file.sha256 for file in manifest.files if not file.path.startswith("quarantine/")}
-
-
 @pytest.fixture(scope="module")
-def alone(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def alone(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return content(prepared(shop, tmp_path_factory.mktemp("alone"), Workers()))
 
 
@@ -52,7 +49,7 @@ def polars_threads() -> int:
     return polars.thread_pool_size()
 
 
-def test_two_workers_give_the_bytes_of_none(shop: Path, alone: dict[str, str], tmp_path: Path) -> None:
+def test_two_workers_give_the_sessions_of_none(shop: Path, alone: dict[str, Any], tmp_path: Path) -> None:
     with workers_of("cpu", workers=2) as workers:
         assert workers.min_buckets == 4
         assert workers.executor and workers.executor.submit(polars_threads).result() == 1
@@ -81,15 +78,15 @@ class Slow:
         return self.executor.submit(slowed, task, *arguments)
 
 
-def test_a_killed_worker_costs_a_retry_not_the_run(shop: Path, alone: dict[str, str], tmp_path: Path) -> None:
+def test_a_killed_worker_costs_a_retry_not_the_run(shop: Path, alone: dict[str, Any], tmp_path: Path) -> None:
     with workers_of("cpu", workers=2) as workers:
         assert workers.executor
         victim = workers.executor.submit(process_id).result()
         assert victim != os.getpid()
         killed = []
 
-        def kill_once(line: str) -> None:
-            if line.startswith("clean: part 1 of") and not killed:
+        def kill_once(progress: Progress) -> None:
+            if progress.phase == "clean" and progress.done == 1 and not killed:
                 killed.append(victim)
                 threading.Timer(0.2, os.kill, (victim, signal.SIGKILL)).start()
 
@@ -131,15 +128,15 @@ def scheduler() -> Iterator[str]:
     )
     try:
         with distributed.Client(address, set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=30)
+            client.wait_for_workers(1, timeout=1800)
         yield address
     finally:
         for one in (worker, process):
             one.terminate()
-            one.wait(20)
+            one.wait(1800)
 
 
-def test_workers_of_a_running_scheduler(shop: Path, alone: dict[str, str], tmp_path: Path, scheduler: str) -> None:
+def test_workers_of_a_running_scheduler(shop: Path, alone: dict[str, Any], tmp_path: Path, scheduler: str) -> None:
     with workers_of("cpu", scheduler=scheduler) as workers:
         assert workers.min_buckets == 2
         assert content(prepared(shop, tmp_path, workers)) == alone

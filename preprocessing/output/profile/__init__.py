@@ -13,8 +13,8 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing.features.feature import Feature
+from preprocessing.frames import write
 from preprocessing.output.profile import counts, drift
-from preprocessing.parquet import write
 from schemas.artifacts import Draft
 from schemas.columns import DAY
 from schemas.dataset import Dataset

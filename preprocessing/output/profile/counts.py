@@ -15,10 +15,10 @@ from collections.abc import Callable
 
 import polars as pl
 
-from preprocessing.collect import Target, collect, collect_all
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
 from preprocessing.features.feature import Feature
+from preprocessing.frames import Target, collect, collect_all
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.output.profile.counts import AT, COLUMN, KIND
 from schemas.columns import COUNT, DAY, VALUE
 

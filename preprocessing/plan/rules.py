@@ -16,7 +16,7 @@ import polars as pl
 
 from preprocessing import checks
 from preprocessing.checks.base import LOCAL_DAY, Check
-from preprocessing.collect import collect
+from preprocessing.frames import collect
 from preprocessing.source.canonical import as_found
 from preprocessing.source.values import local_day
 from preprocessing.sql import type_on
@@ -46,7 +46,7 @@ class Rules:
         always = list(_always(dataset, columns))
         named = []
         for entry in dataset.checks:
-            check_class = plugins.find(checks, entry.name)
+            check_class = plugins.find(checks, entry.name, dataset.plugins)
             check = parse(check_class, entry.options, f"check {entry.name}")
             places = [place for place, other in enumerate(always) if check.says_the_same(other)]
             if places:

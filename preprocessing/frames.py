@@ -1,4 +1,4 @@
-"""The one place that runs Polars plans, on the CPU or, the same plans, on a GPU.
+"""Frames: the one place that runs Polars plans, on the CPU or, the same plans, on a GPU; and that writes Parquet.
 
 Plans over rows keep to filter, sort, global shift, cum_sum, group_by and joins, which cuDF also takes. Small tables
 (vocabularies, statistics, counts) are always worked on by the CPU.
@@ -7,6 +7,7 @@ Plans over rows keep to filter, sort, global shift, cum_sum, group_by and joins,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import polars as pl
@@ -30,3 +31,10 @@ def run(plans: Sequence[pl.LazyFrame], target: Target) -> list[pl.DataFrame]:
     if len(plans) == 1 or isinstance(target, pl.GPUEngine):
         return [plan.collect(engine=target) for plan in plans]
     return pl.collect_all(list(plans), engine=target)
+
+
+def write(table: pl.DataFrame, file: Path) -> None:
+    """Write a table to a file, and make the folders above it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Level 3 saves 4-9 % of the bytes for a quarter more of the writing time.
+    table.write_parquet(file, compression="zstd", compression_level=1)

@@ -15,7 +15,7 @@ from preprocessing import steps as steps_package
 from preprocessing.account import CUT, DUPLICATES, SHORT
 from preprocessing.features.compile import compile_features
 from preprocessing.features.feature import Feature
-from preprocessing.rules import Rules
+from preprocessing.plan.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
 from preprocessing.source.lookups import check_items_match, read_items
 from preprocessing.steps import Step
@@ -24,7 +24,6 @@ from schemas.columns import DAY, END, RESERVED
 from schemas.dataset import Dataset
 from schemas.errors import InputError, parse, unknown
 
-EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
 Named = tuple[str, Step]
 
 
@@ -139,7 +138,7 @@ def build_steps(dataset: Dataset) -> list[tuple[str, Step]]:
     """
     steps: list[tuple[str, Step]] = []
     for entry in dataset.steps:
-        step_class = plugins.find(steps_package, entry.name)
+        step_class = plugins.find(steps_package, entry.name, dataset.plugins)
         step = parse(step_class, entry.options, f"step {entry.name}")
         if step.needs_all_rows and dataset.split == "day":
             raise InputError(

@@ -1,0 +1,109 @@
+"""Whether everything below an artifact root is as it was written, contents and all; and putting back what can be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.artifacts import MANIFEST, Artifacts, File, Manifest, damaged_files
+from schemas.errors import InputError
+from schemas.progress import Progress, Report
+
+NO_ARTIFACTS = {"inventories", "ledgers", "unfinished", "prefect", "champions"}  # folders of a root without manifests
+AGAIN = {
+    "days": "overnight verify --mend does the day again, if the source still holds it",
+    "states": "overnight prepare does the days since again, if the source still holds them",
+    "sessions": "overnight prepare makes it again",
+    "profiles": "overnight profile makes it again",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something on disk that is not as it was written: where, what is wrong, what helps."""
+
+    place: str
+    problem: str
+    help: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.problem}. {self.help}."
+
+
+def verify(artifacts: Artifacts, progress: Report) -> list[Finding]:
+    """Read every file below the root that a manifest or a ledger names; returns what is wrong, in order of place.
+
+    Raises:
+        InputError: when there is no such root.
+    """
+    if not artifacts.root.is_dir():
+        raise InputError(f"There is nothing to verify: {artifacts.root} is not a folder. Give --root.")
+    folders = sorted(_folders(artifacts.root))
+    findings = list(_ledgers(artifacts))
+    for number, folder in enumerate(folders, start=1):
+        kind, name = folder.parent.name, folder.name
+        manifest = artifacts.read_manifest(kind, name)
+        advice = AGAIN.get(kind, "overnight retrain makes it again")
+        if manifest is None:
+            findings.append(Finding(f"{kind}/{name}", f"{MANIFEST} is missing or cannot be read", advice))
+        else:
+            lost = damaged_files(manifest, contents=True)
+            findings += [Finding(f"{kind}/{name}/{path}", _problem(manifest, path), advice) for path in lost]
+        progress(Progress("verify", number, len(folders)))
+    return sorted(findings, key=lambda finding: finding.place)
+
+
+def mend_snapshots(artifacts: Artifacts, progress: Report) -> None:
+    """Put back files of snapshots from the days that they link, where those are whole."""
+    whole = {file.sha256: place for place, file in _files(artifacts, "days") if file.is_at(place, contents=True)}
+    for place, file in _files(artifacts, "sessions"):
+        source = whole.get(file.sha256)
+        if source and not file.is_at(place, contents=True):
+            temporary = place.with_name(f".{place.name}.{os.getpid()}")
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, temporary)
+            temporary.replace(place)
+            progress(Progress("verify", message=f"{place.relative_to(artifacts.root)}: put back from its day."))
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    for kind in root.iterdir():
+        if kind.is_dir() and kind.name not in NO_ARTIFACTS and not kind.name.startswith("."):
+            yield from (folder for folder in kind.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+
+
+def _files(artifacts: Artifacts, kind: str) -> Iterator[tuple[Path, File]]:
+    for folder in sorted((artifacts.root / kind).glob("*")):
+        if manifest := artifacts.read_manifest(kind, folder.name):
+            yield from ((manifest.folder / file.path, file) for file in manifest.files)
+
+
+def _problem(manifest: Manifest, path: str) -> str:
+    place = manifest.folder / path
+    if not place.is_file():
+        return "is missing"
+    size = next(file.size for file in manifest.files if file.path == path)
+    found = place.stat().st_size
+    return f"has {found:,} bytes, not {size:,}" if found != size else "holds other bytes than were written"
+
+
+def _ledgers(artifacts: Artifacts) -> Iterator[Finding]:
+    from preprocessing.history.damage import damaged_days
+    from preprocessing.history.ledger import FOLDER, Ledger
+
+    for file in sorted((artifacts.root / FOLDER).glob("*.parquet")):
+        try:
+            ledger = Ledger.read(artifacts, file.stem)
+        except InputError as error:
+            yield Finding(f"{FOLDER}/{file.name}", "cannot be read", str(error).rstrip("."))
+            continue
+        for day, paths in damaged_days(artifacts, ledger, contents=True).items():
+            row = ledger.row(day)
+            if (
+                row and artifacts.read_manifest(*row["artifact"].split("/")) is None
+            ):  # others are found by their manifest
+                listed = ", ".join(paths)
+                yield Finding(f"{row['artifact']} ({day})", f"{listed} is missing or damaged", AGAIN["days"])

@@ -1,0 +1,104 @@
+"""What all batches of one run work with: dataset, source, engine, workers, and where progress goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from preprocessing.encoders.category import Category
+from preprocessing.engines import EngineName
+from preprocessing.execution.reading import Source
+from preprocessing.features.state import State
+from preprocessing.plan import Plan, plan_of
+from preprocessing.source.files import find_files
+from preprocessing.vocabulary import from_nvtabular
+from schemas.artifacts import Artifacts
+from schemas.columns import ID, VALUE
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+from schemas.progress import Progress, Report
+
+BUCKET_ROWS = 2_500_000  # rows of a bucket: about half a gigabyte on the way
+
+
+@dataclass(frozen=True)
+class Workers:
+    """What runs the tasks of a batch, and into how many buckets users are divided at least."""
+
+    executor: Executor | None = None
+    min_buckets: int = 1
+    bucket_rows: int = BUCKET_ROWS
+
+
+@dataclass
+class Run:
+    """What all batches of one run work with."""
+
+    artifacts: Artifacts
+    dataset: Dataset
+    source: Source
+    scratch: Path
+    engine: EngineName
+    workers: Workers
+    report: Report
+    secrets: tuple[str, ...] = ()
+    """Hashes of the keys that steps use."""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Hashes of the tables and keys that steps use, and of people's own steps, checks and encoders."""
+        return (*self.source.tables.values(), *self.secrets, *self.dataset.own_parts().values())
+
+    @property
+    def plan(self) -> Plan:
+        """The plan for events of the line's types; a batch's own may see values as they were found, too."""
+        return plan_of(self.dataset.model_dump_json(), tuple(self.source.types.items()), self.reads)
+
+    def say(self, message: str) -> None:
+        """One line for people."""
+        self.report(Progress("prepare", message=message))
+
+    def tick(self, phase: str, done: int, total: int) -> None:
+        """A part of a phase is done; the end of a phase is reported by itself."""
+        if done < total:
+            self.report(Progress(phase, done, total, f"part {done} of {total} ({100 * done // total}%)"))
+
+    def start(self) -> State:
+        """The state before any day: the NVTabular vocabularies that features start from.
+
+        Raises:
+            InputError: for files that are none, and ids that do not fit the encoder.
+        """
+        fitted = {}
+        for feature in self.plan.features:
+            encoder = feature.encoders[-1]
+            if isinstance(encoder, Category) and encoder.start_from:
+                (file, *_) = find_files(self.dataset, encoder.start_from, f"features.{feature.name}.start_from")
+                vocabulary = from_nvtabular(Path(file.url))
+                first, dtype = int(vocabulary[ID].head(1).sum()), self.plan.columns[feature.column]
+                if first != encoder.first_id:
+                    raise InputError(
+                        f"{file.url}: ids begin at {first}, but those of feature {feature.name} at {encoder.first_id}."
+                    )
+                if vocabulary.schema[VALUE] != dtype:
+                    raise InputError(
+                        f"{file.url} holds {vocabulary.schema[VALUE]} values, column {feature.column!r} {dtype}."
+                    )
+                fitted[feature.state_name(len(feature.encoders) - 1)] = vocabulary
+        return State(fitted)
+
+    @contextmanager
+    def phase(self, name: str, total: int = 1) -> Iterator[Callable[[str], None]]:
+        """Time a phase; call what is given with what came out of it."""
+        began = time.perf_counter()
+        said: list[str] = []
+        self.report(Progress(name, 0, total))
+        yield said.append
+        took = time.perf_counter() - began
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
+        self.report(Progress(name, total, total, f"{' '.join(said)} ({took:.1f} s)"))

@@ -1,0 +1,374 @@
+"""Days of events become finished days: those not done yet, and again those whose events have changed since.
+
+Days are done in batches: the first night all of history, later nights one day. A batch starts from the state after the days
+before it and is fitted day by day whatever its size, so many days at once give what one after the other gives. A day that is
+done again changes no id: values that are new in it get ids after all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from preprocessing.encoders.category import Category
+from preprocessing.execution.batch import Batch
+from preprocessing.execution.run import Run
+from preprocessing.features import state as states
+from preprocessing.features.state import (
+    FeatureState,
+    State,
+    Statistics,
+    encoders_by_state,
+    state_as_of,
+    without_day,
+)
+from preprocessing.history import late_items
+from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside
+from preprocessing.history.damage import damaged_days, restore_state
+from preprocessing.history.ledger import Ledger, facts_of
+from preprocessing.history.lines import days_in_words, made_with, place_of
+from preprocessing.history.restore import from_day, from_snapshots
+from preprocessing.history.set_aside import TOO_LATE, in_words, quarantine_rows
+from preprocessing.history.states import all_statistics
+from preprocessing.output import day as output
+from preprocessing.output.day import OPEN, DayWriter
+from preprocessing.output.profile import TABLE, Profiles
+from preprocessing.vocabulary import recount
+from schemas.artifacts import Manifest, identify
+from schemas.columns import COUNT, DAY, ITEM_ID, RULE, VALUE
+from schemas.errors import InputError
+
+ONE_DAY = timedelta(days=1)
+
+
+@dataclass
+class Work:
+    """A batch of days to be done, and what the ledger will say of them."""
+
+    batch: Batch
+    contents: dict[date, Contents]
+    tails: dict[date, str]
+    """The name of each day's artifact: a hash of all that was done up to it."""
+    tail_before: str = ""
+    """Names the state before the newest day; empty where that is there already."""
+    aside: list[SetAside] = field(default_factory=list)
+    """Rows for quarantine that no day is made of."""
+    manifests: list[Manifest] = field(default_factory=list)
+    """The days, once they are written."""
+
+    @property
+    def tail(self) -> str:
+        """Names the state after the batch."""
+        return self.tails[self.batch.last]
+
+
+@dataclass
+class Days:
+    """The days of a line, and the run that brings them up to date.
+
+    `work` gives batches one after the other; each is to be done, written and entered before the next is asked for.
+    """
+
+    run: Run
+    ledger: Ledger
+    changes: Changes
+    missing: dict[date, list[str]] = field(default_factory=dict)
+    """Finished days that are lost, source and all, and their lost files."""
+    _statistics: Statistics | None = field(default=None, repr=False)
+
+    def work(self, last: date, redo: tuple[date, date] | None = None, *, verify: bool = False) -> Iterator[Work]:
+        """What is to be done up to `last`: damaged days, days again (`redo` among them), new days.
+
+        With `verify`, all files of finished days are read to find those that are damaged.
+
+        Raises:
+            InputError: when `redo` names days that the source no longer holds, or a state is lost for good.
+        """
+        restore_state(self.run, self.ledger, self.changes)
+        asked = asked_for(self.ledger, self.changes, redo) if redo else set()
+        yield from self._mend(verify)
+        why = late_items.days_to_do_again(self.run, self.ledger, self.changes) | dict.fromkeys(
+            asked, "it was asked for"
+        )
+        for aside in (*self.changes.late, *self.changes.undated):
+            self.run.say(in_words(aside))
+        yield from self._again({*self.changes.changed, *why}, why)
+        if self.ledger.about.until is None or last > self.ledger.about.until:
+            yield self._new(last)
+
+    def finds(self, work: Work) -> bool:
+        """Whether a run that was killed before it could enter a batch left all of it complete; then it has its days."""
+        artifacts = self.run.artifacts
+        found = [artifacts.find(states.KIND, state_id) for state_id in (work.tail_before, work.tail) if state_id]
+        days = [date.fromisoformat(day) for state in found if state for day in state.facts["days"]]
+        manifests = [artifacts.find(output.KIND, work.tails[day]) for day in days if day in work.tails]
+        if None in found or None in manifests or not days:
+            return False
+        work.manifests = [manifest for manifest in manifests if manifest]
+        return True
+
+    def write(self, work: Work) -> None:
+        """The artifacts of a batch that is encoded: its days, the states before and after its newest."""
+        run, batch = self.run, work.batch
+        carried_in = batch.carried.height if batch.carried is not None else 0
+        days = batch.days() or [batch.last]
+        with run.phase("commit", len(days)) as said:
+            writer = self._writer(batch)
+            for number, day in enumerate(days, start=1):
+                bad = self._further_bad_rows(day, work.aside if day == days[-1] else [])
+                manifest = writer.write(day, work.tails[day], batch.session_files(day), carried_in, bad)
+                work.manifests.append(manifest)
+                for warning in manifest.facts["warnings"]:
+                    run.say(f"{day}: {warning}")
+                carried_in = manifest.facts["still_open"]
+                run.tick("commit", number, len(days))
+            listed, previous = [str(day) for day in days], self.ledger.about.state
+            if work.tail_before:
+                earlier = [day for day in listed if day < str(batch.newest)]
+                batch.before.write(run.artifacts, work.tail_before, {"days": earlier, "previous": previous})
+                listed, previous = listed[len(earlier) :], f"{states.KIND}/{work.tail_before}"
+            batch.after.write(run.artifacts, work.tail, {"days": listed, "previous": previous})
+            said(f"{len(days)} days" if len(days) != 1 else str(days[0]))
+        batch.clean_up()
+
+    def enter(self, work: Work) -> None:
+        """Put the days of a batch that is written into the ledger, on disk: from now on they are finished."""
+        batch, rows = work.batch, []
+        state_before = f"{states.KIND}/{work.tail_before}" if work.tail_before else self.ledger.about.state
+        newest_written = max(manifest.facts["day"] for manifest in work.manifests)
+        for manifest in work.manifests:
+            day = date.fromisoformat(manifest.facts["day"])
+            parts = list(work.contents.get(day, Contents()).parts)
+            if manifest.facts["day"] == newest_written:
+                parts += [aside.part for aside in work.aside]
+            old, is_newest = self.ledger.row(day), day == batch.newest
+            before = old["before"] if old else state_before if is_newest else ""
+            statistics = work.tail if is_newest or not work.tail_before else work.tail_before
+            rows.append(output.row_of(manifest, day, parts, before, f"{states.KIND}/{statistics}"))
+        self.ledger.enter(rows)
+        until = max(batch.last, self.ledger.about.until or batch.last)
+        self.ledger.change(state=f"{states.KIND}/{work.tail}", tail=work.tail, until=until)
+        self._statistics = None
+        self._save()
+
+    def _mend(self, verify: bool) -> Iterator[Work]:
+        """Put back or do again the finished days whose files are lost or damaged; those that can be neither are missing."""
+        for day, files in damaged_days(self.run.artifacts, self.ledger, contents=verify).items():
+            row = self.ledger.row(day)
+            assert row is not None
+            lost = f"{day}: its {', '.join(files)}"
+            if snapshot := from_snapshots(self.run.artifacts, row, files):
+                self.run.say(f"{lost} was missing or damaged; put back from {snapshot}.")
+            elif day in self.changes.held:
+                self.run.say(f"{lost} is missing or damaged; doing it again.")
+                about, days = self.ledger.about, self.ledger.days
+                yield self._day_again(day)
+                new = self.ledger.row(day)
+                if new and from_day(self.run.artifacts, row, new):  # it is what it was: nothing else changes
+                    self.ledger.about, self.ledger.days = about, days
+                    self._save()
+                elif self.ledger.has(day + ONE_DAY) and _open_hash(new) != _open_hash(row):
+                    yield from self._again([day + ONE_DAY], {day + ONE_DAY: f"sessions from {day} are others"})
+            elif any(path.startswith(output.SESSIONS) for path in files):
+                self.missing[day] = files
+                self.run.say(
+                    f"{lost} is missing or damaged, and the source no longer holds all of its events: the day is missing from "
+                    "what follows. Restore the file from a backup."
+                )
+
+    def _again(self, days: Iterable[date], why: dict[date, str]) -> Iterator[Work]:
+        """Finished days again, in order, and the day after each whose open sessions are others then.
+
+        `why` says of some what the reason is, for the line that names them.
+        """
+        waiting = set(days)
+        while waiting:
+            day = min(waiting)
+            waiting.remove(day)
+            self.run.say(f"{day}: {why.get(day, 'its events have changed since it was done')}; doing it again.")
+            before = _open_hash(self.ledger.row(day))
+            yield self._day_again(day)
+            following = day + ONE_DAY
+            if not self.ledger.has(following) or _open_hash(self.ledger.row(day)) == before:
+                continue
+            if following in self.changes.held:
+                waiting.add(following)
+            else:
+                self.run.say(
+                    f"{following}: sessions that reach into it from {day} have changed, but the source no longer holds all of "
+                    "it; it stays as it is."
+                )
+
+    def _new(self, last: date) -> Work:
+        """All days after those that are finished, up to `last`."""
+        about = self.ledger.about
+        first = about.until + ONE_DAY if about.until else self.changes.parts[COUNTED].min()
+        assert isinstance(first, date)
+        contents = self.changes.contents(first, last)
+        aside = [*self.changes.late, *self.changes.undated]
+        tail, tails = about.tail or identify(code="", line=about.line), {}
+        for number in range((last - first).days + 1):
+            day = first + number * ONE_DAY
+            more = [rows.part for rows in aside] if day == last else []
+            tail = identify(code=tail, day=day, made_of=contents.get(day, Contents()).key(), aside=more)
+            tails[day] = tail
+        known = State.read(self.run.artifacts, about.state) if about.state else self.run.start()
+        batch = self._batch(first, last, contents, known.fitted, known, tail)
+        return Work(batch, contents, tails, tails.get(last - ONE_DAY, ""), aside)
+
+    def _day_again(self, day: date) -> Work:
+        of_day = self.changes.of(day)
+        contents = {day: of_day} if of_day.parts else {}
+        tail = identify(code=self.ledger.about.tail, again=day, made_of=of_day.key())
+        known = State.read(self.run.artifacts, self.ledger.about.state)
+        earlier, others = self._without(day, known)
+        return Work(
+            self._batch(day, day, contents, earlier, State(others, {}, known.items), tail), contents, {day: tail}
+        )
+
+    def _batch(
+        self,
+        first: date,
+        last: date,
+        contents: dict[date, Contents],
+        earlier: FeatureState,
+        others: State,
+        name: str,
+    ) -> Batch:
+        files = {day: of_day.paths for day, of_day in contents.items()}
+        undated = {path: day for day, of_day in contents.items() for path in of_day.undated()}
+        carried = self._open_before(first)
+        return Batch(self.run, name, first, last, last, files, undated, carried, earlier, others)
+
+    def _writer(self, batch: Batch) -> DayWriter:
+        profiles = Profiles.of(
+            batch.frames, self.run.dataset, batch.job.plan.features, self._folders_before(batch.first)
+        )
+        return day_writer(batch, profiles)
+
+    def _further_bad_rows(self, day: date, aside: list[SetAside]) -> pl.DataFrame | None:
+        """Rows for a day's quarantine that its batch did not read."""
+        late = self._late_rows(day)
+        bad = [late] if late is not None else []
+        bad += [quarantine_rows(self.run, aside)] if aside else []
+        return pl.concat(bad, how="diagonal_relaxed") if bad else None
+
+    def _late_rows(self, day: date) -> pl.DataFrame | None:
+        """Of a day that is done again: the rows that came too late for others and are kept in its quarantine."""
+        row = self.ledger.row(day)
+        if row is None or TOO_LATE not in facts_of(row)["quarantined"]:
+            return None
+        try:
+            bad = pl.read_parquet(self.run.artifacts.root / row["artifact"] / output.QUARANTINE)
+        except (OSError, pl.exceptions.PolarsError):
+            return None
+        return bad.filter(pl.col(RULE) == TOO_LATE)
+
+    def _folders_before(self, first: date) -> list[Path]:
+        """Of the days that a day is compared with, as far as they are there."""
+        since = first - self.run.dataset.profile.days * ONE_DAY
+        rows = self.ledger.days.filter((pl.col(DAY) >= since) & (pl.col(DAY) < first))
+        folders = [self.run.artifacts.root / name for name in rows["artifact"]]
+        return [folder for folder in folders if (folder / TABLE).is_file()]
+
+    def _open_before(self, first: date) -> pl.DataFrame | None:
+        """Events of sessions that were open when a day began.
+
+        Raises:
+            InputError: when they are lost.
+        """
+        day = self.ledger.last_before(first)
+        if day is None:
+            return None
+        row = self.ledger.row(day)
+        assert row is not None
+        file = self.run.artifacts.root / row["artifact"] / OPEN
+        try:
+            waiting = pl.read_parquet(file)
+        except (OSError, pl.exceptions.PolarsError):
+            lost = facts_of(row)["still_open"]
+            self.run.say(
+                f"{day}: its open events are lost ({file}): {lost:,} events of sessions that reach into the next day."
+            )
+            return None
+        return waiting.filter(pl.col(DAY) >= first).drop(DAY)
+
+    def _without(self, day: date, known: State) -> tuple[FeatureState, FeatureState]:
+        """What is fitted to the days before a day, and to all days but this one, with the ids of now."""
+        row = self.ledger.row(day)
+        if row and row["before"] and day == self.ledger.days[DAY].max():
+            try:
+                before = State.read(self.run.artifacts, row["before"])
+            except InputError:
+                pass
+            else:
+                return before.fitted, self._with_ids(before.fitted, known)
+        if self._statistics is None:
+            self._statistics = all_statistics(self.run.artifacts, self.ledger)
+        features, start = self.run.plan.features, self.run.start().fitted
+        earlier = state_as_of(features, day, self._statistics, known.fitted, start)
+        return earlier, without_day(features, day, self._statistics, known.fitted, start)
+
+    def _with_ids(self, fitted: FeatureState, known: State) -> FeatureState:
+        """An earlier state with the ids of now, and what does not depend on days as it is now."""
+        encoders, now = encoders_by_state(self.run.plan.features), dict(known.fitted)
+        for name, table in known.fitted.items():
+            encoder = encoders.get(name)
+            if isinstance(encoder, Category):
+                counted = fitted[name].select(VALUE, COUNT) if name in fitted else table.select(VALUE, COUNT).clear()
+                now[name] = recount(table, counted)
+            elif encoder is not None and encoder.by_day:
+                if name in fitted:
+                    now[name] = fitted[name]
+                else:
+                    now.pop(name)
+        return now
+
+    def _save(self) -> None:
+        about: dict[str, Any] = {"tables": tuple(sorted(self.run.source.tables.values()))}
+        if not self.ledger.about.types:
+            self.ledger.freeze(self.run.source.types)
+        self.ledger.change(dataset=self.run.dataset.name, source=place_of(self.run.dataset.source), **about)
+        self.ledger.write(self.run.artifacts)
+
+
+def day_writer(batch: Batch, profiles: Profiles) -> DayWriter:
+    """What writes the days of a batch that is encoded."""
+    run, plan = batch.run, batch.job.plan
+    made = made_with(run.dataset, run.source.tables)
+    vocabulary = batch.after.fitted[ITEM_ID]
+    return DayWriter(run.artifacts, run.dataset, plan.dropping, batch.frames, batch.account, profiles, vocabulary, made)
+
+
+def asked_for(ledger: Ledger, changes: Changes, redo: tuple[date, date]) -> set[date]:
+    """The finished days from the first to the last of `redo`.
+
+    Raises:
+        InputError: when there are none, or the source no longer holds one of them whole.
+    """
+    first, last = redo
+    asked = set(ledger.days.filter(pl.col(DAY).is_between(first, last))[DAY])
+    if not asked:
+        finished = ledger.days[DAY]
+        there = (
+            f"finished days run from {finished.min()!s} to {finished.max()!s}" if len(finished) else "none is finished"
+        )
+        raise InputError(f"redo {first}..{last}: no finished day with events lies there; {there}.")
+    if gone := sorted(asked - changes.held):
+        raise InputError(
+            f"redo {first}..{last}: the source no longer holds all that these days were made of, so events would be lost: "
+            f"{days_in_words(gone)}. Nothing was done; give days that the source still holds."
+        )
+    return asked
+
+
+def _open_hash(row: dict[str, Any] | None) -> str:
+    """A hash of the events of sessions that were open when a day ended; empty when there were none."""
+    if row is None or not facts_of(row)["still_open"]:
+        return ""
+    return next((str(file["sha256"]) for file in row["files"] if file["path"] == OPEN), "")
