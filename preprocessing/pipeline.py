@@ -14,6 +14,7 @@ import polars as pl
 from preprocessing.engines import EngineName, engine_of
 from preprocessing.execution.reading import Source
 from preprocessing.execution.run import Run, Workers
+from preprocessing.features.uses import with_text_types
 from preprocessing.history.changes import COUNTED, Changes, find_changes
 from preprocessing.history.days import Days
 from preprocessing.history.ledger import Ledger
@@ -52,8 +53,9 @@ def prepare(
         InputError: for a source, a dataset or days that do not fit; what was done before stays.
     """
     engine_of(engine)  # a GPU that is not there is named before any work
+    as_written, dataset = dataset, with_text_types(dataset)
     secrets = tuple(step.secret for _, step in build_steps(dataset))
-    line = line_of(dataset, secrets)
+    line = line_of(as_written, secrets)  # what encoders take is code, which is no part of a line
     with artifacts.unfinished(line) as scratch:
         ledger = Ledger.read(artifacts, line)
         source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress)

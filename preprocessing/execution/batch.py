@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing import account as accounts
-from preprocessing.account import KEPT, QUARANTINED, READ
+from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.run import Run
@@ -95,6 +95,7 @@ class Batch:
         quarantine = pl.concat(self.frames("quarantine"), how="diagonal_relaxed")
         for (day,), of_day in self.account.partition_by(DAY, as_dict=True).items():
             broken, rows = accounts.by_name(of_day, QUARANTINED), accounts.total(of_day, READ)
+            broken |= accounts.by_name(of_day, NULLED)
             bad = quarantine.filter(pl.col(EVENT_DAY) == day)
             rules.verdict(broken, rows, name_of(day), partial(rules.examples, bad))
         if self.others.items is None:

@@ -82,7 +82,10 @@ def _check_chain(chain: tuple[Encoder, ...], column: str, columns: pl.Schema, wh
         except InputError as error:
             raise InputError(f"{where}: {name_of(encoder)}: {error}") from None
         if encoder.takes not in ("anything", kind):
-            hint = f" Declare its type where it is mapped, such as `types: {{{column}: float}}`."
+            hint = (
+                f" Declare its type where it is mapped (`types: {{{column}: float}}`), or make a column of numbers by the step "
+                f"derive, such as `number: TRY_CAST({column} AS DOUBLE)`."
+            )
             wrong = f"{where}: {name_of(encoder)} takes {encoder.takes}, but gets {kind} (column {column!r})."
             raise InputError(wrong + (hint if dtype == pl.String and encoder.takes == "numbers" else ""))
         kind = "numbers" if encoder.kind == "continuous" else "ids, after which nothing can follow,"

@@ -59,6 +59,7 @@ CHECKS: list[Any] = [
     {"not_null": {"column": "price"}},
     {"readable": {"column": "timestamp"}},
     {"in_range": {"column": "price", "min": 0, "max": 3}},
+    {"not_before": {"earliest": "2024-01-02"}},
     {"known_values": {"column": "event_type", "values": ["view"]}},
     {"known_values": {"column": "user_id", "table": "users"}},
     {"not_in_future": {"grace_minutes": 3}},
