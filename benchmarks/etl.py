@@ -2,7 +2,7 @@
 
     python benchmarks/etl.py --against polars_reference --rows 1000000 5000000   both in turn, medians, their ratio
     python benchmarks/etl.py --growth          one to fifty million events: CPU seconds and memory
-    python benchmarks/etl.py --nightly         one more day after 2, 10 and 100 days
+    python benchmarks/etl.py --nightly         one more day after 2, 100 and 1,000 days
     python benchmarks/etl.py --engines         NVTabular and two workers beside Polars in one process
     python benchmarks/etl.py --all --write     everything, into benchmarks/etl.md and benchmarks/etl.json
 
@@ -36,7 +36,7 @@ ROOM = PROJECT / ".peers"
 DATA, SCRATCH = ROOM / "data" / "etl", ROOM / "scratch"
 MILLION = 1_000_000
 GROWTH = (MILLION, 5 * MILLION, 20 * MILLION, 50 * MILLION)
-HISTORIES, PER_DAY = (2, 10, 100), 20_000  # two days are the fewest: one to train on, one to test on
+HISTORIES, PER_DAY = (2, 100, 1000), 5_000  # two days are the fewest: one to train on, one to test on
 ENGINES: dict[str, list[str]] = {"cpu": [], "nvtabular": ["--engine", "nvtabular"], "two workers": ["--workers", "2"]}
 MEASURES = ("cpu_s", "wall_s", "peak_rss_mb", "import_cpu_s")
 Json = dict[str, Any]

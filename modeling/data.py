@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from schemas.artifacts import Manifest
+from schemas.artifacts import Manifest, require_whole
 from schemas.columns import DAY, END, FIRST_ID, ITEM_ID, UNKNOWN
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
@@ -210,7 +210,11 @@ def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: i
     day: test = sessions of the last day; validation = up to `most_validation` sessions of the day before, evenly spread
     and held out of training (at most a tenth of that day). leave_one_out: test = the last item of every history;
     validation = the one before, of evenly spread histories; both are held out of training.
+
+    Raises:
+        InputError: when a file of the sessions is missing or holds other bytes than were written.
     """
+    require_whole(manifest)
     folder = manifest.folder / "sessions"
     if schema.split == "leave_one_out":
         return _split_histories(read_sessions(folder, schema), most_validation)

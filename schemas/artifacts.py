@@ -261,6 +261,20 @@ def damaged_files(manifest: Manifest, *, contents: bool = False) -> list[str]:
     return [file.path for file in manifest.files if not file.is_at(manifest.folder / file.path, contents=contents)]
 
 
+def require_whole(manifest: Manifest) -> None:
+    """Read all that a manifest lists, before it is used.
+
+    Raises:
+        InputError: when a file is missing or holds other bytes than were written.
+    """
+    if damaged := damaged_files(manifest, contents=True):
+        more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+        raise InputError(
+            f"{manifest.folder / damaged[0]}{more}: missing, or not what was written. Run `overnight verify --mend` (with the "
+            "--dataset, --source and --root of the run), which puts back or does again what can be, then run this again."
+        )
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a small file in one step: after a crash it is the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -189,6 +189,27 @@ def test_a_byte_that_a_disk_lost_is_found_when_asked_for(tmp_path: Path) -> None
     assert Artifacts(before.root).find(*before.name.split("/"), contents=True)
 
 
+def test_a_flipped_byte_is_noticed_before_training_reads_it(tmp_path: Path) -> None:
+    import os
+
+    from modeling.data import split_sessions
+    from schemas.features import FeatureSchema
+
+    nightly(tmp_path)
+    manifest = run(tmp_path, shop(tmp_path))
+    schema = FeatureSchema.read(manifest.folder / "schema.json")
+    assert len(split_sessions(manifest, schema, 10).train)
+    damaged = next((manifest.folder / "sessions").rglob("part-0.parquet"))
+    about, content = damaged.stat(), bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 255
+    damaged.write_bytes(bytes(content))
+    os.utime(damaged, ns=(about.st_atime_ns, about.st_mtime_ns))
+    with pytest.raises(InputError, match="overnight verify --mend"):
+        split_sessions(manifest, schema, 10)
+    run(tmp_path, shop(tmp_path), verify=True)
+    assert len(split_sessions(manifest, schema, 10).train)
+
+
 def test_another_version_of_the_code_touches_no_finished_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     nightly(tmp_path)
