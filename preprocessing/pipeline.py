@@ -91,6 +91,8 @@ def index(artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime,
     source = Source.open(dataset, kept_in, ledger.types, now)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"
+    if source.empty_rows:
+        message += f"; {source.empty_rows:,} rows of new files hold an empty list, and so no event"
     if left_out:
         listed = ", ".join(f"{path} ({reason})" for path, reason in left_out[:5])
         more = f" and {len(left_out) - 5} more" if len(left_out) > 5 else ""

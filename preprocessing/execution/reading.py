@@ -36,6 +36,8 @@ class Source:
     tables: dict[str, str]
     """Content hashes of the item and user tables, by path."""
     now: datetime
+    empty_rows: int = 0
+    """Rows of new files that hold an empty list where events were to be, and so give none."""
     window: Window = NO_LIMIT
     """Days beyond which events of a dataset that is taken whole are left out."""
     _in_memory: tuple[set[str], pl.LazyFrame] | None = field(default=None, repr=False)
@@ -49,8 +51,10 @@ class Source:
         """
         files = EventFiles(dataset)
         in_memory: list[tuple[set[str], pl.LazyFrame]] = []
+        empty: list[int] = []
 
         def scan(new: list[SourceFile]) -> pl.LazyFrame:
+            empty.append(files.count_without_events(new))
             events = files.scan(new, expected=types, number=True)
             if sum(file.size for file in new) > IN_MEMORY_BYTES:
                 return events
@@ -70,7 +74,7 @@ class Source:
         ]
         tables = {file.path: content_hash(file) for file in beside}
         read = in_memory[0] if in_memory else None
-        return cls(dataset, files, index, types, tables, now, _in_memory=read)
+        return cls(dataset, files, index, types, tables, now, sum(empty), _in_memory=read)
 
     def raw(self, paths: set[str], *, numbered: bool = False) -> pl.LazyFrame:
         """All rows of these files, as they are read; `numbered` adds the column FILE, the place in `sorted(paths)`."""
