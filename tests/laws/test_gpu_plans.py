@@ -64,8 +64,8 @@ def test_the_gpu_takes_all_of_a_preparation(rule: str, tmp_path: Path, monkeypat
         time_zone="Europe/Berlin",
         steps=[
             {"filter_event_types": {"keep": ["view"]}},
-            "drop_repeats",
             {"drop_crawlers": {"max_events_per_day": 100}},
+            "drop_repeats",
         ],
         checks=[{"in_range": {"column": "price", "min": 0}}],
         sessions={"rule": rule},
