@@ -62,7 +62,7 @@ def prepare(
         run = Run(artifacts, dataset, source, scratch, engine, workers, progress, secrets)
         run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is read)
         if dataset.split == "day":
-            changes = find_changes(source.index, ledger, dataset.since)
+            changes = find_changes(run, ledger)
             check_source(ledger, dataset, changes)
             introduce(artifacts, ledger, dataset, changes, run.say)
             window = choose_window(_rows_by_day(ledger, changes), source, until, days)

@@ -17,6 +17,7 @@ from schemas.columns import DAY, END, EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID,
 from schemas.dataset import Dataset
 
 EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
+KEY = "row key"
 SESSION_INDEX = "session_index"  # numbers sessions in the order of the rows, from 1
 ONE_BATCH = date(1970, 1, 1)  # the day of all rows of a dataset that is taken as one batch (split: leave_one_out)
 
@@ -36,6 +37,14 @@ class Window:
         if self.last:
             inside = inside & (day <= self.last)
         return inside
+
+
+def row_key(columns: Iterable[str]) -> pl.Expr:
+    """A hash of what makes an event: user, session, item, time, position and type, as far as these columns have them."""
+    there = set(columns)
+    identity = (USER_ID, SESSION_ID, ITEM_ID, TIMESTAMP, POSITION, EVENT_TYPE)
+    hashes = [pl.col(name).hash(seed) for seed, name in enumerate(identity) if name in there]
+    return pl.sum_horizontal(hashes).alias(KEY)
 
 
 def changed(column: str) -> pl.Expr:

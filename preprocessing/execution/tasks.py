@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -28,6 +28,7 @@ from preprocessing.plan import Plan, plan_of
 from preprocessing.plan.rules import RULE_CODE
 from preprocessing.sessions import (
     EVENT_DAY,
+    KEY,
     SESSION_INDEX,
     close,
     cut,
@@ -37,13 +38,16 @@ from preprocessing.sessions import (
     in_order,
     is_last,
     keep_recent,
+    row_key,
     sort_keys,
 )
+from preprocessing.source.values import local_day
 from preprocessing.steps import Step
-from schemas.columns import DAY, END, ITEM_ID, RULE
+from schemas.columns import DAY, END, ITEM_ID, RULE, TIMESTAMP
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
+ROWS_KEPT_DAYS = 35  # days whose rows are known one by one; older ones by file
 PLACE = "place"  # of a row, while a step runs that may change the order
 
 
@@ -143,6 +147,7 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
     """Good rows; bad ones go to quarantine as they are in the source."""
     rules = job.plan.rules
     raw = collect(job.spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
+    job.spool.put(f"rows-{bucket}", _rows_made_of(job, raw))
     marked = rules.mark(raw.lazy(), job.now)
     good, bad, nulled = collect_all(
         [
@@ -160,6 +165,16 @@ def _check(job: Job, bucket: int, account: Account, engine: Engine) -> pl.DataFr
         account.add(QUARANTINED, counts, str(rule))
     job.spool.put(f"quarantine-{bucket}", bad)
     return good
+
+
+def _rows_made_of(job: Job, raw: pl.DataFrame) -> pl.DataFrame:
+    """`event day` and a hash of each row of the batch's last days that is of that day."""
+    columns = raw.columns
+    if TIMESTAMP not in columns:
+        return pl.DataFrame(schema={EVENT_DAY: pl.Date, KEY: pl.UInt64})
+    recent = pl.col(EVENT_DAY) > job.last - timedelta(days=ROWS_KEPT_DAYS)
+    own = local_day(pl.col(TIMESTAMP), job.parsed.time_zone) == pl.col(EVENT_DAY)
+    return collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns)))
 
 
 def order_events(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.DataFrame:

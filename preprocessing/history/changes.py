@@ -2,8 +2,8 @@
 
 A finished day is done again only when the source still holds everything it was made of, and some of it is new or changed:
 
-- Every part of a file that it was made of is there, under its path with as many rows or more, or with the same content under
-  another path; or all the day's rows are there, whatever the files.
+- Every row that it was made of is there, in whatever file. Rows of recent days are known one by one (`history.rows`); of older
+  days every part of a file must be there, with the same content, or grown at its end.
 - The next day, into which its open sessions reach, is whole in the source too, or not finished yet.
 
 A source that shrinks is therefore no reason. Rows that are new for a day that cannot be done again come too late.
@@ -16,7 +16,11 @@ from datetime import date, timedelta
 
 import polars as pl
 
+from preprocessing.execution.run import Run
 from preprocessing.history.ledger import Ledger
+from preprocessing.history.rows import beyond as beyond_of
+from preprocessing.history.rows import is_all_there, rows_made_of, rows_of_day
+from preprocessing.sessions import KEY
 from preprocessing.source.index import DIGEST, HASH, PATH, ROWS, Index
 from schemas.columns import DAY
 
@@ -27,13 +31,17 @@ Part = tuple[str, date | None, int, int]  # path, day, rows, digest
 
 @dataclass(frozen=True)
 class SetAside:
-    """Rows of a file that no day is made of: those of `day` (None: without a usable day) after the first `skip` of them."""
+    """Rows of a file that no day is made of: those of `day` (None: without a usable day).
+
+    They are `frame` (as they are read, with the hash of each) or, where that is None, all but the first `skip` of the file's.
+    """
 
     path: str
     day: date | None
     rows: int
     digest: int
     skip: int = 0
+    frame: pl.DataFrame | None = field(default=None, compare=False, repr=False)
 
     @property
     def part(self) -> Part:
@@ -94,8 +102,9 @@ class Changes:
         return self.contents(day, day).get(day, Contents())
 
 
-def find_changes(index: Index, ledger: Ledger, since: date | None) -> Changes:
+def find_changes(run: Run, ledger: Ledger) -> Changes:
     """Compare a source with what was made of it."""
+    index, since = run.source.index, run.dataset.since
     now = index.table.filter(index.usable & (pl.col(ROWS) > 0)).select(PATH, DAY, ROWS, DIGEST)
     if since:
         now = now.filter(pl.col(DAY) >= since)
@@ -104,27 +113,43 @@ def find_changes(index: Index, ledger: Ledger, since: date | None) -> Changes:
     differing = _differing_days(now, made, same_hash)
     placed, undated = _place_undated(index, made, until)
     dated = now.select(pl.col(DAY).alias(COUNTED), PATH, DAY, ROWS, DIGEST)
-    changes = Changes(pl.concat([dated, placed]), [], _whole_days(now, differing), undated=undated)
-    for day in sorted(differing):
-        if until and day <= until:
-            _judge(changes, day, now.filter(pl.col(DAY) == day).rows(), made, same_hash)
-    for day in sorted(day for day in differing if until and day <= until):
+    changes = Changes(pl.concat([dated, placed]), [], _whole_days(now, differing, ledger), undated=undated)
+    to_judge = sorted(day for day in differing if until and day <= until)
+    beyond: dict[date, list[SetAside]] = {}
+    for day in to_judge:
+        new = now.filter(pl.col(DAY) == day).select(PATH, DAY, ROWS, DIGEST).rows()
+        held, beyond[day] = _judge(run, ledger, day, new, made, same_hash)
+        if held:
+            changes.held.add(day)
+    for day in to_judge:
         if (day in changes.held or not ledger.has(day)) and _next_is_free(day, ledger, changes.held):
             changes.changed.append(day)
         else:
-            changes.late += _rows_beyond(now.filter(pl.col(DAY) == day).rows(), made)
+            changes.late += beyond[day]
     return changes
 
 
-def _judge(changes: Changes, day: date, new: list[Part], made: pl.DataFrame, same_hash: bool) -> None:
-    """Enter a day whose rows are others into `held` if every part it was made of is there."""
-    old = made.filter((pl.col(FINISHED) == day) & (pl.col(DAY) == day)).select(PATH, DAY, ROWS, DIGEST).rows()
-    if old and _all_there(old, new, same_hash):
-        changes.held.add(day)
+def _judge(
+    run: Run, ledger: Ledger, day: date, new: list[Part], made: pl.DataFrame, same_hash: bool
+) -> tuple[bool, list[SetAside]]:
+    """Of a day whose rows in the source are others: whether it is whole there, and the rows beyond what was counted."""
+    made_of = rows_made_of(run, ledger, day)
+    if made_of is None:
+        old = made.filter((pl.col(FINISHED) == day) & (pl.col(DAY) == day)).select(PATH, DAY, ROWS, DIGEST).rows()
+        return bool(old) and _all_there(old, new, same_hash), _rows_beyond(new, made)
+    rows = rows_of_day(run, sorted({path for path, *_ in new}), day)
+    parts = beyond_of(made_of, rows).partition_by(PATH, as_dict=True, include_key=False, maintain_order=True)
+    late = [
+        SetAside(str(path), day, part.height, int(part[KEY].hash().sum()) % 2**63, frame=part)
+        for (path,), part in parts.items()
+    ]
+    return is_all_there(made_of, rows), late
 
 
-def _whole_days(now: pl.DataFrame, differing: set[date]) -> set[date]:
-    return set(now[DAY].unique()) - differing
+def _whole_days(now: pl.DataFrame, differing: set[date], ledger: Ledger) -> set[date]:
+    """Finished days that are there as they were; those without rows of their own hold none to be lost."""
+    own = ledger.parts().filter(pl.col(DAY) == pl.col(FINISHED))["finished"]
+    return (set(now[DAY].unique()) - differing) | (set(ledger.days[DAY]) - set(own) - differing)
 
 
 def _differing_days(now: pl.DataFrame, made: pl.DataFrame, same_hash: bool) -> set[date]:
@@ -143,8 +168,11 @@ def _all_there(old: list[Part], new: list[Part], same_hash: bool) -> bool:
     lost = [(path, rows, digest) for path, _, rows, digest in old if by_path.get(path, (0, 0))[0] < rows]
     kept = {path for path, *_ in old} - {path for path, *_ in lost}
     moved = {(rows, digest) for path, (rows, digest) in by_path.items() if path not in kept}
+    grown = [path for path, _, rows, digest in old if by_path.get(path, (0, 0)) != (rows, digest)]
     if not same_hash:
         return not lost
+    if any(by_path.get(path, (0, 0))[0] == rows for path, _, rows, _ in old if path in grown):
+        return False  # other rows in place of those: nobody can say which
     return all((rows, digest) in moved for _, rows, digest in lost)
 
 
@@ -165,6 +193,16 @@ def _rows_beyond(parts: list[Part], made: pl.DataFrame) -> list[SetAside]:
     return beyond
 
 
+def _renamed(before: pl.DataFrame, wrong: pl.DataFrame) -> pl.DataFrame:
+    """Parts without a usable day that were counted, under the path that a file of the same content has now."""
+    gone = before.join(wrong, on=PATH, how="anti")
+    names = wrong.join(before, on=PATH, how="anti").select(pl.col(PATH).alias("now"), ROWS, DIGEST)
+    moved = (
+        gone.join(names, on=[ROWS, DIGEST], how="left").with_columns(pl.coalesce("now", PATH).alias(PATH)).drop("now")
+    )
+    return pl.concat([before.join(wrong, on=PATH, how="semi"), moved.select(before.columns)])
+
+
 def _after(day: pl.Expr, until: date | None) -> pl.Expr:
     return pl.lit(True) if until is None else day > until
 
@@ -177,9 +215,9 @@ def _place_undated(index: Index, made: pl.DataFrame, until: date | None) -> tupl
     rows = index.table.filter(~index.usable & (pl.col(ROWS) > 0))
     wrong = rows.group_by(PATH, maintain_order=True).agg(pl.col(ROWS).sum(), pl.col(DIGEST).sum())
     last = index.table.filter(index.usable).group_by(PATH).agg(pl.col(DAY).max().alias("last"))
-    before = made.filter(pl.col(DAY).is_null())
+    before = _renamed(made.filter(pl.col(DAY).is_null()), wrong)
     counted = before.group_by(PATH).agg(pl.col(ROWS).sum().alias("already"))
-    home = before.group_by(PATH, ROWS).agg(pl.col(FINISHED).min().alias("home"))
+    home = before.filter(~pl.col("aside")).group_by(PATH, ROWS).agg(pl.col(FINISHED).min().alias("home"))
     table = (
         wrong.join(last, on=PATH, how="left")
         .join(counted, on=PATH, how="left")

@@ -47,8 +47,8 @@ def damaged_days(artifacts: Artifacts, ledger: Ledger, *, contents: bool = False
     return damaged
 
 
-def restore_state(run: Run, ledger: Ledger, changes: Changes) -> None:
-    """Where the newest state is lost or damaged, go back to the one before it, or to the beginning.
+def restore_state(run: Run, ledger: Ledger, changes: Changes) -> bool:
+    """Where the newest state is lost or damaged, go back to the one before it, or to the beginning; says whether it did.
 
     The days since are taken out of the ledger and done anew, which gives what they were: the source must hold them whole.
 
@@ -57,7 +57,7 @@ def restore_state(run: Run, ledger: Ledger, changes: Changes) -> None:
     """
     name, artifacts = ledger.about.state, run.artifacts
     if not name or artifacts.find(*name.split("/")):
-        return
+        return False
     newest = ledger.days[DAY].max()
     assert isinstance(newest, date)
     row = ledger.row(newest)
@@ -71,7 +71,12 @@ def restore_state(run: Run, ledger: Ledger, changes: Changes) -> None:
         run.say(f"{name} is missing or damaged: {newest} is done again.")
     elif finished <= changes.held:
         ledger.days = ledger.days.clear()
-        ledger.about = About(line=ledger.about.line, types=ledger.about.types, source=ledger.about.source)
+        ledger.about = About(
+            dataset=ledger.about.dataset,
+            line=ledger.about.line,
+            types=ledger.about.types,
+            source=ledger.about.source,
+        )
         run.say(f"{name} is missing or damaged: all {len(finished)} finished days are done again.")
     else:
         lost = sorted(finished - changes.held)
@@ -79,3 +84,4 @@ def restore_state(run: Run, ledger: Ledger, changes: Changes) -> None:
             f"{artifacts.root / name} is missing or damaged, and it cannot be made again: the source no longer holds all of "
             f"{days_in_words(lost)}. Restore the folder from a backup. Finished days are in order; what was published stays."
         )
+    return True

@@ -7,8 +7,8 @@ done again changes no id: values that are new in it get ids after all others.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,20 @@ from preprocessing.features.state import (
     without_day,
 )
 from preprocessing.history import late_items
-from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside
+from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, find_changes
 from preprocessing.history.damage import damaged_days, restore_state
-from preprocessing.history.ledger import Ledger, facts_of
+from preprocessing.history.ledger import Ledger, facts_of, files_of
 from preprocessing.history.lines import days_in_words, made_with, place_of
 from preprocessing.history.restore import from_day, from_snapshots
-from preprocessing.history.set_aside import TOO_LATE, in_words, quarantine_rows
+from preprocessing.history.set_aside import hashes, in_words, quarantine_rows
 from preprocessing.history.states import all_statistics
 from preprocessing.output import day as output
-from preprocessing.output.day import OPEN, DayWriter
+from preprocessing.output.day import ASIDE, ASIDE_ROWS, OPEN, PART_FIELDS, DayWriter
 from preprocessing.output.profile import TABLE, Profiles
+from preprocessing.source.index import HASH
 from preprocessing.vocabulary import recount
 from schemas.artifacts import Manifest, identify
-from schemas.columns import COUNT, DAY, ITEM_ID, RULE, VALUE
+from schemas.columns import COUNT, DAY, ITEM_ID, VALUE
 from schemas.errors import InputError
 
 ONE_DAY = timedelta(days=1)
@@ -60,6 +61,8 @@ class Work:
     """Rows for quarantine that no day is made of."""
     manifests: list[Manifest] = field(default_factory=list)
     """The days, once they are written."""
+    fresh: bool = False
+    """Whether it is to be done even where it is found complete: what was found may be damaged."""
 
     @property
     def tail(self) -> str:
@@ -79,6 +82,8 @@ class Days:
     changes: Changes
     missing: dict[date, list[str]] = field(default_factory=dict)
     """Finished days that are lost, source and all, and their lost files."""
+    _why: dict[date, str] = field(default_factory=dict)
+    """Of days to do again: the reason, where it is another than changed events."""
     _statistics: Statistics | None = field(default=None, repr=False)
 
     def work(self, last: date, redo: tuple[date, date] | None = None, *, verify: bool = False) -> Iterator[Work]:
@@ -89,20 +94,29 @@ class Days:
         Raises:
             InputError: when `redo` names days that the source no longer holds, or a state is lost for good.
         """
-        restore_state(self.run, self.ledger, self.changes)
-        asked = asked_for(self.ledger, self.changes, redo) if redo else set()
+        run, ledger = self.run, self.ledger
+        if restore_state(run, ledger, self.changes):
+            self.changes = find_changes(run, ledger)
+        asked = asked_for(ledger, self.changes, redo) if redo else set()
+        self.changes.late = [rows for rows in self.changes.late if rows.day not in asked]
+        self._why = late_items.days_to_do_again(run, ledger, self.changes) | dict.fromkeys(asked, "it was asked for")
+        until = ledger.about.until
+        again = {*ledger.about.pending, *self.changes.changed, *self._why}
+        # Kept with every day that is entered: a run that is killed in between leaves the others to the next.
+        ledger.change(pending=tuple(sorted(day for day in again if until and day <= until)))
+        if ledger.about.hashed_by != HASH:
+            self._hash_anew()
         yield from self._mend(verify)
-        why = late_items.days_to_do_again(self.run, self.ledger, self.changes) | dict.fromkeys(
-            asked, "it was asked for"
-        )
         for aside in (*self.changes.late, *self.changes.undated):
-            self.run.say(in_words(aside))
-        yield from self._again({*self.changes.changed, *why}, why)
-        if self.ledger.about.until is None or last > self.ledger.about.until:
+            run.say(in_words(aside, now=until is None or last > until))
+        yield from self._again()
+        if until is None or last > until:
             yield self._new(last)
 
     def finds(self, work: Work) -> bool:
         """Whether a run that was killed before it could enter a batch left all of it complete; then it has its days."""
+        if work.fresh:
+            return False
         artifacts = self.run.artifacts
         found = [artifacts.find(states.KIND, state_id) for state_id in (work.tail_before, work.tail) if state_id]
         days = [date.fromisoformat(day) for state in found if state for day in state.facts["days"]]
@@ -120,8 +134,8 @@ class Days:
         with run.phase("commit", len(days)) as said:
             writer = self._writer(batch)
             for number, day in enumerate(days, start=1):
-                bad = self._further_bad_rows(day, work.aside if day == days[-1] else [])
-                manifest = writer.write(day, work.tails[day], batch.session_files(day), carried_in, bad)
+                aside = self._set_aside(day, work.aside if day == days[-1] else [])
+                manifest = writer.write(day, work.tails[day], batch.session_files(day), carried_in, *aside)
                 work.manifests.append(manifest)
                 for warning in manifest.facts["warnings"]:
                     run.say(f"{day}: {warning}")
@@ -143,14 +157,19 @@ class Days:
         newest_written = max(manifest.facts["day"] for manifest in work.manifests)
         for manifest in work.manifests:
             day = date.fromisoformat(manifest.facts["day"])
-            parts = list(work.contents.get(day, Contents()).parts)
-            if manifest.facts["day"] == newest_written:
-                parts += [aside.part for aside in work.aside]
             old, is_newest = self.ledger.row(day), day == batch.newest
+            parts = [(*part, False) for part in work.contents.get(day, Contents()).parts]
+            if manifest.facts["day"] == newest_written:
+                parts += [(*aside.part, True) for aside in work.aside]
+            parts += [tuple(part.values()) for part in (old["made_of"] if old else []) if part["aside"]]
             before = old["before"] if old else state_before if is_newest else ""
             statistics = work.tail if is_newest or not work.tail_before else work.tail_before
             rows.append(output.row_of(manifest, day, parts, before, f"{states.KIND}/{statistics}"))
+        olds = {row[DAY]: self.ledger.row(row[DAY]) for row in rows}
         self.ledger.enter(rows)
+        for row in rows:
+            if self.ledger.about.until and row[DAY] <= self.ledger.about.until:
+                self._follow(row, olds[row[DAY]])
         until = max(batch.last, self.ledger.about.until or batch.last)
         self.ledger.change(state=f"{states.KIND}/{work.tail}", tail=work.tail, until=until)
         self._statistics = None
@@ -167,13 +186,11 @@ class Days:
             elif day in self.changes.held:
                 self.run.say(f"{lost} is missing or damaged; doing it again.")
                 about, days = self.ledger.about, self.ledger.days
-                yield self._day_again(day)
+                yield replace(self._day_again(day), fresh=True)
                 new = self.ledger.row(day)
                 if new and from_day(self.run.artifacts, row, new):  # it is what it was: nothing else changes
                     self.ledger.about, self.ledger.days = about, days
                     self._save()
-                elif self.ledger.has(day + ONE_DAY) and _open_hash(new) != _open_hash(row):
-                    yield from self._again([day + ONE_DAY], {day + ONE_DAY: f"sessions from {day} are others"})
             elif any(path.startswith(output.SESSIONS) for path in files):
                 self.missing[day] = files
                 self.run.say(
@@ -181,28 +198,69 @@ class Days:
                     "what follows. Restore the file from a backup."
                 )
 
-    def _again(self, days: Iterable[date], why: dict[date, str]) -> Iterator[Work]:
-        """Finished days again, in order, and the day after each whose open sessions are others then.
-
-        `why` says of some what the reason is, for the line that names them.
-        """
-        waiting = set(days)
-        while waiting:
-            day = min(waiting)
-            waiting.remove(day)
-            self.run.say(f"{day}: {why.get(day, 'its events have changed since it was done')}; doing it again.")
-            before = _open_hash(self.ledger.row(day))
-            yield self._day_again(day)
-            following = day + ONE_DAY
-            if not self.ledger.has(following) or _open_hash(self.ledger.row(day)) == before:
-                continue
-            if following in self.changes.held:
-                waiting.add(following)
+    def _again(self) -> Iterator[Work]:
+        """The pending days, in order."""
+        done: set[date] = set()
+        while pending := self.ledger.about.pending:
+            day = pending[0]
+            before = self.ledger.last_before(day)
+            if before and before not in done and before in self.changes.held and self._open_is_lost(before):
+                self.run.say(f"{before}: what was open when it ended is lost; doing it again.")
+                day = before
             else:
-                self.run.say(
-                    f"{following}: sessions that reach into it from {day} have changed, but the source no longer holds all of "
-                    "it; it stays as it is."
-                )
+                why = self._why.get(day, "its events have changed since it was done")
+                self.run.say(f"{day}: {why}; doing it again.")
+            done.add(day)
+            try:
+                work = self._day_again(day)
+            except InputError as error:
+                self.run.say(f"{day}: it cannot be done again, and stays as it is. {error}")
+                self._drop_pending(day)
+            else:
+                yield work
+
+    def _follow(self, new: dict[str, Any], old: dict[str, Any] | None) -> None:
+        """What a day that is done again means for others: states kept before later days are stale, the next may follow."""
+        day, following = new[DAY], new[DAY] + ONE_DAY
+        self._drop_pending(day)
+        later = pl.col(DAY) > day
+        self.ledger.days = self.ledger.days.with_columns(
+            pl.when(later).then(pl.lit("")).otherwise("before").alias("before")
+        )
+        if not self.ledger.has(following) or _open_hash(new) == _open_hash(old):
+            return
+        if following in self.changes.held:
+            self.ledger.change(pending=tuple(sorted({*self.ledger.about.pending, following})))
+            self._why.setdefault(following, f"sessions that reach into it from {day} have changed")
+        else:
+            self.run.say(
+                f"{following}: sessions that reach into it from {day} have changed, but the source no longer holds all of it; "
+                "it stays as it is."
+            )
+
+    def _hash_anew(self) -> None:
+        """After another version of the hash: what unchanged days are made of is what is there, by the hashes of now."""
+        whole = self.changes.held - set(self.changes.changed)
+        contents = self.changes.contents(min(whole), max(whole)) if whole else {}
+        rows = []
+        for row in self.ledger.days.iter_rows(named=True):
+            if row[DAY] in whole and row[DAY] in contents:
+                own = [dict(zip(PART_FIELDS, (*part, False), strict=True)) for part in contents[row[DAY]].parts]
+                row["made_of"] = [*own, *(part for part in row["made_of"] if part["aside"])]
+            rows.append(row)
+        self.ledger.days = pl.DataFrame(rows, schema=self.ledger.days.schema)
+        self.ledger.change(hashed_by=HASH)
+
+    def _drop_pending(self, day: date) -> None:
+        self.ledger.change(pending=tuple(other for other in self.ledger.about.pending if other != day))
+
+    def _open_is_lost(self, day: date) -> bool:
+        """Whether the open events of a day are not as they were written."""
+        row = self.ledger.row(day)
+        if row is None:
+            return False
+        folder = self.run.artifacts.root / row["artifact"]
+        return any(file.path == OPEN and not file.is_at(folder / OPEN) for file in files_of(row))
 
     def _new(self, last: date) -> Work:
         """All days after those that are finished, up to `last`."""
@@ -251,23 +309,21 @@ class Days:
         )
         return day_writer(batch, profiles)
 
-    def _further_bad_rows(self, day: date, aside: list[SetAside]) -> pl.DataFrame | None:
-        """Rows for a day's quarantine that its batch did not read."""
-        late = self._late_rows(day)
-        bad = [late] if late is not None else []
-        bad += [quarantine_rows(self.run, aside)] if aside else []
-        return pl.concat(bad, how="diagonal_relaxed") if bad else None
+    def _set_aside(self, day: date, aside: list[SetAside]) -> tuple[pl.DataFrame | None, pl.DataFrame | None]:
+        """Rows for a day's quarantine that its batch did not read, and the hashes of those that have a day.
 
-    def _late_rows(self, day: date) -> pl.DataFrame | None:
-        """Of a day that is done again: the rows that came too late for others and are kept in its quarantine."""
+        Of a day that is done again, those that it has stay.
+        """
         row = self.ledger.row(day)
-        if row is None or TOO_LATE not in facts_of(row)["quarantined"]:
-            return None
-        try:
-            bad = pl.read_parquet(self.run.artifacts.root / row["artifact"] / output.QUARANTINE)
-        except (OSError, pl.exceptions.PolarsError):
-            return None
-        return bad.filter(pl.col(RULE) == TOO_LATE)
+        folder = self.run.artifacts.root / row["artifact"] if row else None
+        bad, rows = [], [hashes(aside)]
+        if folder and (folder / ASIDE).is_file():
+            bad.append(pl.read_parquet(folder / ASIDE))
+        if folder and (folder / ASIDE_ROWS).is_file():
+            rows.append(pl.read_parquet(folder / ASIDE_ROWS))
+        if aside:
+            bad.append(quarantine_rows(self.run, aside))
+        return (pl.concat(bad, how="diagonal_relaxed") if bad else None), pl.concat(rows)
 
     def _folders_before(self, first: date) -> list[Path]:
         """Of the days that a day is compared with, as far as they are there."""
@@ -348,8 +404,10 @@ def day_writer(batch: Batch, profiles: Profiles) -> DayWriter:
 def asked_for(ledger: Ledger, changes: Changes, redo: tuple[date, date]) -> set[date]:
     """The finished days from the first to the last of `redo`.
 
+    A day whose rows the source holds others in place of, a correction, may be done again on purpose.
+
     Raises:
-        InputError: when there are none, or the source no longer holds one of them whole.
+        InputError: when there are none, or the source holds fewer rows of one than it was made of.
     """
     first, last = redo
     asked = set(ledger.days.filter(pl.col(DAY).is_between(first, last))[DAY])
@@ -359,7 +417,8 @@ def asked_for(ledger: Ledger, changes: Changes, redo: tuple[date, date]) -> set[
             f"finished days run from {finished.min()!s} to {finished.max()!s}" if len(finished) else "none is finished"
         )
         raise InputError(f"redo {first}..{last}: no finished day with events lies there; {there}.")
-    if gone := sorted(asked - changes.held):
+    made = ledger.rows_by_day()
+    if gone := sorted(day for day in asked - changes.held if changes.of(day).rows < made.get(day, 0)):
         raise InputError(
             f"redo {first}..{last}: the source no longer holds all that these days were made of, so events would be lost: "
             f"{days_in_words(gone)}. Nothing was done; give days that the source still holds."

@@ -46,6 +46,8 @@ class About(BaseModel):
     """A hash of all that was done, in the order in which it was done."""
     tables: tuple[str, ...] = ()
     """Hashes of the item and user tables that were read last."""
+    pending: tuple[date, ...] = ()
+    """Finished days that are still to be done again."""
     hashed_by: str = HASH
     types: str = ""
     """The types of event columns, frozen when the first days were done: an empty Arrow table, base64."""

@@ -10,13 +10,13 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.execution.run import Run
+from preprocessing.history.changes import COUNTED
 from preprocessing.history.days import Days
-from preprocessing.history.ledger import Ledger
 from preprocessing.history.states import state_before
 from preprocessing.history.whole import Whole
 from preprocessing.output.snapshot import KIND, Snapshot
 from preprocessing.sessions import Window
-from preprocessing.source.index import PATH, ROWS
+from preprocessing.source.index import ROWS
 from preprocessing.vocabulary import highest
 from schemas.artifacts import Manifest, identify
 from schemas.columns import DAY, FIRST_ID, ITEM_ID
@@ -39,7 +39,7 @@ def publish_days(days: Days, window: Window) -> Manifest:
         days=rows,
         state=state,
         test_day=str(window.last),
-        outside=_rows_outside(run, ledger, rows),
+        outside=_rows_outside(days, rows),
         missing_days=tuple(str(day) for day in sorted(days.missing) if first <= day <= window.last),
         left_out=tuple(run.source.files.left_out),
     )
@@ -79,15 +79,15 @@ def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: di
     return manifest
 
 
-def _rows_outside(run: Run, ledger: Ledger, days: pl.DataFrame) -> int:
-    """Rows of the source that none of these days was made of."""
-    index = run.source.index
-    made = ledger.parts().filter(pl.col("finished").is_in(days[DAY].implode()))
-    made = made.group_by(PATH, DAY).agg(pl.col(ROWS).sum().alias("made"))
-    day = pl.when(index.usable).then(DAY).alias(DAY)
-    there = index.table.select(PATH, day, ROWS).group_by(PATH, DAY).agg(pl.col(ROWS).sum())
-    both = there.join(made, on=[PATH, DAY], how="left", nulls_equal=True)
-    return int(both.select((pl.col(ROWS) - pl.min_horizontal(ROWS, pl.col("made").fill_null(0))).sum()).item())
+def _rows_outside(days: Days, published: pl.DataFrame) -> int:
+    """Rows of the source that none of the published days was made of; of a day, so many are as there are more."""
+    rows = days.run.source.index.rows
+    made = days.ledger.parts().filter(pl.col("finished").is_in(published[DAY].implode()))
+    there = days.changes.parts.group_by(COUNTED).agg(pl.col(ROWS).sum().alias("there"))
+    own = made.filter(~pl.col("aside")).group_by("finished").agg(pl.col(ROWS).sum())
+    both = own.join(there, left_on="finished", right_on=COUNTED, how="left")
+    inside = both.select(pl.min_horizontal(ROWS, pl.col("there").fill_null(0)).sum()).item()
+    return max(0, int(rows - inside - made.filter("aside")[ROWS].sum()))
 
 
 def _in_words(snapshot: Snapshot) -> str:

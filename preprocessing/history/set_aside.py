@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import date
-
 import polars as pl
 
 from preprocessing.execution.run import Run
 from preprocessing.frames import collect
 from preprocessing.history.changes import SetAside
 from preprocessing.plan import plan_of
-from preprocessing.sessions import EVENT_DAY, ONE_BATCH
-from schemas.columns import RULE
+from preprocessing.sessions import EVENT_DAY, KEY, ONE_BATCH
+from schemas.columns import DAY, RULE
 
 TOO_LATE, NO_DAY = "too_late", "no_usable_day"
 
@@ -22,7 +20,7 @@ def quarantine_rows(run: Run, aside: list[SetAside]) -> pl.DataFrame:
 
 
 def _rows(run: Run, aside: SetAside) -> pl.DataFrame:
-    raw = run.source.set_aside(aside.path, aside.day, aside.skip)
+    raw = aside.frame.drop(KEY) if aside.frame is not None else run.source.set_aside(aside.path, aside.day, aside.skip)
     plan = plan_of(run.dataset.model_dump_json(), tuple(raw.schema.items()), run.reads)
     rows = plan.read(raw.lazy().with_columns(pl.lit(ONE_BATCH).alias(EVENT_DAY)))
     marked = plan.rules.mark(rows, run.source.now)
@@ -31,16 +29,21 @@ def _rows(run: Run, aside: SetAside) -> pl.DataFrame:
     return collect(named.with_columns(rule.alias(RULE)))
 
 
-def in_words(aside: SetAside) -> str:
-    """One line for people."""
+def hashes(aside: list[SetAside]) -> pl.DataFrame:
+    """Of rows that have a day: the day, and the hash of each."""
+    known = [
+        rows.frame.select(pl.lit(rows.day).alias(DAY), KEY) for rows in aside if rows.day and rows.frame is not None
+    ]
+    return pl.concat([pl.DataFrame(schema={DAY: pl.Date, KEY: pl.UInt64}), *known])
+
+
+def in_words(aside: SetAside, *, now: bool) -> str:
+    """One line for people; `now`: whether a day is done in whose quarantine they are kept."""
     rows = f"{aside.rows:,} rows of {aside.path}"
+    kept = "are kept in quarantine" if now else "will be kept in quarantine with the next new day"
     if aside.day is None:
-        return f"{rows} have no usable time; they are counted and kept in quarantine with the next day that is done."
+        return f"{rows} have no usable time; they {kept}."
     return (
-        f"{rows} are of {_day(aside.day)}, which is finished and which the source no longer holds whole: they come too late, "
-        f"and are kept in quarantine as {TOO_LATE}."
+        f"{rows} are of {aside.day}, which is finished and which the source no longer holds whole: they come too late, and "
+        f"{kept} as {TOO_LATE}."
     )
-
-
-def _day(day: date) -> str:
-    return day.isoformat()

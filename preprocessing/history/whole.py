@@ -61,7 +61,8 @@ class Whole:
     def enter(self, work: Work) -> None:
         """Keep what a snapshot is made from."""
         (manifest,), state = work.manifests, f"{states.KIND}/{work.tail}"
-        row = output.row_of(manifest, ONE_BATCH, work.contents[ONE_BATCH].parts, "", state)
+        parts = [(*part, False) for part in work.contents[ONE_BATCH].parts]
+        row = output.row_of(manifest, ONE_BATCH, parts, "", state)
         self.row, self.state = pl.DataFrame([row], schema=output.ROW), State.read(self.run.artifacts, state)
 
     def _parts(self) -> list[Part]:

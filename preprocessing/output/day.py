@@ -4,6 +4,9 @@ sessions.parquet        one row a session; of more than one bucket also sessions
 open.parquet            events of sessions that were open when the day ended, with `event day` and `day` (when they close)
 quarantine.parquet      bad rows as they are in the source, with `rule`
 profile.parquet         what the day's events look like, counted
+rows.parquet            a hash of every row it was made of; of recent days only
+aside.parquet           of quarantine, the rows that no day is made of: those that came too late for theirs, or have none
+aside_rows.parquet      a hash of each of them that has a day, and the day
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +27,16 @@ from preprocessing.frames import collect, write
 from preprocessing.output.profile import Profiles
 from preprocessing.output.sessions import name_of
 from preprocessing.sessions import EVENT_DAY, sort_keys
-from preprocessing.source.index import DIGEST, PATH, ROWS
+from preprocessing.source.index import DIGEST, HASH, PATH, ROWS
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import COUNT, DAY, ID, LENGTH, RULE, USER_ID
 from schemas.dataset import Dataset
 
 KIND = "days"
 SESSIONS, OPEN, QUARANTINE = "sessions", "open.parquet", "quarantine.parquet"
-_PART = pl.Struct({PATH: pl.String, DAY: pl.Date, ROWS: pl.Int64, DIGEST: pl.UInt64})
+ROWS_FILE, ASIDE, ASIDE_ROWS = "rows.parquet", "aside.parquet", "aside_rows.parquet"
+PART_FIELDS = (PATH, DAY, ROWS, DIGEST, "aside")
+_PART = pl.Struct({PATH: pl.String, DAY: pl.Date, ROWS: pl.Int64, DIGEST: pl.UInt64, "aside": pl.Boolean})
 _FILE = pl.Struct({PATH: pl.String, "size": pl.Int64, "sha256": pl.String, "mtime_ns": pl.Int64})
 _COUNT = pl.Struct({FATE: pl.String, NAME: pl.String, COUNT: pl.Int64})
 ROW = pl.Schema(
@@ -65,10 +71,16 @@ class DayWriter:
     made_with: dict[str, Any]
 
     def write(
-        self, day: date, day_id: str, session_files: Sequence[Path], carried_in: int, set_aside: pl.DataFrame | None
+        self,
+        day: date,
+        day_id: str,
+        session_files: Sequence[Path],
+        carried_in: int,
+        set_aside: pl.DataFrame | None = None,
+        aside_rows: pl.DataFrame | None = None,
     ) -> Manifest:
         """Write a day. `session_files` are linked, for a run that is killed needs them again; `set_aside` are further bad
-        rows with their `rule`.
+        rows with their `rule`, `aside_rows` hashes of them by the day that each is of.
         """
         still_open, bad = self._open(day), self._quarantine(day, set_aside)
         with self.artifacts.write(KIND, day_id, parameters=self.made_with) as draft:
@@ -80,6 +92,13 @@ class DayWriter:
             write(still_open, draft.folder / OPEN)
             if bad.height:
                 write(bad, draft.folder / QUARANTINE)
+            if (rows := self._rows.get(day)) is not None:
+                # Hashes do not pack.
+                rows.write_parquet(draft.folder / ROWS_FILE, compression="uncompressed", metadata={"hash": HASH})
+            if set_aside is not None:
+                write(set_aside, draft.folder / ASIDE)
+            if aside_rows is not None and aside_rows.height:
+                write(aside_rows, draft.folder / ASIDE_ROWS)
             sessions = pl.concat(lengths) if lengths else pl.DataFrame(schema={LENGTH: pl.Int32, USER_ID: pl.Int64})
             account = accounts.of_day(self.account, day)
             if set_aside is not None:
@@ -87,6 +106,12 @@ class DayWriter:
             draft.facts = self._facts(day, account, sessions, carried_in, still_open.height)
             self.profiles.write(day, draft)
         return draft.manifest
+
+    @cached_property
+    def _rows(self) -> dict[date, pl.DataFrame]:
+        """A hash of every row of each day that they are kept of."""
+        rows = collect(pl.concat(self.frames("rows")))
+        return {day: part for (day,), part in rows.partition_by(EVENT_DAY, as_dict=True, include_key=False).items()}
 
     def _open(self, day: date) -> pl.DataFrame:
         waiting = pl.concat(self.frames("open")).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
@@ -148,7 +173,7 @@ def row_of(
         "artifact": manifest.name,
         "before": before,
         "statistics": statistics,
-        "made_of": [dict(zip((PATH, DAY, ROWS, DIGEST), part, strict=True)) for part in made_of],
+        "made_of": [dict(zip(PART_FIELDS, part, strict=True)) for part in made_of],
         "carried_in": facts["carried_in"],
         "sessions": facts["sessions"],
         "files": [file.model_dump() for file in manifest.files],
