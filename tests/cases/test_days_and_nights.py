@@ -12,7 +12,7 @@ import polars as pl
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts
 from schemas.errors import InputError
-from tests.cases.test_finished_days import days_of, first, nightly, put, shop
+from tests.cases.test_finished_days import days_of, first, nightly, put, shop, visits
 from tests.preprocessing.small import NOW, at, decoded, run, said
 
 
@@ -71,3 +71,29 @@ def test_a_byte_that_the_index_lost_changes_no_day(tmp_path: Path) -> None:
     cache.unlink()
     (cache / "folder").mkdir(parents=True)
     assert run(tmp_path, shop(tmp_path)).id == before.id and cache.is_file()
+
+
+def test_a_late_row_has_the_id_that_its_item_got_on_a_later_day(tmp_path: Path) -> None:
+    """Item n is new on the fourth day; then a row of the second day that holds it comes late."""
+    nightly(tmp_path, 3)
+    put(tmp_path, "3", visits(3, items="nx"))
+    put(tmp_path, "4", visits(4))
+    before = run(tmp_path, shop(tmp_path))
+    put(tmp_path, "late", visits(1, "late", 9, "nx"))
+    after = run(tmp_path, shop(tmp_path))
+    assert sum(session == ["n", "x"] for session in decoded(after)) == 2
+    ids = [dict(pl.read_parquet(m.folder / "items.parquet").select("value", "id").rows()) for m in (before, after)]
+    assert ids[0] == ids[1]
+
+
+def test_an_item_that_is_still_too_rare_on_a_day_done_again_stays_unknown_there(tmp_path: Path) -> None:
+    nightly(tmp_path, 3)
+    put(tmp_path, "3", visits(3, items="nnx"))
+    put(tmp_path, "4", visits(4))
+    dataset = shop(tmp_path, features={"item_id": {"encode": "category", "min_count": 2}})
+    run(tmp_path, dataset)
+    put(tmp_path, "late", visits(1, "late", 9, "nx"))
+    lists = decoded(run(tmp_path, dataset))
+    assert [None, "x"] in lists and ["n", "n", "x"] in lists
+    put(tmp_path, "late", visits(1, "late", 9, "nnx"))
+    assert decoded(run(tmp_path, dataset)).count(["n", "n", "x"]) == 2

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from preprocessing.engines import engine_of
 from preprocessing.execution.tasks import order_events
-from preprocessing.sessions import EVENT_DAY, (
+from preprocessing.sessions import (
+    EVENT_DAY,
     ONE_BATCH,
     SESSION_INDEX,
     close,
