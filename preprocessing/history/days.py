@@ -162,7 +162,7 @@ class Days:
             row = self.ledger.row(day)
             assert row is not None
             lost = f"{day}: its {', '.join(files)}"
-            if snapshot := from_snapshots(self.run.artifacts, row, files):
+            if snapshot := from_snapshots(self.run.artifacts, row, files, every=day in self.changes.held):
                 self.run.say(f"{lost} was missing or damaged; put back from {snapshot}.")
             elif day in self.changes.held:
                 self.run.say(f"{lost} is missing or damaged; doing it again.")

@@ -11,9 +11,10 @@ import polars as pl
 from preprocessing import account as accounts
 from preprocessing.execution.run import Run
 from preprocessing.history.days import Days
-from preprocessing.history.ledger import Ledger
+from preprocessing.history.ledger import Ledger, files_of
 from preprocessing.history.states import state_before
 from preprocessing.history.whole import Whole
+from preprocessing.output.day import QUARANTINE
 from preprocessing.output.snapshot import KIND, Snapshot
 from preprocessing.sessions import Window
 from preprocessing.source.index import PATH, ROWS
@@ -42,6 +43,7 @@ def publish_days(days: Days, window: Window) -> Manifest:
         outside=_rows_outside(run, ledger, rows),
         missing_days=tuple(str(day) for day in sorted(days.missing) if first <= day <= window.last),
         left_out=tuple(run.source.files.left_out),
+        without_quarantine=_without_quarantine(run, rows),
     )
     sessions = dict(rows.select(DAY, "sessions").rows())
     if not sessions.get(window.last):
@@ -68,6 +70,8 @@ def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: di
         raise InputError(f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.")
     parents = tuple(snapshot.days["artifact"])
     about = {"state": state_name, "missing": snapshot.missing_days, "left_out": snapshot.left_out, **asked}
+    if snapshot.without_quarantine:
+        about["without_quarantine"] = snapshot.without_quarantine
     snapshot_id = identify(code=line, parents=parents, **about)
     if found := run.artifacts.find(KIND, snapshot_id):
         run.say(f"sessions of {run.dataset.name} are there already: {found.folder}")
@@ -77,6 +81,21 @@ def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: di
         manifest = snapshot.write(run.artifacts, snapshot_id, {"dataset": words, **asked}, run.seconds)
         said(f"{manifest.facts['sessions']:,} sessions of {len(manifest.facts['days']):,} days in {manifest.folder}")
     return manifest
+
+
+def _without_quarantine(run: Run, days: pl.DataFrame) -> tuple[str, ...]:
+    """The days whose quarantine is lost or damaged, and could not be put back; the run says so."""
+    lost = []
+    for row in days.iter_rows(named=True):
+        file = next((file for file in files_of(row) if file.path == QUARANTINE), None)
+        place = run.artifacts.root / row["artifact"] / QUARANTINE
+        if file and not file.is_at(place):
+            lost.append(str(row[DAY]))
+            run.say(
+                f"{row[DAY]}: its {QUARANTINE} is missing or damaged, and the source no longer holds all of its events: what is "
+                f"published has the day without its bad rows. Restore {place} from a backup."
+            )
+    return tuple(lost)
 
 
 def _rows_outside(run: Run, ledger: Ledger, days: pl.DataFrame) -> int:
