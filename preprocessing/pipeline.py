@@ -18,13 +18,13 @@ from preprocessing.features.uses import with_text_types
 from preprocessing.history.changes import COUNTED, Changes, find_changes
 from preprocessing.history.days import Days
 from preprocessing.history.ledger import Ledger
-from preprocessing.history.lines import check_source, introduce, line_of
+from preprocessing.history.lines import check_source, introduce, line_of, place_of
 from preprocessing.history.publish import publish_days, publish_whole
 from preprocessing.history.whole import Whole
 from preprocessing.history.window import choose_window
 from preprocessing.plan import build_steps
 from preprocessing.source.index import ROWS
-from schemas.artifacts import Artifacts, Manifest
+from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.columns import DAY
 from schemas.dataset import Dataset
 from schemas.progress import Progress, Report
@@ -87,7 +87,10 @@ def prepare(
 def index(artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report) -> Source:
     """Which days' events every file of the source holds; only files that are new or changed are opened."""
     progress(Progress("index", 0, 1))
-    kept_in = artifacts.root / "inventories" / f"{ledger.about.line}.parquet"
+    place = identify(code="", place=place_of(dataset.source))[
+        :8
+    ]  # other files elsewhere may have the same names and times
+    kept_in = artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
     source = Source.open(dataset, kept_in, ledger.types, now)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"

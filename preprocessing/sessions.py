@@ -68,11 +68,15 @@ def has_ties(ordered: pl.LazyFrame, keys: list[str], others: list[str]) -> pl.La
 
 
 def drop_duplicates(ordered: pl.LazyFrame, dataset: Dataset, columns: list[str]) -> pl.LazyFrame:
-    """Of events in order, the first of those that are the same: equal in all of `columns`, or in those the dataset names."""
+    """Of events in order, the first of those that are the same: equal in all of `columns`, or in those the dataset names.
+
+    The dataset's are compared within one user and one local day, so that neither nights nor buckets of users matter.
+    """
     if dataset.duplicates == "keep":
         return ordered
     if isinstance(dataset.duplicates, tuple):
-        return ordered.unique(list(dataset.duplicates), keep="first", maintain_order=True)
+        same = dict.fromkeys((USER_ID, EVENT_DAY, *dataset.duplicates))
+        return ordered.unique(list(same), keep="first", maintain_order=True)
     return ordered.filter(_any(changed(name) for name in columns))
 
 

@@ -34,10 +34,12 @@ def admit(
     max_size: int | None,
     first_id: int = FIRST_ID,
 ) -> pl.DataFrame:
-    """The vocabulary after the days of `counts` (`day`, `value`, `count`, in parts), all later than those it is of.
+    """The vocabulary after the days of `counts` (`day`, `value`, `count`, in parts): later than those it is of, or a day of
+    those that is done again.
 
     A value is admitted on the day on which its count so far reaches `min_count`. A day's new values come in order of that
-    count, descending, then of value. So many days at once give what one day after the other gives.
+    count, descending, then of value. So many days at once give what one day after the other gives. A value that has an id
+    since a later day keeps it, and has it from the first of these days on that holds it `min_count` times.
     """
     if vocabulary is None:
         vocabulary = pl.DataFrame(schema={name: dtype or counts.schema[VALUE] for name, dtype in _COLUMNS.items()})
@@ -48,7 +50,7 @@ def admit(
     first, last = value.ne_missing(value.shift(1)), value.ne_missing(value.shift(-1))
     so_far = rows.with_columns(total - pl.when(first).then(total - pl.col(COUNT)).forward_fill())
     so_far = so_far.filter(last | day.ne_missing(day.shift(-1)))
-    has_id = vocabulary.lazy().drop_nulls(ID).select(VALUE, ID, ADMITTED)
+    has_id = _admitted(vocabulary, counts, min_count)
     new_values = (
         so_far.filter(day.is_not_null() & (pl.col(COUNT) >= min_count))
         .filter(first)
@@ -61,6 +63,18 @@ def admit(
         new_values = new_values.filter(pl.col(ID) < max_size)
     merged = so_far.filter(last).join(pl.concat([has_id, new_values], how="vertical_relaxed"), on=VALUE, how="left")
     return merged.select(list(_COLUMNS)).sort(ID, VALUE, nulls_last=True).collect(engine="in-memory")
+
+
+def _admitted(vocabulary: pl.DataFrame, counts: pl.DataFrame, min_count: int) -> pl.LazyFrame:
+    """The values that have an id, `value`, `id` and `admitted`: on a day of `counts` if that is earlier and enough."""
+    has_id = vocabulary.lazy().drop_nulls(ID).select(VALUE, ID, ADMITTED)
+    latest, first = vocabulary[ADMITTED].max(), counts[DAY].min()
+    if latest is None or first is None or first >= latest:  # type: ignore[operator]
+        return has_id
+    of_day = counts.lazy().group_by(VALUE, DAY).agg(pl.col(COUNT).sum()).filter(pl.col(COUNT) >= min_count)
+    earlier = of_day.group_by(VALUE).agg(pl.col(DAY).min())
+    joined = has_id.join(earlier, on=VALUE, how="left", maintain_order="left")
+    return joined.select(VALUE, ID, pl.min_horizontal(ADMITTED, DAY).alias(ADMITTED))
 
 
 def highest(vocabulary: pl.DataFrame, first_id: int = FIRST_ID) -> int:

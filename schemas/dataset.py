@@ -344,8 +344,8 @@ class Dataset(_Part):
     steps: tuple[Step, ...] = ()
     duplicates: Literal["drop", "keep"] | tuple[str, ...] = Field(
         "drop",
-        description="drop: of rows equal in all mapped columns, one is kept; keep: all are; a list of columns: rows equal in "
-        "those are the same event.",
+        description="drop: of rows equal in all mapped columns, one is kept; keep: all are; a list of columns: rows of "
+        "one user on one local day that are equal in those are the same event.",
     )
     sessions: SessionRule = SessionRule()
     features: dict[str, Feature] = Field({}, description="Model inputs; item_id is added when it is not named.")

@@ -13,7 +13,7 @@ from preprocessing.features import state as states
 from preprocessing.history.changes import Changes
 from preprocessing.history.ledger import About, Ledger
 from preprocessing.history.lines import days_in_words
-from preprocessing.output.day import OPEN
+from preprocessing.output.day import OPEN, QUARANTINE, SESSIONS
 from schemas.artifacts import Artifacts, File
 from schemas.columns import DAY
 from schemas.errors import InputError
@@ -22,14 +22,13 @@ from schemas.errors import InputError
 def damaged_days(artifacts: Artifacts, ledger: Ledger, *, contents: bool = False) -> dict[date, list[str]]:
     """The finished days of which files are missing or are not as they were written, and those files.
 
-    Without `contents`, of sessions alone (and of what the newest day leaves to the next), and by size and time of writing: in
-    a moment, however many days there are.
+    Without `contents`, of sessions and quarantine alone (and of what the newest day leaves to the next), and by size and time
+    of writing: in a moment, however many days there are.
     """
     files = ledger.days.select(DAY, "artifact", "files").explode("files").unnest("files").drop_nulls("path")
     if not contents:
-        needed = pl.col("path").str.starts_with("sessions") | (
-            (pl.col("path") == OPEN) & (pl.col(DAY) == pl.col(DAY).max())
-        )
+        published = pl.col("path").str.starts_with(SESSIONS) | (pl.col("path") == QUARANTINE)
+        needed = published | ((pl.col("path") == OPEN) & (pl.col(DAY) == pl.col(DAY).max()))
         files = files.filter(needed)
     damaged: dict[date, list[str]] = {}
     root = str(artifacts.root)

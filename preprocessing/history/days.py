@@ -82,6 +82,8 @@ class Days:
     changes: Changes
     missing: dict[date, list[str]] = field(default_factory=dict)
     """Finished days that are lost, source and all, and their lost files."""
+    without_quarantine: set[date] = field(default_factory=set)
+    """Finished days whose bad rows are lost."""
     _why: dict[date, str] = field(default_factory=dict)
     """Of days to do again: the reason, where it is another than changed events."""
     _statistics: Statistics | None = field(default=None, repr=False)
@@ -181,7 +183,7 @@ class Days:
             row = self.ledger.row(day)
             assert row is not None
             lost = f"{day}: its {', '.join(files)}"
-            if snapshot := from_snapshots(self.run.artifacts, row, files):
+            if snapshot := from_snapshots(self.run.artifacts, row, files, every=day in self.changes.held):
                 self.run.say(f"{lost} was missing or damaged; put back from {snapshot}.")
             elif day in self.changes.held:
                 self.run.say(f"{lost} is missing or damaged; doing it again.")
@@ -196,6 +198,12 @@ class Days:
                 self.run.say(
                     f"{lost} is missing or damaged, and the source no longer holds all of its events: the day is missing from "
                     "what follows. Restore the file from a backup."
+                )
+            elif output.QUARANTINE in files:
+                self.without_quarantine.add(day)
+                self.run.say(
+                    f"{lost} is missing or damaged, and the source no longer holds all of its events: what follows has the day "
+                    "without its bad rows. Restore the file from a backup."
                 )
 
     def _again(self) -> Iterator[Work]:

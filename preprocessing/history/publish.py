@@ -42,6 +42,7 @@ def publish_days(days: Days, window: Window) -> Manifest:
         outside=_rows_outside(days, rows),
         missing_days=tuple(str(day) for day in sorted(days.missing) if first <= day <= window.last),
         left_out=tuple(run.source.files.left_out),
+        without_quarantine=tuple(str(day) for day in sorted(days.without_quarantine)),
     )
     sessions = dict(rows.select(DAY, "sessions").rows())
     if not sessions.get(window.last):
@@ -68,6 +69,8 @@ def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: di
         raise InputError(f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.")
     parents = tuple(snapshot.days["artifact"])
     about = {"state": state_name, "missing": snapshot.missing_days, "left_out": snapshot.left_out, **asked}
+    if snapshot.without_quarantine:
+        about["without_quarantine"] = snapshot.without_quarantine
     snapshot_id = identify(code=line, parents=parents, **about)
     if found := run.artifacts.find(KIND, snapshot_id):
         run.say(f"sessions of {run.dataset.name} are there already: {found.folder}")

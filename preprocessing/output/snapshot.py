@@ -1,7 +1,7 @@
 """A snapshot: finished days under one folder, with the state before the day that is tested on. Artifact `sessions/<id>`.
 
     sessions/day=YYYY-MM-DD/part-0.parquet    links to the days' own files, which no snapshot copies
-    quarantine/day=YYYY-MM-DD/part-0.parquet
+    quarantine/day=YYYY-MM-DD/part-0.parquet  links too; days whose file is lost have none
     vocabularies/NAME.parquet, items.parquet, schema.json, schema.pbtxt, encoders.json
 
 Sessions of the day tested on may hold ids that its own events brought about: those from a column's cardinality on are
@@ -53,6 +53,8 @@ class Snapshot:
     """Finished days that are lost, source and all."""
     left_out: tuple[tuple[str, str], ...] = ()
     """Files of the source that are not read, and why."""
+    without_quarantine: tuple[str, ...] = ()
+    """Days whose bad rows are lost, source and all."""
 
     def write(
         self, artifacts: Artifacts, snapshot_id: str, parameters: dict[str, Any], seconds: dict[str, float]
@@ -75,6 +77,8 @@ class Snapshot:
             number = path.removesuffix(".parquet").partition("-")[2] or "0"
             file = File.model_construct(path=path, size=size, sha256=sha256, mtime_ns=mtime_ns)
             name = UNDATED if day == ONE_BATCH else str(day)
+            if path == QUARANTINE and name in self.without_quarantine:
+                continue
             draft.link(root / artifact / path, file, f"{folder}/{DAY}={name}/part-{number}.parquet")
 
     def _write_features(self, draft: Draft) -> int:

@@ -9,6 +9,8 @@ is a cache: one that is lost, damaged or of another version of the hash is taken
 
 from __future__ import annotations
 
+import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ from schemas.dataset import Dataset
 PATH, ROWS, DIGEST = "path", "rows", "digest"
 HASH = f"polars {pl.__version__}"  # hashes are the same within a version only
 NOT_BEFORE, EARLIEST = "not_before", date(1971, 1, 1)  # after all that is 0, or a few thousand, in any unit and zone
+CHECKSUM = "checksum"
 _SCHEMA = {PATH: pl.String, "size": pl.Int64, "stamp": pl.String, DAY: pl.Date, ROWS: pl.Int64, DIGEST: pl.UInt64}
 _DAYS, _NO_DAY = 2**32, 2**30  # more days than Polars' dates have, and one that is none
 
@@ -64,7 +67,7 @@ class Index:
             counts = _count(scan(new), dataset)
             table = pl.concat([table, _opened(new, counts, there)], how="vertical_relaxed")
         if new or table.height < known.height:
-            replace_file(kept_in, lambda path: table.write_parquet(path, metadata={"hash": HASH}))
+            _keep(table, kept_in)
         return cls(table, now.astimezone(ZoneInfo(dataset.time_zone)).date(), earliest_of(dataset))
 
     @property
@@ -100,14 +103,30 @@ def earliest_of(dataset: Dataset) -> date:
     return EARLIEST
 
 
+def _keep(table: pl.DataFrame, file: Path) -> None:
+    """Write the cache, with a checksum of what it says: a byte that a disk loses is not taken for a change of the source."""
+    if file.is_dir():
+        shutil.rmtree(file)
+    about = {"hash": HASH, CHECKSUM: _checksum(table)}
+    replace_file(file, lambda path: table.write_parquet(path, metadata=about))
+
+
 def _read(file: Path) -> pl.DataFrame:
     empty = pl.DataFrame(schema=_SCHEMA)
+    if not file.is_file():  # Polars would read a folder's files
+        return empty
     try:
         table = pl.read_parquet(file)
-        hashed_by = pl.read_parquet_metadata(file).get("hash")
+        about = pl.read_parquet_metadata(file)
     except (OSError, pl.exceptions.PolarsError):
         return empty
-    return table if table.schema == empty.schema and hashed_by == HASH else empty
+    whole = table.schema == empty.schema and about.get("hash") == HASH and about.get(CHECKSUM) == _checksum(table)
+    return table if whole else empty
+
+
+def _checksum(table: pl.DataFrame) -> str:
+    """Hex digits of what a table says, in its order."""
+    return hashlib.sha256(table.write_csv().encode()).hexdigest()[:16]
 
 
 def _opened(files: list[SourceFile], counts: pl.DataFrame, there: pl.DataFrame) -> pl.DataFrame:

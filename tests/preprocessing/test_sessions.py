@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from preprocessing.engines import engine_of
 from preprocessing.execution.tasks import order_events
 from preprocessing.sessions import (
+    EVENT_DAY,
     ONE_BATCH,
     SESSION_INDEX,
     close,
@@ -79,7 +80,8 @@ def test_what_makes_two_rows_the_same_is_said_in_the_dataset(rows: list[tuple[An
         dataset = dataset_of(".", columns=("price",), duplicates=duplicates)
         assert ordered(events_of(rows, "price"), dataset)["price"].to_list() == prices
     of_item = dataset_of(".", columns=("price",), duplicates=["user_id", "item_id"])
-    assert ordered(events_of(rows, "price"), of_item)["price"].to_list() == [2.0, 3.0]
+    on_one_day = events_of(rows, "price").with_columns(pl.lit(at(0).date()).alias(EVENT_DAY))
+    assert ordered(on_one_day, of_item)["price"].to_list() == [2.0, 3.0]
 
 
 def test_position_orders_what_has_no_time() -> None:
