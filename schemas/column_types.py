@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
@@ -75,13 +76,27 @@ def _as_formats(value: Any) -> Any:
 
 def _check_formats(formats: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in formats:
-        if "%Y" not in pattern and "%y" not in pattern and not {"%s", "%D", "%F", "%c", "%x"} & set(_codes(pattern)):
+        codes = set(_codes(pattern))
+        if not {"%Y", "%y", "%G", "%g", "%s", "%D", "%F", "%c", "%x", "%+", "%v"} & codes:
             raise ValueError(f"{pattern!r} holds no year; write codes such as %d/%m/%Y %H:%M")
+        if "%Z" in codes:
+            raise ValueError(
+                f"{pattern!r}: a zone's name (%Z) cannot be read; write %z for offsets such as +0200, or the name, as in "
+                "'%H:%M UTC', and the zone in events.time_zone"
+            )
+        whole = {"%s", "%D", "%F", "%c", "%x", "%+", "%j", "%v"} & codes
+        if not whole and not (({"%m", "%b", "%B", "%h"} & codes and {"%d", "%e"} & codes) or _by_week(codes)):
+            raise ValueError(f"{pattern!r} holds no month and day; write codes such as %d/%m/%Y %H:%M")
     return formats
 
 
+def _by_week(codes: set[str]) -> bool:
+    return bool({"%U", "%W", "%V"} & codes and {"%a", "%A", "%u", "%w"} & codes)
+
+
 def _codes(pattern: str) -> list[str]:
-    return [pattern[place : place + 2] for place in range(len(pattern) - 1) if pattern[place] == "%"]
+    """The codes, without what changes how they are written: %-d and %_d are %d."""
+    return ["%" + code for code in re.findall(r"%[-_0]?([A-Za-z+%])", pattern)]
 
 
 SourceColumns = Annotated[dict[str, str | Computed], AfterValidator(_check_names)]

@@ -18,6 +18,7 @@ from schemas.column_types import ColumnType, Computed, SourceColumns, TimeFormat
 from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TAKEN, TIMESTAMP, USER_ID
 from schemas.errors import InputError, parse
 from schemas.spellings import current
+from schemas.yaml_keys import load_yaml
 
 SHIPPED = Path(__file__).parent / "datasets"
 
@@ -275,6 +276,14 @@ class SessionRule(_Part):
     min_length: int = Field(2, ge=1, description="Shorter sessions are dropped.")
     max_length: int = Field(50, ge=2, description="The most recent events kept of a longer session.")
 
+    @model_validator(mode="after")
+    def _some_fit(self) -> SessionRule:
+        if self.min_length > self.max_length:
+            raise ValueError(
+                f"min_length {self.min_length} is above max_length {self.max_length}: no session would be left"
+            )
+        return self
+
 
 class Feature(_Part):
     """One model input made from one column by one or more encoders of preprocessing/encoders."""
@@ -386,6 +395,13 @@ class Dataset(_Part):
                 )
         return features
 
+    @field_validator("duplicates")
+    @classmethod
+    def _some_columns(cls, duplicates: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not duplicates:
+            raise ValueError("names no column; write drop, keep, or a list of columns such as [user_id, event_id]")
+        return duplicates
+
     @model_validator(mode="after")
     def _labels_have_names_of_their_own(self) -> Dataset:
         names = [label.column for label in self.labels]
@@ -468,7 +484,7 @@ def load_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Da
     if path.suffix not in (".yaml", ".yml"):
         path = plugins.find_file(SHIPPED, name_or_file, ())
     try:
-        data = yaml.safe_load(path.read_text())
+        data = load_yaml(path.read_text(), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:

@@ -212,3 +212,25 @@ def test_far_times_of_other_columns_stay(tmp_path: Path) -> None:
     events = read_events(dataset).collect()
     assert events["expires"].to_list() == [never.replace(tzinfo=UTC)]
     assert as_found("expires") not in events.columns
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("%Y-%m-%d %H:%M:%S %Z", "%z for offsets .* events.time_zone"),
+        ("%Y-%m-%d %H:%M %%Z %Z", "%z for offsets"),
+        ("%H:%M %Y", "no month and day"),
+        ("%Y", "no month and day"),
+        ("%Y-%m", "no month and day"),
+        ("%Y-%d", "no month and day"),
+        ("%%Y-%m-%d", "no year"),
+    ],
+)
+def test_forms_that_lose_a_part_of_the_time_are_refused(form: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataset_of("x", events={"time_format": ["%Y-%m-%d", form]})
+
+
+@pytest.mark.parametrize("form", ["%-d.%-m.%Y", "%e %b %y", "%F %T", "%D", "%Y-%j", "%s", "%+", "%Y%m%d %%Z"])
+def test_forms_with_a_whole_date_are_taken(form: str) -> None:
+    assert dataset_of("x", events={"time_format": form}).events.time_format == (form,)
