@@ -92,8 +92,8 @@ def _without_quarantine(run: Run, days: pl.DataFrame) -> tuple[str, ...]:
         if file and not file.is_at(place):
             lost.append(str(row[DAY]))
             run.say(
-                f"{row[DAY]}: its {QUARANTINE} is missing or damaged, and the source no longer holds all of its events: what is "
-                f"published has the day without its bad rows. Restore {place} from a backup."
+                f"{row[DAY]}: its {QUARANTINE} is missing or damaged, and the source no longer holds all of its events: what "
+                f"is published has the day without its bad rows. Restore {place} from a backup."
             )
     return tuple(lost)
 
