@@ -103,6 +103,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Read everything on disk and say what is not as it was written; exit code 1 if anything is not."""
+    from flows.ledgers import mend_manifests
     from flows.options import settings_of
     from flows.stages import prepare as run
     from flows.verify import mend_snapshots
@@ -118,6 +119,7 @@ def verify(
     if findings and mend:
         mend_snapshots(artifacts, say)
         run(settings_of(dataset=dataset, source=source, root=root), say, verify=True)
+        mend_manifests(artifacts, say)  # of days whose folder was lost
         findings = check(artifacts, say)
     for finding in findings:
         _say(str(finding))

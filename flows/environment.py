@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from flows.server import STARTUP_SECONDS, STARTUP_TIMEOUT
+from schemas.errors import InputError
 from schemas.places import VARIABLE, of_environment
 
 QUIET = {
@@ -30,13 +31,33 @@ PATIENT = {
 
 
 def prepare_environment(root: Path) -> None:
-    """Set what is not set already. Without PREFECT_API_URL, runs are kept in SQLite in `root/prefect`."""
+    """Set what is not set already. Without PREFECT_API_URL, runs are kept in SQLite in `root/prefect`.
+
+    Raises:
+        InputError: when the root, or the folder of $PREFECT_HOME, is no folder and cannot be made.
+    """
+    make_folder(root.expanduser().resolve(), "--root (or $OVERNIGHT_ROOT)")
     for name, value in (QUIET | PATIENT).items():
         os.environ.setdefault(name, value)
     if folders := of_environment():  # as they are seen from here, for processes that begin elsewhere
         os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
     home = os.environ.setdefault("PREFECT_HOME", str(root.expanduser().resolve() / "prefect"))
-    Path(home).mkdir(parents=True, exist_ok=True)  # the server does not make it
+    make_folder(Path(home), "$PREFECT_HOME")  # the server does not make it
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder that is not there yet.
+
+    Raises:
+        InputError: when it cannot be made, with `option`, which names it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise InputError(
+            f"{option} {folder}: not a folder, and none can be made there ({reason}). Give a folder."
+        ) from None
 
 
 def only_runs_speak() -> None:

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from flows.ledgers import OF_A_DAY, Finding, Needed, mend_manifests, read_ledgers
 from schemas.artifacts import MANIFEST, Artifacts, File, Manifest, damaged_files
 from schemas.errors import InputError
 from schemas.progress import Progress, Report
 
+if TYPE_CHECKING:
+    from preprocessing.history.ledger import Ledger
+
 NO_ARTIFACTS = {"inventories", "ledgers", "unfinished", "prefect", "champions"}  # folders of a root without manifests
-AGAIN = {
-    "days": "overnight verify --mend does the day again, if the source still holds it",
-    "states": "overnight prepare does the days since again, if the source still holds them",
-    "sessions": "overnight prepare makes it again",
-    "profiles": "overnight profile makes it again",
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something on disk that is not as it was written: where, what is wrong, what helps."""
-
-    place: str
-    problem: str
-    help: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.problem}. {self.help}."
 
 
 def verify(artifacts: Artifacts, progress: Report) -> list[Finding]:
@@ -42,11 +28,13 @@ def verify(artifacts: Artifacts, progress: Report) -> list[Finding]:
     if not artifacts.root.is_dir():
         raise InputError(f"There is nothing to verify: {artifacts.root} is not a folder. Give --root.")
     folders = sorted(_folders(artifacts.root))
-    findings = list(_ledgers(artifacts))
+    ledgers, findings = read_ledgers(artifacts)
+    needed = Needed(ledgers)
+    findings += _days(artifacts, ledgers)
     for number, folder in enumerate(folders, start=1):
         kind, name = folder.parent.name, folder.name
         manifest = artifacts.read_manifest(kind, name)
-        advice = AGAIN.get(kind, "overnight retrain makes it again")
+        advice = needed.advice(kind, name, manifest)
         if manifest is None:
             findings.append(Finding(f"{kind}/{name}", f"{MANIFEST} is missing or cannot be read", advice))
         else:
@@ -58,6 +46,7 @@ def verify(artifacts: Artifacts, progress: Report) -> list[Finding]:
 
 def mend_snapshots(artifacts: Artifacts, progress: Report) -> None:
     """Put back files of snapshots from the days that they link, where those are whole."""
+    mend_manifests(artifacts, progress)
     whole = {file.sha256: place for place, file in _files(artifacts, "days") if file.is_at(place, contents=True)}
     for place, file in _files(artifacts, "sessions"):
         source = whole.get(file.sha256)
@@ -90,20 +79,12 @@ def _problem(manifest: Manifest, path: str) -> str:
     return f"has {found:,} bytes, not {size:,}" if found != size else "holds other bytes than were written"
 
 
-def _ledgers(artifacts: Artifacts) -> Iterator[Finding]:
+def _days(artifacts: Artifacts, ledgers: Iterable[Ledger]) -> Iterator[Finding]:
+    """The finished days that have no manifest any more and whose files are damaged; others are found by their manifest."""
     from preprocessing.history.damage import damaged_days
-    from preprocessing.history.ledger import FOLDER, Ledger
 
-    for file in sorted((artifacts.root / FOLDER).glob("*.parquet")):
-        try:
-            ledger = Ledger.read(artifacts, file.stem)
-        except InputError as error:
-            yield Finding(f"{FOLDER}/{file.name}", "cannot be read", str(error).rstrip("."))
-            continue
+    for ledger in ledgers:
         for day, paths in damaged_days(artifacts, ledger, contents=True).items():
             row = ledger.row(day)
-            if (
-                row and artifacts.read_manifest(*row["artifact"].split("/")) is None
-            ):  # others are found by their manifest
-                listed = ", ".join(paths)
-                yield Finding(f"{row['artifact']} ({day})", f"{listed} is missing or damaged", AGAIN["days"])
+            if row and artifacts.read_manifest(*row["artifact"].split("/")) is None:
+                yield Finding(f"{row['artifact']} ({day})", f"{', '.join(paths)} is missing or damaged", OF_A_DAY)

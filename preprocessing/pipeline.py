@@ -56,6 +56,8 @@ def prepare(
     as_written, dataset = dataset, with_text_types(dataset)
     secrets = tuple(step.secret for _, step in build_steps(dataset))
     line = line_of(as_written, secrets)  # what encoders take is code, which is no part of a line
+    if dataset.split == "day":
+        Ledger.require(artifacts, line)
     with artifacts.unfinished(line) as scratch:
         ledger = Ledger.read(artifacts, line)
         source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress)

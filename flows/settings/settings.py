@@ -39,7 +39,6 @@ class Data(BaseModel):
     redo: str | None = Field(
         None,
         title="Redo",
-        pattern=r"^\d{4}-\d{2}-\d{2}(\.\.\d{4}-\d{2}-\d{2})?$",
         description="Do finished days again that the source still holds: 2024-05-01 or 2024-05-01..2024-05-03.",
     )
     engine: EngineName = Field(
@@ -59,14 +58,31 @@ class Data(BaseModel):
 
     @property
     def redo_days(self) -> tuple[date, date] | None:
-        """The first and the last day to do again."""
+        """The first and the last day to do again.
+
+        Raises:
+            InputError: for anything but a day or a range of days.
+        """
         if self.redo is None:
             return None
-        first, _, last = self.redo.partition("..")
-        try:
-            return date.fromisoformat(first), date.fromisoformat(last or first)
-        except ValueError as error:
-            raise InputError(f"redo {self.redo!r}: {error}; give 2024-05-01 or 2024-05-01..2024-05-03.") from None
+        first, dots, last = self.redo.partition("..")
+        days = _day(first), _day(last if dots else first)
+        if days[0] is None or days[1] is None:
+            problem = "not a day, or a first and a last day with .. between them"
+        elif days[0] > days[1]:
+            problem = "the last day lies before the first"
+        else:
+            return days[0], days[1]
+        raise InputError(f"redo {self.redo!r}: {problem}; give 2024-05-01 or 2024-05-01..2024-05-03.")
+
+
+def _day(text: str) -> date | None:
+    """A day written as YYYY-MM-DD; None for any other text."""
+    try:
+        day = date.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    return day if str(day) == text.strip() else None
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,7 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
     Raises:
         InputError: for an unknown dataset or preset, no source, or settings that do not fit, alone or together.
     """
+    data.redo_days  # noqa: B018  (what is wrong with it is said before any work)
     dataset = read_dataset(data.dataset, data.changes).at(data.source)
     for group in dataset.defaults:
         if group not in GROUPS:

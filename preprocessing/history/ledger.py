@@ -80,6 +80,27 @@ class Ledger:
             ) from None
 
     @classmethod
+    def require(cls, artifacts: Artifacts, line: str) -> None:
+        """Refuse to begin a line anew whose ledger was lost: to be called before anything of a run is on disk.
+
+        Raises:
+            InputError: when there is no ledger, but there are days of the line, and no run was stopped on the way to its first.
+        """
+        file, folder = _file(artifacts, line), artifacts.root / "days"
+        if file.exists() or (artifacts.root / "unfinished" / line).exists():
+            return
+        manifests = (artifacts.read_manifest(folder.name, path.name) for path in folder.glob("[!.]*"))
+        days = sorted(
+            str(found.facts.get("day")) for found in manifests if found and found.parameters.get("line") == line
+        )
+        if days:
+            raise InputError(
+                f"{file}: the list of finished days is missing, but {folder} holds {len(set(days)):,} of them ({days[0]} to "
+                f"{days[-1]}), which may be more than the source still holds. Restore the file from a backup, or take another "
+                "--root to begin anew with what the source still holds."
+            )
+
+    @classmethod
     def lines_of(cls, artifacts: Artifacts, dataset: str) -> list[About]:
         """What the ledgers of a dataset say of their lines; those that cannot be read are left out."""
         abouts = []

@@ -14,21 +14,21 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.history.changes import Changes
+from preprocessing.history.changes import COUNTED, Changes
 from preprocessing.history.ledger import Ledger
+from preprocessing.history.words import words_of
+from preprocessing.source.index import ROWS
 from schemas.artifacts import Artifacts, code_version, identify
 from schemas.columns import DAY
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
-NO_EFFECT = {"source", "title", "obtain", "terms", "defaults", "profile", "plugins"}  # what sessions do not depend on
 LISTED = 10
 
 
 def line_of(dataset: Dataset, secrets: tuple[str, ...]) -> str:
     """The name of the dataset's line. `secrets` are hashes of the keys that its steps use."""
-    words = dataset.model_dump(mode="json", exclude=NO_EFFECT, exclude_defaults=True)
-    return identify(code="", secrets=secrets, dataset=words)
+    return identify(code="", secrets=secrets, dataset=words_of(dataset))
 
 
 def place_of(source: str) -> str:
@@ -36,10 +36,11 @@ def place_of(source: str) -> str:
     return source if "://" in source else str(Path(source).expanduser().resolve())
 
 
-def made_with(dataset: Dataset, tables: dict[str, str]) -> dict[str, Any]:
-    """What makes a day now: versions, code, the tables it reads, and the content of people's own parts."""
+def made_with(dataset: Dataset, tables: dict[str, str], line: str) -> dict[str, Any]:
+    """What makes a day of a line now: versions, code, the tables it reads, and the content of people's own parts."""
     rooms = Path(__file__).parents[1]
     return {
+        "line": line,
         "overnight": importlib.metadata.version("overnight"),
         "code": code_version(rooms, rooms.parent / "schemas")[:16],
         "dataset": dataset.model_dump(mode="json", exclude={"source", "plugins"}, exclude_defaults=True),
@@ -87,14 +88,22 @@ def introduce(
         f"{dataset.name}: its YAML has changed in what makes sessions, so a new line of days begins beside the old one, of "
         "which nothing is removed."
     )
-    there = set(changes.parts["counted"])
+    dated = changes.parts.filter(pl.col(DAY) == pl.col(COUNTED)).group_by(DAY).agg(pl.col(ROWS).sum())
+    rows: dict[date, int] = dict(dated.rows())
+    there = set(changes.parts[COUNTED])
     for about in others:
-        days = Ledger.read(artifacts, about.line).days.filter(pl.col("sessions") > 0)[DAY]
-        lost = sorted(day for day in days if day not in there)
+        other = Ledger.read(artifacts, about.line)
+        lost = sorted(day for day in other.days.filter(pl.col("sessions") > 0)[DAY] if day not in there)
         if lost:
             say(
                 f"{len(lost)} days that were done before are no longer in the source and will not be in the new line: "
                 f"{days_in_words(lost)}."
+            )
+        fewer = sorted(day for day, made_of in other.rows_by_day().items() if 0 < rows.get(day, 0) < made_of)
+        if fewer:
+            say(
+                f"Of {len(fewer)} days that were done before, the source holds fewer rows than they were made of, so they "
+                f"will be smaller in the new line: {days_in_words(fewer)}."
             )
 
 

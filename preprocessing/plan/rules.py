@@ -43,7 +43,7 @@ class Rules:
         Raises:
             InputError: for a rule, an option or a column that is not known, with the known ones.
         """
-        always = list(_always(dataset, columns))
+        always = list(always_checked(dataset, columns))
         named = []
         for entry in dataset.checks:
             check_class = plugins.find(checks, entry.name, dataset.plugins)
@@ -151,7 +151,7 @@ def _sorted_for(numbered: tuple[int, Check]) -> tuple[Any, ...]:
     return (number, *check.in_order_of) if check.in_order_of else ()
 
 
-def _always(dataset: Dataset, columns: pl.Schema) -> Iterator[Check]:
+def always_checked(dataset: Dataset, columns: pl.Schema) -> Iterator[Check]:
     """The rules of every dataset: of what every row must have first, then of other columns in their order."""
     from preprocessing.checks.known_values import KnownValues
     from preprocessing.checks.not_before import NotBefore

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pytest
 
+from preprocessing.history.lines import line_of
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts
 from schemas.errors import InputError
 from tests.cases.test_finished_days import days_of, first, nightly, put, shop, visits
-from tests.preprocessing.small import NOW, at, decoded, run, said
+from tests.preprocessing.small import NOW, at, dataset_of, decoded, run, said
 
 
 def test_sources_whose_files_look_alike_do_not_mix(tmp_path: Path) -> None:
@@ -97,3 +99,60 @@ def test_an_item_that_is_still_too_rare_on_a_day_done_again_stays_unknown_there(
     assert [None, "x"] in lists and ["n", "n", "x"] in lists
     put(tmp_path, "late", visits(1, "late", 9, "nnx"))
     assert decoded(run(tmp_path, dataset)).count(["n", "n", "x"]) == 2
+
+
+def test_a_new_line_names_the_days_of_which_the_source_lost_a_part(tmp_path: Path) -> None:
+    put(tmp_path, "one", visits(0) + visits(1))
+    put(tmp_path, "two", visits(1, "b") + visits(2))
+    put(tmp_path, "three", visits(3))
+    run(tmp_path, shop(tmp_path))
+    (tmp_path / "events" / "one.parquet").unlink()
+    lines: list[str] = []
+    run(tmp_path, shop(tmp_path, sessions={"gap_minutes": 45}), progress=said(lines))
+    assert any("1 days" in line and "no longer in the source" in line and "2024-01-01" in line for line in lines)
+    assert any("Of 1 days" in line and "fewer rows" in line and "2024-01-02." in line for line in lines)
+
+
+PRICED: dict[str, Any] = {"columns": ["price"], "features": {"price": {"encode": ["log1p", "standardize"]}}}
+SAME_LINE: list[dict[str, Any]] = [
+    {"features": {**PRICED["features"], "item_id": {"encode": "category"}}},
+    {"features": {**PRICED["features"], "item_id": {"encode": "category", "min_count": 1, "column": "item_id"}}},
+    {"features": {"price": {"encode": ["log1p", "standardise"], "column": "price", "per": "event"}}},
+    {"checks": [{"not_before": {"earliest": "1971-01-01", "tolerate": 0.5}}, "not_in_future"]},
+    {"checks": [{"not_null": {"column": "item_id", "action": "fail"}}, {"readable": {"column": "price"}}]},
+    {"events": {"path": "events/"}},
+    {"sessions": {"rule": "gap", "idle_minutes": 60, "gap_minutes": 30}},
+    {"title": "Another", "duplicates": "drop"},
+]
+OTHER_LINE: list[dict[str, Any]] = [
+    {"features": {**PRICED["features"], "item_id": {"encode": "category", "min_count": 2}}},
+    {"checks": [{"not_before": {"earliest": "1972-01-01"}}]},
+    {"checks": [{"not_in_future": {"grace_minutes": 5}}]},
+    {"checks": [{"not_null": {"column": "price"}}]},
+    {"sessions": {"idle_minutes": 60, "gap_minutes": 31}},
+    {"steps": ["drop_repeats"]},
+]
+
+
+def line_named(**parts: Any) -> str:
+    return line_of(dataset_of("here", **{"events": {"path": "events"}, **PRICED, **parts}), ())
+
+
+@pytest.mark.parametrize("parts", SAME_LINE)
+def test_what_is_the_default_or_has_no_effect_begins_no_new_line(parts: dict[str, Any]) -> None:
+    assert line_named(**parts) == line_named()
+
+
+@pytest.mark.parametrize("parts", OTHER_LINE)
+def test_what_makes_other_sessions_begins_a_new_line(parts: dict[str, Any]) -> None:
+    assert line_named(**parts) != line_named()
+
+
+def test_options_of_a_check_that_have_no_effect_begin_no_new_line() -> None:
+    checks = [{"max_per_user_per_day": {"most": 5000}}]
+    tolerant = [{"max_per_user_per_day": {"most": 5000, "tolerate": 0.2, "title": "robots"}}]
+    assert line_named(checks=checks) == line_named(checks=tolerant) != line_named()
+    items = {"columns": {"item_id": "id"}, "unknown": "quarantine"}
+    assert line_named(items=items) == line_named(items={**items, "wait_days": 1}) != line_named()
+    unknown = [{"known_values": {"column": "item_id", "table": "items", "tolerate": 0.1}}]
+    assert line_named(items=items, checks=unknown) == line_named(items=items)

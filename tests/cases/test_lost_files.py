@@ -9,7 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from preprocessing.history.ledger import Ledger
 from schemas.artifacts import Artifacts
+from schemas.errors import InputError
 from tests.cases.test_finished_days import days_of, first, nightly, put, shop, visits
 from tests.preprocessing.small import run, said, sessions_of
 
@@ -104,3 +106,33 @@ def test_a_file_that_rots_twice_is_mended_twice(tmp_path: Path) -> None:
         assert place.read_bytes() == whole
         assert Artifacts(before.root).find(*before.name.split("/"), contents=True)
     assert pl.read_parquet(place).height
+
+
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_lost_list_of_finished_days_is_not_taken_for_none(tmp_path: Path, all_of_them: bool) -> None:
+    nightly(tmp_path)
+    before = run(tmp_path, shop(tmp_path))
+    ledgers = Path(before.root) / "ledgers"
+    kept = tmp_path / "kept"
+    shutil.copytree(ledgers, kept)
+    (tmp_path / "events" / "0.parquet").unlink()
+    shutil.rmtree(ledgers) if all_of_them else next(ledgers.iterdir()).unlink()
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"list of finished days is missing.*5 of them \(2024-01-01 to .* backup"):
+            run(tmp_path, shop(tmp_path))
+    longer = run(tmp_path, shop(tmp_path, sessions={"gap_minutes": 45}))  # another line goes on
+    assert "2024-01-01" not in days_of(longer)
+    shutil.copytree(kept, ledgers, dirs_exist_ok=True)
+    assert run(tmp_path, shop(tmp_path)).id == before.id
+
+
+def test_a_first_night_that_was_stopped_goes_on_without_a_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nightly(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "write", lambda ledger, artifacts: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, shop(tmp_path))
+    assert list((tmp_path / "artifacts" / "days").iterdir())
+    assert len(days_of(run(tmp_path, shop(tmp_path)))) == 5

@@ -40,6 +40,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["prepare", "--source", "SHOP", "--until", "2020-01-01"], ["2020-01-01"]),
         (["prepare", "--source", "SHOP", "--engine", "gpuu"], ["engine", "'cpu', 'gpu' or 'nvtabular'", "gpuu"]),
         (["train", "--source", "SHOP", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], ["not both"]),
+        (["prepare", "--source", "SHOP", "--redo", "2024-05-02.."], ["'2024-05-02..'", "2024-05-01..2024-05-03"]),
+        (["prepare", "--source", "SHOP", "--redo", "5 May"], ["'5 May'", "give 2024-05-01"]),
+        (["prepare", "--source", "SHOP", "--redo", "2024-02-30"], ["'2024-02-30'", "give 2024-05-01"]),
+        (["prepare", "--source", "SHOP", "--redo", "2024-05-03..2024-05-01"], ["last day lies before the first"]),
+        (["prepare", "--source", "SHOP", "--root", __file__], ["--root", "test_cli.py", "it is a file"]),
+        (["retrain", "--source", "SHOP", "--root", "/proc/overnight"], ["--root", "/proc/overnight", "not a folder"]),
         (["prepare", "--source", "SHOP", "--set", "dataset.steps=[drop_repeat]"], ["Did you mean 'drop_repeats'"]),
     ],
 )
