@@ -103,7 +103,7 @@ def earliest_of(dataset: Dataset) -> date:
 def _read(file: Path) -> pl.DataFrame:
     empty = pl.DataFrame(schema=_SCHEMA)
     try:
-        table = pl.read_parquet(file)
+        table = pl.read_parquet(file, glob=False)
         hashed_by = pl.read_parquet_metadata(file).get("hash")
     except (OSError, pl.exceptions.PolarsError):
         return empty
