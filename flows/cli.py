@@ -342,7 +342,7 @@ def _read_table(path: Path) -> "pl.DataFrame":
     import polars as pl
 
     try:
-        return pl.read_csv(path) if path.suffix == ".csv" else pl.read_parquet(path)
+        return pl.read_csv(path, glob=False) if path.suffix == ".csv" else pl.read_parquet(path, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = " ".join(str(error).split())
         raise InputError(

@@ -66,7 +66,7 @@ def encoded(raw: pl.Series, column: FeatureColumn, folder: Path) -> pl.Series:
         InputError: for values of another type, and features whose encoders keep what they learnt elsewhere.
     """
     if column.vocabulary:
-        return _ids(raw, column, pl.read_parquet(folder / column.vocabulary).drop_nulls(ID))
+        return _ids(raw, column, pl.read_parquet(folder / column.vocabulary, glob=False).drop_nulls(ID))
     if column.transform not in NUMBERS:
         possible = ", ".join(" then ".join(chain) for chain in NUMBERS)
         raise InputError(

@@ -117,11 +117,11 @@ def _read_npy(path: Path, config: PretrainedConfig, raw: pl.Series) -> tuple[Ten
 
 def _read_parquet(path: Path, config: PretrainedConfig, raw: pl.Series) -> tuple[Tensor, Tensor]:
     try:
-        columns = pl.read_parquet_schema(path)
+        columns = pl.scan_parquet(path, glob=False).collect_schema()
         for key in ("key", "column"):
             if getattr(config, key) not in columns:
                 raise unknown(f"column of {path} in {WHERE}.{key}", getattr(config, key), columns)
-        table = pl.read_parquet(path, columns=[config.key, config.column])
+        table = pl.read_parquet(path, glob=False, columns=[config.key, config.column])
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError(f"{path} is not a readable Parquet file: {' '.join(str(error).split())}") from None
     given = pl.DataFrame([_keys(table[config.key], raw, path).alias("key"), table[config.column].alias("vector")])

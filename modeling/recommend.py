@@ -83,7 +83,7 @@ class Recommender:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
         self.schema: FeatureSchema = self.model.schema
-        self.items = pl.read_parquet(folder / ITEMS)
+        self.items = pl.read_parquet(folder / ITEMS, glob=False)
 
     @cached_property
     def scorer(self) -> ModelScorer:

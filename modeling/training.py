@@ -51,7 +51,7 @@ def train(
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, config.validation_sessions)
-    items = pl.read_parquet(sessions.folder / ITEMS)
+    items = pl.read_parquet(sessions.folder / ITEMS, glob=False)
     parameters = {"model": model_config.model_dump(), "training": config.model_dump()}
     with (
         artifacts.unfinished(artifact_id) as checkpoints,

@@ -58,8 +58,8 @@ def _translated(values: Tensor, given: Path, here: FeatureColumn, wanted: Path, 
 def _id_map(given: Path, here: FeatureColumn, wanted: Path, there: FeatureColumn) -> Tensor:
     """The wanted id of every given id, int32 of shape [given cardinality]."""
     assert here.cardinality and here.vocabulary and there.vocabulary
-    old = pl.read_parquet(given / here.vocabulary).select(ID, VALUE)
-    new = pl.read_parquet(wanted / there.vocabulary).select(VALUE, pl.col(ID).alias("wanted"))
+    old = pl.read_parquet(given / here.vocabulary, glob=False).select(ID, VALUE)
+    new = pl.read_parquet(wanted / there.vocabulary, glob=False).select(VALUE, pl.col(ID).alias("wanted"))
     if old.schema[VALUE] != new.schema[VALUE]:
         raise InputError(f"{here.name!r} holds {old.schema[VALUE]} values now, the model learned {new.schema[VALUE]}.")
     pairs = old.join(new, on=VALUE)

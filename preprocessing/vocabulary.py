@@ -111,7 +111,7 @@ def from_nvtabular(path: Path) -> pl.DataFrame:
     """
     try:
         schema = pq.read_schema(path)
-        table = pl.read_parquet(path)
+        table = pl.read_parquet(path, glob=False)
     except (OSError, ArrowException, pl.exceptions.PolarsError) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({error}).") from None
     index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [None])[0]

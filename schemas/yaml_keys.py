@@ -14,7 +14,7 @@ MERGE = "tag:yaml.org,2002:merge"
 class _OnceLoader(yaml.SafeLoader):
     """Plain values only; a mapping that repeats a key is refused. What `<<` brings may be overridden."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:

@@ -119,9 +119,9 @@ def _find_day(artifacts: Artifacts, sessions: Manifest, day: str) -> int:
 
 def _compare(dataset: Dataset, day: Manifest, before: list[Manifest]) -> pl.DataFrame:
     """The day's counts and those of the days before, by what was counted."""
-    tables = [pl.read_parquet(manifest.folder / TABLE) for manifest in before]
+    tables = [pl.read_parquet(manifest.folder / TABLE, glob=False) for manifest in before]
     earlier = pl.concat([pl.DataFrame(schema=counts.SCHEMA), *tables])
-    return drift.compare(pl.read_parquet(day.folder / TABLE), earlier, dataset.profile.days)
+    return drift.compare(pl.read_parquet(day.folder / TABLE, glob=False), earlier, dataset.profile.days)
 
 
 def _drifted(dataset: Dataset, compared: pl.DataFrame) -> set[str]:

@@ -95,7 +95,7 @@ def _statistics(chain: Chain, fitted: Any, dtype: pl.DataType, day: date) -> pl.
     """What a fitted operator has counted, as a table of the day."""
     name = chain.name
     if isinstance(chain.last, Category):
-        unique = pl.read_parquet(fitted.categories[name])
+        unique = pl.read_parquet(fitted.categories[name], glob=False)
         statistics = {VALUE: pl.col(name).cast(dtype), COUNT: pl.col(f"{name}_size").cast(pl.Int64)}
         return unique.select(pl.lit(day).alias(DAY), **statistics)
     if isinstance(chain.last, MinMax):

@@ -61,7 +61,9 @@ class Spool:
         """A frame that is there."""
         if self.folder is None:
             return self._frames[name].lazy()
-        return pl.scan_ipc(self._place(name), hive_partitioning=False)
+        place = self._place(name)
+        parts = sorted(place.glob("*.ipc")) if place.is_dir() else [place]
+        return pl.scan_ipc(parts, glob=False, hive_partitioning=False)  # [ ] in the folder's name is no pattern
 
     def has(self, name: str) -> bool:
         """Whether a frame is there."""

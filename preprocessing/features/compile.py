@@ -75,6 +75,11 @@ def _check_chain(chain: tuple[Encoder, ...], column: str, columns: pl.Schema, wh
         raise InputError(
             f"{where}: column {column!r} holds {dtype}; only category, alone, takes lists, of plain values."
         )
+    if dtype in (pl.Duration, pl.Time, pl.Object):
+        raise InputError(
+            f"{where}: column {column!r} holds {dtype}, which no encoder takes; write it as a number, such as seconds, or as "
+            "text where the file is made."
+        )
     kind = "numbers" if dtype.is_numeric() else KINDS.get(dtype.base_type(), str(dtype))
     for encoder in chain:
         try:

@@ -65,7 +65,7 @@ class State:
             return cls()
         folder = artifacts.get(name).folder
         items = [folder / name for name in (ITEMS, ITEMS_BY_DAY)]
-        read = [pl.read_parquet(file) if file.is_file() else None for file in items]
+        read = [pl.read_parquet(file, glob=False) if file.is_file() else None for file in items]
         return cls(_tables(folder / FITTED), _tables(folder / STATISTICS), *read)
 
     def statistics_of(self, days: Sequence[date]) -> Statistics:
@@ -74,7 +74,7 @@ class State:
 
 
 def _tables(folder: Path) -> dict[str, pl.DataFrame]:
-    return {file.stem: pl.read_parquet(file) for file in sorted(folder.glob("*.parquet"))}
+    return {file.stem: pl.read_parquet(file, glob=False) for file in sorted(folder.glob("*.parquet"))}
 
 
 def encoders_by_state(features: Sequence[Feature]) -> dict[str, Encoder]:

@@ -326,9 +326,9 @@ class Days:
         folder = self.run.artifacts.root / row["artifact"] if row else None
         bad, rows = [], [hashes(aside)]
         if folder and (folder / ASIDE).is_file():
-            bad.append(pl.read_parquet(folder / ASIDE))
+            bad.append(pl.read_parquet(folder / ASIDE, glob=False))
         if folder and (folder / ASIDE_ROWS).is_file():
-            rows.append(pl.read_parquet(folder / ASIDE_ROWS))
+            rows.append(pl.read_parquet(folder / ASIDE_ROWS, glob=False))
         if aside:
             bad.append(quarantine_rows(self.run, aside))
         return (pl.concat(bad, how="diagonal_relaxed") if bad else None), pl.concat(rows)
@@ -353,7 +353,7 @@ class Days:
         assert row is not None
         file = self.run.artifacts.root / row["artifact"] / OPEN
         try:
-            waiting = pl.read_parquet(file)
+            waiting = pl.read_parquet(file, glob=False)
         except (OSError, pl.exceptions.PolarsError):
             lost = facts_of(row)["still_open"]
             self.run.say(

@@ -45,7 +45,7 @@ def days_to_do_again(run: Run, ledger: Ledger, changes: Changes) -> dict[date, s
 def _known_by_now(run: Run, artifact: str, rule: str, check: KnownValues) -> int:
     """How many rows of a day's quarantine no longer break a rule."""
     try:
-        bad = pl.read_parquet(run.artifacts.root / artifact / QUARANTINE)
+        bad = pl.read_parquet(run.artifacts.root / artifact / QUARANTINE, glob=False)
     except (OSError, pl.exceptions.PolarsError):
         return 0
     values = bad.filter(pl.col(RULE) == rule)[check.column].cast(pl.String)

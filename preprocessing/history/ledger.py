@@ -72,7 +72,7 @@ class Ledger:
             return cls(About(line=line))
         try:
             about = About.model_validate_json(pl.read_parquet_metadata(file)["about"])
-            return cls(about, pl.read_parquet(file))
+            return cls(about, pl.read_parquet(file, glob=False))
         except (OSError, ValueError, KeyError, pl.exceptions.PolarsError) as error:
             raise InputError(
                 f"{file}: the list of finished days cannot be read ({str(error).splitlines()[0]}). Restore it from a backup, "

@@ -50,9 +50,9 @@ def rows_made_of(run: Run, ledger: Ledger, day: date) -> pl.DataFrame | None:
     try:
         if pl.read_parquet_metadata(folder / ROWS_FILE).get("hash") != HASH:
             return None
-        keys = [pl.read_parquet(folder / ROWS_FILE)]
+        keys = [pl.read_parquet(folder / ROWS_FILE, glob=False)]
         for home in homes:
-            aside = pl.read_parquet(run.artifacts.root / (ledger.row(home) or row)["artifact"] / ASIDE_ROWS)
+            aside = pl.read_parquet(run.artifacts.root / (ledger.row(home) or row)["artifact"] / ASIDE_ROWS, glob=False)
             keys.append(aside.filter(pl.col(DAY) == day).select(KEY))
     except (OSError, pl.exceptions.PolarsError):
         return None

@@ -88,7 +88,7 @@ class DayWriter:
             for number, file in enumerate(session_files):
                 target = draft.folder / (f"{SESSIONS}.parquet" if number == 0 else f"{SESSIONS}-{number}.parquet")
                 target.hardlink_to(file)
-                lengths.append(pl.read_parquet(target, columns=[LENGTH, USER_ID]))
+                lengths.append(pl.read_parquet(target, columns=[LENGTH, USER_ID], glob=False))
             write(still_open, draft.folder / OPEN)
             if bad.height:
                 write(bad, draft.folder / QUARANTINE)

@@ -15,6 +15,7 @@ from preprocessing import steps as steps_package
 from preprocessing.account import CUT, DUPLICATES, SHORT
 from preprocessing.features.compile import compile_features
 from preprocessing.features.feature import Feature
+from preprocessing.plan.own_steps import apply_through, read_through
 from preprocessing.plan.rules import Rules
 from preprocessing.sessions import SESSION_INDEX, close, cut
 from preprocessing.source.lookups import check_items_match, read_items
@@ -56,19 +57,19 @@ class Plan:
                     f"Put {name} first."
                 )
         rows = pl.LazyFrame(schema=columns)
-        for _, step in steps:
-            rows = step.read(rows)
+        for name, step in steps:
+            rows = read_through(name, step, rows)
         if dataset.items:
             check_items_match(read_items(dataset), rows)
         rules = Rules.of(dataset, rows.collect_schema())
         rows = rules.without_private(rows)
-        for _, step in row_steps:
-            rows = step.apply(rows)
+        for name, step in row_steps:
+            rows = apply_through(name, step, rows)
         _check_names(rows.collect_schema())
         _check_duplicates(dataset, rows.collect_schema())
         rows = close(cut(rows, dataset), dataset)
-        for _, step in session_steps:
-            rows = step.apply(rows)
+        for name, step in session_steps:
+            rows = apply_through(name, step, rows)
         kept = rows.collect_schema()
         sources = pl.Schema({name: dtype for name, dtype in kept.items() if name not in (DAY, END, SESSION_INDEX)})
         _check_labels(dataset, sources)
@@ -86,9 +87,9 @@ class Plan:
         return any(step.needs_all_rows for _, step in (*self.row_steps, *self.session_steps))
 
     def read(self, events: pl.LazyFrame) -> pl.LazyFrame:
-        """What steps do to columns as events are read."""
-        for _, step in (*self.row_steps, *self.session_steps):
-            events = step.read(events)
+        """What steps do to columns as events are read; raises InputError where one drops or adds rows."""
+        for name, step in (*self.row_steps, *self.session_steps):
+            events = read_through(name, step, events, count=True)
         return events
 
 

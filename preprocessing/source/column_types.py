@@ -24,7 +24,7 @@ import polars as pl
 from preprocessing.source.files import PLAIN
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.times import FORMS, TIME, TimeForms
-from preprocessing.source.values import INT64_HOLDS, TYPES, convert
+from preprocessing.source.values import INT64_HOLDS, TYPES, as_plain, convert, exact_digits, with_point
 from preprocessing.sql import read_sql
 from schemas.column_types import IDS, ColumnType, Computed
 from schemas.columns import EVENT_TYPE, POSITION, TIMESTAMP, VALID_FROM
@@ -86,8 +86,10 @@ class TableColumns:
 
     @cached_property
     def as_text(self) -> set[str]:
-        """The file's columns whose text is no number: those of ids and event types."""
-        return {root for name in (*IDS, EVENT_TYPE) if name in self.sources for root in self.roots(name)}
+        """The file's columns whose text is to come as it is: ids and event types are no numbers, others are `read`."""
+        computed = {root for name in self.sources if not self.is_plain(name) for root in self.roots(name)}
+        no_numbers = {root for name in (*IDS, EVENT_TYPE) if name in self.sources for root in self.roots(name)}
+        return no_numbers | (self.wanted - computed)
 
     @cached_property
     def _roots(self) -> dict[str, tuple[str, ...]]:
@@ -99,8 +101,18 @@ class TableColumns:
 
     def read(self, name: str, raw: Raw, wanted: pl.DataType) -> pl.Expr:
         """The column as the type wanted; null where a value does not fit. An id that is empty text is no id."""
-        value = convert(pl.col(name), raw.stored, wanted, self.forms)
+        given, stored = as_plain(pl.col(name), raw.stored)
+        if name in IDS and wanted == pl.Int64 and stored == pl.String and name not in self.declared:
+            given = exact_digits(given)  # 007 and 7 are two ids, unless the dataset says that ids are integers
+        elif stored == pl.String and self._has_comma(name):
+            given = with_point(given, strict=wanted in (pl.Int64, pl.Float64))
+        value = convert(given, stored, wanted, self.forms)
         return pl.when(value != "").then(value) if name in IDS and wanted == pl.String else value
+
+    def _has_comma(self, name: str) -> bool:
+        """Whether numbers of a column come with a decimal comma; expressions get them with a point."""
+        plain = name in self._plain and name not in (*IDS, EVENT_TYPE) and self.options.decimal == ","
+        return plain and self.as_text.issuperset(self.roots(name))
 
     def check_fits(self, name: str, raw: Raw, wanted: pl.DataType) -> None:
         """Raise InputError where no value of what is stored can be what is wanted."""

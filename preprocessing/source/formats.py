@@ -23,6 +23,7 @@ from preprocessing.source.headers import header_of, hint_of
 from preprocessing.source.listing import SourceFile, store_options
 from preprocessing.source.paths import Path, extract, inside, parse, type_at
 from preprocessing.source.quoting import Layout, layout_of
+from preprocessing.source.values import with_point
 from schemas.dataset import FileOptions
 from schemas.errors import InputError
 
@@ -30,7 +31,6 @@ NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # how folder names write null
 AT_ONCE = 16  # files opened side by side: object stores answer slowly, and to many at a time
 PATH = "source path"  # beside the columns of a scan, when asked for
 NULL_WORDS = ("\\N", "NULL", "null")  # of text files, unless a dataset says others
-GROUPED, COMMA = r"^\s*[+-]?\d{1,3}(\.\d{3})+(,\d*)?\s*$", r"^\s*[+-]?\d*,\d+\s*$"  # numbers with a decimal comma
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ def columns_of(files: Sequence[SourceFile], wanted: Collection[str], options: Fi
         return list(pool.map(partial(_columns_of, wanted=frozenset(wanted), options=options), files))
 
 
-def folder_values(file: SourceFile) -> dict[str, str | None]:
-    """The values that the names of a file's folders hold: day=2024-01-01/part.parquet has a day."""
+def folder_values(file: SourceFile, options: FileOptions = PLAIN) -> dict[str, str | None]:
+    """The values that the names of a file's folders hold: day=2024-01-01/part.parquet has a day; null words are null."""
     pairs = (part.split("=", 1) for part in file.path.split("/")[:-1] if "=" in part)
-    return {key: None if value == NO_VALUE else unquote(value) for key, value in pairs}
+    nulls = {NO_VALUE, "", *(NULL_WORDS if options.null_words is None else options.null_words)}
+    return {key: None if value in nulls else value for key, text in pairs for value in (unquote(text),)}
 
 
 def scan(
@@ -73,7 +74,7 @@ def scan(
 ) -> pl.LazyFrame:
     """One lazy frame of files that have these paths stored alike; with the column PATH, if asked for.
 
-    Null words are null. `as_text` are the paths that a decimal comma does not change, such as ids.
+    Null words are null. `as_text` are the paths whose text is left as it is, be there a decimal comma or not.
 
     Raises:
         InputError: for a CSV whose rows do not have the fields of its header; other faults show when the plan runs.
@@ -160,17 +161,12 @@ def _cleaned(
     if words:
         texts = {name: pl.when(~text.is_in(list(words))).then(text) for name, text in texts.items()}
     if options.decimal == ",":
-        texts |= {name: _with_point(text) for name, text in texts.items() if name not in as_text}
+        texts |= {name: with_point(text) for name, text in texts.items() if name not in as_text}
     return [text.alias(name) for name, text in texts.items()] if words or options.decimal == "," else []
 
 
-def _with_point(text: pl.Expr) -> pl.Expr:
-    point = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
-    return pl.when(text.str.contains(GROUPED) | text.str.contains(COMMA)).then(point).otherwise(text)
-
-
 def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) -> Columns:
-    folders = folder_values(file)
+    folders = folder_values(file, options)
     kind = format_of(file, options)
     with reading(f"{file.url} ({kind})"):
         if kind == JSON:

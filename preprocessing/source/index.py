@@ -116,7 +116,7 @@ def _read(file: Path) -> pl.DataFrame:
     if not file.is_file():  # Polars would read a folder's files
         return empty
     try:
-        table = pl.read_parquet(file)
+        table = pl.read_parquet(file, glob=False)
         about = pl.read_parquet_metadata(file)
     except (OSError, pl.exceptions.PolarsError):
         return empty

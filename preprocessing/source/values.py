@@ -25,7 +25,12 @@ TYPES: dict[TypeName, pl.DataType] = {
     "date": pl.Date(),
 }
 INT64_HOLDS = (pl.Int8, pl.Int16, pl.Int32, pl.Int64, pl.UInt8, pl.UInt16, pl.UInt32)
-EXACT = 2**53  # a float beyond it may stand for several integers
+EXACT = 2**53  # a float of this size or more may stand for several integers
+EXACT_FLOAT32, EXACT_FLOAT16 = 2**24, 2**11
+# Numbers with a decimal comma; points stand between groups of three digits.
+GROUPED = r"^\s*[+-]?[1-9]\d{0,2}(\.\d{3})+(,\d*)?\s*$"
+COMMA = r"^\s*[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?\s*$"
+DIGITS = r"^(?:0|-?[1-9][0-9]*)$"  # the only text that an integer id has
 TEXTS = (pl.String, pl.Binary, pl.Categorical, pl.Enum)
 
 
@@ -53,7 +58,7 @@ def may_fail(stored: pl.DataType, wanted: pl.DataType, zone: str) -> bool:
     if wanted == pl.Int64:
         return stored not in INT64_HOLDS
     if wanted == pl.Float64:
-        return not stored.is_numeric()
+        return not stored.is_numeric() or _may_be_long(stored)
     return not (wanted == pl.String and (stored.is_integer() or stored.is_decimal()))
 
 
@@ -77,10 +82,26 @@ def convert(value: pl.Expr, stored: pl.DataType, wanted: pl.DataType, forms: Tim
     if wanted == pl.Int64:
         return _to_integer(value, stored)
     if wanted == pl.Float64:
-        return (value.str.strip_chars() if stored == pl.String else value).cast(pl.Float64, strict=False)
+        return _to_float(value, stored)
     if wanted == pl.Boolean:
         return _to_boolean(value, stored)
     return _to_text(value, stored) if wanted == pl.String else value.cast(wanted)
+
+
+def exact_digits(text: pl.Expr) -> pl.Expr:
+    """Text that is how an integer is written, and null for other spellings of one: 7 and -7, but not 007, 7.0 or 7e0."""
+    return pl.when(text.str.contains(DIGITS)).then(text)
+
+
+def with_point(text: pl.Expr, *, strict: bool = False) -> pl.Expr:
+    """Numbers with a decimal comma as they are with a point; other text as it is.
+
+    `strict`: text with a point that is no such number is null, as 1.25 would else be the same as 1,25.
+    """
+    number = text.str.contains(GROUPED) | text.str.contains(COMMA)
+    point = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+    other = pl.when(~text.str.contains(".", literal=True)).then(text) if strict else text
+    return pl.when(number).then(point).otherwise(other)
 
 
 def raw_value(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
@@ -150,7 +171,7 @@ def _goes(stored: pl.DataType, wanted: pl.DataType) -> bool:
 
 def _to_integer(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
     if stored.is_float():
-        return _whole(value.cast(pl.Float64))
+        return _whole(value.cast(pl.Float64), _exact(stored))
     if isinstance(stored, pl.Decimal) and stored.scale:
         whole = value.cast(pl.Int64, strict=False)
         return pl.when(whole.cast(stored, strict=False) == value).then(whole)
@@ -160,8 +181,27 @@ def _to_integer(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
     return value.cast(pl.Int64, strict=False)
 
 
-def _whole(value: pl.Expr) -> pl.Expr:
-    inside = (value >= -EXACT) & (value <= EXACT) & (value == value.floor())
+def _to_float(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
+    if stored == pl.String:
+        return value.str.strip_chars().cast(pl.Float64, strict=False)
+    number = value.cast(pl.Float64, strict=False)
+    return pl.when(number.cast(stored, strict=False) == value).then(number) if _may_be_long(stored) else number
+
+
+def _may_be_long(stored: pl.DataType) -> bool:
+    """Whether a type holds integers that no float stands for exactly."""
+    if isinstance(stored, pl.Decimal):
+        return not stored.scale and (stored.precision or 38) > 15
+    return stored.is_integer() and stored not in (pl.Int8, pl.Int16, pl.Int32, pl.UInt8, pl.UInt16, pl.UInt32)
+
+
+def _exact(stored: pl.DataType) -> int:
+    """From which size on floats of a type may stand for several integers."""
+    return EXACT_FLOAT32 if stored == pl.Float32 else EXACT_FLOAT16 if stored == pl.Float16 else EXACT
+
+
+def _whole(value: pl.Expr, exact: int = EXACT) -> pl.Expr:
+    inside = (value.abs() < exact) & (value == value.floor())
     return pl.when(inside).then(value).cast(pl.Int64, strict=False)
 
 
@@ -170,7 +210,7 @@ def _to_text(value: pl.Expr, stored: pl.DataType) -> pl.Expr:
     if stored.is_float():
         value = value.cast(pl.Float64)
         broken = pl.when((value.abs() < EXACT) & (value != value.floor())).then(value)
-        return pl.coalesce(_whole(value).cast(pl.String), broken.cast(pl.String))
+        return pl.coalesce(_whole(value, _exact(stored)).cast(pl.String), broken.cast(pl.String))
     if isinstance(stored, pl.Decimal) and stored.scale:
         return value.cast(pl.String).str.strip_chars_end("0").str.strip_chars_end(".")
     return value.cast(pl.String)

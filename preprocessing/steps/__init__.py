@@ -2,3 +2,4 @@
 
 from preprocessing.steps.base import NEEDED as NEEDED
 from preprocessing.steps.base import Step as Step
+from preprocessing.steps.base import refuse_name as refuse_name

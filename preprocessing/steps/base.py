@@ -6,17 +6,28 @@ A step named in a dataset's `steps` is the class its file is named after: `drop_
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import ClassVar, Self
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import ITEM_ID, POSITION, RESERVED, SESSION_ID, TIMESTAMP, USER_ID, VALID_FROM
 from schemas.dataset import Dataset
 from schemas.errors import InputError, unknown
 
 NEEDED = (USER_ID, SESSION_ID, ITEM_ID, TIMESTAMP, POSITION)  # what no step may take away or put another value in
+
+# Columns that preparation looks for and that come from the files alone: a step that made one would change what rows mean.
+ROLES = {
+    USER_ID: "who an event is of",
+    SESSION_ID: "the session that the files give an event",
+    ITEM_ID: "what an event is about",
+    TIMESTAMP: "the time of an event",
+    POSITION: "the order of events without times",
+    VALID_FROM: "since when a row of the item table is true",
+}
 
 
 class Step(BaseModel):
@@ -66,9 +77,19 @@ class Step(BaseModel):
             if name not in columns:
                 raise InputError(f"{step}: {unknown('column', name, columns)}")
         for name in free:
-            if name in RESERVED:
-                raise InputError(
-                    f"{step}: {name!r} is Overnight's own ({RESERVED[name]}); give the column another name, such as my_{name}."
-                )
+            refuse_name(step, name)
             if name in columns:
                 raise InputError(f"{step}: the events have a column {name!r} already; give the new one another name.")
+
+
+def refuse_name(step: str, name: str) -> None:
+    """Raise InputError for the name of a new column that is no word, has a meaning of its own or is Overnight's."""
+    if not re.fullmatch(r"[^\W\d]\w*", name):
+        raise InputError(f"{step}: the new column {name!r} must be letters, digits and underscores.")
+    if name in ROLES:
+        mend = f"map it in events.columns, or give the column another name, such as my_{name}."
+        raise InputError(f"{step}: {name!r} is {ROLES[name]}; {mend}")
+    if name in RESERVED:
+        raise InputError(
+            f"{step}: {name!r} is Overnight's own ({RESERVED[name]}); give the column another name, such as my_{name}."
+        )

@@ -283,3 +283,14 @@ def test_item_tables_are_typed_like_events(tmp_path: Path, ending: str) -> None:
     manifest = run(tmp_path, catalogue(types={"price": {"type": "float", "unfit": "null"}}))
     assert values_of(manifest, "kind")[:3] == ["0", "1", "02"]
     assert values_of(manifest, "price")[:3] == [2.3979, LOG_1P_12_50, 0.0]
+
+
+@pytest.mark.parametrize("dtype", [pl.Int64, pl.UInt64, pl.Int128, pl.Decimal(38, 0)])
+def test_integers_beside_floats_are_not_merged(tmp_path: Path, dtype: Any) -> None:
+    first = 2**53
+    for day in range(2):
+        night(tmp_path, day, kind=pl.Series([first, first + 1, first + 2, 3], dtype=dtype))
+    night(tmp_path, 2, kind=[0.5, 1.0, 3.0, 0.5])
+    manifest = run(tmp_path, shop(tmp_path, KIND))
+    assert manifest.facts["quarantined"] == {"kind_unparsable": 2}
+    assert values_of(manifest, "kind")[:3] == [first, first + 2, 3]

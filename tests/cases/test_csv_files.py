@@ -257,3 +257,27 @@ def test_files_that_polars_reads_right_are_left_to_it(tmp_path: Path) -> None:
     assert [layout_of(file, PLAIN).native for file in files.files] == [True, True, True]
     assert "PYTHON SCAN" not in files.scan().explain().upper()
     assert files.scan().collect().height == 6
+
+
+def test_a_point_is_no_decimal_mark_beside_a_comma(tmp_path: Path) -> None:
+    fits = {"1,25": 1.25, "1.250": 1250.0, "1.250,50": 1250.5, "-12.250.000,5": -12_250_000.5, "7": 7.0, "1e3": 1000.0}
+    odd = ["1.25", "0.125", "1250.5", ".5", "1,250.50", "12.25.000"]
+    rows = [f"u;2024-01-01T10:{number:02}:00Z;i;{text}\n" for number, text in enumerate([*fits, *odd])]
+    text = "user_id;timestamp;item_id;price\n" + "".join(rows)
+    read = events_of(tmp_path, text, columns=("price",), separator=";", decimal=",", types={"price": "float"})
+    assert read["price"].to_list() == [*fits.values(), *[None] * len(odd)]
+    assert read["price as found"].to_list()[-len(odd) :] == odd
+
+
+def test_null_words_of_folders_are_null(tmp_path: Path) -> None:
+    columns = {**{name: name for name in COLUMNS}, "c": "c"}
+    for name, value in (("c=NULL", None), ("c=", None), ("c=de", "de"), ("c=n%2Fa", "n/a")):
+        read = events_of(
+            tmp_path / value.replace("/", "") if value else tmp_path / "null" / name,
+            rows_of(["x"]),
+            f"{name}/a.csv",
+            columns=columns,
+        )
+        assert read["c"].to_list() == [value]
+    read = events_of(tmp_path / "own", rows_of(["x"]), "c=de/a.csv", columns=columns, null_words=["de"])
+    assert read["c"].to_list() == [None]

@@ -216,3 +216,21 @@ def test_an_item_table_is_read_once_and_anew_when_it_changes(tmp_path: Path) -> 
     assert read_items(dataset).collect()["price"].to_list() == ["5"]
     (tmp_path / "items.csv").write_text("id,price\n1,50\n")
     assert first["price"].to_list() == ["5"] and read_items(dataset).collect()["price"].to_list() == ["50"]
+
+
+def test_text_ids_of_a_later_night_are_integers_only_in_their_own_spelling(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path, events={"path": "*.parquet"})
+    for night in ("n.parquet", "nn.parquet"):
+        put(tmp_path / night, pl.Series([7, -7, 9]))
+    run(tmp_path, dataset)
+    odd = ["007", " 7", "7 ", "7.0", "7e0", "+7", "-0"]
+    put(tmp_path / "nnn.parquet", pl.Series(["7", "-7", "9", "9", *odd]))
+    manifest = run(tmp_path, dataset)
+    assert manifest.facts["quarantined"] == {"item_id_unparsable": len(odd)}
+    assert decoded(manifest)[-1] == [7, -7, 9, 9]
+
+
+@pytest.mark.parametrize(("dtype", "last"), [(pl.Float32, 2**24), (pl.Float64, 2**53)])
+def test_floats_that_stand_for_several_ids_are_none(tmp_path: Path, dtype: Any, last: int) -> None:
+    put(tmp_path / "1.parquet", pl.Series([last - 1, last, last + 2, -last, 1 - last, 9], dtype=dtype))
+    assert items_of(tmp_path)["item_id"].to_list() == [last - 1, None, None, None, 1 - last, 9]

@@ -8,9 +8,10 @@ from typing import Any
 import polars as pl
 import pytest
 
+from preprocessing.execution.workers import Workers
 from schemas.columns import RESERVED
 from schemas.errors import InputError
-from tests.preprocessing.small import at, dataset_of, run, three_days, write
+from tests.preprocessing.small import at, content, dataset_of, run, three_days, write
 
 COLUMNS = ("user_id", "item_id", "timestamp")
 OTHERS = (
@@ -112,3 +113,16 @@ def test_columns_of_these_names_pass_through_checks_and_joins(tmp_path: Path) ->
     manifest = run(tmp_path, dataset)
     assert manifest.facts["events"] == 15
     assert pl.read_parquet(manifest.folder / "vocabularies" / "v.parquet")["value"].sort().to_list() == [1, 2, 3]
+
+
+def test_folders_may_be_named_like_patterns(tmp_path: Path) -> None:
+    folder = tmp_path / "data[1]*?"
+    folder.mkdir()
+    write(folder, [row for row in three_days() if row[2] < at(2)])
+    run(folder)
+    write(folder, three_days())
+    by_night = run(folder, workers=Workers(min_buckets=3))
+    assert by_night.facts["events"] == 15
+    (tmp_path / "plain").mkdir()
+    write(tmp_path / "plain", three_days())
+    assert content(run(tmp_path / "plain")) == content(by_night)

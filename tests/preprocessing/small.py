@@ -55,7 +55,7 @@ def run(source: Path, dataset: Dataset | None = None, **options: Any) -> Manifes
 def sessions_of(manifest: Manifest) -> pl.DataFrame:
     """All sessions, with their day, in order."""
     files = sorted((manifest.folder / "sessions").glob("day=*/part-0.parquet"))
-    parts = [pl.read_parquet(file, hive_partitioning=False) for file in files]
+    parts = [pl.read_parquet(file, glob=False, hive_partitioning=False) for file in files]
     return pl.concat(
         part.with_columns(day=pl.lit(file.parent.name.removeprefix("day=")))
         for file, part in zip(files, parts, strict=True)
@@ -68,7 +68,9 @@ def content(manifest: Manifest) -> dict[str, Any]:
     hashes: dict[str, Any] = {file.path: file.sha256 for file in manifest.files if file.path.startswith(kinds)}
     for day in sorted((manifest.folder / "sessions").iterdir()):
         parts = sorted(day.iterdir(), key=lambda file: int(file.stem.removeprefix("part-")))
-        hashes[day.name] = pl.concat(pl.read_parquet(part, hive_partitioning=False) for part in parts).rows()
+        hashes[day.name] = pl.concat(
+            pl.read_parquet(part, glob=False, hive_partitioning=False) for part in parts
+        ).rows()
     return hashes
 
 

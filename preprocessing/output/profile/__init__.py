@@ -38,7 +38,7 @@ class Profiles:
     ) -> Profiles:
         """Of the days of a batch; `earlier` are the folders of days before it."""
         tables = counts.add_up(frames, dataset, features)
-        before = [pl.read_parquet(folder / TABLE) for folder in earlier or []]
+        before = [pl.read_parquet(folder / TABLE, glob=False) for folder in earlier or []]
         compared = drift.compare(tables, pl.concat([pl.DataFrame(schema=counts.SCHEMA), *before]), dataset.profile.days)
         return cls(dataset, tables, compared, drift.drift(compared))
 
