@@ -281,3 +281,26 @@ def test_null_words_of_folders_are_null(tmp_path: Path) -> None:
         assert read["c"].to_list() == [value]
     read = events_of(tmp_path / "own", rows_of(["x"]), "c=de/a.csv", columns=columns, null_words=["de"])
     assert read["c"].to_list() == [None]
+
+
+@pytest.mark.parametrize("long", [3_000_000, 9_000_000])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.bz2"])
+def test_fields_longer_than_a_block(tmp_path: Path, long: int, name: str) -> None:
+    titles = ["ä" * 400_000] * 5 + ["é" * long, "short"] * 2
+    content = rows_of(titles).encode("latin-1")
+    read = events_of(
+        tmp_path, bz2.compress(content, 1) if "bz2" in name else content, name, columns=("title",), encoding="latin-1"
+    )
+    assert read["title"].to_list() == titles
+    assert read["item_id"].to_list() == [f"i{number}" for number in range(len(titles))]
+
+
+def test_a_long_field_beside_a_stray_quote(tmp_path: Path) -> None:
+    titles = ['"a, b"', "x" * 200_000, '5" inch']
+    assert events_of(tmp_path, rows_of(titles), columns=("title",))["title"].to_list() == ["a, b", *titles[1:]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_line_ends_written_twice_are_refused_with_the_file(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(InputError, match=r"a\.csv: its first line ends with \\r\\r\\n"):
+        events_of(tmp_path, rows_of(["x", "y"]).replace("\n", "\r\r\n"), encoding=encoding)
