@@ -304,3 +304,20 @@ def test_a_long_field_beside_a_stray_quote(tmp_path: Path) -> None:
 def test_line_ends_written_twice_are_refused_with_the_file(tmp_path: Path, encoding: str) -> None:
     with pytest.raises(InputError, match=r"a\.csv: its first line ends with \\r\\r\\n"):
         events_of(tmp_path, rows_of(["x", "y"]).replace("\n", "\r\r\n"), encoding=encoding)
+
+
+def test_damaged_json_in_a_field_is_named(tmp_path: Path) -> None:
+    text = 'user_id;timestamp;items\nu;2024-01-01;"[{""id"":""x""}]"\nu;2024-01-01;[1\n'
+    columns = {"user_id": "user_id", "timestamp": "timestamp", "item_id": "items[].id"}
+    with pytest.raises(InputError, match=r"a\.csv: column 'items': '\[1' is no JSON list"):
+        events_of(tmp_path, text, columns=columns, separator=";")
+
+
+@pytest.mark.parametrize("path", ["title.brand", "title[0]", "title[key=a].value"])
+def test_a_path_into_plain_text_leads_nowhere(tmp_path: Path, path: str) -> None:
+    columns = {**{name: name for name in COLUMNS}, "brand": path}
+    with pytest.raises(
+        InputError, match=r"column for 'brand': Unknown column .*Column 'title' holds text that is no JSON"
+    ):
+        events_of(tmp_path, rows_of(["plain", "text", ""]), columns=columns)
+    assert events_of(tmp_path, rows_of(["", "NULL"]), columns=columns)["brand"].to_list() == [None, None]
