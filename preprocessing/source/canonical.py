@@ -71,6 +71,7 @@ class SourceTable:
         present = self._not_blank(files)
         if not present:
             if not self._not_blank(self.files):
+                self._check_lists(files)
                 raise InputError(f"{files[0].url}: there is nothing in it, nor in any other file of the source.")
             return self.scan([], expected=expected, number=number)
         have = {file: self._raws(file) for file in present}
@@ -89,12 +90,23 @@ class SourceTable:
         """How many rows of these files (None: all) give none, as the list whose elements are wanted is empty or null."""
         if not any("[]" in path for path in self.columns.wanted):
             return 0
-        groups = self._groups(self._not_blank(self.files if files is None else files))
-        return sum(count_without_elements(group, self._own(group[0]), self.columns.options) for group in groups)
+        files = list(self.files if files is None else files)
+        groups = self._groups(self._not_blank(files))
+        lost = sum(self._opened[file].without_lists for file in files)
+        return lost + sum(count_without_elements(group, self._own(group[0]), self.columns.options) for group in groups)
 
     def _not_blank(self, files: Sequence[SourceFile]) -> list[SourceFile]:
-        """Files that hold anything, be it a header; one that does not fits every table."""
-        return [file for file in self._open(files) if not self._opened[file].blank]
+        """Files that hold anything, be it a header; one that does not, or that has none of the lists, fits every table."""
+        opened = self._opened
+        return [file for file in self._open(files) if not opened[file].blank and not opened[file].without_lists]
+
+    def _check_lists(self, files: Sequence[SourceFile]) -> None:
+        """Raise InputError where no file of all has a list whose elements are wanted."""
+        file = next((file for file in files if self._opened[file].without_lists), None)
+        for name in self.columns.sources if file else ():
+            root = next((root for root in self.columns.roots(name) if "[]" in root), None)
+            if file and root:
+                raise self._no_column(file, name, root)
 
     def _own(self, file: SourceFile) -> dict[str, pl.DataType]:
         return {name: dtype for name, dtype in self._opened[file].stored.items() if name in self.columns.wanted}

@@ -17,6 +17,9 @@ from preprocessing.source.text import ENCODINGS, TextFile, on_demand
 from schemas.dataset import FileOptions
 from schemas.errors import InputError
 
+BLOCK_SIZE = 1 << 20  # bytes that are parsed at a time
+MOST = 1 << 30
+
 
 def scan_delimited(
     files: Sequence[SourceFile], layout: Layout, options: FileOptions, columns: Sequence[str], path: str | None
@@ -45,34 +48,51 @@ def scan_delimited(
 
 def _blocks(file: SourceFile, layout: Layout, options: FileOptions, columns: list[str]) -> Iterator[pl.DataFrame]:
     places = {str(layout.names.index(name)): name for name in columns}
-    with TextFile(file, options) as text:
-        content = _Fields(text, file, options)
+    size, given = BLOCK_SIZE, 0
+    while True:  # a row longer than a block is read with larger ones, without the rows that were given on
+        skip = given
         try:
-            reader = pyarrow.csv.open_csv(
-                pyarrow.PythonFile(content, mode="r"),
-                pyarrow.csv.ReadOptions(column_names=[str(place) for place in range(len(layout.names))]),
-                pyarrow.csv.ParseOptions(
-                    delimiter=mark_of(file, options),
-                    quote_char=layout.quote or False,
-                    newlines_in_values=layout.quote is not None,
-                ),
-                pyarrow.csv.ConvertOptions(
-                    include_columns=list(places),
-                    column_types=dict.fromkeys(places, pyarrow.string()),
-                    null_values=[""],
-                    strings_can_be_null=True,
-                ),
-            )
-            for batch in reader:
-                frame = pl.from_arrow(batch)
-                assert isinstance(frame, pl.DataFrame)
-                yield frame.rename(places)
+            for frame in _frames(file, layout, options, places, size):
+                rest = frame.slice(skip)
+                skip = max(0, skip - frame.height)
+                given += rest.height
+                if rest.height:
+                    yield rest.rename(places)
+            return
         except pyarrow.ArrowInvalid as error:
+            if "straddling" in str(error) and size < MOST:
+                size *= 8
+                continue
             if "Empty CSV" in str(error):
                 return
             if "UTF8" in str(error):
                 raise InputError(f"{file.url}: is not UTF-8; set encoding, such as {ENCODINGS}.") from None
             raise InputError(f"{file.url}: cannot be read ({error}).") from None
+
+
+def _frames(
+    file: SourceFile, layout: Layout, options: FileOptions, places: dict[str, str], size: int
+) -> Iterator[pl.DataFrame]:
+    with TextFile(file, options) as text:
+        reader = pyarrow.csv.open_csv(
+            pyarrow.PythonFile(_Fields(text, file, options), mode="r"),
+            pyarrow.csv.ReadOptions(column_names=[str(place) for place in range(len(layout.names))], block_size=size),
+            pyarrow.csv.ParseOptions(
+                delimiter=mark_of(file, options),
+                quote_char=layout.quote or False,
+                newlines_in_values=layout.quote is not None,
+            ),
+            pyarrow.csv.ConvertOptions(
+                include_columns=list(places),
+                column_types=dict.fromkeys(places, pyarrow.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+        for batch in reader:
+            frame = pl.from_arrow(batch)
+            assert isinstance(frame, pl.DataFrame)
+            yield frame
 
 
 class _Fields(io.RawIOBase):

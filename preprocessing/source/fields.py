@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST = 1 << 30  # bytes of a field; Python's own limit is 131,072
 END, RETURN = ord("\n"), ord("\r")
 Places = NDArray[np.intp]
 Bytes = NDArray[np.uint8]
@@ -153,6 +154,7 @@ def count_fields(blocks: Iterable[bytes], fields: int, separator: int, quote: in
 
 def count_leniently(blocks: Iterable[bytes], fields: int, separator: str, quote: str) -> Rows:
     """The rows where quotes count at the beginning of fields only, and others are text; slower, and the last resort."""
+    csv.field_size_limit(LONGEST)
     reader = csv.reader(_lines(blocks), delimiter=separator, quotechar=quote, strict=True)
     rows = Rows(fields)
     try:

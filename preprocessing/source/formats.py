@@ -45,6 +45,8 @@ class Columns:
     """Whether there is nothing in the file, not even a header: it fits every table and has no rows."""
     hint: str = ""
     """What to set, where the names look like none."""
+    without_lists: int = 0
+    """How many rows the file has, where none has the list whose elements are wanted: it gives no rows."""
 
 
 def columns_of(files: Sequence[SourceFile], wanted: Collection[str], options: FileOptions = PLAIN) -> list[Columns]:
@@ -81,7 +83,8 @@ def scan(
     """
     path = PATH if paths else None
     keep = [PATH] if paths else []
-    frames = [extract(frame, wanted, keep) for frame, wanted in _raw(files, stored, options, path)]
+    where = files[0].url if len(files) == 1 else f"{files[0].url} or another file with the same columns"
+    frames = [extract(frame, wanted, keep, where=where) for frame, wanted in _raw(files, stored, options, path)]
     frame = frames[0] if len(frames) == 1 else pl.concat(frames)
     return frame.with_columns(_cleaned(stored, options, format_of(files[0], options), as_text))
 
@@ -171,7 +174,8 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
     with reading(f"{file.url} ({kind})"):
         if kind == JSON:
             keys = json_lines.keys_of(file, wanted, options)
-            return Columns(keys.names, dict(keys.stored), folders, keys.blank, _lists(keys.inside))
+            hint = _lists(keys.inside)
+            return Columns(keys.names, dict(keys.stored), folders, keys.blank, hint, keys.without_lists)
         if kind == CSV:
             names = header_of(file, options).names
             schema: Mapping[str, pl.DataType] = dict.fromkeys(names, pl.String())
@@ -184,6 +188,10 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
         ends = {path.text: type_at(path, schema.get(path.root)) for path in paths}
     except InputError as error:
         raise InputError(f"{file.url}: {error}") from None
+    for root in {path.root for path in paths if path.steps and path.steps[0].kind != "split"}:
+        if schema.get(root) == pl.String and _is_plain_text(file, root, options):
+            ends |= {path.text: None for path in paths if path.root == root and path.steps}
+            hint += f" Column {root!r} holds text that is no JSON, so there is nothing in it."
     doubled = [path.root for path in paths if kind == CSV and names.count(path.root) > 1]
     if doubled:
         places = [f"column_{place}" for place, name in enumerate(names, 1) if name == doubled[0]]
@@ -193,6 +201,18 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
     return Columns(
         tuple(schema), {text: dtype for text, dtype in ends.items() if dtype is not None}, folders, blank, hint
     )
+
+
+def _is_plain_text(file: SourceFile, column: str, options: FileOptions) -> bool:
+    """Whether a column of text has values, none of which begins like a list or an object of JSON."""
+    ((frame, _),) = _raw([file], {column: pl.String()}, options, None)
+    text = pl.col(column).str.strip_chars_start()
+    words = options.null_words if options.null_words is not None else NULL_WORDS
+    frame = frame.select(text).filter(~text.is_in([*words, ""]))
+    with reading(file.url):
+        if frame.head(1).collect(engine="streaming").is_empty():
+            return False
+        return frame.filter(text.str.contains(r"^[\[{]")).head(1).collect(engine="streaming").is_empty()
 
 
 def _lists(paths: Sequence[str]) -> str:

@@ -66,6 +66,10 @@ def header_of(file: SourceFile, options: FileOptions) -> Header:
             return Header((), len(start))
         if b"\0" in start[:1000]:
             raise InputError(f"{file.url}: its text holds zero bytes; set encoding, such as utf-16 or utf-16-le.")
+    if b"\r\r\n" in start[: start.find(b"\n") + 1]:
+        raise InputError(
+            f"{file.url}: its first line ends with \\r\\r\\n, a line end written twice; write it with \\r\\n or \\n."
+        )
     begin = len(start) - len(start.lstrip(b"\r\n"))
     start = next(with_marks([start], file, options))
     fields, size = _first_row(start[begin:], mark_of(file, options), options.quote)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 import polars as pl
@@ -33,6 +34,8 @@ class Keys:
     blank: bool
     inside: tuple[str, ...]
     """Paths to what is in objects and lists of the first row that has some."""
+    without_lists: int = 0
+    """How many rows there are, where the lists whose elements are wanted are null or missing in all of them."""
 
 
 @lru_cache(1 << 16)
@@ -55,7 +58,9 @@ def keys_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) -> K
             open_ends.append(path)
     if open_ends:
         stored |= _in_all_rows(file, open_ends, options)
-    return Keys(tuple(names), tuple(stored.items()), not rows, _inside(rows))
+    lists = [path for path in paths if any(step.kind == "each" for step in path.steps)]
+    lost = _without(file, lists, options) if lists and not any(path.text in stored for path in lists) else 0
+    return Keys(tuple(names), tuple(stored.items()), not rows, _inside(rows), lost)
 
 
 @lru_cache(1 << 16)
@@ -169,6 +174,20 @@ def _sample(file: SourceFile, options: FileOptions) -> list[dict[str, Any]]:
             if len(rows) == SAMPLE_ROWS:
                 return rows
     return rows
+
+
+def _without(file: SourceFile, paths: Collection[Path], options: FileOptions) -> int:
+    """The rows of the file, if none holds anything where a path has its first list; else 0."""
+    ways = [
+        Path(path.text, path.root, tuple(takewhile(lambda step: step.kind != "each", path.steps))) for path in paths
+    ]
+    count = 0
+    for first, block in _blocks(file, options):
+        for row in _rows(block, file, first):
+            count += 1
+            if any(value is not None for way in ways for value in _values(row, way)):
+                return 0
+    return count
 
 
 def _inside(rows: list[dict[str, Any]]) -> tuple[str, ...]:

@@ -181,15 +181,17 @@ def extract(
     paths: Sequence[Path],
     keep: Sequence[str] = (),
     lost: list[pl.LazyFrame] | None = None,
+    where: str = "",
 ) -> pl.LazyFrame:
     """Columns named by the paths' text, and those of `keep`. A row whose list is empty or null gives no row.
 
-    Plans that count such rows, one for each depth of lists, are added to `lost`.
+    Plans that count such rows, one for each depth of lists, are added to `lost`. `where` names the files in what is raised
+    while the frame is collected: InputError for text that is no JSON and for lists of one row that differ in length.
     """
     schema = frame.collect_schema()
     ways = [_Way(path, pl.col(path.root), schema[path.root], path.steps) for path in paths]
     while any(way.rest for way in ways):
-        ways = [_to_next_list(way, paths) for way in ways]
+        ways = [_to_next_list(way, paths, where) for way in ways]
         lists = {str(way.reached): way.value for way in ways if way.rest}
         places = {_place(way): pl.int_ranges(way.value.list.len()) for way in ways if _place(way)}
         done = {way.path.text: way.value for way in ways if not way.rest}
@@ -199,17 +201,18 @@ def extract(
             if lost is not None:
                 none = pl.all_horizontal((pl.col(name).list.len() == 0).fill_null(True) for name in lists)
                 lost.append(frame.select(none.sum().cast(pl.Int64).alias("rows")))
+            frame = _same_lengths(frame, {str(way.reached): _written(way) for way in ways if way.rest}, where)
             frame = frame.explode(*lists, *places, empty_as_null=False, keep_nulls=False)
         ways = [_element(way) for way in ways]
     return frame.select(*keep, *(way.value.alias(way.path.text) for way in ways))
 
 
-def _to_next_list(way: _Way, paths: Sequence[Path]) -> _Way:
+def _to_next_list(way: _Way, paths: Sequence[Path], where: str) -> _Way:
     """Up to a list of which every element is wanted, or the end."""
     while way.rest and (way.rest[0].kind != "each" or way.is_text):
         step = way.rest[0]
         if way.is_text:
-            way = _into_text(way, paths)
+            way = _into_text(way, paths, where)
             continue
         inside = _next_type(way.path, step, way.dtype)
         assert inside is not None, way.path.text
@@ -227,7 +230,7 @@ def _to_next_list(way: _Way, paths: Sequence[Path]) -> _Way:
     return way
 
 
-def _into_text(way: _Way, paths: Sequence[Path]) -> _Way:
+def _into_text(way: _Way, paths: Sequence[Path], where: str) -> _Way:
     """Text cut into a list, or read as JSON: fields and elements one by one, a list with all that is wanted of it."""
     text, step = way.value.cast(pl.String), way.rest[0]
     if step.kind == "split":
@@ -240,7 +243,52 @@ def _into_text(way: _Way, paths: Sequence[Path]) -> _Way:
     alike = [path.steps[len(gone) :] for path in paths if path.root == root and path.steps[: len(gone)] == gone]
     dtype = json_type(alike, pl.String())
     lists = pl.when(text.str.strip_chars_start().str.starts_with("[")).then(text)
-    return _Way(way.path, lists.str.json_decode(dtype), dtype, way.rest)
+
+    def decode(texts: pl.Series) -> pl.Series:
+        try:
+            return texts.str.json_decode(dtype)
+        except pl.exceptions.PolarsError as error:
+            raise _undecoded(f"{where}: column {root!r}", texts, dtype, str(error)) from None
+
+    return _Way(way.path, lists.map_batches(decode, return_dtype=dtype, is_elementwise=True), dtype, way.rest)
+
+
+def _undecoded(where: str, texts: pl.Series, dtype: pl.DataType, reason: str) -> InputError:
+    """What to say of the first text that cannot be read as JSON of a type."""
+    for text in texts.drop_nulls():
+        try:
+            json.loads(text)
+            pl.Series([text]).str.json_decode(dtype)
+        except (ValueError, pl.exceptions.PolarsError) as error:
+            said = str(error).partition("\n")[0]
+            return InputError(f"{where}: {text[:200]!r} is no JSON list ({said}); mend the value, or leave it empty.")
+    return InputError(f"{where}: holds text that is no JSON ({reason}).")
+
+
+def _same_lengths(frame: pl.LazyFrame, lists: Mapping[str, str], where: str) -> pl.LazyFrame:
+    """The frame, whose lists (column: path as it is written) are gone through together, which is checked as it is collected."""
+    if len(lists) < 2:
+        return frame
+
+    def check(lengths: pl.Series) -> pl.Series:
+        table = lengths.struct.unnest()
+        odd = table.filter(pl.any_horizontal(pl.col(name) != pl.col(table.columns[0]) for name in table.columns[1:]))
+        if odd.height:
+            told = " and ".join(f"{odd[name][0]} in {lists[name]!r}" for name in lists)
+            raise InputError(
+                f"{where}: a row has {told}; lists whose elements are taken together are of one length. Mend the file, or map "
+                "columns of one list."
+            )
+        return pl.repeat(True, len(lengths), dtype=pl.Boolean, eager=True)
+
+    lengths = pl.struct(pl.col(name).list.len().fill_null(0).alias(name) for name in lists)
+    return frame.filter(lengths.map_batches(check, return_dtype=pl.Boolean, is_elementwise=True))
+
+
+def _written(way: _Way) -> str:
+    """A path up to the list that it has come to, as it is written."""
+    depth = sum(step.kind == "each" for step in way.reached[1]) + 1
+    return "[]".join(way.path.text.split("[]")[:depth]) + "[]"
 
 
 def _place(way: _Way) -> str:

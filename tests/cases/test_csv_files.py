@@ -281,3 +281,43 @@ def test_null_words_of_folders_are_null(tmp_path: Path) -> None:
         assert read["c"].to_list() == [value]
     read = events_of(tmp_path / "own", rows_of(["x"]), "c=de/a.csv", columns=columns, null_words=["de"])
     assert read["c"].to_list() == [None]
+
+
+@pytest.mark.parametrize("long", [3_000_000, 9_000_000])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.bz2"])
+def test_fields_longer_than_a_block(tmp_path: Path, long: int, name: str) -> None:
+    titles = ["ä" * 400_000] * 5 + ["é" * long, "short"] * 2
+    content = rows_of(titles).encode("latin-1")
+    read = events_of(
+        tmp_path, bz2.compress(content, 1) if "bz2" in name else content, name, columns=("title",), encoding="latin-1"
+    )
+    assert read["title"].to_list() == titles
+    assert read["item_id"].to_list() == [f"i{number}" for number in range(len(titles))]
+
+
+def test_a_long_field_beside_a_stray_quote(tmp_path: Path) -> None:
+    titles = ['"a, b"', "x" * 200_000, '5" inch']
+    assert events_of(tmp_path, rows_of(titles), columns=("title",))["title"].to_list() == ["a, b", *titles[1:]]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_line_ends_written_twice_are_refused_with_the_file(tmp_path: Path, encoding: str) -> None:
+    with pytest.raises(InputError, match=r"a\.csv: its first line ends with \\r\\r\\n"):
+        events_of(tmp_path, rows_of(["x", "y"]).replace("\n", "\r\r\n"), encoding=encoding)
+
+
+def test_damaged_json_in_a_field_is_named(tmp_path: Path) -> None:
+    text = 'user_id;timestamp;items\nu;2024-01-01;"[{""id"":""x""}]"\nu;2024-01-01;[1\n'
+    columns = {"user_id": "user_id", "timestamp": "timestamp", "item_id": "items[].id"}
+    with pytest.raises(InputError, match=r"a\.csv: column 'items': '\[1' is no JSON list"):
+        events_of(tmp_path, text, columns=columns, separator=";")
+
+
+@pytest.mark.parametrize("path", ["title.brand", "title[0]", "title[key=a].value"])
+def test_a_path_into_plain_text_leads_nowhere(tmp_path: Path, path: str) -> None:
+    columns = {**{name: name for name in COLUMNS}, "brand": path}
+    with pytest.raises(
+        InputError, match=r"column for 'brand': Unknown column .*Column 'title' holds text that is no JSON"
+    ):
+        events_of(tmp_path, rows_of(["plain", "text", ""]), columns=columns)
+    assert events_of(tmp_path, rows_of(["", "NULL"]), columns=columns)["brand"].to_list() == [None, None]

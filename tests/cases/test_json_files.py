@@ -208,3 +208,34 @@ def test_a_list_taken_for_an_object_says_what_to_write(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, columns={**USUAL, "order": "orders.id"}, events={"path": "log"})
     with pytest.raises(InputError, match=r"a.parquet: .*write orders\[\] for a row an element or orders\[0\]"):
         read_events(dataset)
+
+
+LISTS = {"user_id": "user_id", "timestamp": "timestamp", "item_id": "items[].id"}
+
+
+@pytest.mark.parametrize("without", [[None], [], [None, None]])
+def test_a_file_in_which_no_row_has_the_list_gives_no_events(tmp_path: Path, without: list[Any]) -> None:
+    rows = [{"user_id": "u", "timestamp": "2024-01-02", "items": value} for value in without]
+    rows = rows or [{"user_id": "u", "timestamp": "2024-01-02"}] * 2
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "b.jsonl").write_text(lines(*rows))
+    full = lines({**ROW, "items": [{"id": "x"}, {"id": "y"}]})
+    assert events_of(tmp_path, full, columns=LISTS)["item_id"].to_list() == ["x", "y"]
+    files = EventFiles(dataset_of(tmp_path, columns=LISTS, events={"path": "log"}))
+    assert files.count_without_events() == len(rows)
+    assert files.scan([file for file in files.files if file.path == "log/b.jsonl"]).collect().is_empty()
+    assert files.scan(number=True).collect()["item_id"].to_list() == ["x", "y"]
+
+
+@pytest.mark.parametrize("row", [{"items": None}, {"items": [{"sku": "x"}]}, {"itemz": [{"id": "x"}]}])
+def test_a_list_that_no_file_has_is_refused(tmp_path: Path, row: Any) -> None:
+    with pytest.raises(InputError, match=r"a\.jsonl: column for 'item_id': Unknown column 'items\[\]\.id'"):
+        events_of(tmp_path, lines({**ROW, **row}), columns=LISTS)
+
+
+@pytest.mark.parametrize("prices", [[1], None, [1, 2, 3]])
+def test_lists_of_one_row_that_differ_in_length_are_named(tmp_path: Path, prices: Any) -> None:
+    columns = {**LISTS, "item_id": "a[]", "price": "b[]"}
+    text = lines({**ROW, "a": ["x", "y"], "b": [1, 2]}, {**ROW, "a": ["x", "y"], "b": prices})
+    with pytest.raises(InputError, match=rf"a\.jsonl: a row has 2 in 'a\[\]' and {len(prices or [])} in 'b\[\]'"):
+        events_of(tmp_path, text, columns=columns)
