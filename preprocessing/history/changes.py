@@ -23,8 +23,10 @@ from preprocessing.history.rows import is_all_there, rows_made_of, rows_of_day
 from preprocessing.sessions import KEY
 from preprocessing.source.index import DIGEST, HASH, PATH, ROWS, Index
 from schemas.columns import DAY
+from schemas.errors import InputError
 
 ONE_DAY = timedelta(days=1)
+LISTED = 10  # days, in a message
 FINISHED, COUNTED = "finished", "counted"
 Part = tuple[str, date | None, int, int]  # path, day, rows, digest
 
@@ -234,3 +236,34 @@ def _place_undated(index: Index, made: pl.DataFrame, until: date | None) -> tupl
         for path, rows, digest, already in rest.select(PATH, ROWS, DIGEST, "already").iter_rows()
     ]
     return placed.drop_nulls(COUNTED), aside
+
+
+def asked_for(ledger: Ledger, changes: Changes, redo: tuple[date, date]) -> set[date]:
+    """The finished days from the first to the last of `redo`.
+
+    A day whose rows the source holds others in place of, a correction, may be done again on purpose.
+
+    Raises:
+        InputError: when there are none, or the source holds fewer rows of one than it was made of.
+    """
+    first, last = redo
+    asked = set(ledger.days.filter(pl.col(DAY).is_between(first, last))[DAY])
+    if not asked:
+        finished = ledger.days[DAY]
+        there = (
+            f"finished days run from {finished.min()!s} to {finished.max()!s}" if len(finished) else "none is finished"
+        )
+        raise InputError(f"redo {first}..{last}: no finished day with events lies there; {there}.")
+    made = ledger.rows_by_day()
+    if gone := sorted(day for day in asked - changes.held if changes.of(day).rows < made.get(day, 0)):
+        raise InputError(
+            f"redo {first}..{last}: the source no longer holds all that these days were made of, so events would be lost: "
+            f"{days_in_words(gone)}. Nothing was done; give days that the source still holds."
+        )
+    return asked
+
+
+def days_in_words(days: list[date]) -> str:
+    """The first few of these days and how many more there are."""
+    more = f" and {len(days) - LISTED} more" if len(days) > LISTED else ""
+    return ", ".join(str(day) for day in days[:LISTED]) + more

@@ -10,9 +10,8 @@ import polars as pl
 
 from preprocessing.execution.run import Run
 from preprocessing.features import state as states
-from preprocessing.history.changes import Changes
+from preprocessing.history.changes import Changes, days_in_words
 from preprocessing.history.ledger import About, Ledger
-from preprocessing.history.lines import days_in_words
 from preprocessing.output.day import OPEN, QUARANTINE, SESSIONS
 from schemas.artifacts import Artifacts, File
 from schemas.columns import DAY

@@ -15,33 +15,27 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.encoders.category import Category
 from preprocessing.execution.batch import Batch
 from preprocessing.execution.run import Run
 from preprocessing.features import state as states
 from preprocessing.features.state import (
     FeatureState,
     State,
-    Statistics,
-    encoders_by_state,
-    state_as_of,
-    without_day,
 )
 from preprocessing.history import late_items
-from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, find_changes
+from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, asked_for, find_changes
 from preprocessing.history.damage import damaged_days, restore_state
 from preprocessing.history.ledger import Ledger, facts_of, files_of
-from preprocessing.history.lines import days_in_words, made_with, place_of
+from preprocessing.history.lines import made_with, place_of
 from preprocessing.history.restore import from_day, from_snapshots
 from preprocessing.history.set_aside import hashes, in_words, quarantine_rows
-from preprocessing.history.states import all_statistics
+from preprocessing.history.states import states_without
 from preprocessing.output import day as output
 from preprocessing.output.day import ASIDE, ASIDE_ROWS, OPEN, PART_FIELDS, DayWriter
 from preprocessing.output.profile import TABLE, Profiles
 from preprocessing.source.index import HASH
-from preprocessing.vocabulary import recount
 from schemas.artifacts import Manifest, identify
-from schemas.columns import COUNT, DAY, ITEM_ID, VALUE
+from schemas.columns import DAY, ITEM_ID
 from schemas.errors import InputError
 
 ONE_DAY = timedelta(days=1)
@@ -86,7 +80,6 @@ class Days:
     """Finished days whose bad rows are lost."""
     _why: dict[date, str] = field(default_factory=dict)
     """Of days to do again: the reason, where it is another than changed events."""
-    _statistics: Statistics | None = field(default=None, repr=False)
 
     def work(self, last: date, redo: tuple[date, date] | None = None, *, verify: bool = False) -> Iterator[Work]:
         """What is to be done up to `last`: damaged days, days again (`redo` among them), new days.
@@ -174,7 +167,6 @@ class Days:
                 self._follow(row, olds[row[DAY]])
         until = max(batch.last, self.ledger.about.until or batch.last)
         self.ledger.change(state=f"{states.KIND}/{work.tail}", tail=work.tail, until=until)
-        self._statistics = None
         self._save()
 
     def _mend(self, verify: bool) -> Iterator[Work]:
@@ -292,7 +284,7 @@ class Days:
         contents = {day: of_day} if of_day.parts else {}
         tail = identify(code=self.ledger.about.tail, again=day, made_of=of_day.key())
         known = State.read(self.run.artifacts, self.ledger.about.state)
-        earlier, others = self._without(day, known)
+        earlier, others = states_without(self.run, self.ledger, day, known)
         return Work(
             self._batch(day, day, contents, earlier, State(others, {}, known.items), tail), contents, {day: tail}
         )
@@ -362,37 +354,6 @@ class Days:
             return None
         return waiting.filter(pl.col(DAY) >= first).drop(DAY)
 
-    def _without(self, day: date, known: State) -> tuple[FeatureState, FeatureState]:
-        """What is fitted to the days before a day, and to all days but this one, with the ids of now."""
-        row = self.ledger.row(day)
-        if row and row["before"] and day == self.ledger.days[DAY].max():
-            try:
-                before = State.read(self.run.artifacts, row["before"])
-            except InputError:
-                pass
-            else:
-                return before.fitted, self._with_ids(before.fitted, known)
-        if self._statistics is None:
-            self._statistics = all_statistics(self.run.artifacts, self.ledger)
-        features, start = self.run.plan.features, self.run.start().fitted
-        earlier = state_as_of(features, day, self._statistics, known.fitted, start)
-        return earlier, without_day(features, day, self._statistics, known.fitted, start)
-
-    def _with_ids(self, fitted: FeatureState, known: State) -> FeatureState:
-        """An earlier state with the ids of now, and what does not depend on days as it is now."""
-        encoders, now = encoders_by_state(self.run.plan.features), dict(known.fitted)
-        for name, table in known.fitted.items():
-            encoder = encoders.get(name)
-            if isinstance(encoder, Category):
-                counted = fitted[name].select(VALUE, COUNT) if name in fitted else table.select(VALUE, COUNT).clear()
-                now[name] = recount(table, counted)
-            elif encoder is not None and encoder.by_day:
-                if name in fitted:
-                    now[name] = fitted[name]
-                else:
-                    now.pop(name)
-        return now
-
     def _save(self) -> None:
         about: dict[str, Any] = {"tables": tuple(sorted(self.run.source.tables.values()))}
         if not self.ledger.about.types:
@@ -407,31 +368,6 @@ def day_writer(batch: Batch, profiles: Profiles) -> DayWriter:
     made = made_with(run.dataset, run.source.tables, run.scratch.name)  # which is that of the line
     vocabulary = batch.after.fitted[ITEM_ID]
     return DayWriter(run.artifacts, run.dataset, plan.dropping, batch.frames, batch.account, profiles, vocabulary, made)
-
-
-def asked_for(ledger: Ledger, changes: Changes, redo: tuple[date, date]) -> set[date]:
-    """The finished days from the first to the last of `redo`.
-
-    A day whose rows the source holds others in place of, a correction, may be done again on purpose.
-
-    Raises:
-        InputError: when there are none, or the source holds fewer rows of one than it was made of.
-    """
-    first, last = redo
-    asked = set(ledger.days.filter(pl.col(DAY).is_between(first, last))[DAY])
-    if not asked:
-        finished = ledger.days[DAY]
-        there = (
-            f"finished days run from {finished.min()!s} to {finished.max()!s}" if len(finished) else "none is finished"
-        )
-        raise InputError(f"redo {first}..{last}: no finished day with events lies there; {there}.")
-    made = ledger.rows_by_day()
-    if gone := sorted(day for day in asked - changes.held if changes.of(day).rows < made.get(day, 0)):
-        raise InputError(
-            f"redo {first}..{last}: the source no longer holds all that these days were made of, so events would be lost: "
-            f"{days_in_words(gone)}. Nothing was done; give days that the source still holds."
-        )
-    return asked
 
 
 def _open_hash(row: dict[str, Any] | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.history.changes import COUNTED, Changes
+from preprocessing.history.changes import COUNTED, Changes, days_in_words
 from preprocessing.history.ledger import Ledger
 from preprocessing.history.words import words_of
 from preprocessing.source.index import ROWS
@@ -22,8 +22,6 @@ from schemas.artifacts import Artifacts, code_version, identify
 from schemas.columns import DAY
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-
-LISTED = 10
 
 
 def line_of(dataset: Dataset, secrets: tuple[str, ...]) -> str:
@@ -105,9 +103,3 @@ def introduce(
                 f"Of {len(fewer)} days that were done before, the source holds fewer rows than they were made of, so they "
                 f"will be smaller in the new line: {days_in_words(fewer)}."
             )
-
-
-def days_in_words(days: list[date]) -> str:
-    """The first few of these days and how many more there are."""
-    more = f" and {len(days) - LISTED} more" if len(days) > LISTED else ""
-    return ", ".join(str(day) for day in days[:LISTED]) + more

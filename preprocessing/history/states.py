@@ -6,13 +6,22 @@ from datetime import date
 
 import polars as pl
 
+from preprocessing.encoders.category import Category
 from preprocessing.execution.run import Run
 from preprocessing.features.feature import Feature
-from preprocessing.features.state import FeatureState, State, Statistics, state_as_of
+from preprocessing.features.state import (
+    FeatureState,
+    State,
+    Statistics,
+    encoders_by_state,
+    state_as_of,
+    without_day,
+)
 from preprocessing.history.ledger import Ledger
 from preprocessing.output import items
+from preprocessing.vocabulary import recount
 from schemas.artifacts import Artifacts, identify
-from schemas.columns import DAY
+from schemas.columns import COUNT, DAY, VALUE
 from schemas.errors import InputError
 
 
@@ -56,3 +65,39 @@ def all_statistics(artifacts: Artifacts, ledger: Ledger) -> Statistics:
         for key, table in State.read(artifacts, name).statistics_of(days).items():
             parts.setdefault(key, []).append(table)
     return {key: pl.concat(tables, how="vertical_relaxed") for key, tables in parts.items()}
+
+
+def states_without(run: Run, ledger: Ledger, day: date, known: State) -> tuple[FeatureState, FeatureState]:
+    """What is fitted to the days before a day, and to all days but this one, with the ids of now.
+
+    Raises:
+        InputError: when statistics of days are lost.
+    """
+    features = run.plan.features
+    row = ledger.row(day)
+    if row and row["before"] and day == ledger.days[DAY].max():
+        try:
+            before = State.read(run.artifacts, row["before"]).fitted
+        except InputError:
+            pass  # damaged: folded anew below
+        else:
+            return before, _with_ids(features, before, known)
+    statistics, start = all_statistics(run.artifacts, ledger), run.start().fitted
+    earlier = state_as_of(features, day, statistics, known.fitted, start)
+    return earlier, without_day(features, day, statistics, known.fitted, start)
+
+
+def _with_ids(features: list[Feature], fitted: FeatureState, known: State) -> FeatureState:
+    """An earlier state with the ids of now, and what does not depend on days as it is now."""
+    encoders, now = encoders_by_state(features), dict(known.fitted)
+    for name, table in known.fitted.items():
+        encoder = encoders.get(name)
+        if isinstance(encoder, Category):
+            counted = fitted[name].select(VALUE, COUNT) if name in fitted else table.select(VALUE, COUNT).clear()
+            now[name] = recount(table, counted)
+        elif encoder is not None and encoder.by_day:
+            if name in fitted:
+                now[name] = fitted[name]
+            else:
+                now.pop(name)
+    return now
