@@ -200,7 +200,8 @@ class SourceTable:
             return self.columns.choices(name, raws)
         except InputError as error:
             file = list(raws.values())[-1]
-            raise InputError(f"{file.url}: column {self._called(name)} ({name}): {error}; {mends(name)}") from None
+            mend = "" if "an id is" in str(error) else f"; {mends(name)}"
+            raise InputError(f"{file.url}: column {self._called(name)} ({name}): {error}{mend}") from None
 
     def _called(self, name: str) -> str:
         return repr(self.columns.roots(name)[0]) if self.columns.is_plain(name) else "computed"
@@ -226,8 +227,17 @@ class SourceTable:
         settled = {name: self._settled[name, key] for name in undecided}
         for name, dtype in settled.items():
             if dtype == pl.Binary:
-                raise undecodable(name)
+                files = [file for file, raws in have.items() if name in raws and raws[name].stored == pl.Binary]
+                raise undecodable(name, self._first_odd(files, name, have))
         return settled
+
+    def _first_odd(self, files: list[SourceFile], name: str, have: Have) -> str:
+        """The first of these files in which bytes are no text."""
+        for file in files:
+            fits = self._fits(pl.Binary(), name, pl.String()).alias(name)
+            if not self._raw([file], have, None).select(fits).collect(engine="streaming").item():
+                return file.url
+        return files[0].url
 
     def _fits(self, stored: pl.DataType, name: str, wanted: pl.DataType) -> pl.Expr:
         value = pl.col(name)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 
 import polars as pl
 
@@ -146,7 +147,12 @@ class TableColumns:
             return (TIME,)
         if firsts == {pl.String()}:
             return max(kinds, key=len)
-        (kind, raw), (other, wrong) = list(kinds.items())[:2]
+        together = ({pl.Int64(), pl.Float64()}, {TIME, pl.Date()})
+        (kind, raw), (other, wrong) = next(
+            (one, two)
+            for one, two in combinations(kinds.items(), 2)
+            if one[0][0] != two[0][0] and {one[0][0], two[0][0]} not in together
+        )
         raise InputError(f"{kind[0]} in {raws[raw].path}, but {other[0]} in {raws[wrong].path}")
 
     def _natural(self, name: str, stored: pl.DataType) -> tuple[pl.DataType, ...]:
@@ -173,11 +179,11 @@ class TableColumns:
         return (pl.Float64(), pl.String()) if kind == INFERRED else (TYPES[kind],)  # type: ignore[index]
 
 
-def undecodable(name: str) -> InputError:
+def undecodable(name: str, place: str) -> InputError:
     """Bytes that are no text."""
     return InputError(
-        f"column {name!r} holds bytes that are not UTF-8 text, such as those of a UUID; write them as text, or leave the "
-        "column out"
+        f"{place}: column {name!r} holds bytes that are not UTF-8 text, such as those of a UUID; write them as text, or leave "
+        "the column out"
     )
 
 
@@ -209,4 +215,7 @@ def _of_nothing(name: str) -> tuple[pl.DataType, ...]:
 
 def _check_id(name: str, stored: pl.DataType) -> None:
     if stored.is_nested() or stored.is_temporal() or stored == pl.Boolean:
-        raise InputError(f"{name} holds {stored}; an id is an integer or a string.")
+        mend = (
+            "take a field or an element of it, such as item.id or items[].id" if stored.is_nested() else "map another"
+        )
+        raise InputError(f"{name} holds {stored}; an id is an integer or a string: {mend}, or convert the file")

@@ -7,8 +7,11 @@ where others have a list) becomes null or a list of one; a value that is wanted 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
@@ -23,6 +26,11 @@ from schemas.dataset import FileOptions
 from schemas.errors import InputError
 
 LINES = 20_000  # of a list of objects, given on as a block
+
+_HALF = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,8 @@ def scan_json(
 
 
 def _parse(block: bytes, schema: dict[str, pl.DataType], file: SourceFile, first: int) -> pl.DataFrame:
+    if _HALF.search(block):
+        _check_halves(block, schema, file, first)
     try:
         return pl.read_ndjson(block, schema=schema)
     except pl.exceptions.PolarsError:
@@ -101,6 +111,22 @@ def _parse(block: bytes, schema: dict[str, pl.DataType], file: SourceFile, first
             {key: _fitted(row.get(key), dtype) for key, dtype in schema.items()} for row in _rows(block, file, first)
         ]
         return pl.DataFrame(rows, schema=schema, strict=False)
+
+
+def _check_halves(block: bytes, schema: Mapping[str, pl.DataType], file: SourceFile, first: int) -> None:
+    """Refuse halves of surrogate pairs in wanted values: they are no characters, and all would become the same text."""
+    for number, line in enumerate(block.split(b"\n"), first):
+        if not _HALF.search(line):
+            continue
+        for row in _rows(line, file, number):
+            for key in schema.keys() & row.keys():
+                try:
+                    json.dumps(row[key], ensure_ascii=False).encode()
+                except UnicodeEncodeError:
+                    raise InputError(
+                        f"{file.url}, line {number}: {key!r} holds half of a surrogate pair, such as \\ud800 alone, "
+                        f"which is no character: {line[:200].decode('utf-8', 'replace')!r}. Mend the line."
+                    ) from None
 
 
 def _rows(block: bytes, file: SourceFile, first: int) -> Iterator[dict[str, Any]]:
@@ -271,6 +297,17 @@ def _fitted(value: Any, dtype: pl.DataType) -> Any:
         return [_fitted(item, as_type(dtype.inner)) for item in values]
     if dtype != pl.String or isinstance(value, str):
         return value
-    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
-        value = int(value)  # as Polars writes 1.0
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """A value as Polars writes it, so that its text is the same whichever reads it: 1.0 is 1, 1e-05 is 0.00001."""
+    if isinstance(value, dict):
+        return (
+            f"{{{', '.join(f'{json.dumps(key, ensure_ascii=False)}: {_text(item)}' for key, item in value.items())}}}"
+        )
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, float) and math.isfinite(value):
+        return format(Decimal(repr(value)), "f").removesuffix(".0")
     return json.dumps(value, ensure_ascii=False)

@@ -234,3 +234,23 @@ def test_text_ids_of_a_later_night_are_integers_only_in_their_own_spelling(tmp_p
 def test_floats_that_stand_for_several_ids_are_none(tmp_path: Path, dtype: Any, last: int) -> None:
     put(tmp_path / "1.parquet", pl.Series([last - 1, last, last + 2, -last, 1 - last, 9], dtype=dtype))
     assert items_of(tmp_path)["item_id"].to_list() == [last - 1, None, None, None, 1 - last, 9]
+
+
+def test_messages_name_the_odd_file(tmp_path: Path) -> None:
+    put(tmp_path / "a.parquet", pl.Series([b"a", b"b"]))
+    put(tmp_path / "b.parquet", pl.Series([b"a", b"\xff"]))
+    with pytest.raises(InputError, match=r"b\.parquet: column 'item_id' holds bytes that are not UTF-8"):
+        items_of(tmp_path)
+    put(tmp_path / "b.parquet", pl.Series([["a"], ["b"]]))
+    with pytest.raises(
+        InputError, match=r"b\.parquet: .*an id is an integer or a string: take .* items\[\]\.id.* file$"
+    ):
+        items_of(tmp_path)
+
+
+def test_the_type_that_does_not_go_with_others_is_named(tmp_path: Path) -> None:
+    columns = {"user_id": "user_id", "timestamp": "timestamp", "item_id": "user_id", "event_type": "item_id"}
+    for name, types in (("a", [0, 1]), ("b", [0.0, 1.0]), ("c", [True, False])):
+        put(tmp_path / f"{name}.parquet", pl.Series(types))
+    with pytest.raises(InputError, match=r"c\.parquet: .*Boolean in c\.parquet"):
+        read_events(dataset_of(tmp_path, columns=columns, events={"path": "*.parquet"})).collect()

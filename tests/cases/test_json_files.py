@@ -239,3 +239,21 @@ def test_lists_of_one_row_that_differ_in_length_are_named(tmp_path: Path, prices
     text = lines({**ROW, "a": ["x", "y"], "b": [1, 2]}, {**ROW, "a": ["x", "y"], "b": prices})
     with pytest.raises(InputError, match=rf"a\.jsonl: a row has 2 in 'a\[\]' and {len(prices or [])} in 'b\[\]'"):
         events_of(tmp_path, text, columns=columns)
+
+
+def test_the_text_of_a_number_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    numbers = ["1234567890123456.0", "0.00001", "1e16", "1.0", "-0.0", "1E5", "0.1", "1e22", str(2**64), "12.50"]
+    rows = "".join(f'{{"user_id":"u","timestamp":"2024-01-01","item_id":{number}}}\n' for number in numbers)
+    read = events_of(tmp_path, rows)["item_id"].to_list()
+    assert read[:4] == ["1234567890123456", "0.00001", "10000000000000000", "1"]
+    beside = '{"user_id":"u","timestamp":"2024-01-01","item_id":"last","x":NaN}\n'
+    assert events_of(tmp_path, rows + beside)["item_id"].to_list() == [*read, "last"]
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\uDC00", "x\\udbffx", "\\ude00\\ud83d"])
+def test_halves_of_surrogate_pairs_are_refused_with_the_line(tmp_path: Path, half: str) -> None:
+    usual = '{"user_id":"u","timestamp":"2024-01-01","item_id":"%s","odd":"%s"}\n'
+    with pytest.raises(InputError, match=r"a\.jsonl, line 2: 'item_id' holds half of a surrogate pair"):
+        events_of(tmp_path, usual % ("\\ud83d\\ude00", "x") + usual % (half, "x"))
+    read = events_of(tmp_path, usual % ("\\ud83d\\ude00", half))  # what is not mapped never matters
+    assert read["item_id"].to_list() == ["😀"]
