@@ -97,8 +97,14 @@ class Days:
         self._why = late_items.days_to_do_again(run, ledger, self.changes) | dict.fromkeys(asked, "it was asked for")
         until = ledger.about.until
         again = {*ledger.about.pending, *self.changes.changed, *self._why}
+        whole = {
+            *self.changes.held,
+            *self.changes.changed,
+            *asked,
+        }  # a source may have shrunk since a day was left pending
+        again = {day for day in again if until and day <= until and (day in whole or not ledger.has(day))}
         # Kept with every day that is entered: a run that is killed in between leaves the others to the next.
-        ledger.change(pending=tuple(sorted(day for day in again if until and day <= until)))
+        ledger.change(pending=tuple(sorted(again)))
         if ledger.about.hashed_by != HASH:
             self._hash_anew()
         yield from self._mend(verify)
@@ -180,7 +186,13 @@ class Days:
             elif day in self.changes.held:
                 self.run.say(f"{lost} is missing or damaged; doing it again.")
                 about, days = self.ledger.about, self.ledger.days
-                yield replace(self._day_again(day), fresh=True)
+                try:
+                    work = replace(self._day_again(day), fresh=True)
+                except InputError as error:
+                    self.missing[day] = files
+                    self.run.say(f"{day}: it cannot be done again, and is missing from what follows. {error}")
+                    continue
+                yield work
                 new = self.ledger.row(day)
                 if new and from_day(self.run.artifacts, row, new):  # it is what it was: nothing else changes
                     self.ledger.about, self.ledger.days = about, days

@@ -158,6 +158,32 @@ def test_days_to_do_again_outlive_a_crash(tmp_path: Path, stop: int, monkeypatch
     assert days_of(after)["2024-01-03"] == 4
 
 
+def test_a_day_that_is_left_pending_is_not_shrunk_by_a_source_that_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from preprocessing.execution.batch import Batch
+
+    nightly(tmp_path)
+    before = run(tmp_path, shop(tmp_path), until=first(3))
+    put(tmp_path, "late", [*visits(1, "late", 9), *visits(2, "late", 9)])
+    read, calls = Batch.read, []
+
+    def die(batch: Batch) -> None:
+        calls.append(batch.first)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        read(batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "read", die)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, shop(tmp_path), until=first(3))
+    (tmp_path / "events" / "2.parquet").unlink()
+    after = run(tmp_path, shop(tmp_path), until=first(3))
+    assert days_of(after)["2024-01-02"] == days_of(before)["2024-01-02"] + 1
+    assert days_of(after)["2024-01-03"] == days_of(before)["2024-01-03"]
+
+
 def test_a_day_without_rows_of_its_own_holds_up_nothing(tmp_path: Path) -> None:
     """All that a day has was carried into it over midnight."""
     for day in (0, 1, 3, 4):
