@@ -110,11 +110,18 @@ def reading(place: Path | str) -> Iterator[None]:
     """Turn what Polars says about damaged files into an InputError that names the place."""
     try:
         yield
+    except InputError as error:
+        raise InputError(_without_plan(str(error))) from None
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
         _, _, raised = str(error).partition(_RAISED)
         if raised:
-            raise InputError(raised) from None
+            raise InputError(_without_plan(raised)) from None
         raise InputError(f"{place}: cannot be read ({str(error).partition(chr(10))[0]})") from None
+
+
+def _without_plan(raised: str) -> str:
+    """What was raised while a plan ran, without the expression or the plan that Polars shows behind it."""
+    return raised.partition("\n\nThis error occurred")[0].strip()
 
 
 def _why_not(file: SourceFile, pattern: PurePosixPath, options: FileOptions) -> str:

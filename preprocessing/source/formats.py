@@ -83,8 +83,7 @@ def scan(
     """
     path = PATH if paths else None
     keep = [PATH] if paths else []
-    where = files[0].url if len(files) == 1 else f"{files[0].url} or another file with the same columns"
-    frames = [extract(frame, wanted, keep, where=where) for frame, wanted in _raw(files, stored, options, path)]
+    frames = [extract(frame, wanted, keep, where=_where(files)) for frame, wanted in _raw(files, stored, options, path)]
     frame = frames[0] if len(frames) == 1 else pl.concat(frames)
     return frame.with_columns(_cleaned(stored, options, format_of(files[0], options), as_text))
 
@@ -95,7 +94,7 @@ def count_without_elements(
     """How many rows (and elements that hold lists) give no row in `scan`, as the list to go through is empty or null."""
     lost: list[pl.LazyFrame] = []
     for frame, wanted in _raw(files, stored, options, None):
-        extract(frame, wanted, (), lost)
+        extract(frame, wanted, (), lost, _where(files))
     return sum(plan.collect(engine="streaming").item() for plan in lost)
 
 
@@ -201,6 +200,11 @@ def _columns_of(file: SourceFile, wanted: frozenset[str], options: FileOptions) 
     return Columns(
         tuple(schema), {text: dtype for text, dtype in ends.items() if dtype is not None}, folders, blank, hint
     )
+
+
+def _where(files: Sequence[SourceFile]) -> str:
+    """A group of files in messages on what is seen only while they are read."""
+    return files[0].url if len(files) == 1 else f"{files[0].url} or one of the {len(files) - 1} files read with it"
 
 
 def _is_plain_text(file: SourceFile, column: str, options: FileOptions) -> bool:
