@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import torch
 from modeling.config import ModelConfig
 from modeling.data import Cases, Sessions, Split, hide_last
 from modeling.model import SequenceModel
+from schemas import places
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema
 
@@ -20,6 +21,13 @@ SHARED = Path(os.environ.get("OVERNIGHT_SHARED", Path(__file__).parents[1] / "..
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tests run side by side
+
+
+@pytest.fixture(autouse=True)
+def no_folders_of_other_tests() -> Iterator[None]:
+    """Folders of people's own parts that a test reads a dataset with are searched in that test only."""
+    yield
+    places.use(())
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -25,6 +26,7 @@ from preprocessing.frames import collect, collect_all
 from preprocessing.output import items, sessions
 from preprocessing.output.profile import counts
 from preprocessing.plan import Plan, plan_of
+from preprocessing.plan.own_steps import apply_through
 from preprocessing.plan.rules import RULE_CODE
 from preprocessing.sessions import (
     EVENT_DAY,
@@ -119,7 +121,7 @@ def clean_bucket(job: Job, bucket: int) -> None:
     rows = Rows(_check(job, bucket, account, engine), EVENT_DAY, account, engine)
     account.add(READ, rows.counts)
     for name, step in plan.row_steps:
-        rows.through(name, step.apply)
+        rows.through(name, partial(apply_through, name, step))
     if spool.has(f"carried-{bucket}"):
         carried = collect(spool.get(f"carried-{bucket}")).select(rows.rows.columns)
         rows = Rows(pl.concat([rows.rows, carried], how="vertical_relaxed"), EVENT_DAY, account, engine)
@@ -128,7 +130,7 @@ def clean_bucket(job: Job, bucket: int) -> None:
     closed = collect(close(cut(rows.rows.lazy(), dataset), dataset), engine.target)
     rows = Rows(_set_open_aside(job, bucket, closed, engine), DAY, account, engine)
     for name, step in plan.session_steps:
-        rows.through(name, _in_place(step))
+        rows.through(name, _in_place(name, step))
     rows.through(SHORT, lambda events: drop_short(events, dataset.sessions.min_length))
     rows.through(CUT, lambda events: keep_recent(events, dataset.sessions.max_length))
     account.add(KEPT, rows.counts)
@@ -189,13 +191,13 @@ def order_events(events: pl.DataFrame, dataset: Dataset, engine: Engine) -> pl.D
     return collect(drop_duplicates(ordered.lazy(), dataset, compared), engine.target)
 
 
-def _in_place(step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+def _in_place(name: str, step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     """A step that leaves rows in order of session and time, also where it was not made for that."""
     if step.needs_sessions:
-        return step.apply
+        return partial(apply_through, name, step)
 
     def apply(rows: pl.LazyFrame) -> pl.LazyFrame:
-        return step.apply(rows.with_row_index(PLACE)).sort(PLACE).drop(PLACE)
+        return apply_through(name, step, rows.with_row_index(PLACE)).sort(PLACE).drop(PLACE)
 
     return apply
 

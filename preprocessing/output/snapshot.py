@@ -94,7 +94,8 @@ class Snapshot:
         write(items, draft.folder / "items.parquet")
         (draft.folder / "encoders.json").write_text(json.dumps(describe(self.features), indent=2) + "\n")
         schema.write(draft.folder / "schema.json")
-        stored = pl.read_parquet_schema(next(draft.folder.glob(f"sessions/{DAY}=*/*.parquet")))
+        file = next(draft.folder.glob(f"sessions/{DAY}=*/*.parquet"))
+        stored = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
         dtypes = {name: str(dtype).lower() for name, dtype in stored.items()}
         pbtxt.write(draft.folder / "schema.pbtxt", schema, dtypes)
         return items.height

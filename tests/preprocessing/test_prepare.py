@@ -205,8 +205,9 @@ def test_bad_input_is_explained(tmp_path: Path) -> None:
     )
     long = dataset_of(tmp_path, sessions={"min_length": 4})
     assert "of 15 rows: short_sessions 15" in refused(tmp_path, rows, long)
+    (tmp_path / "nobody").mkdir()
     nobody = [(None, item, time) for _, item, time in rows]
-    assert "user_id_null 15" in refused(tmp_path, nobody)
+    assert "user_id_null 15" in refused(tmp_path / "nobody", nobody)
     priced = dataset_of(tmp_path, columns=("price",), features={"price": {"encode": "category"}})
     assert "'price' is empty" in refused(tmp_path, rows, priced)
     rare = dataset_of(tmp_path, features={"item_id": {"encode": "category", "min_count": 99}})
