@@ -68,12 +68,13 @@ def wait_for_server(
     """Wait until the server `process` answers at the API `url`. None, or in words why it does not."""
     start, quiet = time.monotonic(), True
     while process.poll() is None and (waited := time.monotonic() - start) < seconds:
-        patience = min(PROBE_SECONDS, seconds - waited)
-        with contextlib.suppress(*NO_ANSWER), urllib.request.urlopen(f"{url}/health", timeout=patience):
-            return None
         if quiet and waited > QUIET_SECONDS:
             say(f"Waiting for {what} to start, for up to {_in_words(seconds)}: on a busy machine it takes long.")
             quiet = False
+        # Short while nothing is said: a server that listens and does not answer yet would hold up the line.
+        patience = min(1 if quiet else PROBE_SECONDS, seconds - waited)
+        with contextlib.suppress(*NO_ANSWER), urllib.request.urlopen(f"{url}/health", timeout=patience):
+            return None
         time.sleep(0.1)
     if process.poll() is not None:
         return f"{what} ended with code {process.poll()} before it answered"

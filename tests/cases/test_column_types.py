@@ -116,6 +116,9 @@ def test_it_can_be_null_instead_up_to_a_share(tmp_path: Path) -> None:
         facts = manifest.facts
         assert facts["quarantined"] == {} and facts["nulled"] == {"price_unparsable": 3} and facts["events"] == 12
         assert values_of(manifest, "price")[:4] == [2.3979, 0.0, 3.0445, 3.434]
+    night(
+        tmp_path, 3, "csv", price=["10", "free", "20", "30"]
+    )  # finished days stay: what is tolerated counts for new ones
     strict = {"type": "float", "unfit": "null", "tolerate": 0.2}
     with pytest.raises(InputError, match=r"price_unparsable: 1 of 4 rows of 2024-01-0. \(25.00%\)"):
         run(tmp_path, shop(tmp_path, PRICE, events={"types": {"price": strict}}))

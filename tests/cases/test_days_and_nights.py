@@ -97,7 +97,7 @@ def test_an_item_that_is_still_too_rare_on_a_day_done_again_stays_unknown_there(
     put(tmp_path, "late", visits(1, "late", 9, "nx"))
     lists = decoded(run(tmp_path, dataset))
     assert [None, "x"] in lists and ["n", "n", "x"] in lists
-    put(tmp_path, "late", visits(1, "late", 9, "nnx"))
+    put(tmp_path, "more", visits(1, "more", 9, "nnx"))
     assert decoded(run(tmp_path, dataset)).count(["n", "n", "x"]) == 2
 
 

@@ -50,7 +50,7 @@ def test_a_lost_folder_of_a_day_comes_back_with_its_manifest(tmp_path: Path) -> 
     shutil.rmtree(tmp_path / "events")
     put(tmp_path, "6", visits(6))
     findings = mended(tmp_path, shop(tmp_path))
-    assert {Path(finding.place).name for finding in findings} == {"open.parquet", "profile.parquet"}
+    assert {Path(finding.place).name for finding in findings} == {"open.parquet", "profile.parquet", "rows.parquet"}
     assert all("backup" in finding.help for finding in findings)
 
 

@@ -195,7 +195,7 @@ def test_sessions_of_the_simulated_shop(tmp_path: Path) -> None:
 
 
 def test_a_day_done_again_uses_nothing_of_later_days(tmp_path: Path) -> None:
-    """Its new values are numbered after those of later days, which it must not use."""
+    """Its new values are numbered after those of later days; a value that it holds itself has the id that it got later."""
     dataset = dataset_of(tmp_path)
     events = [*three_days(), ("b", "late", at(2, 13, 3)), ("b", "late", at(2, 13, 4))]
     until = {"until": date(2024, 1, 3), "now": at(9)}
@@ -205,7 +205,9 @@ def test_a_day_done_again_uses_nothing_of_later_days(tmp_path: Path) -> None:
     (polars,), (nvtabular,) = both(tmp_path, dataset, until)
     assert_same_sessions(polars, nvtabular)
     day = pl.read_parquet(nvtabular.folder / "sessions" / "day=2024-01-02" / "*.parquet", hive_partitioning=False)
-    assert day.filter(user_id="c")["item_id"].to_list() == [[7, 2, 3]]  # old, unknown, x
+    assert day.filter(user_id="c")["item_id"].to_list() == [
+        [7, 6, 3]
+    ]  # old; late, which has an id since a later day; x
 
 
 def test_globo(tmp_path: Path, real_data: Callable[[str], Path]) -> None:
