@@ -27,7 +27,7 @@ from schemas.columns import COUNT, DAY, VALUE
 FeatureState = dict[str, pl.DataFrame]
 Statistics = dict[str, pl.DataFrame]
 KIND = "states"
-FITTED, STATISTICS, ITEMS, ITEMS_BY_DAY = "learnt", "statistics", "items.parquet", "items_by_day.parquet"
+FITTED, STATISTICS, ITEMS, ITEMS_BY_DAY = "fitted", "statistics", "items.parquet", "items_by_day.parquet"
 
 
 @dataclass(frozen=True)

@@ -134,15 +134,20 @@ def _rows(block: bytes, file: SourceFile, first: int) -> Iterator[dict[str, Any]
         if not line.strip():
             continue
         where = f"{file.url}, line {number}"
-        try:
-            row = json.loads(line)
-        except UnicodeDecodeError:
-            raise InputError(f"{where}: is not UTF-8; set encoding, such as {ENCODINGS}.") from None
-        except ValueError as error:
-            raise InputError(f"{where}: is no JSON ({error}): {line[:200].decode('utf-8', 'replace')!r}.") from None
+        row = _parsed(line, where)
         if not isinstance(row, dict):
             raise InputError(f"{where}: a row is an object {{...}}, got {line[:200].decode('utf-8', 'replace')!r}.")
         yield row
+
+
+def _parsed(content: bytes, where: str) -> Any:
+    """The value of JSON text; `where` is what a message begins with."""
+    try:
+        return json.loads(content)
+    except UnicodeDecodeError:
+        raise InputError(f"{where}: is not UTF-8; set encoding, such as {ENCODINGS}.") from None
+    except ValueError as error:
+        raise InputError(f"{where}: is no JSON ({error}): {content[:200].decode('utf-8', 'replace')!r}.") from None
 
 
 def _blocks(file: SourceFile, options: FileOptions) -> Iterator[tuple[int, bytes]]:
@@ -181,12 +186,7 @@ def _is_lines(head: bytes) -> bool:
 
 def _of_document(content: bytes, file: SourceFile) -> Iterator[tuple[int, bytes]]:
     """The objects of one list as lines; the rows are then counted instead of lines."""
-    try:
-        rows = json.loads(content)
-    except UnicodeDecodeError:
-        raise InputError(f"{file.url}: is not UTF-8; set encoding, such as {ENCODINGS}.") from None
-    except ValueError as error:
-        raise InputError(f"{file.url}: is no JSON ({error}).") from None
+    rows = _parsed(content, file.url)
     rows = rows if isinstance(rows, list) else [rows]
     for first in range(0, len(rows), LINES):
         yield first + 1, "\n".join(map(json.dumps, rows[first : first + LINES])).encode()

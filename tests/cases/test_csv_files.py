@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.source.events import EventFiles, read_events
-from preprocessing.source.files import PLAIN, reading
+from preprocessing.source.files import PLAIN
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.lookups import read_items
 from preprocessing.source.quoting import layout_of
 from schemas.errors import InputError
+from tests.preprocessing import small
 from tests.preprocessing.small import COLUMNS, dataset_of, run
 
 compress = partial(gzip.compress, mtime=0)  # the same bytes in every process that collects tests
@@ -30,12 +31,7 @@ HEADER = "user_id,timestamp,item_id,title"
 
 def events_of(folder: Path, content: str | bytes, name: str = "a.csv", **events: Any) -> pl.DataFrame:
     """What is read of one file in the folder `log`."""
-    place = folder / "log" / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content.encode() if isinstance(content, str) else content)
-    columns = events.pop("columns", ())
-    with reading(place):
-        return read_events(dataset_of(folder, columns=columns, events={"path": "log", **events})).collect()
+    return small.events_of(folder, content, name, **events)
 
 
 def rows_of(titles: list[str], header: str = HEADER) -> str:

@@ -12,8 +12,9 @@ import polars as pl
 import pytest
 
 from preprocessing.source.events import EventFiles, read_events
-from preprocessing.source.files import SAMPLE_ROWS, reading
+from preprocessing.source.files import SAMPLE_ROWS
 from schemas.errors import InputError
+from tests.preprocessing import small
 from tests.preprocessing.small import COLUMNS, at, dataset_of
 
 compress = partial(gzip.compress, mtime=0)  # the same bytes in every process that collects tests
@@ -28,12 +29,7 @@ def lines(*rows: Any) -> str:
 
 def events_of(folder: Path, content: str | bytes, name: str = "a.jsonl", **events: Any) -> pl.DataFrame:
     """What is read of one file in the folder `log`."""
-    place = folder / "log" / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content.encode() if isinstance(content, str) else content)
-    columns = events.pop("columns", ())
-    with reading(place):
-        return read_events(dataset_of(folder, columns=columns, events={"path": "log", **events})).collect()
+    return small.events_of(folder, content, name, **events)
 
 
 @pytest.mark.parametrize(

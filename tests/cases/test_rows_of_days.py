@@ -123,7 +123,7 @@ def test_states_that_are_lost_while_rows_come_late(tmp_path: Path, lost: str) ->
     manifest = run(tmp_path, shop(tmp_path), until=first(3))
     newest = Path(manifest.root) / ledger_of(manifest).about.state
     for state in (Path(manifest.root) / "states").iterdir() if lost == "all" else [newest]:
-        (state / "learnt" / "item_id.parquet").unlink()
+        (state / "fitted" / "item_id.parquet").unlink()
     put(tmp_path, "late", [*visits(1, "late", 9), *visits(3, "late", 9)])
     after = run(tmp_path, shop(tmp_path), until=first(4))
     other = tmp_path / "other"

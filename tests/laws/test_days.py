@@ -213,7 +213,7 @@ def test_two_datasets_that_look_back_do_not_share_days(tmp_path: Path) -> None:
         assert sessions["length"].max() == min(length, 3)
 
 
-@pytest.mark.parametrize("kind", ["days/*/sessions.parquet", "states/*/learnt/item_id.parquet"])
+@pytest.mark.parametrize("kind", ["days/*/sessions.parquet", "states/*/fitted/item_id.parquet"])
 def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path) -> None:
     dataset, manifests = nights(tmp_path)
     for file in (tmp_path / "artifacts").glob(kind):

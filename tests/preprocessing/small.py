@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 
 from preprocessing.pipeline import prepare
+from preprocessing.source.events import read_events
+from preprocessing.source.files import reading
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
 from schemas.progress import Report
@@ -29,6 +31,16 @@ def dataset_of(source: Path | str, **parts: Any) -> Dataset:
     mapping = columns if isinstance(columns, dict) else {name: name for name in (*COLUMNS, *columns)}
     events = {"path": "events.parquet", "columns": mapping, **parts.pop("events", {})}
     return Dataset.model_validate({"name": "small", "events": events, **parts}).at(source)
+
+
+def events_of(folder: Path, content: str | bytes, name: str, **events: Any) -> pl.DataFrame:
+    """What is read of one file in the folder `log`; `events` and `columns` as in a dataset's YAML."""
+    place = folder / "log" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(content.encode() if isinstance(content, str) else content)
+    columns = events.pop("columns", ())
+    with reading(place):
+        return read_events(dataset_of(folder, columns=columns, events={"path": "log", **events})).collect()
 
 
 def write(source: Path, rows: list[tuple[Any, ...]], columns: tuple[str, ...] = COLUMNS) -> None:

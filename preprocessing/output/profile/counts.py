@@ -41,7 +41,7 @@ def columns_of(features: list[Feature]) -> dict[str, Feature]:
     return {feature.column: feature for feature in [*features, *reversed(by_value)]}
 
 
-def is_learnt(feature: Feature, dataset: Dataset) -> bool:
+def is_fitted(feature: Feature, dataset: Dataset) -> bool:
     """Whether the feature's encoder has counted all kept values by day already: a split by day hides no rows from it."""
     return isinstance(feature.encoders[0], Category) and (dataset.split == "day" or feature.many)
 
@@ -62,7 +62,7 @@ def count(
             if column != TIMESTAMP:
                 packed[column, "month"] = _pack(events, value.dt.year().cast(pl.Int64) * 12 + value.dt.month() - 1)
         else:
-            if not is_learnt(feature, dataset):
+            if not is_fitted(feature, dataset):
                 plain[column, "value"] = events.filter(value.is_not_null()).group_by(DAY, value.alias(VALUE))
             if rows[column].null_count():
                 plain[column, "missing"] = events.filter(value.is_null()).group_by(DAY)
@@ -81,7 +81,7 @@ def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, featur
     plain = parts.filter(by_value).partition_by(COLUMN, as_dict=True)
     values = {str(column): part for (column,), part in plain.items()}
     for column, feature in columns_of(features).items():
-        if is_learnt(feature, dataset):
+        if is_fitted(feature, dataset):
             values[column] = collect(pl.concat(frames(f"statistics-{feature.name}.0"), how="vertical_relaxed"))
     for column, table in values.items():
         whole = table if len(frames("profile")) == 1 else table.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
