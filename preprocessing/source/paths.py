@@ -274,9 +274,9 @@ def _same_lengths(frame: pl.LazyFrame, lists: Mapping[str, str], where: str) -> 
         table = lengths.struct.unnest()
         odd = table.filter(pl.any_horizontal(pl.col(name) != pl.col(table.columns[0]) for name in table.columns[1:]))
         if odd.height:
-            told = " and ".join(f"{odd[name][0]} in {lists[name]!r}" for name in lists)
+            sizes = " and ".join(f"{odd[name][0]} in {lists[name]!r}" for name in lists)
             raise InputError(
-                f"{where}: a row has {told}; lists whose elements are taken together are of one length. Mend the file, or map "
+                f"{where}: a row has {sizes}; lists whose elements are taken together are of one length. Mend the file, or map "
                 "columns of one list."
             )
         return pl.repeat(True, len(lengths), dtype=pl.Boolean, eager=True)

@@ -79,9 +79,9 @@ def test_what_cannot_be_used_is_listed_with_the_reason(tmp_path: Path, monkeypat
     _, text, steps = invoke("steps")
     assert "broken: cannot be used: " in text and "broken.py, line 1: SyntaxError" in text and "drop_repeats" in text
     code, _, models = invoke("models")
-    told = {kind: entry["summary"] for kind, some in models.items() for entry in some if entry["name"] == "broken"}
-    assert code == 0 and told.keys() == {"bodies", "losses", "objectives", "presets"}
-    assert "nothing_of_that_name" in told["bodies"] and "expected a class Broken" in told["losses"]
+    messages = {kind: entry["summary"] for kind, some in models.items() for entry in some if entry["name"] == "broken"}
+    assert code == 0 and messages.keys() == {"bodies", "losses", "objectives", "presets"}
+    assert "nothing_of_that_name" in messages["bodies"] and "expected a class Broken" in messages["losses"]
     assert "cannot be used" in invoke("datasets")[2]["broken"]["title"]
     assert len(steps["steps"]) > 5
 
@@ -139,13 +139,13 @@ def test_check_says_what_parts_break(tmp_path: Path) -> None:
     part(tmp_path, "datasets/shop.yaml", DATASET + "stepz: []\n")
     code, text, verdict = invoke("check", tmp_path)
     assert code == 1
-    told = {name: " ".join(lines) for name, lines in verdict["broken"].items()}
-    assert "Events of other users change nothing" in told["steps/drop_samples"]
-    assert "unreadable.py, line 1: SyntaxError" in told["steps/unreadable"]
-    assert "fails.py, line 14: AttributeError" in told["steps/fails"]
-    assert "it gives one for all" in told["checks/mean"]
-    assert "other events of the same day change nothing" in told["encoders/today"]
-    assert "Did you mean 'steps'" in told["datasets/shop"]
+    messages = {name: " ".join(lines) for name, lines in verdict["broken"].items()}
+    assert "Events of other users change nothing" in messages["steps/drop_samples"]
+    assert "unreadable.py, line 1: SyntaxError" in messages["steps/unreadable"]
+    assert "fails.py, line 14: AttributeError" in messages["steps/fails"]
+    assert "it gives one for all" in messages["checks/mean"]
+    assert "other events of the same day change nothing" in messages["encoders/today"]
+    assert "Did you mean 'steps'" in messages["datasets/shop"]
     assert "min_price must be given" in verdict["not_tried"]["steps/needs"]
     assert "steps/drop_samples: breaks\n  - " in text and "Traceback" not in text
 

@@ -157,11 +157,11 @@ def test_a_late_file_redoes_its_day_alone_and_keeps_all_ids(tmp_path: Path) -> N
     dataset, manifests = nights(tmp_path)
     late = [("l", 1, item, at(1, 9, n), "view", 4.0) for n, item in enumerate(["new", "x", "new"])]
     put(tmp_path, [late, [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate(["x", "y"])]])
-    told: list[str] = []
-    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=said(told))
+    messages: list[str] = []
+    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=said(messages))
     before = days_of(manifests[-1])
     assert {day for day, name in days_of(after).items() if name != before[day]} == {"2"}
-    assert any("2024-01-02" in line and "changed" in line for line in told)
+    assert any("2024-01-02" in line and "changed" in line for line in messages)
     old = pl.read_parquet(manifests[-1].folder / "vocabularies/item_id.parquet")
     new = pl.read_parquet(after.folder / "vocabularies/item_id.parquet")
     assert new.head(old.height).select("id", "value").equals(old.select("id", "value"))
@@ -191,16 +191,16 @@ def test_a_file_without_any_time_changes_no_later_day(tmp_path: Path) -> None:
         tmp_path,
         [[("a", 1, "x", None, "view", 1.0)], [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate("xy")]],
     )
-    told: list[str] = []
-    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=said(told))
-    assert not any("changed" in line for line in told)
-    assert any("003.parquet" in line or "004.parquet" in line for line in told if "no usable time" in line)
+    messages: list[str] = []
+    after = run(tmp_path, dataset, until=date(2024, 1, 5), progress=said(messages))
+    assert not any("changed" in line for line in messages)
+    assert any("003.parquet" in line or "004.parquet" in line for line in messages if "no usable time" in line)
     assert after.facts["quarantined"] == {"timestamp_null": 1}  # of the new day
     assert after.parents[:4] == manifests[-1].parents[:4]
     put(tmp_path, [[("b", 1, item, at(5, 9, n), "view", 1.0) for n, item in enumerate("xy")]])
-    told.clear()
-    run(tmp_path, dataset, until=date(2024, 1, 6), progress=said(told))
-    assert not any("changed" in line for line in told)
+    messages.clear()
+    run(tmp_path, dataset, until=date(2024, 1, 6), progress=said(messages))
+    assert not any("changed" in line for line in messages)
 
 
 def test_two_datasets_that_look_back_do_not_share_days(tmp_path: Path) -> None:
@@ -219,9 +219,9 @@ def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path) -> None:
     for file in (tmp_path / "artifacts").glob(kind):
         file.unlink()
         file.write_bytes(b"half a file")
-    told: list[str] = []
-    again = run(tmp_path, dataset, until=LAST, progress=said(told))
-    assert any("missing or damaged" in line for line in told)
+    messages: list[str] = []
+    again = run(tmp_path, dataset, until=LAST, progress=said(messages))
+    assert any("missing or damaged" in line for line in messages)
     assert content(again) == content(manifests[-1])
 
 

@@ -57,19 +57,19 @@ def shop(tmp_path: Path) -> Dataset:
     return read_dataset(str(tmp_path / "shop.yaml")).at(tmp_path)
 
 
-def told(tmp_path: Path, dataset: Dataset, **options: Any) -> tuple[Any, ...]:
+def outcome(tmp_path: Path, dataset: Dataset, **options: Any) -> tuple[Any, ...]:
     manifest = run(tmp_path, dataset, **options)
     facts = manifest.facts
     return facts["dropped"].get("drop_samples", 0), facts["quarantined"], sessions_of(manifest)["price"].to_list()[-1]
 
 
 def test_a_night_takes_them_as_their_files_are(tmp_path: Path, shop: Dataset) -> None:
-    assert told(tmp_path, shop) == (3, {"not_dear(price)": 3}, [2.0, 3.0])
+    assert outcome(tmp_path, shop) == (3, {"not_dear(price)": 3}, [2.0, 3.0])
     before = shop.own_parts()
     part(tmp_path, "mine/steps/drop_samples.py", STEP.replace("= 0.5", "= 0.1"))
     part(tmp_path, "mine/encoders/halve.py", ENCODER.replace("/ 2", "/ 4"))
     (tmp_path / "artifacts").rename(tmp_path / "before")
-    assert told(tmp_path, shop) == (0, {"not_dear(price)": 3}, [1.0, 1.5])
+    assert outcome(tmp_path, shop) == (0, {"not_dear(price)": 3}, [1.0, 1.5])
     changed = {name for name, content in shop.own_parts().items() if content != before[name]}
     assert changed == {"steps/drop_samples", "encoders/halve"}
 
@@ -77,10 +77,10 @@ def test_a_night_takes_them_as_their_files_are(tmp_path: Path, shop: Dataset) ->
 def test_workers_find_them_also_when_they_changed(tmp_path: Path, shop: Dataset) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
     with workers_of("cpu", workers=1) as workers:
-        assert told(tmp_path, shop, workers=workers) == (3, {"not_dear(price)": 3}, [2.0, 3.0])
+        assert outcome(tmp_path, shop, workers=workers) == (3, {"not_dear(price)": 3}, [2.0, 3.0])
         part(tmp_path, "mine/encoders/halve.py", ENCODER.replace("/ 2", "/ 4"))
         (tmp_path / "artifacts").rename(tmp_path / "before")
-        assert told(tmp_path, shop, workers=workers) == (3, {"not_dear(price)": 3}, [1.0, 1.5])
+        assert outcome(tmp_path, shop, workers=workers) == (3, {"not_dear(price)": 3}, [1.0, 1.5])
 
 
 def test_columns_of_text_files_that_only_own_code_looks_at_are_numbers_where_they_can_be(
