@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 
-from modeling import bodies, objectives, offers
+from modeling import bodies, objectives, parts
 from modeling.batches import Places, lay_out
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.data import Sessions
-from modeling.fitting import make_schedule
 from modeling.model import SequenceModel
+from modeling.sessions import Sessions
+from modeling.training.schedule import make_schedule
 from schemas import plugins
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema
@@ -126,7 +126,7 @@ def _clock() -> float:
 def cases(names: list[str], dims: list[int]) -> Iterator[tuple[str, str, int, str]]:
     """Every pair at the first width; the other widths and shapes with the pair's first objective."""
     for body in names:
-        pairs = [name for name in plugins.names(objectives) if offers.goes_together(body, name)]
+        pairs = [name for name in plugins.names(objectives) if parts.goes_together(body, name)]
         for dim in dims:
             for objective in pairs if dim == dims[0] else pairs[:1]:
                 yield body, objective, dim, "ours"

@@ -21,9 +21,9 @@ from losses import PREDICTIONS, Case, Json
 from losses_page import processor
 
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.data import Sessions
 from modeling.model import SequenceModel
-from modeling.optimizer import RowAdamW
+from modeling.sessions import Sessions
+from modeling.training.optimizer import RowAdamW
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema
 
@@ -92,7 +92,7 @@ def measure_loss(case: Case) -> Json:
 
 def measure_training(case: Case) -> Json:
     """Events a second through whole steps of training, drawing batches and all."""
-    from modeling.fitting import make_schedule  # loads transformers
+    from modeling.training.schedule import make_schedule  # loads transformers
 
     model, count = model_of(case), PREDICTIONS[case.device] * (STEPS + 2) // LENGTH
     rank = (case.items ** torch.rand(count * LENGTH)).long().clamp(max=case.items)  # a power law

@@ -24,11 +24,12 @@ import torch
 from bodies import machine
 
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.data import Cases, Sessions, Split, hide_last
-from modeling.fitting import fit
-from modeling.metrics import metrics_at
-from modeling.ranking import ranks
-from modeling.recommend import ModelScorer
+from modeling.evaluation.metrics import metrics_at
+from modeling.evaluation.ranking import ranks
+from modeling.scoring import ModelScorer
+from modeling.sessions import Sessions
+from modeling.splits import Cases, Split, hide_last
+from modeling.training.fit import fit
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema
 

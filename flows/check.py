@@ -159,7 +159,7 @@ def _features(name: str, named: Dataset | None) -> list[dict[str, Any]]:
 
 def _of_modeling(kind: str, name: str) -> Iterator[str]:
     from flows.laws import bodies, models
-    from modeling.offers import PACKAGES
+    from modeling.parts import PACKAGES
 
     options = _options(kind, name, plugins.find(PACKAGES[singular(kind)], name))
     if kind == "bodies":

@@ -181,7 +181,7 @@ def recommend(
     new_table = _read_table(new_items) if new_items else None
     folder = _model_folder(root, dataset, model)
     from modeling.config import NEXT_ITEM
-    from modeling.recommend import Recommender
+    from modeling.service.recommender import Recommender
 
     recommender = Recommender(folder)
     summary: dict[str, Any] = {"model": str(folder), "history": items}
@@ -322,7 +322,7 @@ def _use_plugins_of(dataset: str | None) -> None:
 
 
 def _model_folder(root: Path, dataset: str, model: str | None) -> Path:
-    from modeling.promotion import champion_of
+    from modeling.evaluation.compare import champion_of
     from schemas.artifacts import Artifacts
 
     artifacts = Artifacts(root)

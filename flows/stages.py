@@ -49,7 +49,7 @@ def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = 
 
 def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """Sessions -> `models/<id>`: the candidate."""
-    from modeling.training import train
+    from modeling.stages import train
 
     settings.introduce(progress)
     return train(settings.artifacts, sessions, settings.model, settings.training, progress)
@@ -57,14 +57,14 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
 
 def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """Model and baselines on the hidden last items of the test sessions -> `evaluations/<id>`: metrics."""
-    from modeling.evaluation import evaluate
+    from modeling.stages import evaluate
 
     return evaluate(settings.artifacts, model, sessions, settings.evaluation, progress)
 
 
 def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict."""
-    from modeling.promotion import compare
+    from modeling.evaluation.compare import compare
 
     return compare(
         settings.artifacts,
@@ -79,7 +79,7 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> str:
     """Put the candidate into service if the comparison says so -> the name of the model in service, or `none`."""
-    from modeling.promotion import promote
+    from modeling.evaluation.compare import promote
 
     champion = promote(settings.artifacts, comparison)
     return champion.model if champion else "none"

@@ -1,22 +1,18 @@
-"""Batches cut from sessions: laid out side by side in rows, or by length, and the schedule of a whole run.
+"""Batches cut from sessions: laid out side by side in rows, or one in each.
 
 S sessions, E events, B rows, L places in a row, N events of the sessions at hand.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from modeling.data import Sessions
+from modeling.sessions import Sessions
 
-MICROSECONDS_PER_DAY = 86_400_000_000
 ROW_LENGTH = 64
-STEPS_SORTED = 16  # steps whose sessions are sorted by length together, for bodies that need it
 Batch = dict[str, Tensor]
 
 
@@ -104,74 +100,3 @@ def read(sessions: Sessions, places: Places, event_BL: Tensor) -> Batch:
 def _at(values: Tensor, index_BL: Tensor, there_BL: Tensor) -> Tensor:
     found = values[index_BL.clamp(min=0)]
     return found.masked_fill_(~(there_BL if found.dim() == 2 else there_BL.unsqueeze(-1)), 0)
-
-
-class Schedule(torch.utils.data.Dataset[Batch]):
-    """Every training batch of a whole run, in order: batch i is a function of the seed and i alone, so runs can resume.
-
-    A batch holds whole sessions, about `tokens_per_step` events. `make_batch` receives them and a generator of its own. With
-    `by_length`, sessions that are near in the order are sorted by length, and the steps cut from them shuffled.
-    """
-
-    def __init__(
-        self,
-        sessions: Sessions,
-        make_batch: Callable[[Sessions, torch.Generator], Batch],
-        *,
-        epochs: int,
-        tokens_per_step: int,
-        shuffle: bool,
-        by_length: bool,
-        half_life_days: float | None,
-        seed: int,
-    ) -> None:
-        self.sessions, self.make_batch = sessions, make_batch
-        self.shuffle, self.by_length, self.half_life_days, self.seed = shuffle, by_length, half_life_days, seed
-        self.tokens_per_step = tokens_per_step
-        self._lengths = sessions.lengths.cpu()
-        self._epoch, self._order, self._bounds = -1, torch.empty(0), torch.empty(0)
-        self._steps = torch.empty(0)
-        self.tokens_per_epoch: list[int] = []
-        self.steps_per_epoch: list[int] = []
-        for epoch in range(epochs):
-            self._open(epoch)
-            self.steps_per_epoch.append(len(self._bounds) - 1)
-            self.tokens_per_epoch.append(int(self._lengths[self._order].sum()) - len(self._order))
-        self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
-
-    def __len__(self) -> int:
-        return int(self._first_step[-1])
-
-    def __getitem__(self, step: int) -> Batch:
-        if not 0 <= step < len(self):
-            raise IndexError(step)
-        epoch = int(np.searchsorted(self._first_step, step, side="right")) - 1
-        if epoch != self._epoch:
-            self._open(epoch)
-        place = self._steps[step - int(self._first_step[epoch])]
-        chosen = self.sessions.select(self._order[self._bounds[place] : self._bounds[place + 1]])
-        generator = torch.Generator(chosen.starts.device).manual_seed(self.seed * 1_000_003 + 7_919 * step + 1)
-        return self.make_batch(chosen, generator)
-
-    def _open(self, epoch: int) -> None:
-        """Order the sessions of an epoch and cut them into steps of equal numbers of events."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        count = len(self.sessions)
-        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
-        if epoch and self.half_life_days:
-            age_days = (self.sessions.end.max() - self.sessions.end).cpu() / MICROSECONDS_PER_DAY
-            kept = torch.rand(count, generator=generator) < 0.5 ** (age_days / self.half_life_days)
-            order = order[kept[order]]
-        if self.by_length:
-            near = self._lengths[order].cumsum(0) // (self.tokens_per_step * STEPS_SORTED)
-            order = order[(near * (self._lengths.max() + 1) + self._lengths[order]).argsort(stable=True)]
-        filled = self._lengths[order].cumsum(0)
-        steps = max(1, round(int(filled[-1]) / self.tokens_per_step))
-        targets = torch.arange(1, steps) * int(filled[-1]) // steps
-        bounds = torch.searchsorted(filled, targets)
-        self._bounds = torch.cat([torch.tensor([0]), bounds, torch.tensor([len(order)])]).unique()
-        self._steps = torch.arange(len(self._bounds) - 1)
-        if self.by_length:
-            near = self._steps // STEPS_SORTED
-            self._steps = self._steps[(near + torch.rand(len(near), generator=generator)).argsort()]
-        self._epoch, self._order = epoch, order

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from modeling.batches import Batch
 from modeling.config import InputsConfig, ModelConfig
-from modeling.data import values_of
 from modeling.features import Feature, read_features, stored
-from modeling.pretrained import Pretrained, read_vectors
+from modeling.sessions import values_of
+from modeling.vectors import Pretrained, read_vectors
 from schemas.columns import FIRST_ID, ID, UNKNOWN, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema

@@ -12,17 +12,17 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from modeling import offers
+from modeling import parts
 from modeling.attention import Layout
 from modeling.batches import Batch, Places, lay_out, read
 from modeling.bodies import Body
 from modeling.config import NEXT_ITEM, ModelConfig
-from modeling.data import Sessions
 from modeling.heads import Head
 from modeling.heads._label import LabelHead
 from modeling.heads.next_item import NextItem
 from modeling.inputs import Inputs
 from modeling.objectives import Objective, Task
+from modeling.sessions import Sessions
 from schemas.errors import InputError, parse
 from schemas.features import FeatureSchema
 
@@ -34,14 +34,14 @@ class SequenceModel(nn.Module):
 
     def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
         super().__init__()
-        offers.check(config)
+        parts.check(config)
         self.settings, self.schema = config, schema
         self.inputs = Inputs(config, schema)
-        self.body: Body = offers.build("body", config.body, config.body, config.inputs.positions == "rotary")
+        self.body: Body = parts.build("body", config.body, config.body, config.inputs.positions == "rotary")
         self.heads = nn.ModuleDict(
-            {label: offers.build("head", head, label, config, schema) for label, head in config.heads.items()}
+            {label: parts.build("head", head, label, config, schema) for label, head in config.heads.items()}
         )
-        self.objective: Objective = offers.build("objective", config.objective)
+        self.objective: Objective = parts.build("objective", config.objective)
         self.body.keep_to(self.objective.direction)
         self.objective_parts = self.objective.parts(config, schema)
 

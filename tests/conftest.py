@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from modeling.config import ModelConfig
-from modeling.data import Cases, Sessions, Split, hide_last
 from modeling.model import SequenceModel
+from modeling.sessions import Sessions
+from modeling.splits import Cases, Split, hide_last
 from schemas import places
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema

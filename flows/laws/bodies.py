@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flows.laws import Law, require
-from modeling import offers
+from modeling import parts
 from modeling.attention import Direction, Layout
 from modeling.bodies import Body
 from modeling.config import BodyConfig
@@ -36,7 +36,7 @@ class Trial:
         torch.manual_seed(3)
         given = {"name": self.name, "dim": DIM, "num_heads": 2, "num_layers": 2} | self.options | options
         config = BodyConfig.model_validate(given)
-        body: Body = offers.build("body", config, config, self.rotary)
+        body: Body = parts.build("body", config, config, self.rotary)
         with torch.no_grad():
             for parameter in body.parameters():
                 if parameter.requires_grad and parameter.dim() > 1:
@@ -60,7 +60,7 @@ class Trial:
 
 def trials_of(name: str, **options: Any) -> Iterator[Trial]:
     """A trial for each direction a body offers, and for rotary positions where it has them."""
-    kind = offers.body_class(name)
+    kind = parts.body_class(name)
     for direction in sorted(kind.directions):
         for rotary in (False, True) if kind.rotary else (False,):
             yield Trial(name, direction, rotary, options)

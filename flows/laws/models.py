@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from flows.laws import Law, require
-from modeling import baselines, bodies, losses, objectives, offers
+from modeling import bodies, losses, objectives, parts
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
-from modeling.data import Sessions
-from modeling.fitting import make_schedule
+from modeling.evaluation import baselines
 from modeling.model import SequenceModel
+from modeling.sessions import Sessions
+from modeling.training.schedule import make_schedule
 from schemas import plugins
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema, LabelColumn
@@ -177,9 +178,9 @@ def trial_of(kind: str, name: str, options: dict[str, Any]) -> Trial:
         return Trial({"heads": {LABEL: chosen} if name != NEXT_ITEM else {NEXT_ITEM: chosen}})
     if kind == "bodies":
         goals = ("causal", *plugins.names(objectives))
-        goal = next(goal for goal in goals if offers.goes_together(name, goal))
+        goal = next(goal for goal in goals if parts.goes_together(name, goal))
         return Trial({"body": {**chosen, "dim": 16, "dropout": 0.0}, "objective": {"name": goal}})
-    body = next(body for body in ("sasrec", *plugins.names(bodies)) if offers.goes_together(body, name))
+    body = next(body for body in ("sasrec", *plugins.names(bodies)) if parts.goes_together(body, name))
     return Trial({"objective": chosen, "body": {"name": body, "dim": 16, "dropout": 0.0}})
 
 

@@ -26,7 +26,8 @@ def for_datasets() -> dict[str, list[Entry]]:
 
 def for_models() -> dict[str, list[Entry]]:
     """Presets, bodies with the objectives they go with, objectives, losses, heads and baselines."""
-    from modeling import baselines, bodies, heads, losses, objectives, offers
+    from modeling import bodies, heads, losses, objectives, parts
+    from modeling.evaluation import baselines
     from schemas import plugins
 
     def _is_sampled(name: str) -> bool:
@@ -36,7 +37,7 @@ def for_models() -> dict[str, list[Entry]]:
     return {
         "presets": _presets(),
         "bodies": [
-            asdict(one) | {"objectives": [goal for goal in goals if _can_be(offers.goes_together, one.name, goal)]}
+            asdict(one) | {"objectives": [goal for goal in goals if _can_be(parts.goes_together, one.name, goal)]}
             for one in describe(bodies)
         ],
         "objectives": [asdict(one) for one in describe(objectives)],

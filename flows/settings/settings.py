@@ -127,9 +127,9 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
     model = ModelConfig(**{name: getattr(groups, name) for name in ModelConfig.model_fields})
     tried = [parse(Groups, pile(layer), where) for layer in ({}, chosen)]
     if model.inputs.positions == "rotary" or _chosen(model) not in map(_chosen, tried):
-        from modeling import offers  # with torch, for which a night with nothing to do should not wait
+        from modeling import parts  # with torch, for which a night with nothing to do should not wait
 
-        offers.check(model)
+        parts.check(model)
     groups.promotion.check(groups.evaluation, model.heads)
     return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
 

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from modeling import objectives
 from modeling.batches import Batch
 from modeling.config import ModelConfig
-from modeling.data import Sessions
 from modeling.heads import Head
 from modeling.inputs import ItemVectors
-from modeling.labels import find_label, training_labels
+from modeling.sessions import Sessions
+from modeling.splits import training_labels
 from schemas import plugins
-from schemas.errors import InputError
-from schemas.features import FeatureSchema
+from schemas.errors import InputError, unknown
+from schemas.features import FeatureSchema, LabelColumn
 
 Metric = Callable[[Tensor, Tensor], float]  # of predictions and labels
 At = Annotated[
@@ -108,3 +108,15 @@ class LabelHead(Head):
                 f"heads.{self.label}: `at: every` needs objective causal. With {config.objective.name} states see a "
                 f"session's last event, which its label belongs to: leave `at` out."
             )
+
+
+def find_label(schema: FeatureSchema, name: str) -> LabelColumn:
+    """The label of that name.
+
+    Raises:
+        InputError: when the sessions have none of that name, with those they have.
+    """
+    for column in schema.labels:
+        if column.name == name:
+            return column
+    raise unknown("label", name, [column.name for column in schema.labels])

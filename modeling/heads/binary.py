@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modeling.config import ModelConfig
+from modeling.evaluation.metrics import auc, calibration_error, log_loss
 from modeling.heads._label import At, LabelHead
-from modeling.metrics import auc, calibration_error, log_loss
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 

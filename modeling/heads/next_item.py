@@ -18,7 +18,7 @@ from modeling.batches import Batch
 from modeling.config import ModelConfig
 from modeling.heads import Head
 from modeling.inputs import ItemVectors
-from modeling.negatives import draw
+from modeling.losses._negatives import draw
 from schemas import plugins
 from schemas.columns import FIRST_ID
 from schemas.features import FeatureSchema

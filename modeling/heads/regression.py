@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor
 
 from modeling.config import ModelConfig
+from modeling.evaluation.metrics import mae, rmse
 from modeling.heads._label import At, LabelHead
-from modeling.metrics import mae, rmse
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from modeling.attention import Direction
 from modeling.batches import Batch, Places
 from modeling.config import ModelConfig
-from modeling.data import Sessions
+from modeling.sessions import Sessions
 from schemas.features import FeatureSchema
 
 if TYPE_CHECKING:

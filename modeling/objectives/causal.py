@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 
 from modeling.attention import Direction
-from modeling.data import Sessions
 from modeling.objectives import LayOut, Objective, Task
+from modeling.sessions import Sessions
 
 
 class Causal(Objective):

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from modeling.attention import Direction
 from modeling.batches import Places
-from modeling.data import Sessions
 from modeling.objectives import LayOut, Objective, Task, some_but_not_all
+from modeling.sessions import Sessions
 
 HIDDEN, SWAPPED = 0.8, 0.1  # of the events to predict; the rest is read as it is
 

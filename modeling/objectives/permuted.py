@@ -18,8 +18,8 @@ from torch import Tensor
 
 from modeling.attention import Direction
 from modeling.batches import Places
-from modeling.data import Sessions
 from modeling.objectives import LayOut, Objective, Task, some_but_not_all
+from modeling.sessions import Sessions
 
 
 class Permuted(Objective):

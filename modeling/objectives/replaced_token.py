@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from modeling.attention import Direction
 from modeling.batches import Batch
 from modeling.config import ModelConfig
-from modeling.data import Sessions
 from modeling.objectives import LayOut, Objective, Task
 from modeling.objectives.masked import choose
+from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureSchema
 

@@ -192,7 +192,7 @@ def test_a_byte_that_a_disk_lost_is_found_when_asked_for(tmp_path: Path) -> None
 def test_a_flipped_byte_is_noticed_before_training_reads_it(tmp_path: Path) -> None:
     import os
 
-    from modeling.data import split_sessions
+    from modeling.splits import split_sessions
     from schemas.features import FeatureSchema
 
     nightly(tmp_path)

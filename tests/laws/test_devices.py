@@ -15,16 +15,20 @@ import polars as pl
 import pytest
 import torch
 
-from modeling import baselines, fitting, losses, optimizer
+from modeling import losses
 from modeling.config import EvaluationConfig, ModelConfig, TrainingConfig
-from modeling.data import Sessions
-from modeling.evaluation import evaluate
-from modeling.fitting import fit, make_schedule
+from modeling.evaluation import baselines
+from modeling.evaluation.ranking import ranks, top_k
 from modeling.model import SequenceModel
-from modeling.optimizer import RowAdamW, use_sparse_gradients
-from modeling.ranking import ranks, top_k
-from modeling.recommend import ModelScorer, Recommender
-from modeling.training import train
+from modeling.scoring import ModelScorer
+from modeling.service.recommender import Recommender
+from modeling.sessions import Sessions
+from modeling.stages import evaluate, train
+from modeling.training import fit as fitting
+from modeling.training import optimizer
+from modeling.training.fit import fit
+from modeling.training.optimizer import RowAdamW, use_sparse_gradients
+from modeling.training.schedule import make_schedule
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas import plugins
@@ -34,8 +38,8 @@ from schemas.features import LabelColumn
 from tests.conftest import model_of, random_sessions, schema_of, split_of
 from tests.laws.test_models import every_pair
 from tests.modeling import test_inputs as wide
-from tests.modeling.test_fitting import Interrupt
 from tests.modeling.test_items import newcomers, write_folder, write_vectors
+from tests.modeling.training.test_fit import Interrupt
 from tests.second_device import PretendedDevice, pretended_cuda
 
 CONFIG = TrainingConfig(

@@ -12,9 +12,9 @@ import torch
 
 from modeling import losses
 from modeling.config import TrainingConfig
-from modeling.fitting import make_schedule
 from modeling.model import SequenceModel
-from modeling.optimizer import RowAdamW
+from modeling.training.optimizer import RowAdamW
+from modeling.training.schedule import make_schedule
 from schemas import plugins
 from tests.conftest import model_of, random_sessions
 from tests.second_device import pretended_cuda

@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling import bodies, losses, objectives, offers
+from modeling import bodies, losses, objectives, parts
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.data import Cases, Sessions
-from modeling.fitting import fit, make_schedule
-from modeling.metrics import metrics_at
+from modeling.evaluation.metrics import metrics_at
+from modeling.evaluation.ranking import ranks
 from modeling.model import SequenceModel
-from modeling.ranking import ranks
-from modeling.recommend import ModelScorer
+from modeling.scoring import ModelScorer
+from modeling.sessions import Sessions
+from modeling.splits import Cases
+from modeling.training.fit import fit
+from modeling.training.schedule import make_schedule
 from schemas import plugins
 from tests.conftest import chain_sessions, model_of, random_sessions, schema_of, split_of
 
@@ -22,7 +24,7 @@ PAIRS = [
     (body, objective)
     for body in plugins.names(bodies)
     for objective in plugins.names(objectives)
-    if offers.goes_together(body, objective)
+    if parts.goes_together(body, objective)
 ]
 every_pair = pytest.mark.parametrize(("body", "objective"), PAIRS)
 every_causal_body = pytest.mark.parametrize("body", [body for body, objective in PAIRS if objective == "causal"])

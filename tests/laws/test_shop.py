@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from modeling.baselines.popularity import Popularity
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.data import Split, split_sessions
-from modeling.fitting import fit
-from modeling.metrics import metrics_at
-from modeling.ranking import Scorer, ranks
-from modeling.recommend import ModelScorer
+from modeling.evaluation.baselines.popularity import Popularity
+from modeling.evaluation.metrics import metrics_at
+from modeling.evaluation.ranking import Scorer, ranks
+from modeling.scoring import ModelScorer
+from modeling.splits import Split, split_sessions
+from modeling.training.fit import fit
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts

@@ -10,16 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling import bodies, objectives, offers
+from modeling import bodies, objectives, parts
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from modeling.data import Cases, Sessions, Split, hide_last
-from modeling.fitting import fit, make_schedule
-from modeling.labels import label_cases
-from modeling.metrics import auc
+from modeling.evaluation.metrics import auc
 from modeling.model import SequenceModel, fill
 from modeling.objectives import Task
-from modeling.recommend import ModelScorer, predict
-from modeling.validation import goal_of, validate
+from modeling.scoring import ModelScorer, predict
+from modeling.sessions import Sessions
+from modeling.splits import Cases, Split, hide_last, label_cases
+from modeling.training.fit import fit
+from modeling.training.schedule import make_schedule
+from modeling.training.validation import goal_of, validate
 from schemas import plugins
 from schemas.errors import InputError
 from schemas.features import FeatureSchema, LabelColumn
@@ -37,7 +38,7 @@ def schema_with(session: tuple[str, ...] = (), event: tuple[str, ...] = (), **ab
 
 def model_with(schema: FeatureSchema, heads: dict[str, Any], objective: str = "causal") -> SequenceModel:
     torch.manual_seed(3)
-    body = next(name for name in ("sasrec", *plugins.names(bodies)) if offers.goes_together(name, objective))
+    body = next(name for name in ("sasrec", *plugins.names(bodies)) if parts.goes_together(name, objective))
     groups = {"body": {"name": body, "dim": 16, "dropout": 0.0}, "heads": heads, "objective": objective}
     return SequenceModel(ModelConfig.model_validate(groups), schema).eval()
 

@@ -15,20 +15,20 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from modeling import attention, bodies, offers
+from modeling import attention, bodies, parts
 from modeling.attention import Direction, Layout
 from modeling.bodies import Body
 from modeling.bodies._hugging_face import HuggingFace, settings_of
 from modeling.bodies._probe import FailureError, _obey, _tried, adopt
 from modeling.config import BodyConfig, ModelConfig, TrainingConfig
-from modeling.fitting import make_schedule
 from modeling.model import SequenceModel
+from modeling.training.schedule import make_schedule
 from schemas import plugins
 from schemas.errors import InputError
 from tests.conftest import model_of, random_sessions
 
 DIM = 16
-NAMED = [name for name in plugins.names(bodies) if issubclass(offers.body_class(name), HuggingFace)]
+NAMED = [name for name in plugins.names(bodies) if issubclass(parts.body_class(name), HuggingFace)]
 TURNING = ("llama", "mistral", "qwen3", "modernbert", "gpt_neox")  # by themselves
 every_named = pytest.mark.parametrize("name", NAMED)
 
@@ -49,7 +49,7 @@ def config_of(name: str, **options: Any) -> BodyConfig:
 def body_of(name: str, rotary: bool = False, **options: Any) -> HuggingFace:
     torch.manual_seed(3)
     config = config_of(name, **options)
-    body = offers.build("body", config, config, rotary)
+    body = parts.build("body", config, config, rotary)
     assert isinstance(body, HuggingFace)
     return large(body)
 
@@ -197,7 +197,7 @@ def test_attention_that_ours_is_not_is_refused(name: str) -> None:
     ],
 )
 def test_other_types_offer_what_they_pass(name: str, packed: bool, directions: set[Direction], rotary: bool) -> None:
-    kind = offers.body_class(name)
+    kind = parts.body_class(name)
     assert (kind.packed, kind.directions, kind.rotary) == (packed, directions, rotary)
 
 
@@ -279,7 +279,7 @@ def test_a_type_whose_sessions_see_each_other_does_not_share_rows(monkeypatch: p
 
 def test_settings_of_a_type_are_its_own() -> None:
     config = ModelConfig.model_validate({"body": {"name": "opt", "dim": DIM, "settings": {"ffn_dim": 24}}})
-    body = offers.build("body", config.body, config.body, False)
+    body = parts.build("body", config.body, config.body, False)
     assert body.model.decoder.layers[0].fc1.weight.shape == (24, DIM)
     for options, answer in (
         ({"settings": {"fn_dim": 24}}, "Unknown setting of opt 'fn_dim'. Did you mean 'ffn_dim'"),
@@ -325,7 +325,7 @@ def test_models_of_other_types_learn_and_are_saved(body: dict[str, Any], tmp_pat
 
 def test_models_of_transformers_are_imported_when_one_is_chosen() -> None:
     code = (
-        "import sys, modeling.offers;"
+        "import sys, modeling.parts;"
         "loaded = lambda: [name for name in sys.modules if name.startswith('transformers.models.') and '.modeling_' in name];"
         "assert loaded() == ['transformers.models.auto.modeling_auto'], loaded()"
     )

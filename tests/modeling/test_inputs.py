@@ -14,11 +14,11 @@ from torch import Tensor
 
 from modeling.batches import Batch
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.data import Sessions
 from modeling.features import Category, Feature, MeanNumber, SoftOneHot, default_width
-from modeling.fitting import make_schedule
 from modeling.inputs import Inputs, swapped
 from modeling.model import SequenceModel
+from modeling.sessions import Sessions
+from modeling.training.schedule import make_schedule
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema, LabelColumn

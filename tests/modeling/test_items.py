@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 
 from modeling.config import PretrainedConfig, TrainingConfig
-from modeling.fitting import fit, make_schedule
 from modeling.model import SequenceModel
-from modeling.pretrained import read_vectors
-from modeling.recommend import Recommender
+from modeling.service.recommender import Recommender
+from modeling.training.fit import fit
+from modeling.training.schedule import make_schedule
+from modeling.vectors import read_vectors
 from schemas.columns import FIRST_ID, ITEM_ID, UNKNOWN
 from schemas.errors import InputError
 from schemas.features import FeatureColumn

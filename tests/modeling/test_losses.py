@@ -13,12 +13,12 @@ from torch import Tensor
 
 from modeling import losses
 from modeling.config import TrainingConfig
-from modeling.fitting import make_schedule
 from modeling.losses.bce import bce
 from modeling.losses.bpr_max import bpr_max
 from modeling.losses.full_softmax import CHUNK_BYTES, full_softmax
 from modeling.losses.gbce import gbce
 from modeling.losses.sampled_softmax import sampled_softmax
+from modeling.training.schedule import make_schedule
 from schemas import plugins
 from schemas.errors import InputError
 from tests.conftest import model_of, random_sessions

@@ -10,10 +10,10 @@ from scipy.stats import chi2_contingency, chisquare
 from torch import Tensor
 
 from modeling.config import NegativesConfig
-from modeling.fitting import know_popularity
+from modeling.losses._negatives import draw
 from modeling.losses.full_softmax import full_softmax
 from modeling.losses.sampled_softmax import sampled_softmax
-from modeling.negatives import draw
+from modeling.training.fit import know_popularity
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from tests.conftest import model_of, sessions_of

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from modeling.config import TrainingConfig
-from modeling.fitting import make_schedule
 from modeling.model import SequenceModel
-from modeling.recommend import ModelScorer
+from modeling.scoring import ModelScorer
+from modeling.training.schedule import make_schedule
 from schemas.columns import FIRST_ID
 from tests.conftest import model_of, random_sessions
 

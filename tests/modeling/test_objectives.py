@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from modeling import objectives, offers
+from modeling import objectives, parts
 from modeling.attention import Layout
 from modeling.batches import lay_out
 from modeling.bodies.xlnet import XLNet
 from modeling.config import BodyConfig, ModelConfig, ObjectiveConfig
-from modeling.data import Sessions
 from modeling.model import SequenceModel, fill
 from modeling.objectives import Objective, Task, replaced_token
 from modeling.objectives.causal import Causal
 from modeling.objectives.masked import Masked
 from modeling.objectives.permuted import Permuted
 from modeling.objectives.replaced_token import ReplacedToken, propose
+from modeling.sessions import Sessions
 from schemas import plugins
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.errors import InputError
@@ -63,7 +63,7 @@ def near(share: Tensor, law: Tensor | float, count: int) -> bool:
 
 @every_objective
 def test_a_task_is_a_function_of_the_seed_alone(name: str) -> None:
-    objective = offers.build("objective", ObjectiveConfig(name=name))
+    objective = parts.build("objective", ObjectiveConfig(name=name))
     sessions, before = random_sessions(50, 30), torch.get_rng_state()
     one, two, other = (task_of(objective, sessions, seed) for seed in (1, 1, 2))
     assert torch.equal(one.event_BL, two.event_BL) and torch.equal(one.asked_BL, two.asked_BL)
@@ -75,7 +75,7 @@ def test_a_task_is_a_function_of_the_seed_alone(name: str) -> None:
 @every_objective
 def test_what_is_asked_at_a_place_is_not_seen_there(name: str) -> None:
     """Causal reads the event before; others hide the event, read one instead, or, permuted, let only later places see it."""
-    objective = offers.build("objective", ObjectiveConfig(name=name))
+    objective = parts.build("objective", ObjectiveConfig(name=name))
     task = task_of(objective, random_sessions(300, 30))
     asked_BL = task.asked_BL >= 0
     same = (task.event_BL == task.asked_BL)[asked_BL].double().mean()
@@ -478,4 +478,4 @@ def test_the_discriminator_learns(tmp_path: Path) -> None:
 def test_it_needs_a_head_that_proposes_items() -> None:
     config = ModelConfig.model_validate({"objective": "replaced_token", "heads": {"bought": {"name": "binary"}}})
     with pytest.raises(InputError, match=r"learns from what the head next_item proposes.*bought"):
-        offers.check(config)
+        parts.check(config)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling import offers
+from modeling import parts
 from modeling.attention import Direction, Layout
 from modeling.bodies import Body, hstu
 from modeling.config import BodyConfig
@@ -27,7 +27,7 @@ both_ways = pytest.mark.parametrize("direction", ["causal", "both"])
 def body_of(name: str, **options: object) -> Body:
     """One layer, two heads, weights large enough to matter, in double precision."""
     config = BodyConfig.model_validate({"name": name, "dim": DIM, "num_heads": 2, "num_layers": 1} | options)
-    body: Body = offers.build("body", config, config, False)
+    body: Body = parts.build("body", config, config, False)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in body.parameters():

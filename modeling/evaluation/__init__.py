@@ -1,0 +1,1 @@
+"""Ranks, metrics and baselines, and the verdict between two models."""

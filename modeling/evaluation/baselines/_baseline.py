@@ -1,0 +1,58 @@
+"""What every baseline shares: it scores the whole catalogue at once and lets ranking cut its tiles from that.
+
+N histories, V items of the catalogue (column v is item id v + 3), T items of a tile.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import scipy.sparse as sparse
+from torch import Tensor
+
+from modeling.sessions import Sessions
+from schemas.columns import FIRST_ID
+
+
+class Baseline(ABC):
+    """Counts instead of gradients. Fit on the training sessions a model is fit on, ranked by the same code."""
+
+    chunk = 256
+
+    def __init__(self, train: Sessions, last_day: Sessions, num_items: int) -> None:
+        self.num_items = num_items
+        self.fit(train, last_day)
+
+    @abstractmethod
+    def fit(self, train: Sessions, last_day: Sessions) -> None:
+        """Count whatever the scores need; `last_day` holds the newest sessions of `train`."""
+
+    @abstractmethod
+    def queries(self, histories: Sessions) -> Tensor:
+        """Scores of the whole catalogue for each history, float32 of shape [N, V]."""
+
+    def tile(self, queries: Tensor, first: int, last: int) -> Tensor:
+        """A copy of some columns of the scores."""
+        return queries[:, first:last].clone()
+
+    def of_targets(self, queries: Tensor, target_N: Tensor) -> Tensor:
+        """The scores of one item per history."""
+        return queries.gather(1, target_N.unsqueeze(1)).squeeze(1)
+
+    def popularity(self, sessions: Sessions) -> np.ndarray:
+        """How often each item of the catalogue was seen, float32 of shape [V]."""
+        _, event = sessions.event_index()
+        columns = sessions.items[event].numpy() - FIRST_ID
+        return np.bincount(columns[columns >= 0], minlength=self.num_items).astype(np.float32)
+
+    def incidence(self, sessions: Sessions) -> sparse.csr_array:
+        """1 where a session holds an item, float32 of shape [sessions, V]."""
+        session, event = sessions.event_index()
+        columns = sessions.items[event].numpy() - FIRST_ID
+        known = columns >= 0
+        pairs = (session.numpy()[known], columns[known])
+        seen = sparse.csr_array((np.ones(int(known.sum()), np.float32), pairs), shape=(len(sessions), self.num_items))
+        seen.sum_duplicates()
+        seen.data[:] = 1
+        return seen

@@ -1,0 +1,1 @@
+"""Recommendations from a model folder alone."""

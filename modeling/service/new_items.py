@@ -1,0 +1,118 @@
+"""Items that nobody clicked yet become rows of a model's catalogue, from their raw ids and raw features.
+
+N newcomers, P width of pretrained vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from modeling.features import stored
+from modeling.model import SequenceModel
+from modeling.sessions import values_of
+from modeling.vectors import as_matrix
+from schemas.columns import COUNT, ID, NULL, UNKNOWN, VALUE
+from schemas.errors import InputError
+from schemas.features import FeatureColumn
+
+NUMBERS = (("log1p",), ("standardize",), ("log1p", "standardize"))  # chains of encoders that a schema says all of
+
+
+def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """Append the items of `table` that are not in the item table `known` to the catalogue; their rows of an item table.
+
+    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one.
+
+    Raises:
+        InputError: when the model scores ids alone, or the table lacks what vectors are made of.
+    """
+    items, head, schema = model.inputs.items, model.next_item, model.schema
+    if not items.stands_without_ids:
+        raise InputError(
+            "This model knows an item by its id alone, so it cannot score one that it was not trained on. Train it with "
+            "inputs.item_tower: sum or concat, or with inputs.pretrained."
+        )
+    if head.items_VE is not None:
+        raise InputError(
+            "This model scores against a table of its own (heads.next_item.table: separate), which has no row for an item "
+            "that it was not trained on. Train it with table: shared."
+        )
+    _require([schema.items, *items.columns], table)
+    raw = _cast(table[schema.items.source], known.schema[VALUE], schema.items)
+    table = table.with_columns(raw.alias(VALUE)).drop_nulls(VALUE).unique(VALUE, keep="last", maintain_order=True)
+    table = table.join(known, on=VALUE, how="anti", maintain_order="left")
+    rows = {column.name: encoded(table[column.source], column, folder) for column in items.columns}
+    values = [values_of(stored(rows[column.name], column), column) for column in items.columns]
+    items.add(values, _vectors(model, table), table.height)
+    if head.bias_V is not None:
+        median_N = head.bias_V.detach().median().expand(table.height)
+        head.bias_V = nn.Parameter(torch.cat([head.bias_V.detach(), median_N]))
+    first = schema.items.cardinality
+    assert first
+    grown = schema.items.model_copy(update={"cardinality": first + table.height})
+    model.schema = schema.model_copy(update={"columns": (grown, *schema.columns[1:])})
+    ids = pl.int_range(first, first + table.height, eager=True)
+    return pl.DataFrame({ID: ids, VALUE: table[VALUE], COUNT: pl.repeat(0, table.height, eager=True), **rows})
+
+
+def encoded(raw: pl.Series, column: FeatureColumn, folder: Path) -> pl.Series:
+    """Raw values as the feature holds them, by the vocabulary in the model folder or the numbers in the schema.
+
+    Raises:
+        InputError: for values of another type, and features whose encoders keep what they learnt elsewhere.
+    """
+    if column.vocabulary:
+        return _ids(raw, column, pl.read_parquet(folder / column.vocabulary, glob=False).drop_nulls(ID))
+    if column.transform not in NUMBERS:
+        possible = ", ".join(" then ".join(chain) for chain in NUMBERS)
+        raise InputError(
+            f"Feature {column.name!r} of new items cannot be told: it is made by {' then '.join(column.transform)}. Features "
+            f"of new items may be made by category, {possible}."
+        )
+    number = _cast(raw, pl.Float64, column)
+    if "log1p" in column.transform:
+        number = number.log1p()
+    number = (number - column.mean) / column.std
+    return number.set(~number.is_finite(), None)
+
+
+def _ids(raw: pl.Series, column: FeatureColumn, vocabulary: pl.DataFrame) -> pl.Series:
+    dtype = vocabulary.schema[VALUE]
+    raw = _cast(raw, pl.List(dtype) if column.many else dtype, column)
+    value = pl.element() if column.many else pl.col(raw.name)
+    found = value.replace_strict(vocabulary[VALUE], vocabulary[ID], default=UNKNOWN, return_dtype=pl.Int32)
+    found = pl.when(value.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(found)
+    if not column.many:
+        return raw.to_frame().select(found).to_series()
+    several = pl.col(raw.name).list
+    return raw.to_frame().select(pl.when(several.drop_nulls().list.len() > 0).then(several.eval(found))).to_series()
+
+
+def _vectors(model: SequenceModel, table: pl.DataFrame) -> Tensor | None:
+    pretrained = model.inputs.items.pretrained
+    if pretrained is None or pretrained.config.column not in table.columns:
+        return None
+    vectors, there = as_matrix(table[pretrained.config.column], pretrained.width, "the new items")
+    vectors_NP = torch.zeros(table.height, pretrained.width)
+    vectors_NP[there] = vectors
+    return vectors_NP
+
+
+def _require(columns: list[FeatureColumn], table: pl.DataFrame) -> None:
+    missing = [column.source for column in columns if column.source not in table.columns]
+    if missing:
+        raise InputError(
+            f"New items need the columns {', '.join(column.source for column in columns)}; there is no "
+            f"{', '.join(missing)} among {', '.join(table.columns) or 'none'}."
+        )
+
+
+def _cast(raw: pl.Series, dtype: pl.DataType | type[pl.DataType], column: FeatureColumn) -> pl.Series:
+    try:
+        return raw.cast(dtype)
+    except pl.exceptions.PolarsError:
+        raise InputError(f"Column {raw.name!r} of new items: {column.name!r} takes {dtype}, got {raw.dtype}.") from None

@@ -1,0 +1,121 @@
+"""Which sessions a model is fit on, which cases choose and which judge it, and the labels that training and a test ask about.
+
+A label belongs to an event, or to a session as a whole and so to its last event. It is foretold from the events before.
+
+S sessions, E events, N labels that are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from modeling.sessions import Sessions, read_sessions
+from schemas.artifacts import Manifest, require_whole
+from schemas.columns import FIRST_ID
+from schemas.features import FeatureSchema, LabelColumn
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Sessions with their next item hidden: `history` to predict from, `target` of shape [S], both on one device."""
+
+    history: Sessions
+    target: Tensor
+
+    def known(self) -> Cases:
+        """Only the cases whose target is in the catalogue and whose history is not empty."""
+        keep = (self.target >= FIRST_ID) & (self.history.lengths > 0)
+        return Cases(self.history.select(keep), self.target[keep])
+
+    def to(self, device: torch.device | str) -> Cases:
+        """The same cases, histories and targets, with their arrays on `device`."""
+        return Cases(self.history.to(device), self.target.to(device))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training sessions, and the cases that choose (validation) and judge (test) a model."""
+
+    train: Sessions
+    validation: Cases
+    test: Cases
+    last_day: Sessions  # the newest training sessions: what last-day popularity counts
+
+
+def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: int) -> Split:
+    """Train, validation and test of a prepared dataset, by the rule of its schema.
+
+    day: test = sessions of the last day; validation = up to `most_validation` sessions of the day before, evenly spread
+    and held out of training (at most a tenth of that day). leave_one_out: test = the last item of every history;
+    validation = the one before, of evenly spread histories; both are held out of training.
+
+    Raises:
+        InputError: when a file of the sessions is missing or holds other bytes than were written.
+    """
+    require_whole(manifest)
+    folder = manifest.folder / "sessions"
+    if schema.split == "leave_one_out":
+        return _split_histories(read_sessions(folder, schema), most_validation)
+    test_day = str(manifest.facts["test_day"])
+    train = read_sessions(folder, schema, lambda day: day < test_day)
+    test = read_sessions(folder, schema, lambda day: day == test_day)
+    newest_day = max(day for day in manifest.facts["days"] if day < test_day)
+    newest = read_sessions(folder, schema, lambda day: day == newest_day)
+    first = len(train) - len(newest)  # files are read in order of days
+    held_out = first + _spread(len(newest), min(most_validation, len(newest) // 10))
+    keep = torch.ones(len(train), dtype=torch.bool)
+    keep[held_out] = False
+    kept = train.select(keep)
+    last_day = train.select(keep & (torch.arange(len(train)) >= first))
+    return Split(kept, hide_last(train.select(held_out)), hide_last(test), last_day)
+
+
+def _split_histories(histories: Sessions, most_validation: int) -> Split:
+    train = histories.drop_last(2)
+    chosen = histories.select(_spread(len(histories), most_validation))
+    validation = Cases(chosen.drop_last(2), chosen.item_from_end(1))
+    return Split(train, validation, hide_last(histories), train)
+
+
+def hide_last(sessions: Sessions) -> Cases:
+    """The last item of each session becomes its target."""
+    return Cases(sessions.drop_last(1), sessions.item_from_end(0))
+
+
+def _spread(size: int, count: int) -> Tensor:
+    """`count` positions evenly spread over range(size)."""
+    count = min(count, size)
+    return torch.arange(count) * size // max(count, 1)
+
+
+def training_labels(train: Sessions, column: LabelColumn) -> Tensor:
+    """The known labels that training may ask about, [N]: of sessions, or of all events but each session's first."""
+    if column.per == "session":
+        value_N = train.labels[column.name]
+    else:
+        _, event_N = replace(train, starts=train.starts + 1, lengths=(train.lengths - 1).clamp(min=0)).event_index()
+        value_N = train.event_labels[column.name][event_N]
+    return value_N[~value_N.isnan()]
+
+
+def label_cases(cases: Cases, column: LabelColumn, *, back: bool) -> tuple[Sessions, Tensor]:
+    """N histories and the label, always known, of what comes after each.
+
+    It is the label of the event hidden, or of its session. With `back`, a session whose hidden event has no label of its own
+    (how long people stayed is not known of the last) is cut before the last event that has one.
+    """
+    history = cases.history
+    if column.per == "session":
+        lengths_S, value_S = history.lengths, history.labels[column.name]
+    else:
+        value_E = history.event_labels[column.name]
+        session, event = replace(history, lengths=history.lengths + 1).event_index()
+        place = event - history.starts[session]
+        asked = ~value_E[event].isnan() & (back | (place == history.lengths[session]))
+        lengths_S = torch.zeros_like(history.lengths).scatter_reduce(0, session, place * asked, "amax")
+        value_S = value_E[history.starts + lengths_S]
+    keep_S = (lengths_S > 0) & ~value_S.isnan()
+    return replace(history, lengths=lengths_S).select(keep_S), value_S[keep_S]

@@ -1,0 +1,1 @@
+"""Fitting a model: the loop, its schedule, its optimizer and its checkpoints."""

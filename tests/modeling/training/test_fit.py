@@ -1,0 +1,137 @@
+"""Training that is interrupted, that must stop early, that has nothing to learn from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.model import SequenceModel
+from modeling.training.fit import fit, know_popularity
+from modeling.training.schedule import make_schedule
+from schemas.columns import FIRST_ID
+from schemas.errors import InputError
+from tests.conftest import chain_sessions, model_of, random_sessions, schema_of, sessions_of, split_of
+
+SETTINGS = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}, "heads": {"next_item": {"bias": True}}})
+CONFIG = TrainingConfig(epochs=4, tokens_per_step=128, evaluations=4, patience=10, threads=1, order="random")
+
+
+class Interrupt(TrainerCallback):
+    """Stands in for a killed process."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: object, state: object, control: object, **kwargs: object) -> None:
+        if state.global_step == self.step:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+
+
+def run(folder: Path, config: TrainingConfig = CONFIG) -> tuple[SequenceModel, dict[str, object], list[str]]:
+    sessions, lines = random_sessions(200, 50), []
+    model, facts = fit(schema_of(50), split_of(sessions, sessions), SETTINGS, config, folder, lines.append)
+    return model, facts, lines
+
+
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    import modeling.training.fit
+
+    config = CONFIG.model_copy(update={"order": order, "half_life_days": 0.0001 if order == "time" else None})
+    whole, facts, _ = run(tmp_path / "whole", config)
+    steps = int(str(facts["planned_steps"]))
+    monkeypatch.setattr(modeling.training.fit, "Narrator", lambda *given: Interrupt(steps * 2 // 3))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "broken", config)
+    monkeypatch.undo()
+    newest = max((tmp_path / "broken").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    half = newest.with_name(f"checkpoint-{steps - 1}")  # a checkpoint that a crash cut short
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    resumed, _, lines = run(tmp_path / "broken", config)
+    assert f"Going on from step {newest.name.rpartition('-')[2]}" in lines[0]
+    assert all(torch.equal(whole.state_dict()[name], resumed.state_dict()[name]) for name in whole.state_dict())
+
+
+def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:
+    run(tmp_path)
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".safetensors"}
+
+
+def test_training_stops_when_validation_does_not_improve(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"epochs": 50, "evaluations": 50, "patience": 2, "learning_rate": 0.05})
+    _, facts, _ = run(tmp_path, config)
+    assert int(str(facts["steps"])) < int(str(facts["planned_steps"])) / 2
+
+
+def test_the_best_weights_are_kept_not_the_last(tmp_path: Path) -> None:
+    """A learning rate that destroys what was learned: the model returned is the validated best one."""
+    sessions = chain_sessions(300, 30)
+    config = TrainingConfig(epochs=8, tokens_per_step=256, evaluations=8, patience=8, threads=1, learning_rate=0.02)
+    config = config.model_copy(update={"order": "random"})
+    _, facts = fit(schema_of(30), split_of(sessions, sessions), SETTINGS, config, tmp_path, lambda line: None)
+    curve = [row["eval_ndcg@20"] for row in facts["history"] if "eval_ndcg@20" in row]
+    assert facts["validation_ndcg@20"] == max(curve)
+
+
+def test_nothing_to_learn_from_is_explained(tmp_path: Path) -> None:
+    single = sessions_of([[5], [6]])
+    with pytest.raises(InputError, match="No training session has two events"):
+        fit(schema_of(50), split_of(single, single), SETTINGS, CONFIG, tmp_path, lambda line: None)
+
+
+def test_one_session_is_enough_to_train_on(tmp_path: Path) -> None:
+    one = sessions_of([[5, 6, 7]])
+    model, facts = fit(schema_of(50), split_of(one, one), SETTINGS, CONFIG, tmp_path, lambda line: None)
+    assert facts["sessions"] == 1
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_unknown_items_are_read_but_never_predicted() -> None:
+    model = model_of("sasrec")
+    batch = make_schedule(model, sessions_of([[5, 2, 6, 1, 7]]), CONFIG)[0]
+    assert batch["item_id"][0].tolist() == [5, 2, 6, 1]
+    assert batch["targets"][0].tolist() == [2, 6, 1, 7]
+    predicted = batch["targets"] >= FIRST_ID
+    loss = model(**batch)["loss"]
+    batch["targets"][~predicted] = 0
+    assert torch.equal(loss, model(**batch)["loss"])
+
+
+def test_a_schedule_shows_every_session_once_an_epoch() -> None:
+    model, sessions = model_of("sasrec"), random_sessions(300, 50)
+    for order in ("time", "random"):
+        config = CONFIG.model_copy(update={"order": order, "epochs": 2})
+        schedule = make_schedule(model, sessions, config)
+        for first in (0, schedule.steps_per_epoch[0]):
+            batches = [schedule[step] for step in range(first, first + schedule.steps_per_epoch[0])]
+            shown = sum(int(batch["segments"].max()) for batch in batches)
+            assert shown == len(sessions)
+    assert not torch.equal(schedule[0]["item_id"], schedule[schedule.steps_per_epoch[0]]["item_id"])
+
+
+def test_in_order_of_time_and_with_a_half_life() -> None:
+    model, sessions = model_of("sasrec"), random_sessions(400, 50)  # a second apart
+    config = CONFIG.model_copy(update={"order": "time", "epochs": 2, "half_life_days": 50 / 86_400})
+    schedule = make_schedule(model, sessions, config)
+    assert schedule[0]["item_id"][0, 0] == sessions.items[0]
+    later = sum(int(schedule[step]["segments"].max()) for step in range(schedule.steps_per_epoch[0], len(schedule)))
+    assert 40 < later < 110  # the sum of 2^(-age/50) over 400 sessions is 72
+
+
+def test_the_output_bias_starts_at_recent_popularity() -> None:
+    head = model_of("sasrec", num_items=4, heads={"next_item": {"bias": True}}).next_item
+    newest = sessions_of([[3, 3, 3, 4], [3, 2, 1]])
+    know_popularity(head, sessions_of([[6, 6, 3]]), newest)
+    bias = head.bias_V
+    assert bias is not None
+    assert bias[0] > bias[1] > bias[2] == bias[3]
+    assert torch.allclose(bias.exp().mean(), torch.tensor(1.0))
+    assert head.popularity_V.tolist() == [1, 0, 0, 2]
