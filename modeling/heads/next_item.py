@@ -77,10 +77,13 @@ class NextItem(Head):
         q_NE = self.query(h_BLD[wanted_BL])
         if not len(target_N):
             return q_NE.sum()
+        weight_N = torch.full(target_N.shape, 1 / len(target_N), device=target_N.device)
         if self.sampled:
             positive_N, negative_NK = self._sample(q_NE, target_N, items)
-            return self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
-        return self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N)
+            loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
+            return (loss_N * weight_N).sum()
+        loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
+        return loss
 
     def _sample(self, q_NE: Tensor, target_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
         """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
