@@ -62,7 +62,7 @@ def measure_loss(case: Case) -> Json:
     model = model_of(case)
     head, items = model.next_item, model.inputs.items
     if case.loss == "plain_softmax":
-        head.loss_of = lambda h_ND, items_VD, bias_V, target_N: F.cross_entropy(h_ND @ items_VD.T, target_N)
+        head.loss_of = lambda h_ND, items_VD, bias_V, target_N, weight_N: F.cross_entropy(h_ND @ items_VD.T, target_N)
     size = PREDICTIONS[case.device]
     h_BLD = torch.randn(1, size, DIM, device=case.device, requires_grad=True)
     batch = {"targets": torch.randint(FIRST_ID, FIRST_ID + case.items, (1, size), device=case.device)}

@@ -80,10 +80,13 @@ class NextItem(Head):
         q_NE = self.query(batch.states(h_BLD)[wanted_N])
         if not len(target_N):
             return q_NE.sum()
+        weight_N = torch.full(target_N.shape, 1 / len(target_N), device=target_N.device)
         if self.sampled:
             positive_N, negative_NK = self._sample(q_NE, target_N, items)
-            return self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
-        return self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N)
+            loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
+            return (loss_N * weight_N).sum()
+        loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
+        return loss
 
     @torch.no_grad()
     def propose(self, h_ND: Tensor, items: ItemVectors) -> Tensor:

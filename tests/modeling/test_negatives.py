@@ -134,7 +134,10 @@ def test_corrected_sampled_softmax_tends_to_the_full_one(source: str, mixed: flo
     items_VD, h_ND = torch.randn(num_items, 8), 0.5 * torch.randn(96, 8)
     popularity_V = (torch.arange(num_items) % 17 + 1).float()
     target_N = torch.randint(num_items, (96,))
-    plain_N = torch.stack([full_softmax(h_ND[n : n + 1], items_VD, None, target_N[n : n + 1]) for n in range(96)])
+    one_1 = torch.ones(1)
+    plain_N = torch.stack(
+        [full_softmax(h_ND[n : n + 1], items_VD, None, target_N[n : n + 1], one_1) for n in range(96)]
+    )
 
     def losses_of(count: int, *, corrected: bool = True) -> Tensor:
         config = NegativesConfig(source=source, mixed=mixed, count=count, group=1, corrected=corrected)
@@ -143,8 +146,7 @@ def test_corrected_sampled_softmax_tends_to_the_full_one(source: str, mixed: flo
         score_NK = score_NK - logq_NK if logq_NK is not None else score_NK
         score_NK = score_NK.masked_fill(column_NK == target_N.unsqueeze(1), -torch.inf)
         positive_N = (h_ND * items_VD[target_N]).sum(1)
-        rows = [sampled_softmax(positive_N[n : n + 1], score_NK[n : n + 1], num_items) for n in range(96)]
-        return torch.stack(rows)
+        return sampled_softmax(positive_N, score_NK, num_items)
 
     few, more, many = ((losses_of(count) - plain_N).square().mean().sqrt() for count in (128, 2048, 32_768))
     assert 2.5 < few / more < 6.5 and 2.5 < more / many < 6.5
