@@ -45,8 +45,8 @@ class Layout:
     from the end of their session, and `end_S` is the last place of each session, counted row by row (all empty by default).
 
     The rest is what the host knows without asking the device, None where it would have to ask: `longest`, no session has more
-    places; `most`, all sessions together have no more. A flat row also has its `block` C and `bounds`, int32: where each session
-    and each piece of padding (of `longest` places at most) begins, and T at the end, again and again up to a fixed size.
+    places; `most`, all sessions together have no more. A flat row also has its `block` C and `bounds`, int32: where each
+    session and each piece of padding (of `longest` places at most) begins, and T at the end, repeated up to a fixed size.
     """
 
     segments_BL: Tensor

@@ -28,10 +28,10 @@ ALIGNED = 16  # blocks are of whole multiples, as kernels with masks need
 class Batch:
     """Sessions in places, what is read there, and N predictions asked of the states at some of them.
 
-    `features` are read, [B, L] or [B, L, W] by name, 0 where there is nothing; `masked_BL` are places of sessions whose event is
-    not read. `asked_N` numbers the places asked about row by row; `target_N` is the item to predict (0: none), `labels` by name
-    are float32 [N] (NaN: not to be learned), `is_last_N` whether the event asked about is its session's last. `weight_N` sums to
-    1: predictions that only fill the room have weight 0, no target and no labels.
+    `features` are read, [B, L] or [B, L, W] by name, 0 where there is nothing; `masked_BL` are places of sessions whose event
+    is not read. `asked_N` numbers the places asked about row by row; `target_N` is the item to predict (0: none), `labels` by
+    name are float32 [N] (NaN: not to be learned), `is_last_N` whether the event asked about is its session's last. `weight_N`
+    sums to 1: predictions that only fill the room have weight 0, no target and no labels.
     """
 
     layout: Layout
@@ -54,7 +54,6 @@ class Batch:
         for value in (*layout, *self.features.values(), *own, *self.labels.values()):
             if isinstance(value, Tensor):
                 yield value
-
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,7 @@ def lay_out(
     event_BL = sessions.starts[session_BL] + layout.positions_BL
     there_BL = layout.inside_BL & (layout.positions_BL < sessions.lengths[session_BL])
     from_end_BL = torch.where(layout.inside_BL, lengths_S[session_BL] - 1 - layout.positions_BL, 0)
-    return replace(
-        layout, direction=direction, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL
-    )
+    return replace(layout, direction=direction, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL)
 
 
 def _rows(lengths_S: Tensor, row_length: int) -> Layout:
@@ -240,7 +237,9 @@ def _listed(chosen_T: Tensor, capacity: int | None) -> tuple[Tensor, Tensor]:
     if capacity is None:
         place_N = chosen_T.nonzero().squeeze(1)
         return place_N, torch.ones_like(place_N, dtype=torch.bool)
-    rank_T = torch.where(chosen_T, chosen_T.cumsum(0) - 1, capacity).clamp(max=capacity)  # the last holds what is not listed
+    rank_T = torch.where(chosen_T, chosen_T.cumsum(0) - 1, capacity).clamp(
+        max=capacity
+    )  # the last holds what is not listed
     place_T = torch.arange(len(chosen_T), device=chosen_T.device)
     place_N = torch.full((capacity + 1,), -1, device=chosen_T.device).scatter(0, rank_T, place_T)[:capacity]
     return place_N.clamp(min=0), place_N >= 0

@@ -25,7 +25,7 @@ class Inputs(nn.Module):
     product near the item's vector instead of near 0). W is left out where it has nothing to do.
     """
 
-    def __init__(self, config: ModelConfig, schema: FeatureSchema, *, hides: bool) -> None:
+    def __init__(self, config: ModelConfig, schema: FeatureSchema, *, hides: bool = False) -> None:
         """`hides`: some places hold no event, and are read as a vector that is learned for them."""
         super().__init__()
         inputs, dim, item_dim = config.inputs, config.body.dim, config.item_dim

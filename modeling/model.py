@@ -73,7 +73,7 @@ class SequenceModel(nn.Module):
         return {label: head for label, head in self.heads.items() if isinstance(head, LabelHead)}
 
     def lay_out(self, sessions: Sessions, *, ask: bool = False, shape: Shape | None = None) -> Layout:
-        """Sessions in places as the body takes them, in `shape` where the host knows it; else a GPU is asked for their lengths."""
+        """Sessions in places as the body takes them, in `shape` where the host knows it; a GPU is asked for their lengths."""
         if shape is None and sessions.lengths.device.type != "cpu":
             shape = Shape.of(sessions.lengths + int(ask), self.flat)
         direction = self.objective.direction

@@ -24,7 +24,7 @@ class Head(nn.Module, ABC):
         self.label = label
 
     def keep_to(self, direction: Direction) -> None:
-        """Called once, when all parts are built: which events the states see. Raise InputError where they would see the answer."""
+        """Called once, when all parts are built, with what states see. Raise InputError where they would see the answer."""
 
     @abstractmethod
     def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:

@@ -74,15 +74,13 @@ class NextItem(Head):
         return self._vectors(items.all()[FIRST_ID:] if self.items_VE is None else self.items_VE)
 
     def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:
-        """Unknown items are read but never predicted."""
-        wanted_N = batch.target_N >= FIRST_ID
-        target_N = batch.target_N[wanted_N] - FIRST_ID
-        q_NE = self.query(batch.states(h_BLD)[wanted_N])
-        if not len(target_N):
-            return q_NE.sum()
-        weight_N = torch.full(target_N.shape, 1 / len(target_N), device=target_N.device)
+        """Unknown items are read but never predicted: they weigh nothing, the others their share of 1."""
+        weight_N = batch.weight_N * (batch.target_N >= FIRST_ID)
+        weight_N = weight_N / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
+        target_N = (batch.target_N - FIRST_ID).clamp(min=0)
+        q_NE = self.query(batch.states(h_BLD))
         if self.sampled:
-            positive_N, negative_NK = self._sample(q_NE, target_N, items)
+            positive_N, negative_NK = self._sample(q_NE, target_N, weight_N, items)
             loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
             return (loss_N * weight_N).sum()
         loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
@@ -103,9 +101,9 @@ class NextItem(Head):
             drawn.append((score - torch.empty_like(score).exponential_().log_()).argmax(1))
         return torch.cat(drawn) + FIRST_ID
 
-    def _sample(self, q_NE: Tensor, target_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
+    def _sample(self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
         """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
-        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V)
+        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V, weight_N)
         num_groups, size = len(column_GK), self.negatives.group
         short = num_groups * size - len(target_N)
         q_GgE = F.pad(q_NE, (0, 0, 0, short)).unflatten(0, (num_groups, size))

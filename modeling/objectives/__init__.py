@@ -22,7 +22,9 @@ from modeling.config import ModelConfig
 from modeling.sessions import Sessions
 from schemas.features import FeatureSchema
 
-LayOut = Callable[..., Layout]  # batches.lay_out with what the body and the device need already given: (sessions, ask=False)
+LayOut = Callable[
+    ..., Layout
+]  # batches.lay_out with what the body and the device need already given: (sessions, ask=False)
 
 
 class Model(Protocol):
@@ -68,7 +70,7 @@ class Objective(ABC):
         return make_batch(sessions, layout, event_BL, asked_BL, capacity)
 
     def capacity(self, num_places: int, num_sessions: int) -> int:
-        """How many predictions there is room for in a batch of at most so many places and sessions; what is more is left out."""
+        """How many predictions get room in a batch of at most so many places and sessions; what is more is left out."""
         return num_places
 
     def parts(self, config: ModelConfig, schema: FeatureSchema) -> nn.Module | None:

@@ -68,7 +68,7 @@ def step(model: SequenceModel, sessions: Sessions, **training: Any) -> None:
     batch = make_schedule(model, sessions.to("cuda"), config)[0]
     assert all(values.device == model.device for values in batch.values())
     optimizer = RowAdamW(model.parameters(), lr=1e-3)
-    model(**batch)["loss"].backward()
+    model(batch).backward()
     optimizer.step()
 
 

@@ -426,7 +426,7 @@ def test_loss_is_the_generators_plus_weight_times_the_discriminators() -> None:
     batch = model.training_batch(random_sessions(40, 50), generator())
     assert isinstance(model.objective, ReplacedToken)
     torch.manual_seed(0)
-    loss = model(**batch)["loss"]
+    loss = model(batch)
     h_BLD = model.encode(batch)
     torch.manual_seed(0)
     logit_P, replaced_P = model.objective.judge(model, batch, h_BLD)
