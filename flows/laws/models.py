@@ -12,6 +12,7 @@ import torch
 
 from flows.laws import Law, require
 from modeling import bodies, losses, objectives, parts
+from modeling.batches import Batch
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
 from modeling.evaluation import baselines
 from modeling.model import SequenceModel
@@ -73,7 +74,7 @@ def chains(count: int, num_items: int, seed: int = 0) -> Sessions:
 def its_loss_and_gradients_are_finite(trial: Trial) -> None:
     """The loss is one finite number, and so are the gradients of all weights that are trained."""
     model = trial.model().train()
-    loss = model(**_batch(model))["loss"]
+    loss = model(_batch(model))
     require(loss.dim() == 0 and bool(loss.isfinite()), f"It is {loss.detach()}.")
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -87,7 +88,7 @@ def the_loss_goes_down(trial: Trial) -> None:
     batch, found = _batch(model), []
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(10):
-        loss = model(**batch)["loss"]
+        loss = model(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -197,5 +198,5 @@ def _loss_of(trial: Trial) -> partial[Any] | None:
     return partial(plugins.find(losses, name), **plugins.read_options(losses, name, chosen, "loss"))
 
 
-def _batch(model: SequenceModel) -> Any:
+def _batch(model: SequenceModel) -> Batch:
     return make_schedule(model, chains(30, NUM_ITEMS), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
