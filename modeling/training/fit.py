@@ -57,6 +57,7 @@ def fit(
     set_seed(config.seed)
     model = SequenceModel(model_config, schema)
     model.inputs.items.know(items, progress)
+    model.reach(sessions)
     if NEXT_ITEM in model.heads:
         know_popularity(model.next_item, sessions, split.last_day)
         if not model.next_item.sampled and model_config.loss.negatives != NegativesConfig():

@@ -424,7 +424,7 @@ def test_proposals_fill_hidden_places_and_nothing_else_changes(monkeypatch: pyte
     model, sessions = model_of("sasrec", objective="replaced_token"), random_sessions(40, 50)
     batch, read = model.training_batch(sessions, generator()), []
     encode, propose = model.encode, model.propose
-    monkeypatch.setattr(model, "encode", lambda given: read.append(given) or encode(given))
+    monkeypatch.setattr(model, "encode", lambda given, **how: read.append(given) or encode(given, **how))
     proposed: list[Tensor] = []
 
     def propose_some_right(h_ND: Tensor) -> Tensor:
