@@ -5,6 +5,8 @@ B rows, L places, N of them with an event, D width, E width of item vectors.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,8 @@ class Inputs(nn.Module):
         self.items = ItemVectors(config, schema)
         time = time_feature(inputs, schema)
         self.time = time.name if time else None
+        self.register_buffer("most_seconds", torch.tensor(torch.inf))  # between two events of a session, in training
+        self.most_seconds: Tensor
         side = [column for column in read_features(config, schema) if column not in self.items.columns]
         self.side_names = [column.name for column in side]
         self.side = nn.ModuleList(
@@ -57,12 +61,12 @@ class Inputs(nn.Module):
             nn.init.xavier_normal_(self.positions.weight)
 
     def seconds(self, batch: Batch) -> Tensor | None:
-        """Seconds since each session's first event, [B, L]; None where the schema knows no times."""
+        """Seconds since each session's first event, [B, L], at most as many as training read; None without times."""
         if self.time is None:
             return None
         upto_BL = batch.features[self.time].double().cumsum(1)
         first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch.layout.positions_BL
-        return upto_BL - upto_BL.gather(1, first_BL)
+        return (upto_BL - upto_BL.gather(1, first_BL)).clamp(max=self.most_seconds)
 
     def reach(self, read: Sessions, asked: Sessions) -> None:
         """Take from training sessions which ids are read in training, and which items are scored as right ones.
@@ -78,6 +82,13 @@ class Inputs(nn.Module):
         for name, feature in zip(self.side_names, self.side, strict=True):
             assert isinstance(feature, Feature)
             feature.reach(read.events[name][event_E] if name in read.events else read.context[name])
+        if self.time is not None:
+            self.most_seconds.fill_(read.most_apart(self.time))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Older folders do not say how many seconds training read."""
+        state_dict.setdefault(f"{prefix}most_seconds", torch.full_like(self.most_seconds, torch.inf))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def readable(self, histories: Sessions) -> Sessions:
         """Histories without the events of items that training never read, where nothing else tells of these items.

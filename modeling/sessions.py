@@ -92,6 +92,13 @@ class Sessions:
             lengths=lengths,
         )
 
+    def most_apart(self, elapsed: str) -> float:
+        """The most seconds between the first and the last event of a session, by the feature of seconds since the previous."""
+        upto_E = torch.nn.functional.pad(self.events[elapsed].double().cumsum(0), (1, 0))
+        some = self.select(self.lengths > 0)
+        last_S = some.starts + some.lengths
+        return float((upto_E[last_S] - upto_E[some.starts + 1]).max()) if len(some) else 0.0
+
     def item_from_end(self, place: int) -> Tensor:
         """The item `place` places before the last of each session, shape [S]."""
         return self.items[self.starts + self.lengths - 1 - place].long()
