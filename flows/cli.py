@@ -133,9 +133,7 @@ def verify(
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""
-    from flows.stages import train as fit
-
-    model = fit(settings, _prepare(settings), _say)
+    model = _train(settings, _prepare(settings))
     about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
     _end(model.facts | about, as_json)
 
@@ -152,7 +150,7 @@ def evaluate(
     from flows.reports import terminal
 
     sessions = _prepare(settings)
-    chosen = settings.artifacts.get(model) if model else stages.train(settings, sessions, _say)
+    chosen = settings.artifacts.get(model) if model else _train(settings, sessions)
     evaluation = stages.evaluate(settings, chosen, sessions, _say)
     terminal.print_metrics(evaluation.facts["metrics"])
     _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
@@ -312,6 +310,14 @@ def _prepare(settings: "Settings") -> "Manifest":
 
     with TerminalProgress() as progress:
         return run(settings, progress)
+
+
+def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
+    from flows.reports.progress import TRAIN, TerminalProgress
+    from flows.stages import train as run
+
+    with TerminalProgress(TRAIN) as progress:
+        return run(settings, sessions, progress)
 
 
 def _use_plugins_of(dataset: str | None) -> None:
