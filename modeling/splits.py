@@ -28,7 +28,17 @@ class Cases:
     def known(self) -> Cases:
         """Only the cases whose target is in the catalogue and whose history is not empty."""
         keep = (self.target >= FIRST_ID) & (self.history.lengths > 0)
-        return Cases(self.history.select(keep), self.target[keep])
+        return self.select(keep)
+
+    def select(self, index: Tensor) -> Cases:
+        """Only the cases at `index` (positions or a boolean mask), in that order."""
+        return Cases(self.history.select(index), self.target[index])
+
+    def seen(self) -> Tensor:
+        """Whether the history holds the target, bool of shape [S]."""
+        session, event = self.history.event_index()
+        same = self.history.items[event] == self.target[session]
+        return torch.zeros_like(self.target, dtype=torch.bool).index_put_((session[same],), same[same])
 
     def to(self, device: torch.device | str) -> Cases:
         """The same cases, histories and targets, with their arrays on `device`."""
@@ -89,6 +99,15 @@ def _spread(size: int, count: int) -> Tensor:
     """`count` positions evenly spread over range(size)."""
     count = min(count, size)
     return torch.arange(count) * size // max(count, 1)
+
+
+def trained_items(train: Sessions, num_items: int) -> Tensor:
+    """Which items of the catalogue a model can learn something of, bool of shape [num_items]: those with an event in a
+    training session of two events or more.
+    """
+    _, event = train.select(train.lengths >= 2).event_index()
+    column = train.items[event].long() - FIRST_ID
+    return torch.bincount(column[(column >= 0) & (column < num_items)], minlength=num_items) > 0
 
 
 def training_labels(train: Sessions, column: LabelColumn) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modeling.features import stored
 from modeling.model import SequenceModel
@@ -48,9 +48,7 @@ def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, fo
     rows = {column.name: encoded(table[column.source], column, folder) for column in items.columns}
     values = [values_of(stored(rows[column.name], column), column) for column in items.columns]
     items.add(values, _vectors(model, table), table.height)
-    if head.bias_V is not None:
-        median_N = head.bias_V.detach().median().expand(table.height)
-        head.bias_V = nn.Parameter(torch.cat([head.bias_V.detach(), median_N]))
+    head.add(table.height)
     first = schema.items.cardinality
     assert first
     grown = schema.items.model_copy(update={"cardinality": first + table.height})
