@@ -154,7 +154,7 @@ def evaluate(
     sessions = _prepare(settings)
     chosen = settings.artifacts.get(model) if model else stages.train(settings, sessions, _say)
     evaluation = stages.evaluate(settings, chosen, sessions, _say)
-    terminal.print_metrics(evaluation.facts["metrics"])
+    terminal.print_evaluation(evaluation.facts)
     _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
 
 

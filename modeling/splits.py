@@ -54,6 +54,11 @@ class Split:
     test: Cases
     last_day: Sessions  # the newest training sessions: what last-day popularity counts
 
+    @property
+    def num_validation(self) -> int:
+        """Validation cases that can be ranked: few or none where the newest training day is small."""
+        return len(self.validation.known().target)
+
 
 def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: int) -> Split:
     """Train, validation and test of a prepared dataset, by the rule of its schema.
@@ -61,6 +66,11 @@ def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: i
     day: test = sessions of the last day; validation = up to `most_validation` sessions of the day before, evenly spread
     and held out of training (at most a tenth of that day). leave_one_out: test = the last item of every history;
     validation = the one before, of evenly spread histories; both are held out of training.
+
+    Items are held out of sessions as they were prepared; nothing is cut before. Preparation keeps the `max_length` latest
+    events of a session, so with leave_one_out a long history has the last of these for the test, the one before for
+    validation, and `max_length - 2` for training. What a model reads of a longer history is its own to decide: never
+    more of it than of those in training.
 
     Raises:
         InputError: when a file of the sessions is missing or holds other bytes than were written.

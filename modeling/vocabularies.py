@@ -6,7 +6,9 @@ Ids go back to raw values and to the other vocabulary's ids; numbers are scaled 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -68,3 +70,16 @@ def _id_map(given: Path, here: FeatureColumn, wanted: Path, there: FeatureColumn
     table[:FIRST_ID] = np.arange(FIRST_ID)
     table[pairs[ID].to_numpy()] = pairs["wanted"].to_numpy()
     return torch.from_numpy(table)
+
+
+def raw_items(items: pl.DataFrame, ids: Tensor) -> list[Any]:
+    """Raw item ids of the encoded ones of an item table (`id`, `value`); None for those that it does not hold."""
+    wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: items.schema[ID]})
+    return wanted.join(items.select(ID, VALUE), on=ID, how="left", maintain_order="left")[VALUE].to_list()
+
+
+def raw_lists(items: pl.DataFrame, ids_NK: Tensor) -> list[list[Any]]:
+    """N lists of raw item ids from rows of encoded ones, whose zeros at the end are left out; by one look-up for all."""
+    kept_NK = ids_NK >= FIRST_ID
+    raw = iter(raw_items(items, ids_NK[kept_NK]))
+    return [list(islice(raw, count)) for count in kept_NK.sum(1).tolist()]

@@ -100,7 +100,8 @@ def _ranks(scorer: Scorer, histories: Sessions, column_N: Tensor, filter_seen: b
 def _target_scores(scorer: Scorer, queries: Any, column_N: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
     """The targets' scores, read out of the tiles that they lie in; and up to two of these tiles by their first item."""
     first_N = column_N // TILE * TILE
-    score_N, kept = torch.empty(0), {}
+    score_N = torch.empty(0)
+    kept: dict[int, Tensor] = {}
     for first in first_N.unique().tolist():
         scores_NT = scorer.tile(queries, first, min(first + TILE, scorer.num_items))
         of_NT = scores_NT.gather(
@@ -139,7 +140,7 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
 
 def _best(scorer: Scorer, queries: Any, hidden: Hidden, k: int) -> tuple[Tensor, Tensor]:
     """Scores and columns of the k best items of each history, those with the lower ids of the ones that tie with the k-th."""
-    scores_NB = torch.empty(0)
+    scores_NB, columns_NB = torch.empty(0), torch.empty(0, dtype=torch.long)
     for first, last in hidden.tiles(max(LIST_TILE, k + 1)):
         scores_NT = hidden.mask(scorer.tile(queries, first, last), first)
         best_NB, column_NB = scores_NT.topk(min(k + 1, last - first), sorted=False)
