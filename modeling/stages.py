@@ -110,11 +110,15 @@ def evaluate(
 ) -> Manifest:
     """Measure a model on the test cases of prepared sessions, or return the measurement made before.
 
-    Cases whose target is not in the sessions' training vocabulary cannot be hit by anybody: they are left out and counted.
-    A model with another vocabulary (one trained on another night) is measured on the same cases; targets that it does not
-    know count as misses. Labels are measured on every case that has one, beside `mean`, the mean of the training labels. The
-    facts hold `metrics` by name of model or baseline (None: undefined, such as the AUC of labels that are all alike), `cases`,
-    `unknown_targets` and, by label, `labels`.
+    Cases whose target no model trained on these sessions can recommend are left out and counted: those that came up after
+    the vocabulary (`unknown_targets`) or have no training event (`cold_targets`). So are sessions of one event (`too_short`).
+    A model with another vocabulary (one trained on another night) is measured on the same cases; targets that it cannot
+    recommend count as misses. With `filter_seen` so do targets that the history holds (`seen_targets`). Labels are measured
+    on every case that has one, and so is `mean`, the mean of the training labels.
+
+    The facts hold `metrics` by name of model or baseline (None: undefined, such as everything of no cases, or the AUC of labels
+    that are all alike), these counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and
+    `learned_from_test_day`: whether the model learned from what it is tested on, which is also warned of.
     """
     artifact_id = identify(
         code=code_version(ROOM, Path(plugins.__file__).parent),
@@ -124,6 +128,7 @@ def evaluate(
     )
     if found := artifacts.find(EVALUATIONS, artifact_id):
         progress(f"Evaluation {found.name} is there already: nothing to measure.")
+        _warn(found, progress)
         return found
     from modeling.evaluation.measure import measure  # torch is only loaded when there is something to measure
 
@@ -133,6 +138,7 @@ def evaluate(
         draft.facts = facts
         (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
         (draft.folder / EXAMPLES).write_text(json.dumps(examples, indent=2, default=str) + "\n")
+    _warn(draft.manifest, progress)
     return draft.manifest
 
 
@@ -152,6 +158,11 @@ def cpu_threads() -> int:
         except OSError:
             cores.add(str(cpu))
     return len(cores)
+
+
+def _warn(evaluation: Manifest, progress: Progress) -> None:
+    if evaluation.facts["learned_from_test_day"]:
+        progress(f"Warning: {evaluation.parents[0]} learned from what it is tested on here: its metrics are too good.")
 
 
 def _parts(config: ModelConfig) -> dict[str, list[str]]:

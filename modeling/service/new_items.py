@@ -9,13 +9,13 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modeling.features import stored
 from modeling.model import SequenceModel
 from modeling.sessions import values_of
 from modeling.vectors import as_matrix
-from schemas.columns import COUNT, ID, NULL, UNKNOWN, VALUE
+from schemas.columns import COUNT, FIRST_ID, ID, NULL, UNKNOWN, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureColumn
 
@@ -25,7 +25,8 @@ NUMBERS = (("log1p",), ("standardize",), ("log1p", "standardize"))  # chains of 
 def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """Append the items of `table` that are not in the item table `known` to the catalogue; their rows of an item table.
 
-    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one.
+    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one. The same becomes of an
+    item of `table` that has an id but no training event, and so could not be recommended.
 
     Raises:
         InputError: when the model scores ids alone, or the table lacks what vectors are made of.
@@ -44,13 +45,13 @@ def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, fo
     _require([schema.items, *items.columns], table)
     raw = _cast(table[schema.items.source], known.schema[VALUE], schema.items)
     table = table.with_columns(raw.alias(VALUE)).drop_nulls(VALUE).unique(VALUE, keep="last", maintain_order=True)
+    in_vocabulary = known.join(table, on=VALUE, how="semi")[ID]
     table = table.join(known, on=VALUE, how="anti", maintain_order="left")
     rows = {column.name: encoded(table[column.source], column, folder) for column in items.columns}
     values = [values_of(stored(rows[column.name], column), column) for column in items.columns]
+    _offer_untrained(model, in_vocabulary)
     items.add(values, _vectors(model, table), table.height)
-    if head.bias_V is not None:
-        median_N = head.bias_V.detach().median().expand(table.height)
-        head.bias_V = nn.Parameter(torch.cat([head.bias_V.detach(), median_N]))
+    head.add(table.height)
     first = schema.items.cardinality
     assert first
     grown = schema.items.model_copy(update={"cardinality": first + table.height})
@@ -90,6 +91,15 @@ def _ids(raw: pl.Series, column: FeatureColumn, vocabulary: pl.DataFrame) -> pl.
         return raw.to_frame().select(found).to_series()
     several = pl.col(raw.name).list
     return raw.to_frame().select(pl.when(several.drop_nulls().list.len() > 0).then(several.eval(found))).to_series()
+
+
+@torch.no_grad()
+def _offer_untrained(model: SequenceModel, ids: pl.Series) -> None:
+    items, head = model.inputs.items, model.next_item
+    id_N = torch.from_numpy(ids.to_numpy(writable=True)).long().to(head.popularity_V.device)
+    id_N = id_N[head.popularity_V[id_N - FIRST_ID] == 0]
+    items.table_VE[id_N] = items.table_VE[UNKNOWN].clone()
+    head.offer(id_N - FIRST_ID)
 
 
 def _vectors(model: SequenceModel, table: pl.DataFrame) -> Tensor | None:

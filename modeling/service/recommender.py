@@ -20,7 +20,8 @@ from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
 from modeling.service.new_items import add_items
 from modeling.sessions import Sessions, from_table
-from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, NULL, VALUE
+from modeling.vocabularies import raw_items, raw_lists
+from schemas.columns import COUNT, END, ID, ITEM_ID, NULL, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -55,12 +56,11 @@ class Recommender:
         if not bool((histories.lengths > 0).all()):
             raise InputError("A history needs at least one item to recommend from.")
         ids_NK, _ = top_k(self.scorer, histories.to(self.device), k, filter_seen=filter_seen)
-        return [self.raw_items(row[row >= FIRST_ID]) for row in ids_NK.cpu()]
+        return raw_lists(self.items, ids_NK)
 
     def raw_items(self, ids: Tensor) -> list[Any]:
         """Raw item ids of encoded ones; None for those that are not in the catalogue."""
-        wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: self.items.schema[ID]})
-        return wanted.join(self.items, on=ID, how="left", maintain_order="left")[VALUE].to_list()
+        return raw_items(self.items, ids)
 
     def add_items(self, table: pl.DataFrame) -> tuple[int, int]:
         """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were known already.
