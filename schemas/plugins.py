@@ -21,7 +21,19 @@ from schemas.options import describe_fields as describe_fields
 from schemas.options import in_yaml as in_yaml
 from schemas.options import option_fields
 from schemas.options import options_of as options_of
-from schemas.places import BUILT_IN, FILES, VARIABLE, Folders, Place, kind_of, of_people, places, searched, singular
+from schemas.places import (
+    BUILT_IN,
+    FILES,
+    TABLE,
+    VARIABLE,
+    Folders,
+    Place,
+    kind_of,
+    of_people,
+    places,
+    searched,
+    singular,
+)
 from schemas.places import use as use
 from schemas.spellings import spelled_as_in
 
@@ -60,6 +72,8 @@ def find(package: ModuleType, name: str, folders: Folders = None) -> Any:
         module = import_file(place.folder, place.file)
     else:
         module = import_module(place.module, f"{place.module} of {place.origin}")
+    if place.origin == BUILT_IN and place.module.endswith(f".{TABLE}"):
+        return module.part(name)
     return _class_of(package, place, module)
 
 
