@@ -74,6 +74,7 @@ class HuggingFace(Body):
     """
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     rotary: ClassVar[bool] = True
     model_type: ClassVar[str]
     settings: ClassVar[Mapping[str, Any]] = {}  # of the type's own configuration

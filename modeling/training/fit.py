@@ -177,7 +177,12 @@ class Trainer(SafeCheckpoints):
 
     def get_train_dataloader(self) -> DataLoader[Batch]:
         """One batch a step, already on the device; a sampler that Trainer can fast-forward when it resumes."""
-        return DataLoader(self.schedule, batch_size=1, shuffle=False, collate_fn=lambda batches: batches[0])
+        return DataLoader(self.schedule, batch_size=1, shuffle=False, collate_fn=lambda batches: {"batch": batches[0]})
+
+    def compute_loss(self, model: Any, inputs: dict[str, Batch], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The model's loss, a scalar."""
+        loss: torch.Tensor = model(inputs["batch"])
+        return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Measure the validation cases."""

@@ -66,9 +66,9 @@ def step(model: SequenceModel, sessions: Sessions, **training: Any) -> None:
     model.to("cuda").train()
     config = CONFIG.model_copy(update=training)
     batch = make_schedule(model, sessions.to("cuda"), config)[0]
-    assert all(values.device == model.device for values in batch.values())
+    assert all(values.device == model.device for values in batch.tensors())
     optimizer = RowAdamW(model.parameters(), lr=1e-3)
-    model(**batch)["loss"].backward()
+    model(batch).backward()
     optimizer.step()
 
 

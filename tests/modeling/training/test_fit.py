@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,15 @@ def test_one_session_is_enough_to_train_on(tmp_path: Path) -> None:
 def test_unknown_items_are_read_but_never_predicted() -> None:
     model = model_of("sasrec")
     batch = make_schedule(model, sessions_of([[5, 2, 6, 1, 7]]), CONFIG)[0]
-    assert batch["item_id"][0].tolist() == [5, 2, 6, 1]
-    assert batch["targets"][0].tolist() == [2, 6, 1, 7]
-    predicted = batch["targets"] >= FIRST_ID
-    loss = model(**batch)["loss"]
-    batch["targets"][~predicted] = 0
-    assert torch.equal(loss, model(**batch)["loss"])
+    assert batch.features["item_id"][0].tolist() == [5, 2, 6, 1]
+    assert batch.target_N.tolist() == [2, 6, 1, 7]
+    predicted_N = batch.target_N >= FIRST_ID
+    loss = model(batch)
+    batch.target_N[~predicted_N] = 0
+    assert torch.equal(loss, model(batch))
+    listed = ("asked_N", "target_N", "weight_N", "is_last_N")
+    alone = replace(batch, **{name: getattr(batch, name)[predicted_N] for name in listed})
+    torch.testing.assert_close(loss, model(alone))
 
 
 def test_a_schedule_shows_every_session_once_an_epoch() -> None:
@@ -112,17 +116,20 @@ def test_a_schedule_shows_every_session_once_an_epoch() -> None:
         schedule = make_schedule(model, sessions, config)
         for first in (0, schedule.steps_per_epoch[0]):
             batches = [schedule[step] for step in range(first, first + schedule.steps_per_epoch[0])]
-            shown = sum(int(batch["segments"].max()) for batch in batches)
+            shown = sum(int(batch.layout.segments_BL.max()) for batch in batches)
             assert shown == len(sessions)
-    assert not torch.equal(schedule[0]["item_id"], schedule[schedule.steps_per_epoch[0]]["item_id"])
+    first, second = (schedule[step].features["item_id"] for step in (0, schedule.steps_per_epoch[0]))
+    assert not torch.equal(first, second)
 
 
 def test_in_order_of_time_and_with_a_half_life() -> None:
     model, sessions = model_of("sasrec"), random_sessions(400, 50)  # a second apart
     config = CONFIG.model_copy(update={"order": "time", "epochs": 2, "half_life_days": 50 / 86_400})
     schedule = make_schedule(model, sessions, config)
-    assert schedule[0]["item_id"][0, 0] == sessions.items[0]
-    later = sum(int(schedule[step]["segments"].max()) for step in range(schedule.steps_per_epoch[0], len(schedule)))
+    assert schedule[0].features["item_id"][0, 0] == sessions.items[0]
+    later = sum(
+        int(schedule[step].layout.segments_BL.max()) for step in range(schedule.steps_per_epoch[0], len(schedule))
+    )
     assert 40 < later < 110  # the sum of 2^(-age/50) over 400 sessions is 72
 
 
