@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from modeling.config import EvaluationConfig, ModelConfig, TrainingConfig
 from schemas import plugins
-from schemas.artifacts import Artifacts, Manifest, code_version, identify, sha256
+from schemas.artifacts import Artifacts, Manifest, identify, sha256
+from schemas.closure import code_of
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 MODELS, EVALUATIONS = "models", "evaluations"
 RESULT, EXAMPLES = "result.json", "examples.json"
-ROOM = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+# What stages run: the code of a result is that of these modules, of the parts that were chosen, and of all they import.
+TRAINING = ("modeling.splits", "modeling.training.fit")
+EVALUATION = ("modeling.splits", "modeling.evaluation.measure")
+COMPARISON = ("modeling.stages", "modeling.evaluation.compare")  # the rule, and what it measures by EVALUATION
 Progress = Callable[[str], object]
 
 
@@ -32,19 +39,20 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
-    Of a file of pretrained vectors it is the content that counts, not the name.
+    Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
+    that are chosen: another body, baseline or report that changed is no reason to train again.
 
     The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json. Facts: parameters, steps,
     tokens, CPU and wall seconds, tokens per CPU second, the best validation score and the curves.
     """
     pretrained = model_config.inputs.pretrained
     artifact_id = identify(
-        code=code_version(ROOM, Path(plugins.__file__).parent),
+        code=code_of_training(model_config),
         parents=(sessions.name,),
         model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
         training=config.model_dump(),
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
-        made_with=plugins.contents(_parts(model_config)),
+        made_with=plugins.contents(model_config.parts),
     )
     if found := artifacts.find(MODELS, artifact_id):
         progress(f"Model {found.name} is there already: nothing to train.")
@@ -89,10 +97,10 @@ def evaluate(
     `unknown_targets` and, by label, `labels`.
     """
     artifact_id = identify(
-        code=code_version(ROOM, Path(plugins.__file__).parent),
+        code=code_of_evaluation(model, config.baselines),
         parents=(model.name, sessions.name),
         evaluation=config.model_dump(),
-        made_with=plugins.contents({"baselines": config.baselines}),
+        made_with=plugins.contents({**_parts_of(model), "baselines": config.baselines}),
     )
     if found := artifacts.find(EVALUATIONS, artifact_id):
         progress(f"Evaluation {found.name} is there already: nothing to measure.")
@@ -108,11 +116,34 @@ def evaluate(
     return draft.manifest
 
 
-def _parts(config: ModelConfig) -> dict[str, list[str]]:
-    """The names a model is put together from, by kind: of people's own files it is the content that counts, too."""
-    heads = [head.name for head in config.heads.values()]
-    one_each = {"bodies": config.body, "objectives": config.objective, "losses": config.loss}
-    return {kind: [choice.name] for kind, choice in one_each.items()} | {"heads": heads}
+def code_of_training(config: ModelConfig) -> str:
+    """A hash of the code that fits a model of these parts."""
+    return _code_of(TRAINING, config.parts)
+
+
+def code_of_evaluation(model: Manifest, baselines: Iterable[str]) -> str:
+    """A hash of the code that measures a model and these baselines."""
+    return _code_of(EVALUATION, {**_parts_of(model), "baselines": baselines})
+
+
+def code_of_comparison(rival: Manifest | None) -> str:
+    """A hash of the code that compares a measured model with a rival, which it measures first."""
+    return _code_of(EVALUATION, _parts_of(rival) if rival else {}, alone=COMPARISON)
+
+
+def _code_of(modules: tuple[str, ...], parts: Mapping[str, Iterable[str]], alone: tuple[str, ...] = ()) -> str:
+    packages = {kind: f"modeling.{'evaluation.' * (kind == 'baselines')}{kind}" for kind in parts}
+    chosen = tuple((packages[kind], name) for kind, names in parts.items() for name in sorted(names))
+    own = tuple(file for files in plugins.own_files(parts).values() for file in files)
+    return code_of(ROOT, modules, chosen, own, alone)
+
+
+def _parts_of(model: Manifest) -> Mapping[str, tuple[str, ...]]:
+    """The parts of a model by kind; none where this code cannot read what it was made with, and so cannot load it either."""
+    try:
+        return ModelConfig.model_validate(model.parameters.get("model")).parts
+    except ValidationError:
+        return {}
 
 
 def _content(path: Path) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from modeling.config import LOWER_IS_BETTER, EvaluationConfig, PromotionConfig
-from modeling.stages import evaluate
-from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
+from modeling.stages import code_of_comparison, evaluate
+from schemas.artifacts import Artifacts, Manifest, identify, write_atomically
 from schemas.errors import InputError, unknown
 
 KIND = "comparisons"
@@ -75,7 +75,7 @@ def compare(
     if champion and champion.model != candidate and rival is None:
         progress(f"Warning: {champion.model}, the model in service, is missing or damaged: it cannot be compared.")
     artifact_id = identify(
-        code=code_version(Path(__file__).parents[1]),
+        code=code_of_comparison(rival),
         parents=(evaluation.name, rival.name if rival else ""),
         dataset=dataset,
         promotion=promotion.model_dump(),
