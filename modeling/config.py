@@ -240,6 +240,17 @@ class ModelConfig(Concern):
         return self
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """By kind, as in `schemas.places`, the names of the parts it is put together from."""
+        heads = tuple(sorted({head.name for head in self.heads.values()}))
+        return {
+            "bodies": (self.body.name,),
+            "objectives": (self.objective.name,),
+            "losses": (self.loss.name,),
+            "heads": heads,
+        }
+
+    @property
     def item_dim(self) -> int:
         """Width of item vectors."""
         return self.inputs.item_dim or self.body.dim
