@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from modeling import bodies, objectives, parts
-from modeling.batches import Places, lay_out
+from modeling.attention import Layout
+from modeling.batches import Shape, lay_out
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
@@ -70,8 +71,13 @@ def schema() -> FeatureSchema:
 class Padded(SequenceModel):
     """The same model on a row for each session."""
 
-    def lay_out(self, sessions: Sessions, *, ask: bool = False) -> Places:
-        return lay_out(sessions, packed=False, ask=ask)
+    def lay_out(self, sessions: Sessions, *, ask: bool = False, shape: Shape | None = None) -> Layout:
+        direction = self.objective.direction
+        return lay_out(sessions, packed=False, ask=ask, direction=direction, shape=shape)
+
+    @property
+    def flat(self) -> bool:
+        return False
 
 
 def measure(body: str, objective: str, dim: int, shape: str, steps: int, sessions: Sessions) -> Json:
@@ -92,13 +98,13 @@ def measure(body: str, objective: str, dim: int, shape: str, steps: int, session
     schedule.by_length = schedule.by_length and shape == "ours"
     schedule._open(0)
     batches = [schedule[step] for step in range(min(steps + 1, len(schedule)))]
-    slots = sum(batch["segments"].numel() for batch in batches)
+    slots = sum(batch.layout.segments_BL.numel() for batch in batches)
     seconds, tokens = [], []
     for batch in batches:
-        tokens.append(int((batch["segments"] > 0).sum()))
+        tokens.append(int(batch.layout.inside_BL.sum()))
         begun = _clock()
         with torch.autocast(device, torch.bfloat16, enabled=CUDA):
-            loss = model(**batch)["loss"]
+            loss = model(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

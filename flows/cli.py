@@ -136,9 +136,7 @@ def verify(
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""
-    from flows.stages import train as fit
-
-    model = fit(settings, _prepare(settings), _say)
+    model = _train(settings, _prepare(settings))
     about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
     _end(model.facts | about, as_json)
 
@@ -157,7 +155,7 @@ def evaluate(
 
     named = model_of(settings.artifacts, model) if model else None
     sessions = _prepare(settings)
-    chosen = named or stages.train(settings, sessions, _say)
+    chosen = named or _train(settings, sessions)
     evaluation = stages.evaluate(settings, chosen, sessions, _say)
     terminal.print_metrics(evaluation.facts["metrics"])
     _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
@@ -353,6 +351,14 @@ def _prepare(settings: "Settings") -> "Manifest":
 
     with TerminalProgress() as progress:
         return run(settings, progress)
+
+
+def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
+    from flows.reports.progress import TRAIN, TerminalProgress
+    from flows.stages import train as run
+
+    with TerminalProgress(TRAIN) as progress:
+        return run(settings, sessions, progress)
 
 
 def _use_plugins_of(dataset: str | None) -> None:

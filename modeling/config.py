@@ -265,21 +265,62 @@ class TrainingConfig(Concern):
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."
     )
-    weight_decay: float = Field(0.0, ge=0, title="Weight decay", description="AdamW's, on matrices only.")
+    warmup_steps: float = Field(
+        0,
+        ge=0,
+        title="Warm-up",
+        description="Steps in which the learning rate rises to its peak; below 1, that share of the run. 0: none.",
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        title="Weight decay",
+        description="AdamW's, on the matrices of layers: not on tables of vectors, norms, biases or single vectors.",
+    )
+    max_grad_norm: float | None = Field(
+        None,
+        ge=0,
+        title="Gradient clipping",
+        description="Largest norm of all gradients together; larger ones are scaled down to it. Empty or 0: never.",
+    )
     evaluations: int = Field(
         10,
         ge=1,
         title="Evaluations",
-        description="Validations (and checkpoints) spread over the run; the best one wins.",
+        description="Validations (and checkpoints) spread over the ends of epochs, and between them if there are more than "
+        "epochs; the best one wins.",
     )
     patience: int = Field(
         3, ge=1, title="Patience", description="Validations without a better score after which training stops."
     )
     validation_sessions: int = Field(
-        2000, ge=1, title="Validation sessions", description="Most sessions held out of the last training day."
+        2000,
+        ge=1,
+        title="Validation sessions",
+        description="Most sessions held out of the last training day, and at most a tenth of it. Without any, training runs to "
+        "its end and the last weights are kept.",
     )
-    seed: int = Field(17, ge=0, title="Seed", description="Same seed, same bits (on one machine's CPU).")
-    threads: int | None = Field(None, ge=1, title="Threads", description="CPU threads; empty takes all.")
+    trainer: Literal["own", "hugging_face"] = Field(
+        "own",
+        title="Trainer",
+        description="own: Overnight's loop. hugging_face: transformers.Trainer on the same batches, for its callbacks.",
+    )
+    seed: int = Field(17, ge=0, title="Seed", description="Same seed and threads, same bits (on one machine's CPU).")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        title="Threads",
+        description="CPU threads. Empty: OMP_NUM_THREADS, or all cores. Another number adds in another order, so it gives "
+        "other bits, and a model of its own.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_warmup(self) -> Self:
+        if self.warmup_steps >= 1 and not float(self.warmup_steps).is_integer():
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} is neither a number of steps (1, 2, ...) nor a share of them (0 to 1)"
+            )
+        return self
 
 
 class EvaluationConfig(Concern):

@@ -7,6 +7,7 @@ catalogue by the code that recommends; labels are foretold for what is hidden by
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import traceback
 from collections.abc import Callable
@@ -29,11 +30,14 @@ from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, sha256
 from schemas.errors import InputError, unknown
 from schemas.features import FeatureSchema
+from schemas.progress import Progress as Numbers
 
 MODELS, EVALUATIONS, COMPARISONS = "models", "evaluations", "comparisons"
 RESULT, EXAMPLES = "result.json", "examples.json"
 ROOM = Path(__file__).parent
 Progress = Callable[[str], object]
+Report = Callable[[Numbers | str], object]
+CORES = Path("/sys/devices/system/cpu")
 
 
 def train(
@@ -41,15 +45,26 @@ def train(
     sessions: Manifest,
     model_config: ModelConfig,
     config: TrainingConfig,
-    progress: Progress = print,
+    progress: Report = print,
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
-    Of a file of pretrained vectors it is the content that counts, not the name.
+    Of a file of pretrained vectors it is the content that counts, not the name. Another number of CPU threads adds numbers in
+    another order and gives other bits: it is another model.
 
-    The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json. Facts: parameters, steps,
-    tokens, CPU and wall seconds, tokens per CPU second, the best validation score and the curves.
+    The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json (`HistoryRow`s). Facts:
+    parameters, steps, tokens, CPU and wall seconds, tokens per CPU second, validation cases, what chose the weights, the best
+    validation score.
+
+    Raises:
+        InputError: for one of several processes that were started together; when another process trains the same model.
     """
+    if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
+        raise InputError(
+            f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "
+            "is trained by one process on one GPU: all of them would do the same steps. Start it once, without torchrun."
+        )
+    config = config.model_copy(update={"threads": config.threads or cpu_threads()})
     pretrained = model_config.inputs.pretrained
     artifact_id = identify(
         code=code_version(ROOM, Path(plugins.__file__).parent),
@@ -119,6 +134,24 @@ def evaluate(
         (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
         (draft.folder / EXAMPLES).write_text(json.dumps(examples, indent=2, default=str) + "\n")
     return draft.manifest
+
+
+def cpu_threads() -> int:
+    """How many threads training takes where none are set: OMP_NUM_THREADS, or the cores that this process may use.
+
+    Two hardware threads of a core are one; where the machine does not say which those are, each counts.
+    """
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdigit() and int(asked):
+        return int(asked)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = set()
+    for cpu in allowed:
+        try:
+            cores.add((CORES / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
 
 
 def _parts(config: ModelConfig) -> dict[str, list[str]]:

@@ -57,6 +57,7 @@ class HuggingFace(Body):
     """A model type of transformers, by our settings and those a subclass passes on."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     rotary: ClassVar[bool] = True
     model_type: ClassVar[str]
 
