@@ -298,8 +298,8 @@ class TrainingConfig(Concern):
         10,
         ge=1,
         title="Evaluations",
-        description="Validations (and checkpoints) spread over the ends of epochs, and between them if there are more than "
-        "epochs; the best one wins.",
+        description="Validations (and checkpoints) at ends of epochs, evenly spread; in random order between them, too, if "
+        "there are more than epochs. The best one wins.",
     )
     patience: int = Field(
         3, ge=1, title="Patience", description="Validations without a better score after which training stops."

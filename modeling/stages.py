@@ -67,11 +67,6 @@ def train(
     Raises:
         InputError: for one of several processes that were started together; when another process trains the same model.
     """
-    if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
-        raise InputError(
-            f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "
-            "is trained by one process on one GPU: all of them would do the same steps. Start it once, without torchrun."
-        )
     config = config.model_copy(update={"threads": config.threads or cpu_threads()})
     pretrained = model_config.inputs.pretrained
     artifact_id = identify(
@@ -85,6 +80,11 @@ def train(
     if found := artifacts.find(MODELS, artifact_id):
         progress(f"Model {found.name} is there already: nothing to train.")
         return found
+    if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
+        raise InputError(
+            f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "
+            "is trained by one process on one GPU: all of them would do the same steps. Start it once, without torchrun."
+        )
     import polars as pl
 
     from modeling.service.recommender import ITEMS
