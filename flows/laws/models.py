@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from flows.laws import Law, require
 from modeling import bodies, losses, objectives, parts
+from modeling.batches import Batch
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
 from modeling.evaluation import baselines
 from modeling.model import SequenceModel
@@ -74,7 +74,7 @@ def chains(count: int, num_items: int, seed: int = 0) -> Sessions:
 def its_loss_and_gradients_are_finite(trial: Trial) -> None:
     """The loss is one finite number, and so are the gradients of all weights that are trained."""
     model = trial.model().train()
-    loss = model(**_batch(model))["loss"]
+    loss = model(_batch(model))
     require(loss.dim() == 0 and bool(loss.isfinite()), f"It is {loss.detach()}.")
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -88,7 +88,7 @@ def the_loss_goes_down(trial: Trial) -> None:
     batch, found = _batch(model), []
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(10):
-        loss = model(**batch)["loss"]
+        loss = model(batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -115,22 +115,26 @@ def saved_and_loaded_models_are_the_same(trial: Trial) -> None:
         require(torch.equal(model.states(sessions), again.states(sessions)), "They differ.")
 
 
-def a_loss_is_one_number(trial: Trial) -> None:
-    """A loss is one number, the mean over predictions: given twice, they cost the same."""
+def a_loss_is_one_number_a_prediction(trial: Trial) -> None:
+    """A sampled loss is one number for each prediction, from its own scores; one of the catalogue is their weighted sum."""
     if not (loss := _loss_of(trial)):
         return
     generator = torch.Generator().manual_seed(0)
     h_ND, items_VD, positive_N = (torch.randn(size, generator=generator) for size in ((8, 4), (NUM_ITEMS, 4), (8,)))
     if losses.is_sampled(loss.func):
         negative_NK = torch.randn(8, 5, generator=generator)
-        once = loss(positive_N, negative_NK, NUM_ITEMS)
-        twice = loss(positive_N.repeat(2), negative_NK.repeat(2, 1), NUM_ITEMS)
-    else:
-        bias_V, target_N = torch.zeros(NUM_ITEMS), torch.arange(8)
-        once = loss(h_ND, items_VD, bias_V, target_N)
-        twice = loss(h_ND.repeat(2, 1), items_VD, bias_V, target_N.repeat(2))
-    require(once.dim() == 0, f"It has the shape {list(once.shape)}.")
-    require(torch.allclose(once, twice, atol=1e-5), f"{float(twice):.6g} instead of {float(once):.6g}.")
+        loss_N = loss(positive_N, negative_NK, NUM_ITEMS)
+        require(list(loss_N.shape) == [8], f"For 8 predictions its shape is {list(loss_N.shape)}: take no mean.")
+        alone_N = torch.cat([loss(positive_N[[n]], negative_NK[[n]], NUM_ITEMS) for n in range(8)])
+        require(torch.allclose(loss_N, alone_N, atol=1e-5), f"{loss_N.tolist()}; one by one {alone_N.tolist()}.")
+        return
+    bias_V, target_N = torch.zeros(NUM_ITEMS), torch.arange(8)
+    weight_N = torch.rand(8, generator=generator)
+    whole = loss(h_ND, items_VD, bias_V, target_N, weight_N)
+    require(whole.dim() == 0, f"Its shape is {list(whole.shape)}, not [].")
+    each = [loss(h_ND[[n]], items_VD, bias_V, target_N[[n]], torch.ones(1)) for n in range(8)]
+    weighed = float(torch.stack(each) @ weight_N)
+    require(abs(float(whole) - weighed) < 1e-4, f"{float(whole):.6g}; one by one, weighed: {weighed:.6g}.")
 
 
 def negatives_that_do_not_count_change_nothing(trial: Trial) -> None:
@@ -141,10 +145,11 @@ def negatives_that_do_not_count_change_nothing(trial: Trial) -> None:
     generator = torch.Generator().manual_seed(0)
     positive_N, negative_NK = (torch.randn(size, generator=generator) for size in ((8,), (8, 5)))
     more_NK = torch.cat([negative_NK, torch.full((8, 2), -torch.inf)], 1)
-    without, with_them = (float(loss(positive_N, some, NUM_ITEMS)) for some in (negative_NK, more_NK))
-    require(abs(without - with_them) < 1e-5, f"It is {with_them:.6g} instead of {without:.6g}.")
-    none = float(loss(positive_N, torch.full((8, 2), -torch.inf), NUM_ITEMS))
-    require(math.isfinite(none), f"It is {none} where no negative counts.")
+    without_N, with_N = (loss(positive_N, some, NUM_ITEMS) for some in (negative_NK, more_NK))
+    same = torch.allclose(without_N, with_N, rtol=0, atol=1e-5)
+    require(same, f"It is {with_N.tolist()} instead of {without_N.tolist()}.")
+    none_N = loss(positive_N, torch.full((8, 2), -torch.inf), NUM_ITEMS)
+    require(bool(none_N.isfinite().all()), f"It is {none_N.tolist()} where no negative counts.")
 
 
 def a_baseline_scores_every_item(name: str) -> None:
@@ -160,7 +165,7 @@ def a_baseline_scores_every_item(name: str) -> None:
 
 
 LAWS: tuple[Law, ...] = (
-    a_loss_is_one_number,
+    a_loss_is_one_number_a_prediction,
     its_loss_and_gradients_are_finite,
     the_loss_goes_down,
     what_comes_next_is_not_seen,
@@ -193,5 +198,5 @@ def _loss_of(trial: Trial) -> partial[Any] | None:
     return partial(plugins.find(losses, name), **plugins.read_options(losses, name, chosen, "loss"))
 
 
-def _batch(model: SequenceModel) -> Any:
+def _batch(model: SequenceModel) -> Batch:
     return make_schedule(model, chains(30, NUM_ITEMS), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]

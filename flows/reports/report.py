@@ -20,6 +20,7 @@ from flows.reports.tables import (
     session_rows,
 )
 from flows.reports.templates import HERE, render
+from flows.stages import InService
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, sha256
 from schemas.dataset import Dataset
 
@@ -81,22 +82,24 @@ def summarise(
     model: Manifest,
     evaluation: Manifest,
     comparison: Manifest,
-    in_service: str,
+    in_service: InService,
     report: Manifest,
 ) -> dict[str, Any]:
     """What `--json` prints and what the run leaves as its result."""
-    reused = all(manifest.reused for manifest in (sessions, model, evaluation, comparison, report))
+    stages = (sessions, model, evaluation, comparison, report)
+    nothing = all(manifest.reused for manifest in stages) and not in_service.changed
     return {
         "dataset": dataset,
         "verdict": comparison.facts["reason"],
-        "nothing_to_do": reused,
+        "nothing_to_do": nothing,
         "test_day": sessions.facts["test_day"],
         "missing_days": sessions.facts.get("missing_days", []),
         "left_out": sessions.facts.get("left_out", []),
         "quarantined": sessions.facts.get("quarantined", {}),
         "warnings": sessions.facts.get("warnings", []),
-        "promoted": comparison.facts["promote"],
-        "in_service": in_service,
+        "promoted": in_service.model == model.name and (in_service.changed or comparison.facts["promote"]),
+        "compared": comparison.facts.get("compared"),
+        "in_service": in_service.model,
         "metrics": evaluation.facts["metrics"],
         "labels": evaluation.facts["labels"],
         "cases": evaluation.facts["cases"],
