@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+import modeling.evaluation
 from flows.settings.layers import GROUPS, Groups, Layer, pile
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.presets import read_preset
@@ -18,6 +19,9 @@ from preprocessing.engines import EngineName
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset, read_dataset
 from schemas.errors import InputError, parse, unknown
+from schemas.places import places
+
+BASELINES = Path(modeling.evaluation.__file__).parent / "baselines"
 
 
 class Data(BaseModel):
@@ -130,6 +134,10 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
         from modeling import parts  # with torch, for which a night with nothing to do should not wait
 
         parts.check(model)
+    baselines = places(BASELINES)
+    for name in groups.evaluation.baselines:  # said before training, not after
+        if name not in baselines:
+            raise unknown("baseline", name, baselines)
     groups.promotion.check(groups.evaluation, model.heads)
     return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
 
