@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from flows.environment import only_runs_speak, prepare_environment
 from flows.options import (
+    BecauseOption,
     DatasetOption,
     JsonOption,
     ModelOption,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from prefect import State
 
     from flows.settings.settings import Settings
+    from modeling.evaluation.compare import Champion
     from schemas.artifacts import Manifest
 
 app = typer.Typer(
@@ -133,9 +136,7 @@ def verify(
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""
-    from flows.stages import train as fit
-
-    model = fit(settings, _prepare(settings), _say)
+    model = _train(settings, _prepare(settings))
     about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
     _end(model.facts | about, as_json)
 
@@ -149,12 +150,14 @@ def evaluate(
 ) -> None:
     """Metrics of a model and of the baselines on the test sessions."""
     from flows import stages
+    from flows.in_service import model_of
     from flows.reports import terminal
 
+    named = model_of(settings.artifacts, model) if model else None
     sessions = _prepare(settings)
-    chosen = settings.artifacts.get(model) if model else stages.train(settings, sessions, _say)
+    chosen = named or _train(settings, sessions)
     evaluation = stages.evaluate(settings, chosen, sessions, _say)
-    terminal.print_metrics(evaluation.facts["metrics"])
+    terminal.print_evaluation(evaluation.facts)
     _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
 
 
@@ -178,8 +181,11 @@ def recommend(
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
     if not items:
         raise InputError("Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...].")
+    from flows.in_service import model_folder
+    from schemas.artifacts import Artifacts
+
     new_table = _read_table(new_items) if new_items else None
-    folder = _model_folder(root, dataset, model)
+    folder = model_folder(Artifacts(root), dataset, model)
     from modeling.config import NEXT_ITEM
     from modeling.service.recommender import Recommender
 
@@ -200,12 +206,45 @@ def recommend(
     best = []
     if NEXT_ITEM in recommender.model.heads:
         best = recommender.recommend(histories, count, filter_seen=not keep_seen)[0]
+        if not best:
+            _say(
+                "Nothing is left to recommend: every item that can be is in the session. --keep-seen recommends them again."
+            )
     for place, item in enumerate(best, 1):
         _say(f"{place:3}  {item}")
     predicted = {label: float(value_N[0]) for label, value_N in recommender.predict(histories).items()}
     for label, value in predicted.items():
         _say(f"{label}: {value:.4g}")
     _end(summary | {"unknown": unknown, "recommended": best, "predicted": predicted}, as_json)
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="An artifact such as models/1f2e.")],
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    because: BecauseOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Put a model into service by hand, whatever comparisons say."""
+    from flows import in_service
+    from schemas.artifacts import Artifacts
+
+    _end_changed(in_service.promote(Artifacts(root), dataset, model, because), dataset, as_json)
+
+
+@app.command()
+def rollback(
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    because: BecauseOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Put the model back that was in service before. The one taken out comes back by `overnight promote` only."""
+    from flows import in_service
+    from schemas.artifacts import Artifacts
+
+    _end_changed(in_service.rollback(Artifacts(root), dataset, because), dataset, as_json)
 
 
 @app.command()
@@ -316,28 +355,19 @@ def _prepare(settings: "Settings") -> "Manifest":
         return run(settings, progress)
 
 
+def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
+    from flows.reports.progress import TRAIN, TerminalProgress
+    from flows.stages import train as run
+
+    with TerminalProgress(TRAIN) as progress:
+        return run(settings, sessions, progress)
+
+
 def _use_plugins_of(dataset: str | None) -> None:
     if dataset:
         from schemas.dataset import read_dataset
 
         read_dataset(dataset)
-
-
-def _model_folder(root: Path, dataset: str, model: str | None) -> Path:
-    from modeling.evaluation.compare import champion_of
-    from schemas.artifacts import Artifacts
-
-    artifacts = Artifacts(root)
-    if model and (Path(model) / "config.json").is_file():
-        return Path(model)
-    champion = champion_of(artifacts, dataset)
-    name = model or (champion.model if champion else None)
-    if name:
-        return artifacts.get(name).folder
-    newest = artifacts.newest("models")
-    if newest is None:
-        raise InputError(f"There is no model in {artifacts.root} yet: run `overnight retrain` first.")
-    return newest.folder
 
 
 def _read_table(path: Path) -> "pl.DataFrame":
@@ -356,9 +386,24 @@ def _say(line: object) -> None:
     typer.echo(line)
 
 
+def _end_changed(champion: "Champion", dataset: str, as_json: bool) -> None:
+    change = champion.history[-1]
+    _say(f"In service: {champion.model}" + (f", in place of {change.replaced}" if change.replaced else ""))
+    _end({"dataset": dataset, "in_service": champion.model, "replaced": change.replaced}, as_json)
+
+
 def _end(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(summary, default=str))
+        typer.echo(json.dumps(_as_json(summary), default=str, allow_nan=False))
+
+
+def _as_json(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main() -> None:

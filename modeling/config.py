@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from schemas.columns import ITEM_ID
-from schemas.errors import InputError
+from schemas.errors import unknown
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
 LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
@@ -276,21 +276,62 @@ class TrainingConfig(Concern):
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."
     )
-    weight_decay: float = Field(0.0, ge=0, title="Weight decay", description="AdamW's, on matrices only.")
+    warmup_steps: float = Field(
+        0,
+        ge=0,
+        title="Warm-up",
+        description="Steps in which the learning rate rises to its peak; below 1, that share of the run. 0: none.",
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        title="Weight decay",
+        description="AdamW's, on the matrices of layers: not on tables of vectors, norms, biases or single vectors.",
+    )
+    max_grad_norm: float | None = Field(
+        None,
+        ge=0,
+        title="Gradient clipping",
+        description="Largest norm of all gradients together; larger ones are scaled down to it. Empty or 0: never.",
+    )
     evaluations: int = Field(
         10,
         ge=1,
         title="Evaluations",
-        description="Validations (and checkpoints) spread over the run; the best one wins.",
+        description="Validations (and checkpoints) at ends of epochs, evenly spread; in random order between them, too, if "
+        "there are more than epochs. The best one wins.",
     )
     patience: int = Field(
         3, ge=1, title="Patience", description="Validations without a better score after which training stops."
     )
     validation_sessions: int = Field(
-        2000, ge=1, title="Validation sessions", description="Most sessions held out of the last training day."
+        2000,
+        ge=1,
+        title="Validation sessions",
+        description="Most sessions held out of the last training day, and at most a tenth of it. Without any, training runs to "
+        "its end and the last weights are kept.",
     )
-    seed: int = Field(17, ge=0, title="Seed", description="Same seed, same bits (on one machine's CPU).")
-    threads: int | None = Field(None, ge=1, title="Threads", description="CPU threads; empty takes all.")
+    trainer: Literal["own", "hugging_face"] = Field(
+        "own",
+        title="Trainer",
+        description="own: Overnight's loop. hugging_face: transformers.Trainer on the same batches, for its callbacks.",
+    )
+    seed: int = Field(17, ge=0, title="Seed", description="Same seed and threads, same bits (on one machine's CPU).")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        title="Threads",
+        description="CPU threads. Empty: OMP_NUM_THREADS, or all cores. Another number adds in another order, so it gives "
+        "other bits, and a model of its own.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_warmup(self) -> Self:
+        if self.warmup_steps >= 1 and not float(self.warmup_steps).is_integer():
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} is neither a number of steps (1, 2, ...) nor a share of them (0 to 1)"
+            )
+        return self
 
 
 class EvaluationConfig(Concern):
@@ -298,15 +339,24 @@ class EvaluationConfig(Concern):
 
     model_config = ConfigDict(title="Evaluation")
 
-    cutoffs: tuple[int, ...] = Field((5, 10, 20), min_length=1, title="Cut-offs", description="Every k of metric@k.")
+    cutoffs: tuple[PositiveInt, ...] = Field(
+        (5, 10, 20), min_length=1, title="Cut-offs", description="Every k of metric@k."
+    )
     filter_seen: bool = Field(
         False, title="Filter seen items", description="Never recommend what the session already holds."
     )
     baselines: tuple[str, ...] = Field(
         ("popularity", "last_day_popularity", "item_knn", "markov"),
         title="Baselines",
-        description="Files of modeling/baselines, measured on the same sessions. Labels have one more, `mean`.",
+        description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
     )
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Self:
+        for name, given in (("cutoffs", self.cutoffs), ("baselines", self.baselines)):
+            if twice := sorted({str(one) for one in given if given.count(one) > 1}):
+                raise ValueError(f"{name}: {', '.join(twice)} is named twice")
+        return self
 
 
 class PromotionConfig(Concern):
@@ -320,7 +370,10 @@ class PromotionConfig(Concern):
         description="Compared between the new model and the one in service: as in ndcg@20, or LABEL/auc, LABEL/rmse...",
     )
     min_gain: float = Field(
-        0.0, title="Least gain", description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain."
+        0.0,
+        allow_inf_nan=False,
+        title="Least gain",
+        description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain.",
     )
 
     def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
@@ -334,4 +387,4 @@ class PromotionConfig(Concern):
             elif self.metric.startswith(f"{label}/"):
                 return  # a kind of head that is not ours: its file says what it measures
         if self.metric not in known:
-            raise InputError(f"promotion.metric {self.metric!r} is not computed. Known: {', '.join(known)}.")
+            raise unknown("promotion.metric", self.metric, known)

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from flows.reports.templates import format_number, render
 from schemas.artifacts import Manifest
+from schemas.progress import HistoryRow
 
 DRAWN = ("ndcg@20", "auc", "rmse")  # of the validations
 WIDTH, HEIGHT, ROOM = 360, 110, 14  # of a bar chart's plot, and above it
@@ -22,11 +23,13 @@ Bars = list[tuple[float, int, int]]  # (where, how many, how many on the days be
 
 def read_curves(model: Manifest) -> dict[str, Points]:
     """By title: the training loss, and in validation NDCG@20 and the first metric of each label."""
-    history = json.loads((model.folder / "history.json").read_text())
-    validated = {key.removeprefix("eval_"): key for row in history for key in row if key.startswith("eval_")}
-    keys = {"training loss": "loss"}
-    keys |= {f"validation {name}": key for name, key in validated.items() if name.rpartition("/")[2] in DRAWN}
-    return {title: [(row["step"], row[key]) for row in history if key in row] for title, key in keys.items()}
+    history = [HistoryRow.model_validate(row) for row in json.loads((model.folder / "history.json").read_text())]
+    curves: dict[str, Points] = {"training loss": [(row.step, row.loss) for row in history]}
+    for row in history:
+        for name, value in row.validation.items():
+            if name.rpartition("/")[2] in DRAWN:
+                curves.setdefault(f"validation {name}", []).append((row.step, value))
+    return curves
 
 
 def draw_curves(curves: dict[str, Points]) -> str:

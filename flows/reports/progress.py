@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -18,17 +17,13 @@ from schemas.progress import Progress
 PREPARE = ("index", "plan", "read", "clean", "fit", "encode", "commit", "publish")  # phases of a preparation
 TRAIN = ("train",)
 STEP = 10  # per cent of a phase between two lines that say how far it is
-PERCENT = re.compile(r"\((\d+)%\)")
 
 OnProgress = Callable[[Progress | str], object]
 
 
 def as_progress(report: Progress | str) -> Progress:
-    """A report as numbers. Modeling still reports in lines, which hold a percentage when there is one."""
-    if isinstance(report, Progress):
-        return report
-    percent = PERCENT.search(report)
-    return Progress(TRAIN[0], int(percent[1]), 100, report) if percent else Progress(TRAIN[0], message=report)
+    """A report as numbers; a line counts nothing."""
+    return report if isinstance(report, Progress) else Progress(TRAIN[0], message=report)
 
 
 class Lines:
@@ -41,12 +36,15 @@ class Lines:
     def __call__(self, report: Progress | str) -> None:
         if isinstance(report, str) or report.message:
             self.say(str(report))
+            if isinstance(report, Progress) and report.total:
+                self._last = (report.phase, 100 * report.done // report.total)
             return
         phase, before = self._last
         before = before if phase == report.phase else 0
         percent = 100 * report.done // report.total if report.total else 0
         if percent >= before + STEP:
             counted = f"{report.done:,} of {report.total:,} ({percent}%)"
+            counted += f", {report.measured}" if report.measured else ""
             self.say(f"{report.phase}: {counted}" if report.total > 1 else report.phase)
             before = percent
         elif percent < before:  # the same phase of the next batch
@@ -92,7 +90,9 @@ class TerminalProgress:
 
     def _describe(self, report: Progress) -> str:
         if report.done < report.total:
-            return f"{report.phase} {report.done:,}/{report.total:,}"
+            return f"{report.phase} {report.done:,}/{report.total:,}" + (
+                f", {report.measured}" if report.measured else ""
+            )
         place = self.phases.index(report.phase) + 1
         return self.phases[min(place, len(self.phases) - 1)]
 

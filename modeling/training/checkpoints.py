@@ -1,82 +1,156 @@
-"""Training state on disk without pickle: tensors in safetensors, everything else in JSON. Resuming is bit-identical."""
+"""Training state on disk without pickle: tensors in safetensors, everything else in JSON. Resuming is bit-identical.
+
+    <folder>/checkpoint-<step>/{model,optimizer,random}.safetensors, random.json, state.json
+
+A checkpoint is written under another name and renamed once: it is complete or it is not there. The newest one and the one of
+the best validation are kept.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from transformers import Trainer
-from transformers.trainer_utils import get_last_checkpoint
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor, nn
 
-OPTIMIZER, PROGRESS, STATE = "optimizer.safetensors", "progress.json", "trainer_state.json"
+from schemas.progress import HistoryRow
 
-
-class SafeCheckpoints(Trainer):
-    """A Trainer whose checkpoints hold no pickles."""
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        folder = Path(output_dir or self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(state_dict or self.model.state_dict(), folder / "model.safetensors")
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        state = self.optimizer.state_dict()
-        tensors = {f"{index}/{key}": value for index, slot in state["state"].items() for key, value in slot.items()}
-        safetensors.torch.save_file(tensors, Path(output_dir) / OPTIMIZER)
-        progress = {"groups": state["param_groups"], "scheduler": self.lr_scheduler.state_dict()}
-        (Path(output_dir) / PROGRESS).write_text(json.dumps(progress))
-
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        slots: dict[int, dict[str, Any]] = {}
-        for name, value in safetensors.torch.load_file(Path(checkpoint) / OPTIMIZER).items():
-            index, _, key = name.partition("/")
-            slots.setdefault(int(index), {})[key] = value
-        progress = json.loads((Path(checkpoint) / PROGRESS).read_text())
-        self.optimizer.load_state_dict({"state": slots, "param_groups": progress["groups"]})
-        self.lr_scheduler.load_state_dict(progress["scheduler"])
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        version, words, gauss = random.getstate()
-        kind, keys, *rest = np.random.get_state()
-        tensors = {
-            "python": torch.tensor(words, dtype=torch.int64),
-            "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            "torch": torch.get_rng_state(),
-        }
-        if torch.cuda.is_available():
-            tensors["cuda"] = torch.cuda.get_rng_state()
-        safetensors.torch.save_file(tensors, Path(output_dir) / "random.safetensors")
-        (Path(output_dir) / "random.json").write_text(json.dumps({"python": [version, gauss], "numpy": [kind, *rest]}))
-
-    def _load_rng_state(self, checkpoint: str | None) -> None:
-        if checkpoint is None:
-            return
-        tensors = safetensors.torch.load_file(Path(checkpoint) / "random.safetensors")
-        others = json.loads((Path(checkpoint) / "random.json").read_text())
-        version, gauss = others["python"]
-        random.setstate((version, tuple(tensors["python"].tolist()), gauss))
-        kind, *rest = others["numpy"]
-        np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), *rest))
-        torch.set_rng_state(tensors["torch"])
-        if "cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["cuda"])
+NAME = "checkpoint-"
+MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+RANDOM_TENSORS, RANDOM = "random.safetensors", "random.json"
 
 
-def last_complete(folder: Path) -> str | None:
-    """The newest checkpoint whose last file was written; one that a crash cut short is removed."""
-    import shutil
+class State(BaseModel):
+    """Where a run stands, but for its tensors.
 
-    while newest := get_last_checkpoint(str(folder)):
+    `step` steps are done, of which the process at work did those after `started_at`. `best` is the goal at its best validation,
+    after `best_step`; `waited` validations came since and were not better. `collapsed_step` is that of the first validation
+    far below the best before it. `stopped`: the patience is at an end.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = 0
+    started_at: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    waited: int = 0
+    stopped: bool = False
+    collapsed_step: int | None = None
+    history: list[HistoryRow] = []
+
+
+def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write `checkpoint-<step>`, then remove all but it and that of the best step."""
+    name = f"{NAME}{state.step}"
+    draft = folder / f".{name}"
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    write_tensors(model.state_dict(), draft / MODEL)
+    write_optimizer(optimizer, draft)
+    write_random_state(draft)
+    (draft / STATE).write_text(state.model_dump_json() + "\n")
+    for path in (*draft.iterdir(), draft):
+        _sync(path)
+    shutil.rmtree(folder / name, ignore_errors=True)
+    draft.rename(folder / name)
+    _sync(folder)
+    for old in steps_of(folder):
+        if old not in (state.step, state.best_step):
+            shutil.rmtree(folder / f"{NAME}{old}")
+
+
+def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
+    """Set model, optimizer and random states to the newest whole checkpoint -> its state; None if there is none.
+
+    A checkpoint that cannot be read is removed.
+    """
+    for step in sorted(steps_of(folder), reverse=True):
+        checkpoint = folder / f"{NAME}{step}"
         try:
-            json.loads((Path(newest) / STATE).read_text())
-            return newest
-        except (OSError, json.JSONDecodeError):
-            shutil.rmtree(newest)
+            state = State.model_validate_json((checkpoint / STATE).read_text())
+            weights = safetensors.torch.load_file(checkpoint / MODEL)
+            read_optimizer(optimizer, checkpoint)
+            read_random_state(checkpoint)
+        except (OSError, ValidationError, json.JSONDecodeError, safetensors.SafetensorError):
+            shutil.rmtree(checkpoint)
+            continue
+        model.load_state_dict(weights)
+        state.started_at = state.step
+        return state
     return None
+
+
+def load_weights(folder: Path, step: int, model: nn.Module) -> None:
+    """Give a model the weights of the checkpoint of a step."""
+    model.load_state_dict(safetensors.torch.load_file(folder / f"{NAME}{step}" / MODEL))
+
+
+def steps_of(folder: Path) -> list[int]:
+    """The steps that have a checkpoint."""
+    return [int(path.name.removeprefix(NAME)) for path in folder.glob(f"{NAME}*")]
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Tensors of any device as one safetensors file."""
+    safetensors.torch.save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, path)
+
+
+def write_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """What the optimizer keeps of each parameter; its settings follow from those of the run."""
+    state = optimizer.state_dict()["state"]
+    tensors = {f"{index}/{key}": value for index, slot in state.items() for key, value in slot.items()}
+    write_tensors(tensors, folder / OPTIMIZER)
+
+
+def read_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
+    """Take what `write_optimizer` wrote."""
+    slots: dict[int, dict[str, Any]] = {}
+    for name, value in safetensors.torch.load_file(folder / OPTIMIZER).items():
+        index, _, key = name.partition("/")
+        slots.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def write_random_state(folder: Path) -> None:
+    """The states of the random generators of Python, NumPy, torch and the current GPU."""
+    version, words, gauss = random.getstate()
+    kind, keys, *rest = np.random.get_state()
+    tensors = {
+        "python": torch.tensor(words, dtype=torch.int64),
+        "numpy": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    safetensors.torch.save_file(tensors, folder / RANDOM_TENSORS)
+    (folder / RANDOM).write_text(json.dumps({"python": [version, gauss], "numpy": [kind, *rest]}))
+
+
+def read_random_state(folder: Path) -> None:
+    """Take what `write_random_state` wrote."""
+    tensors = safetensors.torch.load_file(folder / RANDOM_TENSORS)
+    others = json.loads((folder / RANDOM).read_text())
+    version, gauss = others["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
+    kind, *rest = others["numpy"]
+    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(tensors["torch"])
+    if "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

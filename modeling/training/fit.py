@@ -1,36 +1,44 @@
-"""Fit a model: the Hugging Face Trainer over a schedule of packed batches, with our ranking as its evaluation."""
+"""Fit a model: steps over a schedule of packed batches, validated by the code that recommends, resumed bit for bit.
+
+    fit = make the model -> train -> the best validated weights, or the last ones where there is nothing to choose by
+    train = for each step: batch, loss, gradients, AdamW; now and then a log line, a validation, a checkpoint
+
+The state of a run is a model, an optimizer, the random generators and a `State`; checkpoints hold all four. Every batch is a
+function of the seed and the step, so a run that went on from a checkpoint has the weights of one that was never disturbed,
+and stops where that would have stopped.
+"""
 
 from __future__ import annotations
 
-import math
-import os
+import contextlib
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
-from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerControl
 
 from modeling.batches import Batch
-from modeling.config import LOWER_IS_BETTER, NEXT_ITEM, ModelConfig, NegativesConfig, TrainingConfig
+from modeling.config import NEXT_ITEM, ModelConfig, NegativesConfig, TrainingConfig
 from modeling.heads.next_item import NextItem
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
-from modeling.splits import Cases, Split
-from modeling.training.checkpoints import SafeCheckpoints, last_complete
-from modeling.training.optimizer import RowAdamW, use_sparse_gradients
+from modeling.splits import Split
+from modeling.training import checkpoints
+from modeling.training.checkpoints import State
+from modeling.training.log import Log, Report, describe_cases
+from modeling.training.optimizer import clip_gradients, make_optimizer, use_sparse_gradients
+from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule, make_schedule
-from modeling.training.validation import goal_of, validate
+from modeling.training.validation import Judge, judge_of, validate
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
-LOGS_PER_EVALUATION = 4  # points of the loss curve
-Progress = Callable[[str], object]
+AfterStep = Callable[[State], object]
 
 
 def fit(
@@ -38,13 +46,16 @@ def fit(
     split: Split,
     model_config: ModelConfig,
     config: TrainingConfig,
-    checkpoints: Path,
-    progress: Progress,
+    folder: Path,
+    report: Report,
     items: pl.DataFrame | None = None,
+    after_step: AfterStep | None = None,
 ) -> tuple[SequenceModel, dict[str, Any]]:
-    """Train from the beginning, or from the newest of `checkpoints`; the best validated weights are returned.
+    """Train from the beginning, or from the newest checkpoint in `folder` -> the model, and facts about the run.
 
-    `items` is the item table of the sessions: what item towers and pretrained vectors are made of.
+    `items` is the item table of the sessions: what item towers and pretrained vectors are made of. `after_step` is called
+    after each step, before what is logged, validated and saved there. The facts hold `history` (rows of `HistoryRow`),
+    `validation_cases` and, as `weights`, what chose the weights.
 
     Raises:
         InputError: when there is nothing to learn from.
@@ -54,47 +65,145 @@ def fit(
     sessions = split.train.select(split.train.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
+    device = choose_device(report)
     set_seed(config.seed)
-    model = SequenceModel(model_config, schema)
-    model.inputs.items.know(items, progress)
-    if NEXT_ITEM in model.heads:
-        know_popularity(model.next_item, sessions, split.last_day)
-        if not model.next_item.sampled and model_config.loss.negatives != NegativesConfig():
-            progress(f"loss.negatives is not used: {model_config.loss.name} compares with all items.")
-    for head in model.label_heads.values():
-        head.start(sessions)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if use_sparse_gradients(model, device) and config.weight_decay:
-        progress("weight_decay leaves item vectors alone: with so many items a step changes only those it has read.")
+    model = make_model(model_config, schema, sessions, split.last_day, items, report).to(device)
+    use_sparse_gradients(model, device)
     schedule = make_schedule(model, sessions.to(device), config)
-    trainer = Trainer(model, schedule, split.validation, config, checkpoints, progress)
-    checkpoint = last_complete(checkpoints)
-    tokens = sum(schedule.tokens_per_epoch)
-    steps, size = len(schedule), sum(parameter.numel() for parameter in model.parameters())
-    progress(
-        f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} "
-        f"sessions, {steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
-        + (f" Going on from step {Path(checkpoint).name.rpartition('-')[2]}." if checkpoint else "")
+    judge = judge_of(model, split.validation.to(device))
+    plan = Plan(schedule.steps_per_epoch, config)
+    if problem := describe_cases(judge):
+        report(problem)
+    size = sum(parameter.numel() for parameter in model.parameters())
+    report(
+        f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
+        f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
     )
     wall, cpu = time.perf_counter(), time.process_time()
-    trainer.train(resume_from_checkpoint=checkpoint)
+    set_seed(config.seed)  # what training draws does not depend on what building the model drew
+    if config.trainer == "hugging_face":
+        from modeling.training import hugging_face
+
+        state = hugging_face.train(model, schedule, judge, plan, folder, report, after_step)
+    else:
+        state = train(model, schedule, judge, plan, folder, report, after_step)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    done = trainer.state.global_step - (int(Path(checkpoint).name.rpartition("-")[2]) if checkpoint else 0)
-    trained = tokens * done // steps
+    trained = sum(schedule.tokens_per_epoch) * (state.step - state.started_at) // plan.steps
     return model, {
         "parameters": size,
         "sessions": len(sessions),
-        "steps": trainer.state.global_step,
-        "planned_steps": steps,
-        "best_step": trainer.state.best_global_step,
-        "goal": trainer.goal,
-        f"validation_{trainer.goal}": trainer.state.best_metric,
+        "device": device,
+        "steps": state.step,
+        "planned_steps": plan.steps,
+        "validation_cases": judge.count,
+        "weights": "best validation" if state.best_step else "last step",
+        "best_step": state.best_step or state.step,
+        "goal": judge.goal,
+        f"validation_{judge.goal}": state.best,
+        "collapsed_step": state.collapsed_step,
         "tokens": trained,
         "wall_seconds": round(wall, 1),
         "cpu_seconds": round(cpu, 1),
         "tokens_per_cpu_second": round(trained / max(cpu, 1e-9)),
-        "history": trainer.state.log_history,
+        "history": [row.model_dump() for row in state.history],
     }
+
+
+def train(
+    model: SequenceModel,
+    schedule: Schedule,
+    judge: Judge,
+    plan: Plan,
+    folder: Path,
+    report: Report,
+    after_step: AfterStep | None = None,
+) -> State:
+    """Do all steps of the plan, or those left -> the state at the end; the model has the weights that were chosen.
+
+    The host reads nothing of the device between two log lines.
+
+    Raises:
+        FloatingPointError: when the loss is not finite.
+    """
+    config = plan.config
+    optimizer = make_optimizer(model, config)
+    state = checkpoints.resume(folder, model, optimizer)
+    if state:
+        report(f"Going on from step {state.step:,}.")
+    state = state or State()
+    log = Log(plan, judge, report, state)
+    loss_sum, summed = torch.zeros((), device=model.device), 0
+    model.train()
+    for step in range(state.step, len(schedule)):
+        if state.stopped:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate(step)
+        loss = loss_of(model, schedule[step])
+        loss.backward()
+        if config.max_grad_norm:
+            clip_gradients(model.parameters(), config.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+        loss_sum, summed = loss_sum + loss.detach(), summed + 1
+        state.step = step + 1
+        if after_step:
+            after_step(state)
+        log.tick()
+        if state.step in plan.logs:
+            metrics = validate(model, judge.cases) if state.step in plan.validations else {}
+            model.train()
+            log.write(float(loss_sum) / summed, metrics)
+            loss_sum, summed = torch.zeros((), device=model.device), 0
+        if state.step in plan.saves:
+            checkpoints.save(folder, model, optimizer, state)
+    if state.best_step:
+        checkpoints.load_weights(folder, state.best_step, model)
+    return state
+
+
+def loss_of(model: SequenceModel, batch: Batch) -> torch.Tensor:
+    """The loss of a batch, in bfloat16 where the GPU has it."""
+    half = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    with torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext():
+        loss: torch.Tensor = model(batch)
+    return loss
+
+
+def choose_device(report: Report) -> str:
+    """`cuda` or `cpu`: one process trains on one device."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    if (count := torch.cuda.device_count()) > 1:
+        report(f"Of {count} GPUs, number {torch.cuda.current_device()} is used: one process trains on one.")
+    return "cuda"
+
+
+def set_seed(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch, on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def make_model(
+    config: ModelConfig,
+    schema: FeatureSchema,
+    sessions: Sessions,
+    last_day: Sessions,
+    items: pl.DataFrame | None,
+    report: Report,
+) -> SequenceModel:
+    """A model that has the statistics of its training sessions and the item table, before its first step."""
+    model = SequenceModel(config, schema)
+    model.inputs.items.know(items, report)
+    if NEXT_ITEM in model.heads:
+        know_popularity(model.next_item, sessions, last_day)
+        if not model.next_item.sampled and config.loss.negatives != NegativesConfig():
+            report(f"loss.negatives is not used: {config.loss.name} compares with all items.")
+    for head in model.label_heads.values():
+        head.start(sessions)
+    return model
 
 
 @torch.no_grad()
@@ -113,116 +222,3 @@ def _counts(sessions: Sessions, num_items: int) -> torch.Tensor:
     _, event = sessions.event_index()
     column = sessions.items[event].long() - FIRST_ID
     return torch.bincount(column[column >= 0], minlength=num_items).float()
-
-
-class Trainer(SafeCheckpoints):
-    """The Hugging Face Trainer with our batches, our ranking as its evaluation, and checkpoints without pickle."""
-
-    def __init__(
-        self,
-        model: SequenceModel,
-        schedule: Schedule,
-        validation: Cases,
-        config: TrainingConfig,
-        folder: Path,
-        progress: Progress,
-    ) -> None:
-        self.schedule, self.validation = schedule, validation
-        self.goal = goal_of(model)
-        self.control: TrainerControl
-        log_steps = math.ceil(len(schedule) / config.evaluations / LOGS_PER_EVALUATION)
-        interval = log_steps * LOGS_PER_EVALUATION
-        # In order of time, a model in its first epoch has not seen the newest sessions, which validation asks about.
-        delay = schedule.steps_per_epoch[0] if config.order == "time" else 0
-        cuda = torch.cuda.is_available()
-        arguments = TrainingArguments(
-            output_dir=str(folder),
-            num_train_epochs=1,  # the schedule holds all epochs, so that steps alone say where a run stands
-            per_device_train_batch_size=1,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type=config.schedule,
-            weight_decay=config.weight_decay,
-            max_grad_norm=0.0,
-            bf16=cuda and torch.cuda.is_bf16_supported(),
-            use_cpu=not cuda,
-            seed=config.seed,
-            logging_steps=log_steps,
-            logging_nan_inf_filter=False,
-            eval_strategy="steps",
-            eval_steps=interval,
-            eval_delay=delay,
-            save_strategy="steps",
-            save_steps=interval,
-            save_total_limit=2,
-            load_best_model_at_end=True,
-            metric_for_best_model=self.goal,
-            greater_is_better=self.goal.rpartition("/")[2] not in LOWER_IS_BETTER,
-            remove_unused_columns=False,
-            dataloader_num_workers=0,
-            disable_tqdm=not os.isatty(2),
-            report_to="none",
-        )
-        stop = EarlyStoppingCallback(early_stopping_patience=config.patience)
-        super().__init__(
-            model=model,
-            args=arguments,
-            train_dataset=schedule,
-            eval_dataset=[],  # asked for, never read: `evaluate` ranks cases
-            optimizer_cls_and_kwargs=(RowAdamW, {"lr": config.learning_rate, "betas": (0.9, 0.98)}),
-            callbacks=[stop, Narrator(progress, interval, self.goal)],
-        )
-        if self.pop_callback(ProgressCallback):  # present in a terminal
-            self.add_callback(Bar)
-        self.remove_callback(PrinterCallback)
-
-    def get_train_dataloader(self) -> DataLoader[Batch]:
-        """One batch a step, already on the device; a sampler that Trainer can fast-forward when it resumes."""
-        return DataLoader(self.schedule, batch_size=1, shuffle=False, collate_fn=lambda batches: {"batch": batches[0]})
-
-    def compute_loss(self, model: Any, inputs: dict[str, Batch], *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The model's loss, a scalar."""
-        loss: torch.Tensor = model(inputs["batch"])
-        return loss
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Measure the validation cases."""
-        cases = self.validation.to(self.model.device)
-        metrics = {f"eval_{name}": value for name, value in validate(self.model, cases).items()}
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
-
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: the count walks all parameters at each step."""
-        return 0
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> None:
-        """Not measured: it reads all gradients at each step, and takes no sparse ones."""
-
-
-class Bar(ProgressCallback):
-    """The progress bar of a terminal, without the dictionaries in between."""
-
-    def on_log(self, *args: Any, **kwargs: Any) -> None:
-        """The Narrator speaks instead."""
-
-
-class Narrator(TrainerCallback):
-    """A line now and then for whoever watches: the log, a flow run, a terminal."""
-
-    def __init__(self, progress: Progress, interval: int, goal: str) -> None:
-        self.progress, self.interval, self.goal = progress, interval, goal
-        self.loss, self.started = float("nan"), time.perf_counter()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        logs = logs or {}
-        self.loss = logs.get("loss", self.loss)
-        validated = logs.get(f"eval_{self.goal}")
-        if validated is None and (control.should_evaluate or state.global_step % self.interval):
-            return
-        self.progress(
-            f"step {state.global_step:,} of {state.max_steps:,} ({state.global_step / state.max_steps:.0%}), "
-            f"loss {self.loss:.3f}, "
-            + (f"validation {self.goal} {validated:.4f}, " if validated is not None else "")
-            + f"{time.perf_counter() - self.started:.0f} s"
-        )

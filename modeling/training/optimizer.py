@@ -8,14 +8,22 @@ R rows that a step has read, E width of item vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from modeling.config import NEXT_ITEM
+from modeling.config import NEXT_ITEM, TrainingConfig
+from modeling.features import SoftOneHot
+from modeling.heads.next_item import NextItem
+from modeling.items import ItemVectors
 from modeling.model import SequenceModel
+from modeling.vectors import Pretrained
+
+BETAS = (0.9, 0.98)
+TABLES = (nn.Embedding, nn.EmbeddingBag, ItemVectors, NextItem, Pretrained, SoftOneHot)  # whose own parameters are rows
+NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
 SPARSE_FROM = {
     "cpu": 50_000,
@@ -31,6 +39,52 @@ def use_sparse_gradients(model: SequenceModel, device: str) -> bool:
     pays = head.sampled and model.schema.num_items >= SPARSE_FROM[device]
     model.inputs.items.sparse = head.sparse = pays
     return pays
+
+
+def make_optimizer(model: SequenceModel, config: TrainingConfig) -> RowAdamW:
+    """AdamW whose weight decay reaches the matrices of layers alone."""
+    return RowAdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate, betas=BETAS)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters that are trained, as the groups of an optimizer: those that decay, and the others."""
+    decays: dict[nn.Parameter, bool] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad:
+                decays[parameter] = decays.get(parameter, True) and is_matrix(parameter, module)
+    return [
+        {"params": [parameter for parameter, decay in decays.items() if decay], "weight_decay": weight_decay},
+        {"params": [parameter for parameter, decay in decays.items() if not decay], "weight_decay": 0.0},
+    ]
+
+
+def is_matrix(parameter: nn.Parameter, module: nn.Module) -> bool:
+    """Whether a module's own parameter is a matrix that it multiplies with: what weight decay is for.
+
+    Rows of tables are not: those a step does not read would fade. Nor are norms, single vectors, and parameters with fewer
+    dimensions than others of their module, its biases. `parameter._no_weight_decay = True` (as in Mamba's code) says so, too.
+    """
+    if isinstance(module, (*TABLES, *NORMS)) or getattr(parameter, "_no_weight_decay", False):
+        return False
+    most = max(other.dim() for other in module.parameters(recurse=False))
+    is_vector = parameter.numel() == max(parameter.shape, default=1) and not isinstance(module, nn.Linear)
+    return parameter.dim() == most and most >= 2 and not is_vector
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale all gradients down together where their norm exceeds `max_norm`, sparse ones too, without asking the device."""
+    values = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()  # rows read twice have one gradient
+            values.append(parameter.grad._values())
+        elif parameter.grad is not None:
+            values.append(parameter.grad)
+    total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(value) for value in values]))
+    scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
+    for value in values:
+        value.mul_(scale)
 
 
 class RowAdamW(torch.optim.AdamW):

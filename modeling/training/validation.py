@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 
@@ -12,17 +13,72 @@ from modeling.evaluation.ranking import ranks
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
 from modeling.splits import Cases, label_cases
+from modeling.training.checkpoints import State
 
 RANKED = ("ndcg@20", "recall@20")
+FEW = 100  # cases; with fewer, the standard error of an NDCG of .2 is above .03
 
 
-def goal_of(model: SequenceModel) -> str:
-    """The metric by which the best weights are chosen and training stops: NDCG@20; without a head for items the AUC of the
-    first binary one, or else the RMSE of the first.
+@dataclass(frozen=True)
+class Judge:
+    """Validation cases, on the model's device; `goal` is the metric that chooses the weights, defined on `count` of them.
+
+    With a `count` of 0 nothing can be chosen.
+    """
+
+    cases: Cases
+    goal: str
+    count: int
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the goal is an error."""
+        return self.goal.rpartition("/")[2] in LOWER_IS_BETTER
+
+    def is_better(self, value: float, best: float | None) -> bool:
+        """Whether a value of the goal beats the best so far."""
+        return best is None or (value < best if self.lower_is_better else value > best)
+
+    def has_collapsed(self, value: float, best: float) -> bool:
+        """Whether less than half of what the best was worth is left; an AUC is worth what it has above .5."""
+        if self.lower_is_better:
+            return value > 2 * best
+        worthless = 0.5 if self.goal.endswith("/auc") else 0.0
+        return value - worthless < (best - worthless) / 2
+
+    def consider(self, state: State, value: float, patience: int) -> bool:
+        """Note what a validation after `state.step` found in `state`; whether it collapsed, for the first time in the run."""
+        if self.is_better(value, state.best):
+            state.best, state.best_step, state.waited = value, state.step, 0
+            return False
+        assert state.best is not None
+        if value == state.best:
+            state.best_step = state.step  # as good, and has read more
+        state.waited += 1
+        state.stopped = state.waited >= patience
+        if state.collapsed_step is None and self.has_collapsed(value, state.best):
+            state.collapsed_step = state.step
+            return True
+        return False
+
+
+def judge_of(model: SequenceModel, cases: Cases) -> Judge:
+    """The judge of a run: by NDCG@20; without a head for items by the AUC of the first binary one, or else the RMSE of the
+    first, of those defined on the cases.
     """
     if NEXT_ITEM in model.heads:
+        return Judge(cases, goal_of(model), len(cases.known().target))
+    counts = {label: _count_labels(model, cases, label) for label in model.label_heads}
+    goal = goal_of(model, [label for label, count in counts.items() if count])
+    return Judge(cases, goal, counts[goal.rpartition("/")[0]])
+
+
+def goal_of(model: SequenceModel, labels: list[str] | None = None) -> str:
+    """The metric by which the best weights are chosen and training stops. Of `labels` where any is given, else of all."""
+    if NEXT_ITEM in model.heads:
         return RANKED[0]
-    goals = [(next(iter(head.metrics)), label) for label, head in model.label_heads.items()]
+    heads = model.label_heads
+    goals = [(next(iter(heads[label].metrics)), label) for label in labels or heads]
     metric, label = min(goals, key=lambda goal: goal[0] in LOWER_IS_BETTER)  # AUC before RMSE
     return f"{label}/{metric}"
 
@@ -30,17 +86,24 @@ def goal_of(model: SequenceModel) -> str:
 def validate(model: SequenceModel, cases: Cases) -> dict[str, float]:
     """NDCG and recall at 20, and the metrics of labels, on validation cases, by the code that evaluates and recommends.
 
-    What is undefined on these cases is left out, but for the goal, which then always is the same: an AUC of .5, an error of 0.
+    What is undefined on these cases is left out.
     """
-    found: dict[str, float] = {}
-    if NEXT_ITEM in model.heads:
-        known = cases.known()
-        rank_N = ranks(ModelScorer(model), known) if len(known.target) else torch.tensor([torch.inf])
-        metrics = metrics_at(rank_N, (20,))
-        found = {name: metrics[name] for name in RANKED}
+    measured: dict[str, float] = {}
+    if NEXT_ITEM in model.heads and len((known := cases.known()).target):
+        metrics = metrics_at(ranks(ModelScorer(model), known), (20,))
+        measured = {name: metrics[name] for name in RANKED}
     for label, head in model.label_heads.items():
         histories, value_N = label_cases(cases, head.column, back=model.schema.split == "day")
-        measured = head.measure(predict(model, histories)[label], value_N.cpu())
-        found |= {f"{label}/{name}": value for name, value in measured.items() if not math.isnan(value)}
-    goal = goal_of(model)
-    return {goal: 0.5 if goal.endswith("/auc") else 0.0} | found
+        of_label = head.measure(predict(model, histories)[label], value_N.cpu())
+        measured |= {f"{label}/{name}": value for name, value in of_label.items() if not math.isnan(value)}
+    return measured
+
+
+def _count_labels(model: SequenceModel, cases: Cases, label: str) -> int:
+    """How many cases have the label; 0 where the head's first metric is undefined, as the AUC of labels all alike."""
+    head = model.label_heads[label]
+    _, value_N = label_cases(cases, head.column, back=model.schema.split == "day")
+    first = next(iter(head.metrics))
+    if not len(value_N) or math.isnan(head.measure(torch.zeros(len(value_N)), value_N.cpu())[first]):
+        return 0
+    return len(value_N)

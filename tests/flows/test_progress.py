@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from flows.reports.progress import PREPARE, Lines, TerminalProgress, as_progress, share_done
-from schemas.progress import Progress
+from flows.reports.progress import PREPARE, TRAIN, Lines, TerminalProgress, as_progress, share_done
+from schemas.progress import Progress, TrainingProgress
 from tests.flows.conftest import LONG_SECONDS, clean_environment
 
 
@@ -69,9 +69,19 @@ def test_phases_have_equal_weight() -> None:
     assert share_done(Progress("other", 1, 4), PREPARE) is None
 
 
-def test_lines_of_modeling_hold_a_percentage() -> None:
-    assert as_progress("step 4 of 8 (50%), loss 5.5") == Progress("train", 50, 100, "step 4 of 8 (50%), loss 5.5")
-    assert as_progress("Training sasrec") == Progress("train", message="Training sasrec")
+def test_training_shows_its_numbers() -> None:
+    assert as_progress("Training sasrec (50%)") == Progress("train", message="Training sasrec (50%)")
+    report = TrainingProgress("train", 4, 8, epoch=0.5, loss=5.5, metric="ndcg@20", validation=0.25, seconds=3.0)
+    lines: list[str] = []
+    Lines(lines.append)(report)
+    assert lines == ["train: 4 of 8 (50%), loss 5.500, ndcg@20 0.2500"]
+    with TerminalProgress(TRAIN, terminal()) as progress:
+        progress(report)
+        task = progress.bar.tasks[0]
+        assert (task.completed, task.description) == (0.5, "train 4/8, loss 5.500, ndcg@20 0.2500")
+        progress(TrainingProgress("train", 8, 8, "step 8 of 8"))
+    printed = progress.console.export_text()
+    assert "train: step 8 of 8" in printed and "4 of 8" not in printed
 
 
 RUN = """

@@ -301,8 +301,10 @@ def test_the_best_weights_by_the_goal_are_kept(heads: dict[str, Any], goal: str,
         epochs=8, tokens_per_step=128, evaluations=8, patience=8, learning_rate=0.05, threads=1, order="random"
     )
     lines: list[str] = []
-    model, facts = fit(SCHEMA, split, model_with(SCHEMA, heads).settings, training, tmp_path, lines.append)
-    curve = [row[f"eval_{goal}"] for row in facts["history"] if f"eval_{goal}" in row]
+    model, facts = fit(
+        SCHEMA, split, model_with(SCHEMA, heads).settings, training, tmp_path, lambda line: lines.append(str(line))
+    )
+    curve = [row["validation"][goal] for row in facts["history"] if goal in row["validation"]]
     assert facts["goal"] == goal
     assert len(curve) > 4 and facts[f"validation_{goal}"] == best(curve) != curve[-1]
     assert validate(model, split.validation)[goal] == pytest.approx(best(curve), abs=1e-6)
@@ -310,15 +312,16 @@ def test_the_best_weights_by_the_goal_are_kept(heads: dict[str, Any], goal: str,
 
 
 def test_an_undefined_goal_does_not_stop_a_run(tmp_path: Path) -> None:
-    """Labels of validation that are all alike, or none at all: the first weights count as the best."""
+    """Labels of validation that are all alike, or none at all: there is nothing to choose by, so the last weights are kept."""
     sessions = coin_sessions(100, 0)
     alike = replace(sessions, labels={"past": torch.ones(100), "last": torch.ones(100)})
     for cases in (hide_last(alike), Cases(alike.select(torch.tensor([], dtype=torch.long)), torch.tensor([]))):
         split = Split(sessions, cases, cases, sessions)
-        training = TrainingConfig(epochs=2, tokens_per_step=128, evaluations=2, threads=1, order="random")
+        training = TrainingConfig(epochs=8, tokens_per_step=128, evaluations=8, patience=1, threads=1, order="random")
         folder = tmp_path / str(len(cases.target))
         _, facts = fit(SCHEMA, split, model_with(SCHEMA, {"past": "binary"}).settings, training, folder, lambda _: None)
-        assert facts["validation_past/auc"] == 0.5
+        assert facts["steps"] == facts["planned_steps"] == facts["best_step"]
+        assert (facts["validation_cases"], facts["weights"], facts["validation_past/auc"]) == (0, "last step", None)
 
 
 def test_a_model_without_a_head_for_items_does_not_rank() -> None:

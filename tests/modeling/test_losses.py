@@ -13,10 +13,8 @@ from torch import Tensor
 
 from modeling import losses
 from modeling.config import TrainingConfig
-from modeling.losses._chunked import CHUNK_BYTES
 from modeling.losses.bce import bce
 from modeling.losses.bpr_max import bpr_max
-from modeling.losses.full_softmax import full_softmax
 from modeling.losses.gbce import gbce
 from modeling.losses.sampled_softmax import sampled_softmax
 from modeling.training.schedule import make_schedule
@@ -180,27 +178,6 @@ def test_label_smoothing_of_sampled_softmax_is_that_of_torch(smoothing: float) -
     torch.testing.assert_close(found, plain)
     hidden_NK = torch.cat([negative_NK, torch.full((9, 3), -INF)], 1)
     torch.testing.assert_close(sampled_softmax(positive_N, hidden_NK, 100, label_smoothing=smoothing), plain)
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("num_predictions", [1, 3, 300])
-@pytest.mark.parametrize("bias", [True, False])
-def test_chunked_softmax_equals_the_plain_one(
-    num_predictions: int, bias: bool, smoothing: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(CHUNK_BYTES, "cpu", 50 * 200 * 4)  # six chunks
-    torch.manual_seed(0)
-    h_ND = torch.randn(num_predictions, 8, requires_grad=True)
-    items_VD = torch.randn(200, 8, requires_grad=True)
-    bias_V = torch.randn(200, requires_grad=True) if bias else None
-    target_N = torch.randint(0, 200, (num_predictions,))
-    wanted = [tensor for tensor in (h_ND, items_VD, bias_V) if tensor is not None]
-    weight_N = torch.full((num_predictions,), 1 / num_predictions)
-    found = full_softmax(h_ND, items_VD, bias_V, target_N, weight_N, label_smoothing=smoothing)
-    plain = F.cross_entropy(F.linear(h_ND, items_VD, bias_V), target_N, label_smoothing=smoothing)
-    torch.testing.assert_close(found, plain)
-    for one, other in zip(torch.autograd.grad(found, wanted), torch.autograd.grad(plain, wanted), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("loss", [*SAMPLED, "full_softmax", {"name": "full_softmax", "label_smoothing": 0.2}])

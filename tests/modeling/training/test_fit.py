@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback
 
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
+from modeling.training.checkpoints import State, steps_of
 from modeling.training.fit import fit, know_popularity
 from modeling.training.schedule import make_schedule
 from schemas.columns import FIRST_ID
@@ -21,43 +22,50 @@ SETTINGS = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}, "hea
 CONFIG = TrainingConfig(epochs=4, tokens_per_step=128, evaluations=4, patience=10, threads=1, order="random")
 
 
-class Interrupt(TrainerCallback):
+class Interrupt:
     """Stands in for a killed process."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, args: object, state: object, control: object, **kwargs: object) -> None:
-        if state.global_step == self.step:  # type: ignore[attr-defined]
+    def __call__(self, state: State) -> None:
+        if state.step == self.step:
             raise KeyboardInterrupt
 
 
-def run(folder: Path, config: TrainingConfig = CONFIG) -> tuple[SequenceModel, dict[str, object], list[str]]:
+def run(
+    folder: Path, config: TrainingConfig = CONFIG, after_step: Interrupt | None = None
+) -> tuple[SequenceModel, dict[str, Any], list[str]]:
     sessions, lines = random_sessions(200, 50), []
-    model, facts = fit(schema_of(50), split_of(sessions, sessions), SETTINGS, config, folder, lines.append)
+    report = lambda line: lines.append(str(line))  # noqa: E731
+    split = split_of(sessions, sessions)
+    model, facts = fit(schema_of(50), split, SETTINGS, config, folder, report, after_step=after_step)
     return model, facts, lines
 
 
-@pytest.mark.parametrize("order", ["random", "time"])
-def test_an_interrupted_run_goes_on_to_the_same_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
-) -> None:
-    import modeling.training.fit
+def same_weights(one: SequenceModel, other: SequenceModel) -> bool:
+    weights = other.state_dict()
+    return all(torch.equal(value, weights[name]) for name, value in one.state_dict().items())
 
-    config = CONFIG.model_copy(update={"order": order, "half_life_days": 0.0001 if order == "time" else None})
+
+@pytest.mark.parametrize("trainer", ["own", "hugging_face"])
+@pytest.mark.parametrize("order", ["random", "time"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, order: str, trainer: str) -> None:
+    half_life = 0.0001 if order == "time" else None
+    config = CONFIG.model_copy(update={"order": order, "half_life_days": half_life, "trainer": trainer})
     whole, facts, _ = run(tmp_path / "whole", config)
-    steps = int(str(facts["planned_steps"]))
-    monkeypatch.setattr(modeling.training.fit, "Narrator", lambda *given: Interrupt(steps * 2 // 3))
+    steps = facts["planned_steps"]
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "broken", config)
-    monkeypatch.undo()
-    newest = max((tmp_path / "broken").glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    half = newest.with_name(f"checkpoint-{steps - 1}")  # a checkpoint that a crash cut short
-    half.mkdir()
-    (half / "model.safetensors").write_bytes(b"half")
-    resumed, _, lines = run(tmp_path / "broken", config)
-    assert f"Going on from step {newest.name.rpartition('-')[2]}" in lines[0]
-    assert all(torch.equal(whole.state_dict()[name], resumed.state_dict()[name]) for name in whole.state_dict())
+        run(tmp_path / "broken", config, Interrupt(steps * 2 // 3))
+    newest = max(steps_of(tmp_path / "broken"))
+    cut_short = tmp_path / "broken" / f"checkpoint-{steps - 1}"  # by a crash, or a disk that is full
+    cut_short.mkdir()
+    (cut_short / "model.safetensors").write_bytes(b"half")
+    resumed, again, lines = run(tmp_path / "broken", config)
+    assert f"Going on from step {newest}." in lines
+    assert same_weights(whole, resumed)
+    assert again["history"] == facts["history"]
+    assert again["tokens"] == facts["tokens"] * (steps - newest) // steps
 
 
 def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:
@@ -69,7 +77,7 @@ def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:
 def test_training_stops_when_validation_does_not_improve(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"epochs": 50, "evaluations": 50, "patience": 2, "learning_rate": 0.05})
     _, facts, _ = run(tmp_path, config)
-    assert int(str(facts["steps"])) < int(str(facts["planned_steps"])) / 2
+    assert facts["steps"] < facts["planned_steps"] / 2
 
 
 def test_the_best_weights_are_kept_not_the_last(tmp_path: Path) -> None:
@@ -78,7 +86,7 @@ def test_the_best_weights_are_kept_not_the_last(tmp_path: Path) -> None:
     config = TrainingConfig(epochs=8, tokens_per_step=256, evaluations=8, patience=8, threads=1, learning_rate=0.02)
     config = config.model_copy(update={"order": "random"})
     _, facts = fit(schema_of(30), split_of(sessions, sessions), SETTINGS, config, tmp_path, lambda line: None)
-    curve = [row["eval_ndcg@20"] for row in facts["history"] if "eval_ndcg@20" in row]
+    curve = [row["validation"]["ndcg@20"] for row in facts["history"] if row["validation"]]
     assert facts["validation_ndcg@20"] == max(curve)
 
 
