@@ -189,6 +189,8 @@ def recommend(
     from modeling.config import NEXT_ITEM
     from modeling.service.recommender import Recommender
 
+    if Path(dataset).is_file():
+        _use_plugins_of(dataset)
     recommender = Recommender(folder)
     summary: dict[str, Any] = {"model": str(folder), "history": items}
     if new_table is not None:
