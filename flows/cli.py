@@ -156,7 +156,7 @@ def evaluate(
     sessions = _prepare(settings)
     chosen = named or _train(settings, sessions)
     evaluation = stages.evaluate(settings, chosen, sessions, _say)
-    terminal.print_metrics(evaluation.facts["metrics"])
+    terminal.print_evaluation(evaluation.facts)
     _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
 
 

@@ -1,5 +1,5 @@
-"""Where the events of sessions lie in a batch, who may look at whom, and attention that keeps to it: for our own bodies and,
-through one registered function, Hugging Face's.
+"""Where the events of sessions lie in a batch, who may look at whom, and attention that keeps to it: for our own bodies and
+those of Hugging Face.
 
 Rows of about 64 places are attended whole, under a mask. A flat row, which holds a whole batch, is cut into blocks of C places,
 C no shorter than the longest session: the queries of a block look at its own keys and at those of its neighbours, so that the
@@ -12,24 +12,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, AttentionMaskInterface
 
-NAME = "overnight"
-OTHERS = (
-    "softcap",
-    "s_aux",
-    "sinks",
-    "position_bias",
-    "sliding_window",
-    "indices",
-    "block_indices",
-)  # of other attention
 Direction = Literal["causal", "both", "permuted"]
 
 
@@ -183,28 +172,3 @@ def _attend_by_session(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, layout: L
 def _rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x_BHLK.chunk(2, -1)
     return (x_BHLK * cos + torch.cat([-second, first], -1) * sin).to(x_BHLK.dtype)
-
-
-def _hugging_face(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """`attend` in the form that transformers calls; the body passes `layout` and `rotary` along as keywords."""
-    for name in OTHERS:
-        if options.get(name) is not None:
-            raise NotImplementedError(f"attention with {name}")
-    if key.shape[1] != query.shape[1]:  # grouped-query attention
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
-    out_BHLK = attend(
-        query,
-        key,
-        value,
-        options["layout"],
-        rotary=options.get("rotary", False),
-        dropout=options.get("dropout", 0.0),
-        scale=options.get("scaling"),
-    )
-    return out_BHLK.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(NAME, _hugging_face)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -240,6 +240,17 @@ class ModelConfig(Concern):
         return self
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """By kind, as in `schemas.places`, the names of the parts it is put together from."""
+        heads = tuple(sorted({head.name for head in self.heads.values()}))
+        return {
+            "bodies": (self.body.name,),
+            "objectives": (self.objective.name,),
+            "losses": (self.loss.name,),
+            "heads": heads,
+        }
+
+    @property
     def item_dim(self) -> int:
         """Width of item vectors."""
         return self.inputs.item_dim or self.body.dim
@@ -287,8 +298,8 @@ class TrainingConfig(Concern):
         10,
         ge=1,
         title="Evaluations",
-        description="Validations (and checkpoints) spread over the ends of epochs, and between them if there are more than "
-        "epochs; the best one wins.",
+        description="Validations (and checkpoints) at ends of epochs, evenly spread; in random order between them, too, if "
+        "there are more than epochs. The best one wins.",
     )
     patience: int = Field(
         3, ge=1, title="Patience", description="Validations without a better score after which training stops."

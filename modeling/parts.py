@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import CONFIG_MAPPING
-
 from modeling import bodies, heads, losses, objectives
-from modeling.bodies._probe import AnyType, adopt
+from modeling.bodies import _table
 from modeling.config import NEXT_ITEM, Choice, ModelConfig
 from schemas import plugins
 from schemas.errors import InputError, parse, unknown
@@ -21,16 +19,16 @@ def check(config: ModelConfig) -> None:
         _check_options(kind, choice)
     for head in config.heads.values():
         _check_options("head", head)
-    body = body_class(config.body.name, config.body.options)
+    body = body_class(config.body.name)
     objective = plugins.find(objectives, config.objective.name)
     if objective.direction not in body.directions:
         works = [one for one in plugins.names(objectives) if plugins.find(objectives, one).direction in body.directions]
-        others = [name for name in plugins.names(bodies) if goes_together(name, config.objective.name)]
+        suited = [name for name in plugins.names(bodies) if goes_together(name, config.objective.name)]
         raise InputError(
             f"Body {config.body.name!r} cannot be trained with objective {config.objective.name!r}, which needs "
             f"{objective.direction!r} attention: the body would see what it is asked about, or not "
             f"what it is to learn from. Objectives for this body: "
-            f"{', '.join(works)}. Bodies for this objective: {', '.join(others)}."
+            f"{', '.join(works)}. Bodies for this objective: {', '.join(suited)}."
         )
     if objective.needs_next_item and NEXT_ITEM not in config.heads:
         raise InputError(
@@ -39,10 +37,10 @@ def check(config: ModelConfig) -> None:
         )
     if config.inputs.positions == "rotary":
         if not body.rotary:
-            turning = [name for name in plugins.names(bodies) if body_class(name).rotary]
+            rotary = [name for name in plugins.names(bodies) if body_class(name).rotary]
             raise InputError(
                 f"Body {config.body.name!r} has no rotary positions: set inputs.positions to none, end or forward, or take "
-                f"one of {', '.join(turning)}."
+                f"one of {', '.join(rotary)}."
             )
         if config.body.dim // config.body.num_heads % 2:
             raise InputError(
@@ -57,33 +55,39 @@ def goes_together(body: str, objective: str) -> bool:
     return plugins.find(objectives, objective).direction in body_class(body).directions
 
 
-def body_class(name: str, options: dict[str, Any] | None = None) -> type[bodies.Body]:
-    """The body of that name: a file of ours, or a model type of transformers that obeys the laws with these options.
+def body_class(name: str) -> type[bodies.Body]:
+    """The body of that name: a built-in one, one's own, or a further model type of transformers (`bodies/_table.py`).
 
     Raises:
-        InputError: when there is neither, or the type breaks a law.
+        InputError: when there is none, with the names and how to add one.
     """
-    if _is_of_transformers(name):
-        return adopt(name, (options or {}).get("settings"))
-    found: type[bodies.Body] = plugins.find(bodies, name)
-    return found
+    listed = plugins.names(bodies)
+    if name not in listed and name in _table.MORE:
+        return _table.part(name)
+    try:
+        body: type[bodies.Body] = plugins.find(bodies, name)
+    except InputError as error:
+        if name in listed:
+            raise
+        more = f"Further model types of Hugging Face transformers, each by its name: {', '.join(sorted(_table.MORE))}."
+        raise InputError(f"{error} {more} {_table.HOW_TO_ADD}") from None
+    return body
 
 
 def build(kind: str, choice: Choice, *given: Any) -> Any:
     """The body, objective or head that was chosen, with its options."""
-    thing = body_class(choice.name, choice.options) if kind == "body" else plugins.find(PACKAGES[kind], choice.name)
+    thing = _find(kind, choice.name)
     return thing(*given, **dict(parse(plugins.options_of(thing), choice.options, f"{kind} {choice.name}")))
 
 
+def _find(kind: str, name: str) -> Any:
+    return body_class(name) if kind == "body" else plugins.find(PACKAGES[kind], name)
+
+
 def _check_options(kind: str, choice: Choice) -> None:
-    of_transformers = kind == "body" and _is_of_transformers(choice.name)
-    known = plugins.options_of(AnyType if of_transformers else plugins.find(PACKAGES[kind], choice.name))
+    known = plugins.options_of(_find(kind, choice.name))
     for name in choice.options:
         if name not in known.model_fields:
             shared = [field for field in type(choice).model_fields if field != "options"]
             raise unknown(f"key of {kind} {choice.name}", name, [*known.model_fields, *shared])
     parse(known, choice.options, f"{kind} {choice.name}")
-
-
-def _is_of_transformers(body: str) -> bool:
-    return body not in plugins.names(bodies) and body in CONFIG_MAPPING

@@ -10,9 +10,11 @@ import json
 import os
 import shutil
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation.compare import (
@@ -27,14 +29,19 @@ from modeling.evaluation.compare import (
     put_in_service,
 )
 from schemas import plugins
-from schemas.artifacts import Artifacts, Manifest, code_version, identify, sha256
+from schemas.artifacts import Artifacts, Manifest, identify, sha256
+from schemas.closure import code_of
 from schemas.errors import InputError, unknown
 from schemas.features import FeatureSchema
 from schemas.progress import Progress as Numbers
 
 MODELS, EVALUATIONS, COMPARISONS = "models", "evaluations", "comparisons"
 RESULT, EXAMPLES = "result.json", "examples.json"
-ROOM = Path(__file__).parent
+ROOT = Path(__file__).parents[1]
+# What stages run: the code of a result is that of these modules, of the parts that were chosen, and of all they import.
+TRAINING = ("modeling.splits", "modeling.training.fit")
+EVALUATION = ("modeling.splits", "modeling.evaluation.measure")
+COMPARISON = ("modeling.stages", "modeling.evaluation.compare")  # the rule, and what it measures by EVALUATION
 Progress = Callable[[str], object]
 Report = Callable[[Numbers | str], object]
 CORES = Path("/sys/devices/system/cpu")
@@ -49,8 +56,9 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
-    Of a file of pretrained vectors it is the content that counts, not the name. Another number of CPU threads adds numbers in
-    another order and gives other bits: it is another model.
+    Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
+    that are chosen: another body, baseline or report that changed is no reason to train again. Another number of CPU threads
+    adds numbers in another order and gives other bits: it is another model.
 
     The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json (`HistoryRow`s). Facts:
     parameters, steps, tokens, CPU and wall seconds, tokens per CPU second, validation cases, what chose the weights, the best
@@ -59,24 +67,24 @@ def train(
     Raises:
         InputError: for one of several processes that were started together; when another process trains the same model.
     """
+    config = config.model_copy(update={"threads": config.threads or cpu_threads()})
+    pretrained = model_config.inputs.pretrained
+    artifact_id = identify(
+        code=code_of_training(model_config),
+        parents=(sessions.name,),
+        model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
+        training=config.model_dump(),
+        pretrained=_content(Path(pretrained.path)) if pretrained else None,
+        made_with=plugins.contents(model_config.parts),
+    )
+    if found := artifacts.find(MODELS, artifact_id):
+        progress(f"Model {found.name} is there already: nothing to train.")
+        return found
     if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
         raise InputError(
             f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "
             "is trained by one process on one GPU: all of them would do the same steps. Start it once, without torchrun."
         )
-    config = config.model_copy(update={"threads": config.threads or cpu_threads()})
-    pretrained = model_config.inputs.pretrained
-    artifact_id = identify(
-        code=code_version(ROOM, Path(plugins.__file__).parent),
-        parents=(sessions.name,),
-        model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
-        training=config.model_dump(),
-        pretrained=_content(Path(pretrained.path)) if pretrained else None,
-        made_with=plugins.contents(_parts(model_config)),
-    )
-    if found := artifacts.find(MODELS, artifact_id):
-        progress(f"Model {found.name} is there already: nothing to train.")
-        return found
     import polars as pl
 
     from modeling.service.recommender import ITEMS
@@ -110,20 +118,25 @@ def evaluate(
 ) -> Manifest:
     """Measure a model on the test cases of prepared sessions, or return the measurement made before.
 
-    Cases whose target is not in the sessions' training vocabulary cannot be hit by anybody: they are left out and counted.
-    A model with another vocabulary (one trained on another night) is measured on the same cases; targets that it does not
-    know count as misses. Labels are measured on every case that has one, beside `mean`, the mean of the training labels. The
-    facts hold `metrics` by name of model or baseline (None: undefined, such as the AUC of labels that are all alike), `cases`,
-    `unknown_targets` and, by label, `labels`.
+    Cases whose target no model trained on these sessions can recommend are left out and counted: those that came up after
+    the vocabulary (`unknown_targets`) or have no training event (`cold_targets`). So are sessions of one event (`too_short`).
+    A model with another vocabulary (one trained on another night) is measured on the same cases; targets that it cannot
+    recommend count as misses. With `filter_seen` so do targets that the history holds (`seen_targets`). Labels are measured
+    on every case that has one, and so is `mean`, the mean of the training labels.
+
+    The facts hold `metrics` by name of model or baseline (None: undefined, such as everything of no cases, or the AUC of labels
+    that are all alike), these counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and
+    `learned_from_test_day`: whether the model learned from what it is tested on, which is also warned of.
     """
     artifact_id = identify(
-        code=code_version(ROOM, Path(plugins.__file__).parent),
+        code=code_of_evaluation(model, config.baselines),
         parents=(model.name, sessions.name),
         evaluation=config.model_dump(),
-        made_with=plugins.contents({"baselines": config.baselines}),
+        made_with=plugins.contents({**_parts_of(model), "baselines": config.baselines}),
     )
     if found := artifacts.find(EVALUATIONS, artifact_id):
         progress(f"Evaluation {found.name} is there already: nothing to measure.")
+        _warn(found, progress)
         return found
     from modeling.evaluation.measure import measure  # torch is only loaded when there is something to measure
 
@@ -133,6 +146,7 @@ def evaluate(
         draft.facts = facts
         (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
         (draft.folder / EXAMPLES).write_text(json.dumps(examples, indent=2, default=str) + "\n")
+    _warn(draft.manifest, progress)
     return draft.manifest
 
 
@@ -154,11 +168,39 @@ def cpu_threads() -> int:
     return len(cores)
 
 
-def _parts(config: ModelConfig) -> dict[str, list[str]]:
-    """The names a model is put together from, by kind: of people's own files it is the content that counts, too."""
-    heads = [head.name for head in config.heads.values()]
-    one_each = {"bodies": config.body, "objectives": config.objective, "losses": config.loss}
-    return {kind: [choice.name] for kind, choice in one_each.items()} | {"heads": heads}
+def _warn(evaluation: Manifest, progress: Progress) -> None:
+    if evaluation.facts["learned_from_test_day"]:
+        progress(f"Warning: {evaluation.parents[0]} learned from what it is tested on here: its metrics are too good.")
+
+
+def code_of_training(config: ModelConfig) -> str:
+    """A hash of the code that fits a model of these parts."""
+    return _code_of(TRAINING, config.parts)
+
+
+def code_of_evaluation(model: Manifest, baselines: Iterable[str]) -> str:
+    """A hash of the code that measures a model and these baselines."""
+    return _code_of(EVALUATION, {**_parts_of(model), "baselines": baselines})
+
+
+def code_of_comparison(rival: Manifest | None) -> str:
+    """A hash of the code that compares a measured model with a rival, which it measures first."""
+    return _code_of(EVALUATION, _parts_of(rival) if rival else {}, alone=COMPARISON)
+
+
+def _code_of(modules: tuple[str, ...], parts: Mapping[str, Iterable[str]], alone: tuple[str, ...] = ()) -> str:
+    packages = {kind: f"modeling.{'evaluation.' * (kind == 'baselines')}{kind}" for kind in parts}
+    chosen = tuple((packages[kind], name) for kind, names in parts.items() for name in sorted(names))
+    own = tuple(file for files in plugins.own_files(parts).values() for file in files)
+    return code_of(ROOT, modules, chosen, own, alone)
+
+
+def _parts_of(model: Manifest) -> Mapping[str, tuple[str, ...]]:
+    """The parts of a model by kind; none where this code cannot read what it was made with, and so cannot load it either."""
+    try:
+        return ModelConfig.model_validate(model.parameters.get("model")).parts
+    except ValidationError:
+        return {}
 
 
 def _content(path: Path) -> str:
@@ -202,7 +244,7 @@ def compare(
         return known
     rival = artifacts.find(*champion.model.split("/")) if champion else None
     about = {"dataset": dataset, "promotion": promotion.model_dump(), "damage": damage, "whole": rival is not None}
-    code, parents = code_version(ROOM), (evaluation.name, champion.model if champion else "")
+    code, parents = code_of_comparison(rival), (evaluation.name, champion.model if champion else "")
     artifact_id = identify(code=code, parents=parents, **about)
     withdrawn = _withdrawn(artifacts, dataset, champion, candidate, f"{COMPARISONS}/{artifact_id}")
     if withdrawn:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -243,3 +244,16 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_text, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def raw_items(items: pl.DataFrame, ids: Tensor) -> list[Any]:
+    """Raw item ids of the encoded ones of an item table (`id`, `value`); None for those that it does not hold."""
+    wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: items.schema[ID]})
+    return wanted.join(items.select(ID, VALUE), on=ID, how="left", maintain_order="left")[VALUE].to_list()
+
+
+def raw_lists(items: pl.DataFrame, ids_NK: Tensor) -> list[list[Any]]:
+    """N lists of raw item ids from rows of encoded ones, whose zeros at the end are left out; by one look-up for all."""
+    kept_NK = ids_NK >= FIRST_ID
+    raw = iter(raw_items(items, ids_NK[kept_NK]))
+    return [list(islice(raw, count)) for count in kept_NK.sum(1).tolist()]

@@ -36,6 +36,8 @@ class Lines:
     def __call__(self, report: Progress | str) -> None:
         if isinstance(report, str) or report.message:
             self.say(str(report))
+            if isinstance(report, Progress) and report.total:
+                self._last = (report.phase, 100 * report.done // report.total)
             return
         phase, before = self._last
         before = before if phase == report.phase else 0

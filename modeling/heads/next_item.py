@@ -61,8 +61,23 @@ class NextItem(Head):
             self.items_VE = nn.Parameter(torch.empty(schema.num_items, config.item_dim))
             nn.init.xavier_normal_(self.items_VE)
         self.bias_V = nn.Parameter(torch.zeros(schema.num_items)) if bias else None
-        self.register_buffer("popularity_V", torch.ones(schema.num_items), persistent=False)
+        # Events of each item in training, kept with the weights: an item without one is never recommended.
+        self.register_buffer("popularity_V", torch.ones(schema.num_items))
         self.popularity_V: Tensor
+
+    @torch.no_grad()
+    def add(self, count: int) -> None:
+        """Append items that nobody clicked yet: they may be recommended, with the median bias."""
+        self.popularity_V = torch.cat([self.popularity_V, self.popularity_V.new_ones(count)])
+        if self.bias_V is not None:
+            self.bias_V = nn.Parameter(torch.cat([self.bias_V, self.bias_V.median().expand(count)]))
+
+    @torch.no_grad()
+    def offer(self, column_N: Tensor) -> None:
+        """Let items without a training event be recommended, with the median bias."""
+        self.popularity_V[column_N] = 1.0
+        if self.bias_V is not None:
+            self.bias_V[column_N] = self.bias_V.median()
 
     def query(self, h_ND: Tensor) -> Tensor:
         """What item vectors are multiplied with, [N, E]."""

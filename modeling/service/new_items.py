@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modeling.features import stored
 from modeling.model import SequenceModel
@@ -17,7 +17,7 @@ from modeling.service.encoding import encoded
 from modeling.service.values import as_type
 from modeling.sessions import values_of
 from modeling.vectors import as_matrix
-from schemas.columns import COUNT, ID, VALUE
+from schemas.columns import COUNT, FIRST_ID, ID, UNKNOWN, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureColumn
 
@@ -27,7 +27,8 @@ WHAT = "new items"
 def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """Append the items of `table` that are not in the item table `known` to the catalogue; their rows of an item table.
 
-    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one.
+    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one. The same becomes of an
+    item of `table` that has an id but no training event, and so could not be recommended.
 
     Raises:
         InputError: when the model scores ids alone, or the table lacks what vectors are made of.
@@ -46,19 +47,28 @@ def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, fo
     _require([schema.items, *items.columns], table)
     raw = as_type(table[schema.items.source], known.schema[VALUE], WHAT)
     table = table.with_columns(raw.alias(VALUE)).drop_nulls(VALUE).unique(VALUE, keep="last", maintain_order=True)
+    in_vocabulary = known.join(table, on=VALUE, how="semi")[ID]
     table = table.join(known, on=VALUE, how="anti", maintain_order="left")
     rows = {column.name: encoded(table[column.source], column, folder, WHAT) for column in items.columns}
     values = [values_of(stored(rows[column.name], column), column) for column in items.columns]
+    _offer_untrained(model, in_vocabulary)
     items.add(values, _vectors(model, table), table.height)
-    if head.bias_V is not None:
-        median_N = head.bias_V.detach().median().expand(table.height)
-        head.bias_V = nn.Parameter(torch.cat([head.bias_V.detach(), median_N]))
+    head.add(table.height)
     first = schema.items.cardinality
     assert first
     grown = schema.items.model_copy(update={"cardinality": first + table.height})
     model.schema = schema.model_copy(update={"columns": (grown, *schema.columns[1:])})
     ids = pl.int_range(first, first + table.height, eager=True)
     return pl.DataFrame({ID: ids, VALUE: table[VALUE], COUNT: pl.repeat(0, table.height, eager=True), **rows})
+
+
+@torch.no_grad()
+def _offer_untrained(model: SequenceModel, ids: pl.Series) -> None:
+    items, head = model.inputs.items, model.next_item
+    id_N = torch.from_numpy(ids.to_numpy(writable=True)).long().to(head.popularity_V.device)
+    id_N = id_N[head.popularity_V[id_N - FIRST_ID] == 0]
+    items.table_VE[id_N] = items.table_VE[UNKNOWN].clone()
+    head.offer(id_N - FIRST_ID)
 
 
 def _vectors(model: SequenceModel, table: pl.DataFrame) -> Tensor | None:

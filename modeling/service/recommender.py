@@ -20,7 +20,7 @@ from modeling.scoring import ModelScorer, predict
 from modeling.service.histories import Catalogue, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
 from modeling.sessions import Sessions
-from schemas.columns import FIRST_ID, ID, VALUE
+from modeling.vocabularies import raw_items, raw_lists
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -59,15 +59,11 @@ class Recommender:
         if not len(histories):
             return []
         ids_NK, _ = top_k(self.scorer, histories.to(self.device), k, filter_seen=filter_seen)
-        ids_NK = ids_NK.cpu()
-        there_NK = ids_NK >= FIRST_ID
-        raw = iter(self.raw_items(ids_NK[there_NK]))
-        return [[next(raw) for _ in range(count)] for count in there_NK.sum(1).tolist()]
+        return raw_lists(self.items, ids_NK)
 
     def raw_items(self, ids: Tensor) -> list[Any]:
         """Raw item ids of encoded ones; None for those that are not in the catalogue."""
-        wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: self.items.schema[ID]})
-        return wanted.join(self.items.select(ID, VALUE), on=ID, how="left", maintain_order="left")[VALUE].to_list()
+        return raw_items(self.items, ids)
 
     def add_items(self, table: pl.DataFrame) -> tuple[int, int]:
         """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were known already.

@@ -46,7 +46,13 @@ class ScheduleTrainer(Trainer):
         self.judge, self.plan, self.start = judge, plan, start
         _ = args.device
         args._n_gpu = 1  # never nn.DataParallel: it splits a batch's rows, and gathers gradients on one GPU
-        super().__init__(model, args, train_dataset=Subset(schedule, range(start, len(schedule))), callbacks=callbacks)
+        super().__init__(
+            model,
+            args,
+            train_dataset=Subset(schedule, range(start, len(schedule))),
+            eval_dataset=[],  # asked for, never read: `evaluate` ranks cases
+            callbacks=callbacks,
+        )
         self.remove_callback(PrinterCallback)
         self.loss_sum, self.summed = torch.zeros((), device=args.device), 0
 

@@ -17,16 +17,16 @@ class Plan:
     """`validations`, `saves` and `logs` are the steps after which each happens; the last step is in all three.
 
     Validations fall on ends of epochs: `evaluations` of them, evenly spread. Where `evaluations` exceeds the epochs, each epoch
-    is validated within, too, but for the first one in order of time: until it ends, the model has not seen the newest
-    sessions, which validation asks about. Checkpoints are written at validations, and between those that are far apart.
+    is validated within, too, but not in order of time: there, a model amid an epoch has just read old sessions, and validation
+    asks about the newest. Checkpoints are written at validations, and between those that are far apart.
     """
 
     def __init__(self, steps_per_epoch: list[int], config: TrainingConfig) -> None:
         self.config, self.steps_per_epoch = config, steps_per_epoch
         self.ends = list(accumulate(steps_per_epoch))
         self.steps = self.ends[-1]
-        first = self.ends[0] if config.order == "time" else 0
-        self.validations = frozenset(step for step in _spread(self.ends, config.evaluations) if step >= first)
+        count = min(config.evaluations, len(self.ends)) if config.order == "time" else config.evaluations
+        self.validations = _spread(self.ends, count)
         usual = self.steps / config.evaluations
         self.saves = frozenset(
             step

@@ -52,6 +52,8 @@ class Judge:
             state.best, state.best_step, state.waited = value, state.step, 0
             return False
         assert state.best is not None
+        if value == state.best:
+            state.best_step = state.step  # as good, and has read more
         state.waited += 1
         state.stopped = state.waited >= patience
         if state.collapsed_step is None and self.has_collapsed(value, state.best):
