@@ -25,6 +25,7 @@ from modeling.heads.next_item import NextItem
 from modeling.inputs import Inputs
 from modeling.objectives import Objective
 from modeling.sessions import Sessions
+from schemas import plugins
 from schemas.errors import InputError, parse
 from schemas.features import FeatureSchema
 
@@ -38,6 +39,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         parts.check(config)
         self.settings, self.schema = config, schema
+        self.own_parts = plugins.own_parts(config.parts)
         self.objective: Objective = parts.build("objective", config.objective)
         direction = self.objective.direction
         self.inputs = Inputs(config, schema, hides=self.objective.asks and direction != "permuted")
@@ -51,7 +53,8 @@ class SequenceModel(nn.Module):
             head.keep_to(direction)
         self.objective_parts = self.objective.parts(config, schema)
         held_out = 2 if schema.split == "leave_one_out" else 0
-        self.longest = schema.max_length - held_out - self.objective.drops  # places; `reach` knows better
+        least = 1 + int(self.objective.asks)
+        self.longest = max(schema.max_length - held_out - self.objective.drops, least)  # places; `reach` knows better
 
     def reach(self, train: Sessions) -> None:
         """Take from the training sessions what training reads: how many places, which ids. Inference reads no others."""
@@ -113,7 +116,7 @@ class SequenceModel(nn.Module):
 
         Of each, the most recent events are read that fill as many places as training did.
         """
-        histories = self.inputs.readable(histories).most_recent(max(self.longest - int(self.objective.asks), 1))
+        histories = self.inputs.readable(histories).most_recent(self.longest - int(self.objective.asks))
         batch = self.objective.query(histories, self.lay_out)
         return batch.states(self.encode(batch))
 
@@ -134,11 +137,12 @@ class SequenceModel(nn.Module):
         return self.objective.loss(self, batch)
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors."""
+        """Write config.json and model.safetensors: no code, but which parts that are not built in it takes to load them."""
         about = {
             "model": self.settings.model_dump(mode="json"),
             "schema": self.schema.model_dump(mode="json"),
             "longest": self.longest,
+            "own_parts": {part: own.model_dump() for part, own in self.own_parts.items()},
         }
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
         safetensors.torch.save_file(self.state_dict(), folder / WEIGHTS)
@@ -148,7 +152,7 @@ class SequenceModel(nn.Module):
         """Read what `save` wrote; the model is in evaluation mode.
 
         Raises:
-            InputError: when the files are missing or do not belong together.
+            InputError: when the files are missing or do not belong together, or a part is missing that is not built in.
         """
         try:
             about = json.loads((folder / CONFIG).read_text())
@@ -156,7 +160,10 @@ class SequenceModel(nn.Module):
         except (OSError, json.JSONDecodeError, safetensors.SafetensorError) as error:
             raise InputError(f"{folder} is not a model folder: {error}") from None
         where = str(folder / CONFIG)
-        model = cls(parse(ModelConfig, about.get("model"), where), parse(FeatureSchema, about.get("schema"), where))
+        config = parse(ModelConfig, about.get("model"), where)
+        if "own_parts" in about:
+            parts.require(about["own_parts"], config, where)
+        model = cls(config, parse(FeatureSchema, about.get("schema"), where))
         model.longest = int(about.get("longest", model.longest))  # older folders do not say
         try:
             model.load_state_dict(weights)
