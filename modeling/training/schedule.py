@@ -33,8 +33,9 @@ def make_schedule(model: SequenceModel, sessions: Sessions, config: TrainingConf
 class Schedule(torch.utils.data.Dataset[Batch]):
     """Every training batch of a whole run, in order: batch i is a function of the seed and i alone, so runs can resume.
 
-    A batch holds whole sessions, about `tokens_per_step` events. `make_batch` receives them and a generator of its own. With
-    `by_length`, sessions that are near in the order are sorted by length, and the steps cut from them shuffled.
+    A batch holds whole sessions, about `tokens_per_step` events. Without `shuffle`, the last epoch is in order of time.
+    `make_batch` receives them and a generator of its own. With `by_length`, sessions that are near in the order are sorted by
+    length, and the steps cut from them shuffled.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
     ) -> None:
         self.sessions, self.make_batch = sessions, make_batch
         self.shuffle, self.by_length, self.half_life_days, self.seed = shuffle, by_length, half_life_days, seed
-        self.tokens_per_step = tokens_per_step
+        self.tokens_per_step, self.epochs = tokens_per_step, epochs
         self._lengths = sessions.lengths.cpu()
         self._epoch, self._order, self._bounds = -1, torch.empty(0), torch.empty(0)
         self._steps = torch.empty(0)
@@ -81,7 +82,8 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         """Order the sessions of an epoch and cut them into steps of equal numbers of events."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         count = len(self.sessions)
-        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+        last = epoch == self.epochs - 1  # one that began anew at the oldest sessions would forget the newest
+        order = torch.arange(count) if last and not self.shuffle else torch.randperm(count, generator=generator)
         if epoch and self.half_life_days:
             age_days = (self.sessions.end.max() - self.sessions.end).cpu() / MICROSECONDS_PER_DAY
             kept = torch.rand(count, generator=generator) < 0.5 ** (age_days / self.half_life_days)
