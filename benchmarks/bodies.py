@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import textwrap
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -24,7 +25,9 @@ from typing import Any
 import torch
 
 from modeling import bodies, objectives, parts
-from modeling.batches import Places, lay_out
+from modeling.attention import Layout
+from modeling.batches import Shape, lay_out
+from modeling.bodies import _table
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
@@ -70,8 +73,13 @@ def schema() -> FeatureSchema:
 class Padded(SequenceModel):
     """The same model on a row for each session."""
 
-    def lay_out(self, sessions: Sessions, *, ask: bool = False) -> Places:
-        return lay_out(sessions, packed=False, ask=ask)
+    def lay_out(self, sessions: Sessions, *, ask: bool = False, shape: Shape | None = None) -> Layout:
+        direction = self.objective.direction
+        return lay_out(sessions, packed=False, ask=ask, direction=direction, shape=shape)
+
+    @property
+    def flat(self) -> bool:
+        return False
 
 
 def measure(body: str, objective: str, dim: int, shape: str, steps: int, sessions: Sessions) -> Json:
@@ -92,13 +100,13 @@ def measure(body: str, objective: str, dim: int, shape: str, steps: int, session
     schedule.by_length = schedule.by_length and shape == "ours"
     schedule._open(0)
     batches = [schedule[step] for step in range(min(steps + 1, len(schedule)))]
-    slots = sum(batch["segments"].numel() for batch in batches)
+    slots = sum(batch.layout.segments_BL.numel() for batch in batches)
     seconds, tokens = [], []
     for batch in batches:
-        tokens.append(int((batch["segments"] > 0).sum()))
+        tokens.append(int(batch.layout.inside_BL.sum()))
         begun = _clock()
         with torch.autocast(device, torch.bfloat16, enabled=CUDA):
-            loss = model(**batch)["loss"]
+            loss = model(batch)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -190,7 +198,28 @@ def page(records: list[Json]) -> str:
                 f"{rates[0] / rates[2]:.1f}",
             ]
             lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *further()]) + "\n"
+
+
+def further() -> list[str]:
+    """The model types of transformers that are bodies by name and not measured here, by what they can do."""
+    by_kind: dict[str, list[str]] = {}
+    for name, row in sorted(_table.MORE.items()):
+        ways = " and ".join(sorted("causally" if way == "causal" else "both ways" for way in row.directions))
+        by_kind.setdefault(f"Look {ways}, {'packed' if row.packed else 'by length'}", []).append(name)
+    lines = ["", "## Further model types of Hugging Face transformers", ""]
+    lines += textwrap.wrap(
+        "Bodies by name, too, held to the same laws by tests/modeling/test_hugging_face.py and not measured here. Those that "
+        "look causally go with the objective causal, those that look both ways with masked and replaced_token. Any other type "
+        "takes a file of five lines (README, bodies of your own).",
+        118,
+    )
+    for kind, names in sorted(by_kind.items()):
+        lines += [
+            "",
+            *textwrap.wrap(f"{kind}: {', '.join(names)}.", 118, break_long_words=False, break_on_hyphens=False),
+        ]
+    return lines
 
 
 def machine() -> str:

@@ -19,7 +19,10 @@ import torch
 import torch.nn.functional as F
 from losses import PREDICTIONS, Case, Json
 from losses_page import processor
+from torch import Tensor
 
+from modeling.attention import Layout
+from modeling.batches import Batch
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
@@ -62,10 +65,10 @@ def measure_loss(case: Case) -> Json:
     model = model_of(case)
     head, items = model.next_item, model.inputs.items
     if case.loss == "plain_softmax":
-        head.loss_of = lambda h_ND, items_VD, bias_V, target_N: F.cross_entropy(h_ND @ items_VD.T, target_N)
+        head.loss_of = lambda h_ND, items_VD, bias_V, target_N, weight_N: F.cross_entropy(h_ND @ items_VD.T, target_N)
     size = PREDICTIONS[case.device]
     h_BLD = torch.randn(1, size, DIM, device=case.device, requires_grad=True)
-    batch = {"targets": torch.randint(FIRST_ID, FIRST_ID + case.items, (1, size), device=case.device)}
+    batch = batch_of(torch.randint(FIRST_ID, FIRST_ID + case.items, (size,), device=case.device))
     optimizer = RowAdamW([items.table_VE], lr=1e-3)
 
     def learn() -> None:
@@ -90,6 +93,15 @@ def measure_loss(case: Case) -> Json:
     }
 
 
+def batch_of(target_N: Tensor) -> Batch:
+    """A batch that asks for these items at the places of one row."""
+    size, device = len(target_N), target_N.device
+    place_N, nothing = torch.arange(size, device=device), torch.zeros(size, dtype=torch.bool, device=device)
+    layout = Layout(torch.ones_like(place_N)[None], place_N[None])
+    weight_N = torch.full((size,), 1 / size, device=device)
+    return Batch(layout, {}, nothing[None], place_N, target_N, weight_N, nothing, {})
+
+
 def measure_training(case: Case) -> Json:
     """Events a second through whole steps of training, drawing batches and all."""
     from modeling.training.schedule import make_schedule  # loads transformers
@@ -105,7 +117,7 @@ def measure_training(case: Case) -> Json:
 
     def step() -> None:
         with torch.autocast(case.device, torch.bfloat16, enabled=case.device == "cuda"):
-            loss = model(**next(schedule))["loss"]
+            loss = model(next(schedule))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from flows.environment import only_runs_speak, prepare_environment
 from flows.options import (
+    BecauseOption,
     DatasetOption,
     JsonOption,
     ModelOption,
@@ -22,10 +24,10 @@ from flows.options import (
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
-    import polars as pl
     from prefect import State
 
     from flows.settings.settings import Settings
+    from modeling.evaluation.compare import Champion
     from schemas.artifacts import Manifest
 
 app = typer.Typer(
@@ -147,18 +149,28 @@ def evaluate(
 ) -> None:
     """Metrics of a model and of the baselines on the test sessions."""
     from flows import stages
+    from flows.in_service import model_of
     from flows.reports import terminal
 
+    named = model_of(settings.artifacts, model) if model else None
     sessions = _prepare(settings)
-    chosen = settings.artifacts.get(model) if model else _train(settings, sessions)
+    chosen = named or _train(settings, sessions)
     evaluation = stages.evaluate(settings, chosen, sessions, _say)
-    terminal.print_metrics(evaluation.facts["metrics"])
+    terminal.print_evaluation(evaluation.facts)
     _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
 
 
 @app.command()
 def recommend(
     items: Annotated[list[str] | None, typer.Argument(help="Item ids of one session, oldest first.")] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events",
+            help="Or a file of raw events (Parquet, CSV, JSON lines), its columns named as in the dataset: their features are "
+            "read too. Rows of one session_id, or user_id, are a session.",
+        ),
+    ] = None,
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
@@ -168,40 +180,59 @@ def recommend(
         Path | None,
         typer.Option(
             "--new-items",
-            help="Parquet or CSV of items nobody clicked yet: their ids and features, to be recommended too.",
+            help="Parquet, CSV or JSON lines of items nobody clicked yet: their ids and features, to be recommended too.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
-    if not items:
-        raise InputError("Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...].")
-    new_table = _read_table(new_items) if new_items else None
-    folder = _model_folder(root, dataset, model)
-    from modeling.config import NEXT_ITEM
-    from modeling.service.recommender import Recommender
-
-    recommender = Recommender(folder)
-    summary: dict[str, Any] = {"model": str(folder), "history": items}
-    if new_table is not None:
-        added, known = recommender.add_items(new_table)
-        _say(
-            f"{added:,} items of {new_items} are new"
-            + (f", {known:,} are known to the model already." if known else ".")
+    if not items and not events:
+        raise InputError(
+            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE."
         )
-        summary |= {"added": added, "already_known": known}
-    histories, unknown = recommender.histories([items])
-    if unknown:
-        _say(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
-    best = []
-    if NEXT_ITEM in recommender.model.heads:
-        best = recommender.recommend(histories, count, filter_seen=not keep_seen)[0]
-    for place, item in enumerate(best, 1):
-        _say(f"{place:3}  {item}")
-    predicted = {label: float(value_N[0]) for label, value_N in recommender.predict(histories).items()}
-    for label, value in predicted.items():
-        _say(f"{label}: {value:.4g}")
-    _end(summary | {"unknown": unknown, "recommended": best, "predicted": predicted}, as_json)
+    if items and events:
+        raise InputError("Give the items of a session or --events FILE, not both.")
+    from flows.in_service import model_folder
+    from flows.raw_tables import read_table
+    from flows.recommend import recommend as run
+    from schemas.artifacts import Artifacts
+
+    given = read_table(events, "--events") if events else items
+    new_table = read_table(new_items, "--new-items") if new_items else None
+    folder = model_folder(Artifacts(root), dataset, model)
+    if Path(dataset).is_file():
+        _use_plugins_of(dataset)
+    assert given is not None
+    _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
+
+
+@app.command()
+def promote(
+    model: Annotated[str, typer.Argument(help="An artifact such as models/1f2e.")],
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    because: BecauseOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Put a model into service by hand, whatever comparisons say."""
+    from flows import in_service
+    from schemas.artifacts import Artifacts
+
+    _end_changed(in_service.promote(Artifacts(root), dataset, model, because), dataset, as_json)
+
+
+@app.command()
+def rollback(
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    because: BecauseOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Put the model back that was in service before. The one taken out comes back by `overnight promote` only."""
+    from flows import in_service
+    from schemas.artifacts import Artifacts
+
+    _end_changed(in_service.rollback(Artifacts(root), dataset, because), dataset, as_json)
 
 
 @app.command()
@@ -327,42 +358,28 @@ def _use_plugins_of(dataset: str | None) -> None:
         read_dataset(dataset)
 
 
-def _model_folder(root: Path, dataset: str, model: str | None) -> Path:
-    from modeling.evaluation.compare import champion_of
-    from schemas.artifacts import Artifacts
-
-    artifacts = Artifacts(root)
-    if model and (Path(model) / "config.json").is_file():
-        return Path(model)
-    champion = champion_of(artifacts, dataset)
-    name = model or (champion.model if champion else None)
-    if name:
-        return artifacts.get(name).folder
-    newest = artifacts.newest("models")
-    if newest is None:
-        raise InputError(f"There is no model in {artifacts.root} yet: run `overnight retrain` first.")
-    return newest.folder
-
-
-def _read_table(path: Path) -> "pl.DataFrame":
-    import polars as pl
-
-    try:
-        return pl.read_csv(path, glob=False) if path.suffix == ".csv" else pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--new-items {path}: cannot be read as Parquet, or as CSV if its name ends so ({reason})."
-        ) from None
-
-
 def _say(line: object) -> None:
     typer.echo(line)
 
 
+def _end_changed(champion: "Champion", dataset: str, as_json: bool) -> None:
+    change = champion.history[-1]
+    _say(f"In service: {champion.model}" + (f", in place of {change.replaced}" if change.replaced else ""))
+    _end({"dataset": dataset, "in_service": champion.model, "replaced": change.replaced}, as_json)
+
+
 def _end(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(summary, default=str))
+        typer.echo(json.dumps(_as_json(summary), default=str, allow_nan=False))
+
+
+def _as_json(value: Any) -> Any:
+    """The same with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main() -> None:

@@ -58,9 +58,12 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-read
 OfDatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="List the parts of the folders that this YAML names, too.")
 ]
+BecauseOption = Annotated[str, typer.Option("--because", help="Why, for those who read the history of the pointer.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="An artifact such as models/1f2e; else the one in service, else the newest."),
+    typer.Option(
+        "--model", help="An artifact such as models/1f2e, or a folder; else the one in service for --dataset."
+    ),
 ]
 
 

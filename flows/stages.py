@@ -7,12 +7,22 @@ that is `reused`. `flows.retrain` makes Prefect tasks of them; the commands of `
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
+from schemas.errors import InputError
 from schemas.progress import Progress
 
 OnProgress = Callable[[Progress | str], object]
+
+
+@dataclass(frozen=True)
+class InService:
+    """The name of the model in service, or `none`, and whether this run changed that."""
+
+    model: str
+    changed: bool
 
 
 def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = False) -> Manifest:
@@ -64,7 +74,7 @@ def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: 
 
 def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict."""
-    from modeling.evaluation.compare import compare
+    from modeling.stages import compare
 
     return compare(
         settings.artifacts,
@@ -77,12 +87,17 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
     )
 
 
-def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> str:
-    """Put the candidate into service if the comparison says so -> the name of the model in service, or `none`."""
-    from modeling.evaluation.compare import promote
+def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
+    """Put the candidate into service if the comparison says so."""
+    from modeling.evaluation.compare import champion_of
+    from modeling.stages import promote
 
-    champion = promote(settings.artifacts, comparison)
-    return champion.model if champion else "none"
+    try:
+        before = champion_of(settings.artifacts, settings.dataset.name)
+    except InputError:
+        before = None
+    champion = promote(settings.artifacts, comparison, progress)
+    return InService(champion.model if champion else "none", changed=champion != before)
 
 
 def report(

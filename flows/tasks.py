@@ -13,12 +13,13 @@ from prefect.states import Completed, Failed
 
 from flows.reports.progress import run_progress
 from flows.settings.settings import Settings
+from flows.stages import InService
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 
 MISTAKE = "Mistake"  # the state of what a person can mend
 Given = ParamSpec("Given")
-Result = TypeVar("Result", Manifest, str)
+Result = TypeVar("Result", Manifest, InService)
 
 
 def as_task(

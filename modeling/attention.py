@@ -1,41 +1,41 @@
-"""Who may look at whom in a batch, and attention that keeps to it, for our own bodies and, through one registered function,
-Hugging Face's.
+"""Where the events of sessions lie in a batch, who may look at whom, and attention that keeps to it: for our own bodies and
+those of Hugging Face.
 
-B rows, H heads, L places, K head size, T = B * L.
+Rows of about 64 places are attended whole, under a mask. A flat row, which holds a whole batch, is cut into blocks of C places,
+C no shorter than the longest session: the queries of a block look at its own keys and at those of its neighbours, so that the
+cost grows with the row and not with its square.
+
+B rows, H heads, L places, K head size, S sessions, T = B * L; G blocks of C queries and W keys.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
-from transformers import AttentionInterface, AttentionMaskInterface
 
-NAME = "overnight"
-OTHERS = (
-    "softcap",
-    "s_aux",
-    "sinks",
-    "position_bias",
-    "sliding_window",
-    "indices",
-    "block_indices",
-)  # of other attention
 Direction = Literal["causal", "both", "permuted"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The places of a batch as a body sees them.
+    """Where the events of S sessions lie in B rows of L places, and which places see which.
 
-    `segments_BL` numbers the sessions from 1 (0: padding), `positions_BL` counts within each from 0. `seconds_BL`, where
-    times are known, is the time since the session's first event. In the direction `permuted`, `order_BL` is 0 at places all
-    others may see, and counts places in the order in which they are predicted: each sees those before it.
+    `segments_BL` numbers the sessions from 1 (0: padding), `positions_BL` counts within each from 0. `seconds_BL`, where times
+    are known, is the time since the session's first event. In the direction `permuted`, `order_BL` is 0 at places all others
+    may see, and counts places in the order in which they are predicted: each sees those before it.
+
+    A body needs no more. For those who make batches, `event_BL` is the event at a place (-1: none), `from_end_BL` counts places
+    from the end of their session, and `end_S` is the last place of each session, counted row by row (all empty by default).
+
+    The rest is what the host knows without asking the device, None where it would have to ask: `longest`, no session has more
+    places; `most`, all sessions together have no more. A flat row also has its `block` C and `bounds`, int32: where each
+    session and each piece of padding (of `longest` places at most) begins, and T at the end, repeated up to a fixed size.
     """
 
     segments_BL: Tensor
@@ -43,6 +43,28 @@ class Layout:
     direction: Direction = "causal"
     seconds_BL: Tensor | None = None
     order_BL: Tensor | None = None
+    event_BL: Tensor = field(default_factory=lambda: torch.empty(0))
+    from_end_BL: Tensor = field(default_factory=lambda: torch.empty(0))
+    end_S: Tensor = field(default_factory=lambda: torch.empty(0))
+    longest: int | None = None
+    most: int | None = None
+    block: int | None = None
+    bounds: Tensor | None = None
+
+    @property
+    def session_BL(self) -> Tensor:
+        """The session's number from 0; padding counts as of session 0."""
+        return (self.segments_BL - 1).clamp(min=0)
+
+    @property
+    def inside_BL(self) -> Tensor:
+        """Whether a place belongs to a session."""
+        return self.segments_BL > 0
+
+    @property
+    def is_end_BL(self) -> Tensor:
+        """Whether a place is the last of its session."""
+        return (self.from_end_BL == 0) & self.inside_BL
 
     @cached_property
     def same_BLL(self) -> Tensor:
@@ -56,11 +78,45 @@ class Layout:
         return (same_BLL.tril() if self.direction == "causal" else same_BLL)[:, None]
 
     @cached_property
-    def bounds(self) -> Tensor:
-        """Where sessions and stretches of padding begin among all T places row by row, and T at last; int32."""
-        segments_BL = self.segments_BL
-        begins_BL = F.pad(segments_BL[:, 1:] != segments_BL[:, :-1], (1, 0), value=True)
-        return F.pad(begins_BL.flatten().nonzero().squeeze(1), (0, 1), value=segments_BL.numel()).int()
+    def seen_G1CW(self) -> Tensor:
+        """Whether a query of a block may see a key of its window; of rows attended whole, `mask_B1LL`."""
+        if self.block is None:
+            return self.mask_B1LL
+        query_G1C, key_G1W = (self.segments_BL[:, None, :, None] + 1 for _ in range(2))  # 0 is outside the row
+        seen_GCW = self.queries(query_G1C)[:, 0] == self.keys(key_G1W)[:, 0].transpose(1, 2)
+        return (seen_GCW & (self.apart_CW >= 0) if self.direction == "causal" else seen_GCW)[:, None]
+
+    @property
+    def apart_CW(self) -> Tensor:
+        """How many places a query of a block lies behind a key of its window."""
+        length = self.block or self.segments_BL.shape[1]
+        before, after = self._reach
+        place_C = torch.arange(length, device=self.segments_BL.device)
+        place_W = torch.arange(-before * length, (1 + after) * length, device=self.segments_BL.device)
+        return place_C[:, None] - place_W
+
+    def queries(self, x_BHLK: Tensor) -> Tensor:
+        """What lies at places, [B, H, L, K], in blocks: [G, H, C, K]. Rows attended whole stay."""
+        return x_BHLK if self.block is None else x_BHLK[0].unflatten(1, (-1, self.block)).transpose(0, 1)
+
+    def keys(self, x_BHLK: Tensor) -> Tensor:
+        """What lies at places, [B, H, L, K], in the window of each block: [G, H, W, K], 0 outside the row."""
+        if self.block is None:
+            return x_BHLK
+        before, after = self._reach
+        x_GHCK = self.queries(x_BHLK)
+        padded = F.pad(x_GHCK, (0, 0) * 3 + (before, after))
+        num_blocks = len(x_GHCK)
+        return torch.cat([padded[first : first + num_blocks] for first in range(1 + before + after)], 2)
+
+    def rows(self, x_GHCK: Tensor) -> Tensor:
+        """Blocks of places back in their row, [B, H, L, K]."""
+        return x_GHCK if self.block is None else x_GHCK.transpose(0, 1).flatten(1, 2)[None]
+
+    @property
+    def _reach(self) -> tuple[int, int]:
+        """How many blocks a window holds before and after that of its queries."""
+        return (0, 0) if self.block is None else (1, 0) if self.direction == "causal" else (1, 1)
 
     def rotation(self, head_size: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines of rotary positions (RoFormer, arXiv:2104.09864), each [B, 1, L, K]."""
@@ -82,25 +138,33 @@ def attend(
 ) -> Tensor:
     """Scaled dot-product attention within sessions, in the layout's direction; [B, H, L, K].
 
-    On a GPU in half precision, without dropout, sessions go to a kernel that skips what the mask would hide.
+    On a GPU in half precision, without dropout, the sessions of a flat row go to a kernel that skips what a mask would hide.
     """
     if rotary:
         cos, sin = layout.rotation(q_BHLK.shape[-1])
         q_BHLK, k_BHLK = _rotate(q_BHLK, cos, sin), _rotate(k_BHLK, cos, sin)
-    if q_BHLK.is_cuda and q_BHLK.dtype in (torch.bfloat16, torch.float16) and not dropout:
+    half = q_BHLK.is_cuda and q_BHLK.dtype in (torch.bfloat16, torch.float16)
+    if half and not dropout and layout.bounds is not None:
         return _attend_by_session(q_BHLK, k_BHLK, v_BHLK, layout, scale)
-    return F.scaled_dot_product_attention(
-        q_BHLK, k_BHLK, v_BHLK, attn_mask=layout.mask_B1LL, dropout_p=dropout, scale=scale
+    out_GHCK = F.scaled_dot_product_attention(
+        layout.queries(q_BHLK),
+        layout.keys(k_BHLK),
+        layout.keys(v_BHLK),
+        attn_mask=layout.seen_G1CW,
+        dropout_p=dropout,
+        scale=scale,
     )
+    return layout.rows(out_GHCK)
 
 
 def _attend_by_session(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, layout: Layout, scale: float | None) -> Tensor:
     """The same through FlashAttention's kernel for sequences of different lengths."""
+    bounds, longest = layout.bounds, layout.longest
+    assert bounds is not None and longest is not None
     batch, _, width, _ = q_BHLK.shape
     q_THK, k_THK, v_THK = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHLK, k_BHLK, v_BHLK))
     window = (-1, 0) if layout.direction == "causal" else (-1, -1)
-    bounds = layout.bounds
-    out_THK = varlen_attn(q_THK, k_THK, v_THK, bounds, bounds, width, width, scale=scale, window_size=window)
+    out_THK = varlen_attn(q_THK, k_THK, v_THK, bounds, bounds, longest, longest, scale=scale, window_size=window)
     assert isinstance(out_THK, Tensor)  # a second result comes only when it is asked for
     return out_THK.unflatten(0, (batch, width)).transpose(1, 2)
 
@@ -108,28 +172,3 @@ def _attend_by_session(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, layout: L
 def _rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x_BHLK.chunk(2, -1)
     return (x_BHLK * cos + torch.cat([-second, first], -1) * sin).to(x_BHLK.dtype)
-
-
-def _hugging_face(
-    module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
-) -> tuple[Tensor, None]:
-    """`attend` in the form that transformers calls; the body passes `layout` and `rotary` along as keywords."""
-    for name in OTHERS:
-        if options.get(name) is not None:
-            raise NotImplementedError(f"attention with {name}")
-    if key.shape[1] != query.shape[1]:  # grouped-query attention
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
-    out_BHLK = attend(
-        query,
-        key,
-        value,
-        options["layout"],
-        rotary=options.get("rotary", False),
-        dropout=options.get("dropout", 0.0),
-        scale=options.get("scaling"),
-    )
-    return out_BHLK.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(NAME, _hugging_face)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)

@@ -1,72 +1,132 @@
-"""Batches cut from sessions: laid out side by side in rows, or one in each.
+"""Batches: sessions laid out in places, what is read at each place, and what is asked.
 
-S sessions, E events, B rows, L places in a row, N events of the sessions at hand.
+On a CPU, sessions share rows of about 64 places and exactly the places asked about are listed. A GPU must never be asked how
+large something is, since the host would wait for all that it has to do: there a `Shape`, known to the host beforehand, says how
+much room is made, and what is left over is padding.
+
+S sessions, E events, B rows, L places in a row, T = B * L, N predictions.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from modeling.attention import Direction, Layout
 from modeling.sessions import Sessions
 
 ROW_LENGTH = 64
-Batch = dict[str, Tensor]
+BLOCK = 64  # places of a flat row whose attention is computed together, unless sessions are longer
+ALIGNED = 16  # blocks are of whole multiples, as kernels with masks need
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the events of some sessions lie in B rows of L places.
+class Batch:
+    """Sessions in places, what is read there, and N predictions asked of the states at some of them.
 
-    `event_BL` is the event at a place (-1: none), `session_BL` its session's number among those at hand, `segments_BL` that
-    number from 1 (0: padding), `positions_BL` the place within the session from 0, `from_end_BL` counted from its end. With a
-    place to ask at, each session ends in one that holds no event.
+    `features` are read, [B, L] or [B, L, W] by name, 0 where there is nothing; `masked_BL` are places of sessions whose event
+    is not read. `asked_N` numbers the places asked about row by row; `target_N` is the item to predict (0: none), `labels` by
+    name are float32 [N] (NaN: not to be learned), `is_last_N` whether the event asked about is its session's last. `weight_N`
+    sums to 1: predictions that only fill the room have weight 0, no target and no labels.
     """
 
-    event_BL: Tensor
-    session_BL: Tensor
-    segments_BL: Tensor
-    positions_BL: Tensor
-    from_end_BL: Tensor
+    layout: Layout
+    features: dict[str, Tensor]
+    masked_BL: Tensor
+    asked_N: Tensor
+    target_N: Tensor
+    weight_N: Tensor
+    is_last_N: Tensor
+    labels: dict[str, Tensor]
+
+    def states(self, h_BLD: Tensor) -> Tensor:
+        """The hidden states at the places asked about, [N, D]."""
+        return h_BLD.flatten(0, 1)[self.asked_N]
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of the batch, always in the same order."""
+        layout = (getattr(self.layout, about.name) for about in fields(self.layout))
+        own = (self.masked_BL, self.asked_N, self.target_N, self.weight_N, self.is_last_N)
+        for value in (*layout, *self.features.values(), *own, *self.labels.values()):
+            if isinstance(value, Tensor):
+                yield value
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How much room a batch gets: all sessions together have at most `num_places`, and none more than `longest`.
+
+    `flat`: all in one row, whose length follows from these two numbers alone; otherwise one session a row, `longest` wide.
+    """
+
+    num_places: int
+    longest: int
+    flat: bool
 
     @property
-    def ends_BL(self) -> Tensor:
-        """Whether a place is the last of its session."""
-        return (self.from_end_BL == 0) & (self.segments_BL > 0)
+    def block(self) -> int:
+        """C: no session is longer, so that it lies in two neighbouring blocks at most."""
+        return -(-max(self.longest, BLOCK) // ALIGNED) * ALIGNED
+
+    @classmethod
+    def of(cls, lengths_S: Tensor, flat: bool) -> Shape:
+        """The shape of sessions of these lengths: their device is asked, once."""
+        longest, num_places = torch.stack([lengths_S.max(), lengths_S.sum()]).tolist()
+        return cls(num_places, max(longest, 1), flat)
 
 
-def lay_out(sessions: Sessions, *, packed: bool, ask: bool = False, row_length: int = ROW_LENGTH) -> Places:
-    """Lay sessions side by side in rows of about `row_length` places; not packed, each in a row of its own."""
-    lengths = sessions.lengths + int(ask)
-    row_S = _rows(lengths, row_length) if packed else torch.arange(len(lengths), device=lengths.device)
+def lay_out(
+    sessions: Sessions,
+    *,
+    packed: bool,
+    ask: bool = False,
+    direction: Direction = "causal",
+    shape: Shape | None = None,
+    row_length: int = ROW_LENGTH,
+) -> Layout:
+    """Lay sessions side by side in rows of about `row_length` places; not packed, each in a row of its own.
+
+    With `ask`, each session ends in a place that holds no event. With a `shape`, what is made is as large as that says.
+    """
+    lengths_S = sessions.lengths + int(ask)
+    if shape is not None:
+        layout = _flat_row(lengths_S, shape) if shape.flat else _one_each(lengths_S, shape.longest, shape.num_places)
+    else:
+        layout = _rows(lengths_S, row_length) if packed else _one_each(lengths_S, int(lengths_S.max()), None)
+    session_BL = layout.session_BL
+    event_BL = sessions.starts[session_BL] + layout.positions_BL
+    there_BL = layout.inside_BL & (layout.positions_BL < sessions.lengths[session_BL])
+    from_end_BL = torch.where(layout.inside_BL, lengths_S[session_BL] - 1 - layout.positions_BL, 0)
+    return replace(layout, direction=direction, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL)
+
+
+def _rows(lengths_S: Tensor, row_length: int) -> Layout:
+    """Several sessions in each row."""
+    row_S = _row_of(lengths_S, row_length)
     by_row = row_S.argsort(stable=True)
-    upto = lengths[by_row].cumsum(0)
-    begins = upto - lengths[by_row]  # place of each session if all rows were one
-    row_begins = torch.full((int(row_S.max()) + 1,), int(upto[-1]), device=lengths.device)
+    upto = lengths_S[by_row].cumsum(0)
+    begins = upto - lengths_S[by_row]  # place of each session if all rows were one
+    row_begins = torch.full((int(row_S.max()) + 1,), int(upto[-1]), device=lengths_S.device)
     row_begins.scatter_reduce_(0, row_S[by_row], begins, "amin")
-    first_S = torch.empty_like(lengths)
+    first_S = torch.empty_like(lengths_S)
     first_S[by_row] = begins - row_begins[row_S[by_row]]
+    width = int((first_S + lengths_S).max())
 
-    session_N = torch.repeat_interleave(lengths)
-    position_N = torch.arange(len(session_N), device=lengths.device) - (lengths.cumsum(0) - lengths)[session_N]
-    event_N = sessions.starts[session_N] + position_N
-    if ask:
-        event_N = torch.where(position_N < sessions.lengths[session_N], event_N, -1)
-    row_N, place_N = row_S[session_N], first_S[session_N] + position_N
-    shape = (len(row_begins), int(place_N.max()) + 1)
-
-    def lay(values_N: Tensor, empty: int) -> Tensor:
-        out = torch.full(shape, empty, dtype=torch.long, device=values_N.device)
-        out[row_N, place_N] = values_N
-        return out
-
-    from_end_N = lengths[session_N] - 1 - position_N
-    return Places(lay(event_N, -1), lay(session_N, 0), lay(session_N + 1, 0), lay(position_N, 0), lay(from_end_N, 0))
+    session_E = torch.repeat_interleave(lengths_S)
+    position_E = torch.arange(len(session_E), device=lengths_S.device) - (lengths_S.cumsum(0) - lengths_S)[session_E]
+    first_S = first_S + row_S * width
+    place_E = first_S[session_E] + position_E
+    segments_T, positions_T = torch.zeros(2, len(row_begins) * width, dtype=torch.long, device=lengths_S.device)
+    segments_T[place_E], positions_T[place_E] = session_E + 1, position_E
+    shape = (len(row_begins), width)
+    return Layout(segments_T.view(shape), positions_T.view(shape), end_S=first_S + lengths_S - 1)
 
 
-def _rows(lengths: Tensor, row_length: int) -> Tensor:
+def _row_of(lengths: Tensor, row_length: int) -> Tensor:
     """A row for each session: the longest begin a row each, the others fill what is left; one goes where its start falls."""
     total, order = int(lengths.sum()), lengths.argsort(descending=True, stable=True)
     num_rows = min(-(-total // max(row_length, int(lengths.max()))), len(lengths))
@@ -79,24 +139,107 @@ def _rows(lengths: Tensor, row_length: int) -> Tensor:
     return row_S
 
 
-def read(sessions: Sessions, places: Places, event_BL: Tensor) -> Batch:
-    """What a model reads: the features of `event_BL` at each place, the context of its session, and the layout.
+def _one_each(lengths_S: Tensor, longest: int, most: int | None) -> Layout:
+    """One session in each row, padded on the right."""
+    row_S1 = torch.arange(len(lengths_S), device=lengths_S.device)[:, None]
+    place_L = torch.arange(longest, device=lengths_S.device)
+    inside_SL = place_L < lengths_S[:, None]
+    return Layout(
+        torch.where(inside_SL, row_S1 + 1, 0),
+        torch.where(inside_SL, place_L, 0),
+        end_S=row_S1[:, 0] * longest + lengths_S - 1,
+        longest=longest,
+        most=most,
+    )
 
-    A place within a session that holds no event (-1) is `masked`: its features are 0 there. `event_BL` need not be the event
-    that belongs there.
+
+def _flat_row(lengths_S: Tensor, shape: Shape) -> Layout:
+    """One session behind the other in a single row, and padding at its end, in whole blocks."""
+    width = max(math.ceil(shape.num_places / shape.block), 1) * shape.block
+    upto_S = lengths_S.cumsum(0)
+    place_T = torch.arange(width, device=lengths_S.device)
+    inside_T = place_T < upto_S[-1:]
+    session_T = torch.searchsorted(upto_S, place_T, right=True).clamp(max=len(lengths_S) - 1)
+    begin_S = upto_S - lengths_S
+    pieces = torch.arange(-(-width // shape.longest) + 1, device=lengths_S.device) * shape.longest
+    return Layout(
+        torch.where(inside_T, session_T + 1, 0)[None],
+        torch.where(inside_T, place_T - begin_S[session_T], 0)[None],
+        end_S=upto_S - 1,
+        longest=shape.longest,
+        most=width,
+        block=shape.block,
+        bounds=torch.cat([begin_S, (upto_S[-1:] + pieces).clamp(max=width)]).int(),
+    )
+
+
+def make_batch(
+    sessions: Sessions, layout: Layout, event_BL: Tensor, asked_BL: Tensor, capacity: int | None = None
+) -> Batch:
+    """The batch that reads `event_BL` and asks about the events `asked_BL`, [B, L] each; -1: nothing is read, or asked.
+
+    What is read at a place need not be the event that belongs there. A label is asked only where its event is out of sight.
+    `capacity` is the number of predictions N; None makes it that of the places asked about.
     """
-    there_BL = event_BL >= 0
-    batch = {name: _at(values, event_BL, there_BL) for name, values in sessions.events.items()}
-    inside_BL = places.segments_BL > 0
-    batch |= {name: _at(values, places.session_BL, inside_BL) for name, values in sessions.context.items()}
-    return batch | {
-        "segments": places.segments_BL,
-        "positions": places.positions_BL,
-        "from_end": places.from_end_BL,
-        "masked": inside_BL & ~there_BL,
-    }
+    features, masked_BL = read(sessions, layout, event_BL)
+    asked_T = asked_BL.flatten()
+    asked_N, is_asked_N = listed(asked_T >= 0, capacity)
+    event_N, session_N = asked_T[asked_N].clamp(min=0), layout.session_BL.flatten()[asked_N]
+    # Without an order of prediction, an event left where it is asked about tells its label: inference sees no such thing.
+    unseen_N = is_asked_N if layout.order_BL is not None else is_asked_N & (event_BL.flatten()[asked_N] != event_N)
+    labels = {name: values[event_N] for name, values in sessions.event_labels.items()}
+    labels |= {name: values[session_N] for name, values in sessions.labels.items()}
+    return Batch(
+        layout,
+        features,
+        masked_BL,
+        asked_N=asked_N,
+        target_N=torch.where(is_asked_N, sessions.items[event_N].long(), 0),
+        weight_N=is_asked_N / is_asked_N.sum().clamp(min=1),
+        is_last_N=is_asked_N & (event_N == (sessions.starts + sessions.lengths - 1)[session_N]),
+        labels={name: torch.where(unseen_N, value_N, torch.nan) for name, value_N in labels.items()},
+    )
+
+
+def make_query(sessions: Sessions, layout: Layout) -> Batch:
+    """The batch that reads S sessions and asks what follows each, at its last place: N = S, in their order, nothing known."""
+    features, masked_BL = read(sessions, layout, layout.event_BL)
+    asked_N = layout.end_S.clamp(min=0)
+    return Batch(
+        layout,
+        features,
+        masked_BL,
+        asked_N=asked_N,
+        target_N=torch.zeros_like(asked_N),
+        weight_N=torch.full(asked_N.shape, 1 / max(len(asked_N), 1), device=asked_N.device),
+        is_last_N=torch.zeros_like(asked_N, dtype=torch.bool),
+        labels={},
+    )
+
+
+def read(sessions: Sessions, layout: Layout, event_BL: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """The features of `event_BL` at each place and the context of its session, by name; and the places that are masked, [B, L]:
+    those of a session at which no event (-1) is read.
+    """
+    there_BL, inside_BL, session_BL = event_BL >= 0, layout.inside_BL, layout.session_BL
+    features = {name: _at(values, event_BL, there_BL) for name, values in sessions.events.items()}
+    features |= {name: _at(values, session_BL, inside_BL) for name, values in sessions.context.items()}
+    return features, inside_BL & ~there_BL
 
 
 def _at(values: Tensor, index_BL: Tensor, there_BL: Tensor) -> Tensor:
-    found = values[index_BL.clamp(min=0)]
-    return found.masked_fill_(~(there_BL if found.dim() == 2 else there_BL.unsqueeze(-1)), 0)
+    value = values[index_BL.clamp(min=0)]
+    return value.masked_fill_(~(there_BL if value.dim() == 2 else there_BL.unsqueeze(-1)), 0)
+
+
+def listed(chosen_T: Tensor, capacity: int | None) -> tuple[Tensor, Tensor]:
+    """The numbers of the places chosen, in order, and whether each is one: the first `capacity`, filled up with place 0."""
+    if capacity is None:
+        place_N = chosen_T.nonzero().squeeze(1)
+        return place_N, torch.ones_like(place_N, dtype=torch.bool)
+    rank_T = torch.where(chosen_T, chosen_T.cumsum(0) - 1, capacity).clamp(
+        max=capacity
+    )  # the last holds what is not listed
+    place_T = torch.arange(len(chosen_T), device=chosen_T.device)
+    place_N = torch.full((capacity + 1,), -1, device=chosen_T.device).scatter(0, rank_T, place_T)[:capacity]
+    return place_N.clamp(min=0), place_N >= 0

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from schemas.columns import ITEM_ID
-from schemas.errors import InputError
+from schemas.errors import unknown
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
 LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
@@ -240,6 +240,17 @@ class ModelConfig(Concern):
         return self
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """By kind, as in `schemas.places`, the names of the parts it is put together from."""
+        heads = tuple(sorted({head.name for head in self.heads.values()}))
+        return {
+            "bodies": (self.body.name,),
+            "objectives": (self.objective.name,),
+            "losses": (self.loss.name,),
+            "heads": heads,
+        }
+
+    @property
     def item_dim(self) -> int:
         """Width of item vectors."""
         return self.inputs.item_dim or self.body.dim
@@ -334,15 +345,24 @@ class EvaluationConfig(Concern):
 
     model_config = ConfigDict(title="Evaluation")
 
-    cutoffs: tuple[int, ...] = Field((5, 10, 20), min_length=1, title="Cut-offs", description="Every k of metric@k.")
+    cutoffs: tuple[PositiveInt, ...] = Field(
+        (5, 10, 20), min_length=1, title="Cut-offs", description="Every k of metric@k."
+    )
     filter_seen: bool = Field(
         False, title="Filter seen items", description="Never recommend what the session already holds."
     )
     baselines: tuple[str, ...] = Field(
         ("popularity", "last_day_popularity", "item_knn", "markov"),
         title="Baselines",
-        description="Files of modeling/baselines, measured on the same sessions. Labels have one more, `mean`.",
+        description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
     )
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Self:
+        for name, given in (("cutoffs", self.cutoffs), ("baselines", self.baselines)):
+            if twice := sorted({str(one) for one in given if given.count(one) > 1}):
+                raise ValueError(f"{name}: {', '.join(twice)} is named twice")
+        return self
 
 
 class PromotionConfig(Concern):
@@ -356,7 +376,10 @@ class PromotionConfig(Concern):
         description="Compared between the new model and the one in service: as in ndcg@20, or LABEL/auc, LABEL/rmse...",
     )
     min_gain: float = Field(
-        0.0, title="Least gain", description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain."
+        0.0,
+        allow_inf_nan=False,
+        title="Least gain",
+        description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain.",
     )
 
     def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
@@ -370,4 +393,4 @@ class PromotionConfig(Concern):
             elif self.metric.startswith(f"{label}/"):
                 return  # a kind of head that is not ours: its file says what it measures
         if self.metric not in known:
-            raise InputError(f"promotion.metric {self.metric!r} is not computed. Known: {', '.join(known)}.")
+            raise unknown("promotion.metric", self.metric, known)

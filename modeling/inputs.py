@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling import objectives
-from modeling.batches import Batch
+from modeling.batches import Batch, listed
 from modeling.config import ModelConfig
 from modeling.features import Feature, read_features, time_feature
 from modeling.items import ItemVectors
-from schemas import plugins
 from schemas.columns import ITEM_ID
 from schemas.features import FeatureSchema
 
@@ -27,7 +25,8 @@ class Inputs(nn.Module):
     product near the item's vector instead of near 0). W is left out where it has nothing to do.
     """
 
-    def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
+    def __init__(self, config: ModelConfig, schema: FeatureSchema, *, hides: bool = False) -> None:
+        """`hides`: some places hold no event, and are read as a vector that is learned for them."""
         super().__init__()
         inputs, dim, item_dim = config.inputs, config.body.dim, config.item_dim
         self.aggregation, self.swap_noise, self.dropout = inputs.aggregation, inputs.swap_noise, config.body.dropout
@@ -46,12 +45,10 @@ class Inputs(nn.Module):
         plain = item_dim == dim and width == item_dim
         self.project = None if plain else _begin_as_item(item_dim, width, dim)
         self.scale_D = nn.Parameter(torch.ones(dim)) if self.aggregation == "sum_times_item" else None
-        objective = plugins.find(objectives, config.objective.name)
-        empty = objective.asks and objective.direction != "permuted"  # which never sees what a place to predict holds
-        self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if empty else None
+        self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if hides else None
         self.positions = None
         if inputs.positions in ("end", "forward"):
-            self.place = "from_end" if inputs.positions == "end" else "positions"
+            self.from_end = inputs.positions == "end"
             self.positions = nn.Embedding(schema.max_length, dim)
             nn.init.xavier_normal_(self.positions.weight)
 
@@ -59,16 +56,16 @@ class Inputs(nn.Module):
         """Seconds since each session's first event, [B, L]; None where the schema knows no times."""
         if self.time is None:
             return None
-        upto_BL = batch[self.time].double().cumsum(1)
-        first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch["positions"]
+        upto_BL = batch.features[self.time].double().cumsum(1)
+        first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch.layout.positions_BL
         return upto_BL - upto_BL.gather(1, first_BL)
 
     def forward(self, batch: Batch) -> Tensor:
         """x_BLD of a batch."""
         names = (ITEM_ID, *self.side_names, *(column.name for column in self.items.columns))
-        values = {name: batch[name] for name in names}
+        layout, values = batch.layout, {name: batch.features[name] for name in names}
         if self.training and self.swap_noise:
-            there_BL = (batch["segments"] > 0) & ~batch["masked"]
+            there_BL = layout.inside_BL & ~batch.masked_BL
             values = {name: swapped(value, there_BL, self.swap_noise) for name, value in values.items()}
         item_BLE = self.items.of(values[ITEM_ID], values)
         if self.item_norm is not None:
@@ -76,11 +73,11 @@ class Inputs(nn.Module):
         side = [feature(values[name]) for name, feature in zip(self.side_names, self.side, strict=True)]
         x_BLD = self._joined(item_BLE, side)
         if self.mask_D is not None:
-            x_BLD = torch.where(batch["masked"].unsqueeze(-1), self.mask_D, x_BLD)
+            x_BLD = torch.where(batch.masked_BL.unsqueeze(-1), self.mask_D, x_BLD)
         if self.positions is not None:
-            x_BLD = x_BLD + self.positions(batch[self.place])
+            x_BLD = x_BLD + self.positions(layout.from_end_BL if self.from_end else layout.positions_BL)
         x_BLD = F.dropout(x_BLD, self.dropout, self.training)
-        return x_BLD * (batch["segments"] > 0).unsqueeze(-1)
+        return x_BLD * layout.inside_BL.unsqueeze(-1)
 
     def _joined(self, item_BLE: Tensor, side: list[Tensor]) -> Tensor:
         if self.aggregation == "concat":
@@ -106,14 +103,11 @@ def swapped(values: Tensor, there_BL: Tensor, probability: float) -> Tensor:
 
     Stochastic swap noise, as in Transformers4Rec (doi:10.1145/3460231.3474255); each feature is swapped on its own.
     """
-    value_N = values[there_BL]
-    count = len(value_N)
-    if count < 2:
-        return values
-    swap_N = torch.rand(count, device=values.device) < probability
-    other_N = (
-        torch.arange(count, device=values.device) + torch.randint(1, count, (count,), device=values.device)
-    ) % count
-    noisy = values.clone()
-    noisy[there_BL] = torch.where(swap_N.reshape(-1, *[1] * (value_N.dim() - 1)), value_N[other_N], value_N)
-    return noisy
+    there_T = there_BL.flatten()
+    size, device = len(there_T), values.device
+    rank_T, count = there_T.cumsum(0) - 1, there_T.sum().clamp(min=1)
+    place_T, _ = listed(there_T, size)
+    shift_T = 1 + (torch.rand(size, device=device, dtype=torch.float64) * (count - 1)).long()
+    swap_T = there_T & (torch.rand(size, device=device) < probability)
+    from_T = torch.where(swap_T, place_T[(rank_T + shift_T) % count], torch.arange(size, device=device))
+    return values.flatten(0, 1)[from_T].view(values.shape)

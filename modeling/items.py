@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.batches import Batch
 from modeling.config import InputsConfig, ModelConfig
 from modeling.features import Feature, read_features, stored
 from modeling.sessions import values_of
@@ -52,7 +51,7 @@ class ItemVectors(nn.Module):
         """Whether a vector says more than which item it is, so that a new item can have one."""
         return self.tower is not None or self.pretrained is not None
 
-    def of(self, ids: Tensor, event: Batch | None = None) -> Tensor:
+    def of(self, ids: Tensor, event: dict[str, Tensor] | None = None) -> Tensor:
         """The vectors of some ids, [..., E].
 
         Of an id that is no item (unknown, most of all), features are taken from `event`, which has them for each id.
@@ -130,7 +129,7 @@ class Tower(nn.Module):
             # Without the norm, the MLP hardly sees what tables begin with, and learns far slower (LOG.md).
             self.mix = nn.Sequential(nn.LayerNorm(item_dim + widths), first, nn.GELU(), last)
 
-    def forward(self, x: Tensor, ids: Tensor, event: Batch | None) -> Tensor:
+    def forward(self, x: Tensor, ids: Tensor, event: dict[str, Tensor] | None) -> Tensor:
         """[..., E]"""
         parts = [feature(ids, event[feature.name] if event else None) for feature in self._features]
         if self.mix:

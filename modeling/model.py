@@ -6,6 +6,8 @@ B rows, L places, D width.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import safetensors.torch
@@ -14,15 +16,16 @@ from torch import Tensor, nn
 
 from modeling import parts
 from modeling.attention import Layout
-from modeling.batches import Batch, Places, lay_out, read
+from modeling.batches import Batch, Shape, lay_out
 from modeling.bodies import Body
 from modeling.config import NEXT_ITEM, ModelConfig
 from modeling.heads import Head
 from modeling.heads._label import LabelHead
 from modeling.heads.next_item import NextItem
 from modeling.inputs import Inputs
-from modeling.objectives import Objective, Task
+from modeling.objectives import Objective
 from modeling.sessions import Sessions
+from schemas import plugins
 from schemas.errors import InputError, parse
 from schemas.features import FeatureSchema
 
@@ -36,13 +39,18 @@ class SequenceModel(nn.Module):
         super().__init__()
         parts.check(config)
         self.settings, self.schema = config, schema
-        self.inputs = Inputs(config, schema)
+        self.own_parts = plugins.own_parts(config.parts)
+        self.objective: Objective = parts.build("objective", config.objective)
+        direction = self.objective.direction
+        self.inputs = Inputs(config, schema, hides=self.objective.asks and direction != "permuted")
         self.body: Body = parts.build("body", config.body, config.body, config.inputs.positions == "rotary")
+        self.body.keep_to(direction)
         self.heads = nn.ModuleDict(
             {label: parts.build("head", head, label, config, schema) for label, head in config.heads.items()}
         )
-        self.objective: Objective = parts.build("objective", config.objective)
-        self.body.keep_to(self.objective.direction)
+        for head in self.heads.values():
+            assert isinstance(head, Head)
+            head.keep_to(direction)
         self.objective_parts = self.objective.parts(config, schema)
 
     @property
@@ -66,39 +74,44 @@ class SequenceModel(nn.Module):
         """The heads that foretell labels, by label."""
         return {label: head for label, head in self.heads.items() if isinstance(head, LabelHead)}
 
-    def lay_out(self, sessions: Sessions, *, ask: bool = False) -> Places:
-        """Sessions in rows as the body takes them."""
-        return lay_out(sessions, packed=self.body.packed, ask=ask)
+    def lay_out(self, sessions: Sessions, *, ask: bool = False, shape: Shape | None = None) -> Layout:
+        """Sessions in places as the body takes them, in `shape` where the host knows it; a GPU is asked for their lengths."""
+        if shape is None and sessions.lengths.device.type != "cpu":
+            shape = Shape.of(sessions.lengths + int(ask), self.flat)
+        direction = self.objective.direction
+        return lay_out(sessions, packed=self.body.packed, ask=ask, direction=direction, shape=shape)
+
+    @property
+    def flat(self) -> bool:
+        """Whether a GPU is given all sessions in one row; otherwise one a row."""
+        return self.body.packed and self.body.flat
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def training_batch(self, sessions: Sessions, generator: torch.Generator) -> Batch:
-        """A batch in which the objective has hidden what it asks about."""
-        return fill(sessions, self.objective.task(sessions, self.lay_out, generator))
+    def training_batch(self, sessions: Sessions, generator: torch.Generator, shape: Shape | None = None) -> Batch:
+        """A batch in which the objective has hidden what it asks about, in `shape` where the host knows it."""
+        return self.objective.batch(sessions, partial(self.lay_out, shape=shape), generator)
 
     def encode(self, batch: Batch) -> Tensor:
         """Hidden states h_BLD of a batch."""
-        layout = Layout(
-            batch["segments"],
-            batch["positions"],
-            self.objective.direction,
-            self.inputs.seconds(batch),
-            batch.get("order"),
-        )
+        layout, seconds_BL = batch.layout, self.inputs.seconds(batch)
+        if seconds_BL is not None:
+            layout = replace(layout, seconds_BL=seconds_BL)
         h_BLD: Tensor = self.body(self.inputs(batch), layout)
         return h_BLD
 
     def states(self, histories: Sessions) -> Tensor:
         """The state h_SD from which what follows each of S histories is predicted, by the objective's rule of inference."""
         histories = histories.most_recent(self.schema.max_length - int(self.objective.asks))
-        batch = fill(histories, self.objective.query(histories, self.lay_out))
-        ends_BL = (batch["from_end"] == 0) & (batch["segments"] > 0)
-        h_SD = self.encode(batch)[ends_BL]
-        order_S = (batch["segments"][ends_BL]).argsort()
-        return h_SD[order_S]
+        batch = self.objective.query(histories, self.lay_out)
+        return batch.states(self.encode(batch))
+
+    def propose(self, h_ND: Tensor) -> Tensor:
+        """An item id for each state, drawn from the softmax of its next-item scores, [N]."""
+        return self.next_item.propose(h_ND, self.inputs.items)
 
     def heads_loss(self, h_BLD: Tensor, batch: Batch) -> Tensor:
         """The weighted sum of the heads' losses."""
@@ -108,13 +121,14 @@ class SequenceModel(nn.Module):
             losses.append(self.settings.heads[label].weight * head.loss(h_BLD, batch, self.inputs.items))
         return torch.stack(losses).sum()
 
-    def forward(self, **batch: Tensor) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> Tensor:
         """The loss of a training batch."""
-        return {"loss": self.objective.loss(self, batch)}
+        return self.objective.loss(self, batch)
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors."""
+        """Write config.json and model.safetensors: no code, but which parts that are not built in it takes to load them."""
         about = {"model": self.settings.model_dump(mode="json"), "schema": self.schema.model_dump(mode="json")}
+        about["own_parts"] = {part: own.model_dump() for part, own in self.own_parts.items()}
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
         safetensors.torch.save_file(self.state_dict(), folder / WEIGHTS)
 
@@ -123,7 +137,7 @@ class SequenceModel(nn.Module):
         """Read what `save` wrote; the model is in evaluation mode.
 
         Raises:
-            InputError: when the files are missing or do not belong together.
+            InputError: when the files are missing or do not belong together, or a part is missing that is not built in.
         """
         try:
             about = json.loads((folder / CONFIG).read_text())
@@ -131,27 +145,12 @@ class SequenceModel(nn.Module):
         except (OSError, json.JSONDecodeError, safetensors.SafetensorError) as error:
             raise InputError(f"{folder} is not a model folder: {error}") from None
         where = str(folder / CONFIG)
-        model = cls(parse(ModelConfig, about.get("model"), where), parse(FeatureSchema, about.get("schema"), where))
+        config = parse(ModelConfig, about.get("model"), where)
+        if "own_parts" in about:
+            parts.require(about["own_parts"], config, where)
+        model = cls(config, parse(FeatureSchema, about.get("schema"), where))
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
             raise InputError(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}") from None
         return model.eval()
-
-
-def fill(sessions: Sessions, task: Task) -> Batch:
-    """The batch of a task: what is read, and what the events asked about hold.
-
-    `targets` are item ids (0: none). `label.NAME` is float32, NaN where nothing is asked or known, or where the event asked
-    about is in sight; `asks_last` tells where it is its session's last.
-    """
-    places, asked_BL = task.places, task.asked_BL
-    event_BL, is_asked_BL = asked_BL.clamp(min=0), asked_BL >= 0
-    batch = read(sessions, places, task.event_BL) | task.extra
-    batch["targets"] = torch.where(is_asked_BL, sessions.items[event_BL].long(), 0)
-    batch["asks_last"] = asked_BL == (sessions.starts + sessions.lengths - 1)[places.session_BL]
-    # Without an order of prediction, an event left where it is asked about tells its label: inference sees no such thing.
-    unseen_BL = is_asked_BL if "order" in task.extra else is_asked_BL & (task.event_BL != asked_BL)
-    labels = {name: values[event_BL] for name, values in sessions.event_labels.items()}
-    labels |= {name: values[places.session_BL] for name, values in sessions.labels.items()}
-    return batch | {f"label.{name}": torch.where(unseen_BL, value, torch.nan) for name, value in labels.items()}

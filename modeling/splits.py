@@ -28,7 +28,17 @@ class Cases:
     def known(self) -> Cases:
         """Only the cases whose target is in the catalogue and whose history is not empty."""
         keep = (self.target >= FIRST_ID) & (self.history.lengths > 0)
-        return Cases(self.history.select(keep), self.target[keep])
+        return self.select(keep)
+
+    def select(self, index: Tensor) -> Cases:
+        """Only the cases at `index` (positions or a boolean mask), in that order."""
+        return Cases(self.history.select(index), self.target[index])
+
+    def seen(self) -> Tensor:
+        """Whether the history holds the target, bool of shape [S]."""
+        session, event = self.history.event_index()
+        same = self.history.items[event] == self.target[session]
+        return torch.zeros_like(self.target, dtype=torch.bool).index_put_((session[same],), same[same])
 
     def to(self, device: torch.device | str) -> Cases:
         """The same cases, histories and targets, with their arrays on `device`."""
@@ -44,6 +54,11 @@ class Split:
     test: Cases
     last_day: Sessions  # the newest training sessions: what last-day popularity counts
 
+    @property
+    def num_validation(self) -> int:
+        """Validation cases that can be ranked: few or none where the newest training day is small."""
+        return len(self.validation.known().target)
+
 
 def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: int) -> Split:
     """Train, validation and test of a prepared dataset, by the rule of its schema.
@@ -51,6 +66,11 @@ def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: i
     day: test = sessions of the last day; validation = up to `most_validation` sessions of the day before, evenly spread
     and held out of training (at most a tenth of that day). leave_one_out: test = the last item of every history;
     validation = the one before, of evenly spread histories; both are held out of training.
+
+    Items are held out of sessions as they were prepared; nothing is cut before. Preparation keeps the `max_length` latest
+    events of a session, so with leave_one_out a long history has the last of these for the test, the one before for
+    validation, and `max_length - 2` for training. What a model reads of a longer history is its own to decide: never
+    more of it than of those in training.
 
     Raises:
         InputError: when a file of the sessions is missing or holds other bytes than were written.
@@ -89,6 +109,15 @@ def _spread(size: int, count: int) -> Tensor:
     """`count` positions evenly spread over range(size)."""
     count = min(count, size)
     return torch.arange(count) * size // max(count, 1)
+
+
+def trained_items(train: Sessions, num_items: int) -> Tensor:
+    """Which items of the catalogue a model can learn something of, bool of shape [num_items]: those with an event in a
+    training session of two events or more.
+    """
+    _, event = train.select(train.lengths >= 2).event_index()
+    column = train.items[event].long() - FIRST_ID
+    return torch.bincount(column[(column >= 0) & (column < num_items)], minlength=num_items) > 0
 
 
 def training_labels(train: Sessions, column: LabelColumn) -> Tensor:

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.errors import InputError, parse
 from schemas.spellings import current
+
+
+class EncoderUsed(BaseModel):
+    """One encoder of a feature as it was when the sessions were written.
+
+    `{name: bucketize, options: {boundaries: [30, 50]}}`, `{name: standardize, fitted: {mean: 2.0, std: 1.0}}`
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, AfterValidator(current)]
+    options: dict[str, Any] = Field({}, description="All of them, also those left at their defaults.")
+    fitted: dict[str, float | tuple[float, ...]] = Field(
+        {}, description="The numbers it was fit to before the test day; empty where they are a table, or none."
+    )
 
 
 class FeatureColumn(BaseModel):
@@ -36,6 +51,9 @@ class FeatureColumn(BaseModel):
     many: bool = Field(False, description="True where each event has a list of values: a list of lists.")
     transform: tuple[Annotated[str, AfterValidator(current)], ...] = Field(
         (), description="Encoders applied, in order."
+    )
+    encoders: tuple[EncoderUsed, ...] | None = Field(
+        None, description="The same encoders with their options. Null in schemas that were written without them."
     )
     mean: float = Field(0.0, description="Continuous: subtracted by the encoder.")
     std: float = Field(1.0, description="Continuous: divided by, after the mean.")

@@ -1,6 +1,7 @@
 """Where parts are: those that are built in, those of folders that people name, and those of installed packages.
 
-    built in            preprocessing/steps/NAME.py, modeling/bodies/NAME.py, ...; datasets and presets are NAME.yaml
+    built in            preprocessing/steps/NAME.py, modeling/bodies/NAME.py, ...; datasets and presets are NAME.yaml; those
+                        that are alike are rows of one table, NAME in TABLE of modeling/bodies/_table.py
     a person's folder   FOLDER/steps/NAME.py, FOLDER/bodies/NAME.py, FOLDER/datasets/NAME.yaml, ...
     a package           its entry point NAME = package.NAME of the group overnight.steps, overnight.bodies, ...; of
                         overnight.datasets and overnight.presets NAME = package, whose folder holds NAME.yaml
@@ -11,6 +12,7 @@ near some data. Two parts of one kind and name are refused.
 
 from __future__ import annotations
 
+import ast
 import os
 import pkgutil
 import socket
@@ -27,6 +29,7 @@ from schemas.spellings import current
 
 VARIABLE = "OVERNIGHT_PLUGINS"
 BUILT_IN = "built in"
+TABLE = "_table"  # the module whose TABLE has parts for rows
 FILES = ("datasets", "presets")  # kinds that are YAML; all others are Python
 KINDS = ("steps", "checks", "encoders", "bodies", "objectives", "losses", "heads", "baselines", *FILES)
 Folders = Iterable[str | Path] | None
@@ -36,7 +39,7 @@ _of_dataset: list[tuple[str | Path, ...]] = [()]  # see `use`
 
 @dataclass(frozen=True)
 class Place:
-    """Where a part is: a `file`, below the `folder` that was named, or a `module`, and perhaps the class in it."""
+    """Where a part is: a `file`, below the `folder` that was named, or a `module`, and perhaps the class or row in it."""
 
     name: str
     origin: str
@@ -85,7 +88,30 @@ def places(package: ModuleType | Path, folders: Folders = None) -> dict[str, Pla
         prefix = "" if isinstance(package, Path) else f"{package.__name__}."
         modules = (module.name for module in pkgutil.iter_modules(own))
         built_in = [Place(name, BUILT_IN, module=prefix + name) for name in modules if _is_part(name)]
+        rows = (name for path in own for name in rows_of(Path(path)))
+        built_in += [Place(name, BUILT_IN, module=prefix + TABLE, attribute=name) for name in rows]
     return _each_once(kind, [*built_in, *of_people(kind, folders)])
+
+
+@cache
+def rows_of(folder: Path) -> dict[str, str]:
+    """By name, the source of each row of a built-in package's table: read, not imported. Empty where there is none."""
+    file = folder / f"{TABLE}.py"
+    if not file.is_file():
+        return {}
+    text = file.read_text()
+    tables = [
+        node.value
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict)
+        if "TABLE" in {target.id for target in getattr(node, "targets", [node]) if isinstance(target, ast.Name)}
+    ]
+    return {
+        str(ast.literal_eval(key)): ast.get_source_segment(text, row) or ""
+        for table in tables
+        for key, row in zip(table.keys, table.values, strict=True)
+        if key
+    }
 
 
 def singular(kind: str) -> str:

@@ -7,12 +7,15 @@ as soon as it is there, in the places that `schemas.places` lists.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import InputError, parse, unknown
 from schemas.importing import digest_of, import_file, import_module, source_files
@@ -21,9 +24,30 @@ from schemas.options import describe_fields as describe_fields
 from schemas.options import in_yaml as in_yaml
 from schemas.options import option_fields
 from schemas.options import options_of as options_of
-from schemas.places import BUILT_IN, FILES, VARIABLE, Folders, Place, kind_of, of_people, places, searched, singular
+from schemas.places import (
+    BUILT_IN,
+    FILES,
+    TABLE,
+    VARIABLE,
+    Folders,
+    Place,
+    kind_of,
+    of_people,
+    places,
+    searched,
+    singular,
+)
 from schemas.places import use as use
 from schemas.spellings import spelled_as_in
+
+
+class OwnPart(BaseModel):
+    """A part that is not built in, as it was when it was used: where it came from, and the hash of its files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    origin: str = Field(description="A path, or a package with its version and the module.")
+    content: str = Field(pattern="^[0-9a-f]{16}$")
 
 
 @dataclass(frozen=True)
@@ -60,6 +84,8 @@ def find(package: ModuleType, name: str, folders: Folders = None) -> Any:
         module = import_file(place.folder, place.file)
     else:
         module = import_module(place.module, f"{place.module} of {place.origin}")
+    if place.origin == BUILT_IN and place.module.endswith(f".{TABLE}"):
+        return module.part(name)
     return _class_of(package, place, module)
 
 
@@ -77,17 +103,23 @@ def find_file(folder: Path, name: str, folders: Folders = None) -> Path:
     return place.file or _file_in_package(folder.name, place)
 
 
-def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, str]:
-    """By "kind/name", a hash of the files of other people's parts among those wanted: sixteen hex digits.
+def own_files(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, list[Path]]:
+    """By "kind/name", the files of other people's parts among those wanted: the part's own first.
 
-    It is that of the part's file and of the files it may import from its folder, which begin with an underscore.
+    The others are those that it may import from its folder: they begin with an underscore.
     """
-    hashes: dict[str, str] = {}
-    for kind, some in wanted.items():
-        own = {place.name: place for place in of_people(kind, folders)}
-        spelled = {spelled_as_in(own, name) for name in some}
-        hashes |= {f"{kind}/{name}": _content(kind, own[name]) for name in sorted(spelled) if name in own}
-    return hashes
+    return {part: _files_of(part.partition("/")[0], place) for part, place in _own_places(wanted, folders).items()}
+
+
+def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, str]:
+    """By "kind/name", a hash of the files of other people's parts among those wanted (`own_files`): sixteen hex digits."""
+    return {part: digest_of(files)[:16] for part, files in own_files(wanted, folders).items()}
+
+
+def own_parts(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, OwnPart]:
+    """By "kind/name", other people's parts among those wanted, for a result to record what it was made with."""
+    places, hashes = _own_places(wanted, folders), contents(wanted, folders)
+    return {part: OwnPart(origin=place.origin, content=hashes[part]) for part, place in places.items()}
 
 
 def content(package: ModuleType, name: str, folders: Folders = None) -> str:
@@ -160,15 +192,36 @@ def _class_of(package: ModuleType, place: Place, module: ModuleType) -> Any:
     return thing
 
 
-def _content(kind: str, place: Place) -> str:
-    """The hash of a part's file and of those it may import."""
+def _own_places(wanted: Mapping[str, Iterable[str]], folders: Folders) -> dict[str, Place]:
+    own_places: dict[str, Place] = {}
+    for kind, names_ in wanted.items():
+        own = {place.name: place for place in of_people(kind, folders)}
+        spelled = {spelled_as_in(own, name) for name in names_}
+        own_places |= {f"{kind}/{name}": own[name] for name in sorted(spelled) if name in own}
+    return own_places
+
+
+def _files_of(kind: str, place: Place) -> list[Path]:
+    """A part's file and those it may import."""
     file = place.file or _file_in_package(kind, place)
     helpers = [path for path in source_files(file.parent) if path.stem.startswith("_") or path.stem == "base"]
     above = source_files(place.folder) if place.folder else []
-    return digest_of([file, *(path for path in [*helpers, *above] if path != file)])[:16]
+    return [file, *(path for path in [*helpers, *above] if path != file)]
+
+
+def _spec_of(module: str) -> str | None:
+    """The path of a module's file, or None where its package cannot be imported or does not hold it."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception:  # somebody else's package: importing the part says what is wrong
+        return None
+    return spec.origin if spec and spec.has_location else None
 
 
 def _file_in_package(kind: str, place: Place) -> Path:
+    """The file of a package's part; modules of parts are found without importing them."""
+    if kind not in FILES and (found := _spec_of(place.module)):
+        return Path(found)
     module = import_module(place.module, f"{place.module} of {place.origin}")
     if kind not in FILES:
         return Path(str(module.__file__))

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
+from modeling.attention import Layout
+from modeling.batches import Batch
 from modeling.config import ModelConfig
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
@@ -86,6 +89,15 @@ def chain_sessions(count: int, num_items: int, seed: int = 0) -> Sessions:
     for _ in range(5):
         steps.append(following[steps[-1]])
     return sessions_of((torch.stack(steps, 1) + FIRST_ID).tolist())
+
+
+def asking(target_N: Tensor) -> Batch:
+    """A batch that asks for these items at the places of one row, and reads nothing."""
+    size = len(target_N)
+    layout = Layout(torch.ones(1, size, dtype=torch.long), torch.arange(size)[None])
+    nothing = torch.zeros(size, dtype=torch.bool)
+    weight_N = torch.full((size,), 1 / size)
+    return Batch(layout, {}, nothing[None], torch.arange(size), target_N, weight_N, nothing, {})
 
 
 def split_of(train: Sessions, test: Sessions) -> Split:

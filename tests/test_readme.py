@@ -88,13 +88,14 @@ def test_the_parts_shown_keep_the_laws_and_pass_their_tests(tmp_path: Path) -> N
         "encoders/share_of_mean.py",
         "bodies/running_mean.py",
         "losses/hinge.py",
+        "bodies/my_llama.py",
     ]
     assert len(written) == len(blocks("python"))
     verdict = check_folder(tmp_path / "plugins", say=lambda line: None)
-    assert not verdict.broken and not verdict.not_tried and len(verdict.kept) == 4
+    assert not verdict.broken and not verdict.not_tried and len(verdict.kept) == 5
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "plugins")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "4 passed" in done.stdout, done.stdout
+    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout
 
 
 def test_the_step_and_the_encoder_shown_work(tmp_path: Path) -> None:

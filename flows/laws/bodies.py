@@ -1,4 +1,4 @@
-"""What every body obeys in every direction it offers: no look into the future, no neighbours, no padding.
+"""What every body obeys in each of its directions: no look into the future, no neighbours, no padding.
 
 B rows, L places, D width.
 """
@@ -17,6 +17,7 @@ from modeling import parts
 from modeling.attention import Direction, Layout
 from modeling.bodies import Body
 from modeling.config import BodyConfig
+from schemas.errors import InputError
 
 DIM = 16
 LENGTHS = [5, 1, 7, 3, 12, 2, 9]
@@ -24,12 +25,16 @@ LENGTHS = [5, 1, 7, 3, 12, 2, 9]
 
 @dataclass(frozen=True)
 class Trial:
-    """A body by name, in a direction, with rotary positions or without; `options` are those of its settings."""
+    """A body by name, in a direction, with rotary positions or without; `options` are those of its settings.
+
+    Two states are the same within `tolerance`: weights are large here, and so is what rounding does to some bodies.
+    """
 
     name: str
     direction: Direction
     rotary: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    tolerance: float = 1e-5
 
     def body(self, **options: Any) -> Body:
         """The body with weights large enough for every part to have a say, the same every time."""
@@ -59,7 +64,7 @@ class Trial:
 
 
 def trials_of(name: str, **options: Any) -> Iterator[Trial]:
-    """A trial for each direction a body offers, and for rotary positions where it has them."""
+    """A trial for each direction of a body, and for rotary positions where it has them."""
     kind = parts.body_class(name)
     for direction in sorted(kind.directions):
         for rotary in (False, True) if kind.rotary else (False,):
@@ -97,7 +102,7 @@ def the_future_changes_nothing_when_causal_and_something_else(trial: Trial) -> N
     before, after = trial.states(body, [long])[0], trial.states(body, [changed])[0]
     require(not _near(before[5:], after[5:], 1e-3), "An event does not change its own state.")
     if trial.direction == "causal":
-        require(_near(before[:5], after[:5], 1e-5), "Earlier states change with later events.")
+        require(_near(before[:5], after[:5], trial.tolerance), "Earlier states change with later events.")
     elif trial.direction == "both":
         require(not _near(before[:5], after[:5], 1e-4), "Earlier states do not change with later events.")
 
@@ -117,7 +122,9 @@ def neighbours_and_padding_change_nothing(trial: Trial) -> None:
     together = trial.states(body, sessions)
     for index, one in enumerate(sessions):
         alone = trial.states(body, [one])[0]
-        require(_near(alone, together[index], 1e-5), f"A session of {len(one)} events has other states alone.")
+        require(
+            _near(alone, together[index], trial.tolerance), f"A session of {len(one)} events has other states alone."
+        )
 
 
 def every_weight_gets_a_finite_gradient(trial: Trial) -> None:
@@ -126,7 +133,7 @@ def every_weight_gets_a_finite_gradient(trial: Trial) -> None:
     body.keep_to(trial.direction)
     layout = layout_of([LENGTHS] if body.packed else [[length] for length in LENGTHS], trial.direction)
     x_BLD = torch.randn(*layout.segments_BL.shape, DIM, requires_grad=True)
-    h_BLD = body(x_BLD, layout)
+    h_BLD = body(x_BLD.clone(), layout)  # not the leaf itself: a body may add to its input in place
     (h_BLD[layout.segments_BL > 0] * torch.randn(DIM)).sum().backward()
     require(x_BLD.grad is not None and bool(x_BLD.grad.isfinite().all()), "That of the inputs is not.")
     for weight, parameter in body.named_parameters():
@@ -141,10 +148,16 @@ def order_is_seen_only_where_asked(trial: Trial) -> None:
     """Without positions of ours, only a body that says so (`ordered`) sees in which order the past came."""
     if trial.direction == "permuted":  # the order of prediction sets places apart
         return
-    body, long = trial.body(num_layers=1), session(3)
+    long = session(3)
+    try:
+        body = trial.body(num_layers=1)  # looking back only, two layers see it in any case
+    except InputError:  # a type that cannot have one
+        return
     before, after = trial.states(body, [long])[0][-1], trial.states(body, [long[[1, 0, 2]]])[0][-1]
-    sees = not _near(before, after, 1e-5)
-    require(sees == (trial.rotary or body.ordered), f"It {'does' if sees else 'does not'}.")
+    if trial.rotary or body.ordered:
+        require(not _near(before, after, 1e-5), "It does not.")
+    else:
+        require(_near(before, after, trial.tolerance), "It does.")
 
 
 def the_same_weights_give_the_same_states(trial: Trial) -> None:

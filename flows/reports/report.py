@@ -8,8 +8,10 @@ from typing import Any
 
 from flows.reports.charts import draw_curves, read_curves
 from flows.reports.tables import (
+    Values,
     describe_item_cases,
     describe_label_cases,
+    evaluation_warnings,
     format_metric,
     item_rows,
     label_rows,
@@ -18,6 +20,7 @@ from flows.reports.tables import (
     session_rows,
 )
 from flows.reports.templates import HERE, render
+from flows.stages import InService
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, sha256
 from schemas.dataset import Dataset
 
@@ -55,6 +58,8 @@ def write_report(
         shown=[key for key in rows[0][1] if key.partition("@")[0] not in SAME] if rows else [],
         bars=_bars(rows),
         about_items=describe_item_cases(evaluation.facts),
+        beware=evaluation_warnings(evaluation.facts),
+        format_metric=format_metric,
         labels=labels,
         about_labels=describe_label_cases(evaluation.facts),
         curves=draw_curves(read_curves(model)),
@@ -77,47 +82,51 @@ def summarise(
     model: Manifest,
     evaluation: Manifest,
     comparison: Manifest,
-    in_service: str,
+    in_service: InService,
     report: Manifest,
 ) -> dict[str, Any]:
     """What `--json` prints and what the run leaves as its result."""
-    reused = all(manifest.reused for manifest in (sessions, model, evaluation, comparison, report))
+    stages = (sessions, model, evaluation, comparison, report)
+    nothing = all(manifest.reused for manifest in stages) and not in_service.changed
     return {
         "dataset": dataset,
         "verdict": comparison.facts["reason"],
-        "nothing_to_do": reused,
+        "nothing_to_do": nothing,
         "test_day": sessions.facts["test_day"],
         "missing_days": sessions.facts.get("missing_days", []),
         "left_out": sessions.facts.get("left_out", []),
         "quarantined": sessions.facts.get("quarantined", {}),
         "warnings": sessions.facts.get("warnings", []),
-        "promoted": comparison.facts["promote"],
-        "in_service": in_service,
+        "promoted": in_service.model == model.name and (in_service.changed or comparison.facts["promote"]),
+        "compared": comparison.facts.get("compared"),
+        "in_service": in_service.model,
         "metrics": evaluation.facts["metrics"],
         "labels": evaluation.facts["labels"],
         "cases": evaluation.facts["cases"],
         "unknown_targets": evaluation.facts["unknown_targets"],
         "filter_seen": evaluation.facts["filter_seen"],
+        "evaluation": {key: value for key, value in evaluation.facts.items() if key not in ("metrics", "labels")},
         "training": {key: value for key, value in model.facts.items() if key != "history"},
         "artifacts": {manifest.kind: str(manifest.folder) for manifest in (sessions, model, evaluation, comparison)},
         "report": str(report.folder / PAGE),
     }
 
 
-def _bars(rows: list[tuple[str, dict[str, float]]]) -> list[dict[str, Any]]:
-    """NDCG at the largest cut-off, as shares of the best."""
+def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
+    """NDCG at the largest cut-off where it is defined, as shares of the best."""
     if not rows:
         return []
     key = list(rows[0][1])[-1]
-    best = max(metrics[key] for _, metrics in rows) or 1.0
+    values = [(name, metrics.get(key)) for name, metrics in rows]
+    best = max((value for _, value in values if value is not None), default=0.0) or 1.0
     return [
-        {"name": name, "value": metrics[key], "share": metrics[key] / best, "metric": key} for name, metrics in rows
+        {"name": name, "value": value, "share": value / best, "metric": key}
+        for name, value in values
+        if value is not None
     ]
 
 
-def _markdown(
-    comparison: Manifest, rows: list[tuple[str, dict[str, float]]], labels: list[tuple[str, dict[str, str]]]
-) -> str:
+def _markdown(comparison: Manifest, rows: list[tuple[str, Values]], labels: list[tuple[str, dict[str, str]]]) -> str:
     lines = [f"# {comparison.facts['dataset']}: {comparison.facts['reason']}"]
     lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
     lines += markdown_table("label", labels)

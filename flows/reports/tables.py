@@ -10,6 +10,11 @@ Values = dict[str, float | None]  # None: undefined on these cases
 Metrics = dict[str, Values]  # by scorer, the model first
 UNDEFINED = "undefined"
 MOST_FILES = 20  # that are named one by one
+LEFT_OUT = {
+    "too_short": "of one event",
+    "unknown_targets": "that end in an item unknown before the test day",
+    "cold_targets": "that end in an item without a training event",
+}  # by fact of an evaluation
 RULES = {"too_late": "rows that arrived after their day was finished"}
 
 
@@ -56,16 +61,16 @@ def format_days(days: Iterable[str]) -> str:
     return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in spans)
 
 
-def item_rows(metrics: Metrics) -> list[tuple[str, dict[str, float]]]:
+def item_rows(metrics: Metrics) -> list[tuple[str, Values]]:
     """(scorer, its metrics as in ndcg@20) of the model, then of the baselines, best NDCG first; none if no item is ranked."""
     rows = []
     for name, values in metrics.items():
-        if ranked := {key: value for key, value in values.items() if "@" in key and value is not None}:
+        if ranked := {key: value for key, value in values.items() if "@" in key}:
             rows.append((name, ranked))
     if not rows:
         return []
     k = max(int(key.partition("@")[2]) for key in rows[0][1])
-    return [rows[0], *sorted(rows[1:], key=lambda row: -row[1][f"ndcg@{k}"])]
+    return [rows[0], *sorted(rows[1:], key=lambda row: -(row[1].get(f"ndcg@{k}") or 0.0))]
 
 
 def label_rows(metrics: Metrics) -> list[tuple[str, dict[str, str]]]:
@@ -80,14 +85,29 @@ def format_metric(value: float | None) -> str:
 
 
 def describe_item_cases(facts: dict[str, Any]) -> str:
-    """Facts of an evaluation -> on which cases items were ranked, in one sentence."""
-    total = facts["cases"] + facts["unknown_targets"]
-    share = facts["cases"] / total if total else 0.0
-    seen = "seen items filtered" if facts["filter_seen"] else "seen items kept"
+    """Facts of an evaluation -> on which cases items were ranked, and how, in a few sentences."""
+    cases, left_out = facts["cases"], [(facts[key], why) for key, why in LEFT_OUT.items()]
+    total = cases + sum(count for count, _ in left_out)
+    share = cases / total if total else 0.0
+    others = ", ".join(f"{count:,} {why}" for count, why in left_out if count)
+    of_all = f" of {facts['vocabulary']:,} in the vocabulary" if facts["catalogue"] < facts["vocabulary"] else ""
+    seen = f"{facts['seen_targets'] / cases if cases else 0.0:.1%} of these targets are in their session already"
     return (
-        f"Last item of {facts['cases']:,} test sessions ({share:.1%} of {total:,}; the others end in an item unknown before "
-        f"the test day) ranked among all {facts['catalogue']:,} items, {seen}, {facts['ties']}."
+        f"Last item of {cases:,} of {total:,} test sessions ({share:.1%}"
+        + (f"; left out: {others}" if others else "")
+        + f") ranked among all {facts['catalogue']:,} items that can be recommended{of_all}, {facts['ties']}. "
+        + (f"Seen items filtered: {seen} and count as misses." if facts["filter_seen"] else f"Seen items kept: {seen}.")
     )
+
+
+def evaluation_warnings(facts: dict[str, Any]) -> list[str]:
+    """Facts of an evaluation -> what makes its metrics other than they seem."""
+    warnings = []
+    if facts["learned_from_test_day"]:
+        warnings.append("The model learned from what it is tested on here: its metrics are too good.")
+    if not facts["cases"] and item_rows(facts["metrics"]):
+        warnings.append("No test session can be measured: the metrics of items are undefined.")
+    return warnings
 
 
 def describe_label_cases(facts: dict[str, Any]) -> str:

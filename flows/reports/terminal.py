@@ -10,7 +10,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.reports.tables import Metrics, format_metric, label_rows, left_out_rows, phase_seconds, session_rows
+from flows.reports.tables import (
+    Metrics,
+    describe_item_cases,
+    evaluation_warnings,
+    format_metric,
+    item_rows,
+    label_rows,
+    left_out_rows,
+    phase_seconds,
+    session_rows,
+)
 from schemas.artifacts import Manifest
 
 NUM_RECOMMENDED = 5  # of each example
@@ -18,7 +28,7 @@ NUM_RECOMMENDED = 5  # of each example
 
 def print_night(summary: dict[str, Any]) -> None:
     """Of a whole run (what `summarise` returns): metrics, verdict, what was left out, examples, where the report is."""
-    print_metrics(summary["metrics"])
+    print_evaluation(summary["evaluation"] | {"metrics": summary["metrics"]})
     typer.echo(summary["verdict"])
     typer.echo(f"In service: {summary['in_service']}")
     _print_left_out(summary)
@@ -43,15 +53,22 @@ def print_sessions(sessions: Manifest, page: Path | None) -> None:
         typer.echo(f"The last day at a glance: {page}")
 
 
+def print_evaluation(facts: dict[str, Any]) -> None:
+    """Facts of an evaluation: tables of model and baselines, on which cases they were measured, what to beware of."""
+    print_metrics(facts["metrics"])
+    if item_rows(facts["metrics"]):
+        typer.echo(describe_item_cases(facts))
+    for warning in evaluation_warnings(facts):
+        typer.echo(f"Warning: {warning}")
+
+
 def print_metrics(metrics: Metrics) -> None:
     """Model and baselines: a table of ranking metrics at the two largest cut-offs, one of labels; each where there is any."""
     model = next(iter(metrics.values()))
     cutoffs = sorted({int(key.partition("@")[2]) for key in model if "@" in key})[-2:]
     keys = [f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")]  # what 80 columns hold
-    ranked = [
-        (name, {key: format_metric(row[key]) for key in keys}) for name, row in metrics.items() if row.keys() >= {*keys}
-    ]
-    for first, rows in (("scorer", ranked if keys else []), ("label", label_rows(metrics))):
+    ranked = [(name, {key: format_metric(row.get(key)) for key in keys}) for name, row in item_rows(metrics)]
+    for first, rows in (("scorer", ranked), ("label", label_rows(metrics))):
         if rows:
             table = Table(title="Model (first) and baselines")
             table.add_column(first)

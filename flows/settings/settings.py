@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.settings.layers import GROUPS, Groups, Layer, pile
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from modeling.evaluation import baselines
 from modeling.presets import read_preset
 from preprocessing.engines import EngineName
+from schemas import plugins
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset, read_dataset
 from schemas.errors import InputError, parse, unknown
@@ -130,8 +132,20 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
         from modeling import parts  # with torch, for which a night with nothing to do should not wait
 
         parts.check(model)
+    _check_baselines(groups.evaluation.baselines)
     groups.promotion.check(groups.evaluation, model.heads)
     return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
+
+
+def _check_baselines(names: tuple[str, ...]) -> None:
+    """Raise InputError for a baseline that is not there, or one of people's own that cannot be used."""
+    known = plugins.names(baselines)
+    shipped = {path.stem for folder in baselines.__path__ for path in Path(folder).glob("*.py")}
+    for name in names:
+        if name not in known:
+            raise InputError(f"evaluation.baselines: {unknown('baseline', name, known)}")
+        if name not in shipped:
+            plugins.find(baselines, name)
 
 
 def _chosen(model: ModelConfig) -> tuple[Any, ...]:

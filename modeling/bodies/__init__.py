@@ -1,4 +1,4 @@
-"""Sequence encoders, one file each, found by name."""
+"""Sequence encoders, found by name: one file each, and the model types of transformers that are rows of `_table.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from modeling.config import BodyConfig
 
 
 class Body(nn.Module, ABC):
-    """Maps x_BLD and the layout of its places to hidden states h_BLD, by these laws, which tests/laws holds every file to:
+    """Maps x_BLD and the layout of its places to hidden states h_BLD, by these laws, which tests/laws holds every body to:
 
     a place is changed by its own session alone, not by neighbours in the row or padding; with direction `causal`, by itself
     and what came before; the same weights and inputs give the same states. Options are keyword-only parameters of `__init__`.
@@ -20,15 +20,16 @@ class Body(nn.Module, ABC):
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})  # the layouts it can keep to
     packed: ClassVar[bool] = True  # takes several sessions in a row; else each row holds one, padded on the right
-    rotary: ClassVar[bool] = False  # can turn queries and keys by position itself (inputs.positions: rotary)
-    ordered: ClassVar[bool] = False  # tells order without any positions of ours
+    flat: ClassVar[bool] = False  # looks at others through `attend`, or the blocks of a layout, alone: rows may be long
+    rotary: ClassVar[bool] = False  # can rotate queries and keys by position (inputs.positions: rotary)
+    ordered: ClassVar[bool] = False  # sees order without positions at the input
 
     def __init__(self, config: BodyConfig, rotary: bool) -> None:
         super().__init__()
         self.config, self.rotates = config, rotary
 
     def keep_to(self, direction: Direction) -> None:
-        """Told once, after it is built, which of its directions it will be used in: others' weights are to be frozen."""
+        """Called once, after it is built, with the direction it is used in: weights of other directions are to be frozen."""
 
     @abstractmethod
     def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:

@@ -5,10 +5,10 @@ input is ours alone), dropout at the input, which has its own, and the pooler. S
 feed-forward of 4 D and as many heads for keys as for queries; windows of attention are opened, so that every layer sees
 the whole session. Activation, norms and initial weights are the type's.
 
-Where a type calls attention by name it is ours that answers: it keeps to the layout in either direction, so that sessions
-share rows. A type that turns queries and keys by position itself (rotary) is told our positions, or 0 everywhere when it
-must not turn; for others our attention turns them. A type that attends in a way of its own gets one session a row and a
-mask of padding.
+Where a type looks attention up by name it gets ours, which keeps to the layout in either direction, so that sessions share
+rows. A type that rotates queries and keys by position itself (rotary) gets our positions, or 0 everywhere when positions are
+not rotary; where it does not, our attention rotates them. A type with attention of its own gets one session a row and a mask
+of padding.
 
 B rows, L places, D width.
 """
@@ -18,17 +18,31 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AttentionInterface,
+    AttentionMaskInterface,
+    AutoModel,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
-from modeling import attention
-from modeling.attention import Direction, Layout
+from modeling.attention import Direction, Layout, attend
 from modeling.bodies import Body
 from modeling.config import BodyConfig
-from schemas.errors import unknown
+from schemas.errors import InputError, unknown
+
+ATTENTION = "overnight"  # the name by which transformers finds ours
+# Keywords of kinds of attention that ours is not.
+FOREIGN = ("softcap", "s_aux", "sinks", "position_bias", "sliding_window", "indices", "block_indices")
 
 # The words that configurations have for the same few things.
 # fmt: off
@@ -54,32 +68,41 @@ TABLES = re.compile(r"(.*\.)?(wpe|pos(ition)?_emb(ed(ding)?s?)?|embed_positions?
 
 
 class HuggingFace(Body):
-    """A model type of transformers, by our settings and those a subclass passes on."""
+    """A model type of transformers by our settings, and those that its row of the table or a subclass gives.
+
+    A subclass is named after its file and has a `model_type`; whether it obeys the laws is for `overnight check` to try.
+    """
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     rotary: ClassVar[bool] = True
     model_type: ClassVar[str]
+    settings: ClassVar[Mapping[str, Any]] = {}  # of the type's own configuration
+    idle: ClassVar[tuple[str, ...]] = ()  # patterns of the names of weights that take no part in hidden states
 
     def __init__(self, config: BodyConfig, rotary: bool, **own: Any) -> None:
         super().__init__(config, rotary)
-        settings = settings_of(self.model_type, config, own)
-        self.model = AutoModel.from_config(settings, attn_implementation=attention.NAME if self.packed else "eager")
+        settings = settings_of(self.model_type, config, {**self.settings, **own})
+        self.model = _built(self.model_type, settings, _register() if self.packed else "eager")
         _strip(self.model)
-        self.turns_itself = any("rotary" in name for name, _ in self.model.named_modules())
+        self.rotates_itself = any("rotary" in name for name, _ in self.model.named_modules())
         self._takes_positions = "position_ids" in inspect.signature(self.model.forward).parameters
+        for name, parameter in self.named_parameters():
+            if any(fnmatchcase(name, pattern) for pattern in self.idle):
+                parameter.requires_grad_(False)
 
     def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
-        given: dict[str, Any] = {"inputs_embeds": x_BLD}
+        inputs: dict[str, Any] = {"inputs_embeds": x_BLD}
         if self._takes_positions:
-            turns = self.rotates and self.turns_itself
-            given["position_ids"] = layout.positions_BL if turns else torch.zeros_like(layout.positions_BL)
+            rotates = self.rotates and self.rotates_itself
+            inputs["position_ids"] = layout.positions_BL if rotates else torch.zeros_like(layout.positions_BL)
         if self.packed:
             # Our attention has its mask from the layout. One of four dimensions keeps transformers from making another.
-            given["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=x_BLD.device)
-            given |= {"layout": layout, "rotary": self.rotates and not self.turns_itself}
+            inputs["attention_mask"] = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=x_BLD.device)
+            inputs |= {"layout": layout, "rotary": self.rotates and not self.rotates_itself}
         else:
-            given["attention_mask"] = (layout.segments_BL > 0).long()
-        h_BLD: Tensor = self.model(**given).last_hidden_state
+            inputs["attention_mask"] = (layout.segments_BL > 0).long()
+        h_BLD: Tensor = self.model(**inputs).last_hidden_state
         return h_BLD
 
 
@@ -87,8 +110,10 @@ def settings_of(model_type: str, config: BodyConfig, own: dict[str, Any]) -> Pre
     """A type's configuration: what BodyConfig says, as far as the type has a word for it, and settings of its own.
 
     Raises:
-        InputError: when the type knows no setting of that name.
+        InputError: when transformers has no such type, or the type no setting of that name, or it does not take these sizes.
     """
+    if model_type not in CONFIG_MAPPING:
+        raise unknown(f"model type of transformers {transformers.__version__}", model_type, CONFIG_MAPPING)
     kind = CONFIG_MAPPING[model_type]
     fields = {field.name: str(field.type) for field in dataclasses.fields(kind)}
     ours: dict[str, Any] = dict.fromkeys(FEED_FORWARDS, 4 * config.dim)  # first: some call their width hidden_dim
@@ -104,7 +129,30 @@ def settings_of(model_type: str, config: BodyConfig, own: dict[str, Any]) -> Pre
     ours, own = ({kind.attribute_map.get(name, name): value for name, value in some.items()} for some in (ours, own))
     for name in own.keys() - fields.keys():
         raise unknown(f"setting of {model_type}", name, fields)
-    return kind(**{name: value for name, value in ours.items() if name in fields} | own)
+    try:
+        return kind(**{name: value for name, value in ours.items() if name in fields} | own)
+    except Exception as error:  # what checks there are is the type's business
+        raise _refused(model_type, error) from None
+
+
+def _built(model_type: str, settings: PretrainedConfig, attention: str) -> PreTrainedModel:
+    """The model of a configuration, with random weights.
+
+    Raises:
+        InputError: when it cannot be built, such as for sizes that the type does not take.
+    """
+    try:
+        model: PreTrainedModel = AutoModel.from_config(settings, attn_implementation=attention)
+    except Exception as error:  # what a type raises is its own business
+        raise _refused(model_type, error) from None
+    return model
+
+
+def _refused(model_type: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:150]
+    return InputError(
+        f"Body {model_type!r} cannot be built ({type(error).__name__}: {reason}): change body.dim, num_layers or num_heads."
+    )
 
 
 def _strip(model: PreTrainedModel) -> None:
@@ -130,5 +178,34 @@ class Nothing(nn.Module):
         self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """0, whatever is looked up."""
+        """0 for every position and type."""
         return self.zero
+
+
+@cache
+def _register() -> str:
+    """Tell transformers of our attention, once a process, when the first body is built that uses it; returns its name."""
+    AttentionInterface.register(ATTENTION, attention_of_layout)
+    AttentionMaskInterface.register(ATTENTION, lambda *args, **kwargs: None)
+    return ATTENTION
+
+
+def attention_of_layout(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """`attend` in the form that transformers calls; the body passes `layout` and `rotary` along as keywords."""
+    for name in FOREIGN:
+        if options.get(name) is not None:
+            raise NotImplementedError(f"attention with {name}")
+    if key.shape[1] != query.shape[1]:  # grouped-query attention
+        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    out_BHLK = attend(
+        query,
+        key,
+        value,
+        options["layout"],
+        rotary=options.get("rotary", False),
+        dropout=options.get("dropout", 0.0),
+        scale=options.get("scaling"),
+    )
+    return out_BHLK.transpose(1, 2).contiguous(), None

@@ -25,6 +25,7 @@ class BERT4Rec(Body):
     """Post-norm blocks, GELU, and one more layer before the output (arXiv:1904.06690)."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     rotary: ClassVar[bool] = True
 
     def __init__(self, config: BodyConfig, rotary: bool) -> None:

@@ -25,6 +25,7 @@ class BST(Body):
     """Post-norm blocks, LeakyReLU (arXiv:1905.06874)."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     rotary: ClassVar[bool] = True
 
     def __init__(self, config: BodyConfig, rotary: bool) -> None:

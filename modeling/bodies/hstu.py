@@ -14,7 +14,7 @@ events: bucket 0 is under a second, bucket b from 2^(b-1) to 2^b, the last has n
 (`inputs.time`); without one, all events count as simultaneous. The paper measures from the time of the event to be
 *predicted*, which is not known when a model is asked what comes next: here it is from that of the place that predicts.
 
-B rows, H heads, L places, K head size, D width.
+B rows, H heads, L places, K head size, D width; G blocks of C queries and W keys, or rows of places.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class HSTU(Body):
     """Gated attention by SiLU, with biases for places and times apart (arXiv:2402.17152)."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     ordered: ClassVar[bool] = True
 
     def __init__(
@@ -55,22 +56,22 @@ class HSTU(Body):
         self.norm = nn.LayerNorm(config.dim, eps=EPS)
 
     def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
-        seen_B1LL = layout.mask_B1LL
-        share_B1LL = seen_B1LL / seen_B1LL.sum(-1, keepdim=True)
-        place_L = torch.arange(x_BLD.shape[1], device=x_BLD.device)
-        distance_LL = (place_L[:, None] - place_L).clamp(-DISTANCES, DISTANCES) + DISTANCES
+        seen_G1CW = layout.seen_G1CW
+        share_G1CW = seen_G1CW / seen_G1CW.sum(-1, keepdim=True)
+        distance_CW = layout.apart_CW.clamp(-DISTANCES, DISTANCES) + DISTANCES
         buckets = self._buckets(layout)
         for block in self.blocks:
-            x_BLD = block(x_BLD, share_B1LL, distance_LL, buckets)
+            x_BLD = block(x_BLD, layout, share_G1CW, distance_CW, buckets)
         h_BLD: Tensor = self.norm(x_BLD)
         return h_BLD
 
     def _buckets(self, layout: Layout) -> Tensor:
-        """The bucket of the time between any two places, [B, L, L]; [1, 1, 1] without times."""
+        """The bucket of the time between a query and a key, [G, C, W]; [1, 1, 1] without times."""
         if layout.seconds_BL is None:
             return torch.zeros(1, 1, 1, dtype=torch.long, device=layout.positions_BL.device)
-        apart_BLL = (layout.seconds_BL[:, :, None] - layout.seconds_BL[:, None, :]).abs()
-        return apart_BLL.frexp().exponent.clamp(0, self.time_buckets - 1).long()
+        second_B1L1 = layout.seconds_BL[:, None, :, None]
+        apart_GCW = (layout.queries(second_B1L1) - layout.keys(second_B1L1).transpose(2, 3)).squeeze(1).abs()
+        return apart_GCW.frexp().exponent.clamp(0, self.time_buckets - 1).long()
 
 
 class Block(nn.Module):
@@ -88,12 +89,15 @@ class Block(nn.Module):
         nn.init.xavier_normal_(self.mix.weight)
         nn.init.xavier_normal_(self.out.weight)
 
-    def forward(self, x_BLD: Tensor, share_B1LL: Tensor, distance_LL: Tensor, buckets: Tensor) -> Tensor:
-        """One unit; shapes stay. `share_B1LL` is one part of what a place sees, 0 where it sees nothing."""
+    def forward(
+        self, x_BLD: Tensor, layout: Layout, share_G1CW: Tensor, distance_CW: Tensor, buckets: Tensor
+    ) -> Tensor:
+        """One unit; shapes stay. `share_G1CW` is one part of what a query sees, 0 where it sees nothing."""
         gate_BLD, *qkv = F.silu(self.mix(self.norm(x_BLD))).chunk(4, -1)
         v_BHLK, q_BHLK, k_BHLK = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in qkv)
-        bias = (self.position_bias[distance_LL] + self.time_bias[buckets]).unsqueeze(1)
-        weights_BHLL = F.silu(q_BHLK @ k_BHLK.transpose(-1, -2) + bias) * share_B1LL
-        sum_BLD = (weights_BHLL @ v_BHLK).transpose(1, 2).flatten(2)
+        q_GHCK, k_GHWK, v_GHWK = layout.queries(q_BHLK), layout.keys(k_BHLK), layout.keys(v_BHLK)
+        bias = (self.position_bias[distance_CW] + self.time_bias[buckets]).unsqueeze(1)
+        weights_GHCW = F.silu(q_GHCK @ k_GHWK.transpose(-1, -2) + bias) * share_G1CW
+        sum_BLD = layout.rows(weights_GHCW @ v_GHWK).transpose(1, 2).flatten(2)
         found_BLD = F.layer_norm(sum_BLD, sum_BLD.shape[-1:], eps=EPS)
         return x_BLD + self.out(self.drop(gate_BLD * found_BLD))

@@ -28,6 +28,7 @@ class LiGR(Body):
     """eSASRec's layers: pre-norm, SwiGLU, a gate on each residual (arXiv:2508.06450)."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     rotary: ClassVar[bool] = True
 
     def __init__(

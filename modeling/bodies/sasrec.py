@@ -23,6 +23,7 @@ class SASRec(Body):
     """Blocks of attention and a narrow feed-forward (arXiv:1808.09781)."""
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal", "both"})
+    flat: ClassVar[bool] = True
     rotary: ClassVar[bool] = True
 
     def __init__(self, config: BodyConfig, rotary: bool) -> None:

@@ -1,34 +1,72 @@
-"""Compare a new model with the one in service, and let it take over: one small file that is replaced in one step."""
+"""Which of two models is better, and the model in service: one small file a dataset, replaced in one step.
+
+The rule. A new model takes over when its metric is better than that of the model in service on the same test cases, by
+`promotion.min_gain` at least. Where nothing is in service, or what is there cannot be compared or does not predict the metric,
+it must beat the best of all baselines that were measured instead (of a label, `mean`). A model that was taken out of service
+by hand comes back by hand only.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from modeling.config import LOWER_IS_BETTER, EvaluationConfig, PromotionConfig
-from modeling.stages import evaluate
-from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
-from schemas.errors import InputError, unknown
+from modeling.config import LOWER_IS_BETTER, PromotionConfig
+from schemas.artifacts import Artifacts, write_atomically
+from schemas.errors import InputError
 
-KIND = "comparisons"
-POPULARITY, MEAN = "popularity", "mean"  # what a first model must beat, in ranking and in a label
-Progress = Callable[[str], object]
+MODEL = r"^models/[0-9a-f]{16}$"
+COMPARISON = r"^comparisons/[0-9a-f]{16}$"
+Metrics = Mapping[str, float | None]  # by name; None where undefined
+
+
+class Change(BaseModel):
+    """One model put into service in place of another."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str = Field(pattern=MODEL)
+    replaced: str | None = None
+    by: Literal["comparison", "promote", "rollback"] = "comparison"
+    comparison: str | None = Field(None, pattern=COMPARISON)
+    when: datetime
+    because: str = ""
 
 
 class Champion(BaseModel):
-    """The model in service for one dataset, as its pointer file says."""
+    """The model in service for one dataset, as its pointer file says. `previous` is what a rollback puts back."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
 
-    model: str = Field(pattern=r"^models/[0-9a-f]{16}$")
-    comparison: str = Field(pattern=r"^comparisons/[0-9a-f]{16}$")
+    model: str = Field(pattern=MODEL)
+    comparison: str | None = Field(None, pattern=COMPARISON)
     promoted: datetime
-    previous: str | None = None
+    previous: str | None = Field(None, pattern=MODEL)
+    history: tuple[Change, ...] = Field((), description="All changes, the newest last.")
+
+    def applied(self, comparison: str) -> bool:
+        """Whether this comparison put a model into service once."""
+        return comparison in (self.comparison, *(change.comparison for change in self.history))
+
+    def taken_out(self, model: str) -> Change | None:
+        """The rollback that took a model out of service, unless it was put back since."""
+        for change in reversed(self.history):
+            if change.model == model:
+                return None
+            if change.replaced == model and change.by == "rollback":
+                return change
+        return None
+
+    def before(self, model: str) -> str | None:
+        """What a model replaced when it was last put into service, but for rollbacks."""
+        changes = [change for change in self.history if change.model == model and change.by != "rollback"]
+        return changes[-1].replaced if changes else None
 
 
 def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
@@ -37,128 +75,112 @@ def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
     Raises:
         InputError: when the pointer cannot be read.
     """
-    path = _pointer(artifacts, dataset)
+    path = pointer_of(artifacts, dataset)
     try:
         return Champion.model_validate_json(path.read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        raise InputError(f"{path} is not a champion pointer: {error}. Mend or remove it.") from None
+    except (OSError, ValueError) as error:
+        reason = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()
+        ) if isinstance(error, ValidationError) else str(error)  # fmt: skip
+        raise InputError(
+            f"{path} is not a champion pointer ({reason}). Mend it, or name the model to be in service: "
+            f"`overnight promote MODEL --dataset {dataset}`."
+        ) from None
 
 
-def compare(
+def names_in_service(artifacts: Artifacts) -> list[str]:
+    """The datasets for which a model is in service."""
+    return sorted(path.stem for path in (artifacts.root / "champions").glob("*.json"))
+
+
+def pointer_of(artifacts: Artifacts, dataset: str) -> Path:
+    """The pointer file of a dataset."""
+    return artifacts.root / "champions" / f"{dataset}.json"
+
+
+def put_in_service(
     artifacts: Artifacts,
     dataset: str,
-    evaluation: Manifest,
-    sessions: Manifest,
-    promotion: PromotionConfig,
-    config: EvaluationConfig,
-    progress: Progress = print,
-) -> Manifest:
-    """Measure the model in service on the candidate's test cases and decide. The facts say what was decided and why.
-
-    With no model in service, or one that does not predict what is compared, the candidate has to beat popularity, or the mean
-    of a label. A model in service that learned from the test day, as when a past night is run again, cannot be compared on it
-    and stays.
-
-    Raises:
-        InputError: for a metric that was not computed, with those that were.
-    """
-    if promotion.metric not in _metrics(evaluation):
-        raise unknown("promotion.metric", promotion.metric, _metrics(evaluation))
-    candidate = evaluation.parents[0]
-    champion = champion_of(artifacts, dataset)
-    if champion and champion.model == candidate and (known := artifacts.find(*champion.comparison.split("/"))):
-        progress(f"{candidate} is already in service.")
-        return known
-    rival = artifacts.find(*champion.model.split("/")) if champion and champion.model != candidate else None
-    if champion and champion.model != candidate and rival is None:
-        progress(f"Warning: {champion.model}, the model in service, is missing or damaged: it cannot be compared.")
-    artifact_id = identify(
-        code=code_version(Path(__file__).parents[1]),
-        parents=(evaluation.name, rival.name if rival else ""),
-        dataset=dataset,
-        promotion=promotion.model_dump(),
+    model: str,
+    *,
+    by: Literal["comparison", "promote", "rollback"],
+    comparison: str | None = None,
+    because: str = "",
+) -> Champion:
+    """Point to another model, in one step. A pointer that cannot be read is kept beside as NAME.json.damaged."""
+    path = pointer_of(artifacts, dataset)
+    try:
+        now = champion_of(artifacts, dataset)
+    except InputError:
+        now = None
+        os.replace(path, path.with_name(f"{path.name}.damaged"))  # noqa: PTH105
+    replaced = now.model if now else None
+    when = datetime.now(UTC)
+    change = Change(model=model, replaced=replaced, by=by, comparison=comparison, when=when, because=because)
+    champion = Champion(
+        model=model,
+        comparison=comparison,
+        promoted=when,
+        previous=now.before(model) if now and by == "rollback" else replaced,
+        history=(*_history(now), change),
     )
-    if found := artifacts.find(KIND, artifact_id):
-        return found
-    facts = _decide(artifacts, evaluation, rival, sessions, promotion, config, progress)
-    facts |= {"dataset": dataset, "candidate": candidate, "champion": rival.name if rival else None}
-    progress(facts["reason"])
-    with artifacts.write(KIND, artifact_id, parents=(evaluation.name,), parameters=promotion.model_dump()) as draft:
-        draft.facts = facts
-        (draft.folder / "comparison.json").write_text(json.dumps(facts, indent=2) + "\n")
-    return draft.manifest
+    write_atomically(path, champion.model_dump_json(indent=2) + "\n")
+    return champion
 
 
-def _decide(
-    artifacts: Artifacts,
-    evaluation: Manifest,
-    rival: Manifest | None,
-    sessions: Manifest,
-    promotion: PromotionConfig,
-    config: EvaluationConfig,
-    progress: Progress,
-) -> dict[str, Any]:
-    metric, new, test_day = promotion.metric, _metrics(evaluation)[promotion.metric], sessions.facts["test_day"]
-    facts: dict[str, Any] = {"metric": metric, "promote": False, "new": new, "old": None}
-    if rival and _learned_from(rival, test_day):
-        reason = f"The model in service learned from {test_day}, the test day, and cannot be compared on it: it stays."
-        return facts | {"reason": reason}
-    if new is None:
-        return facts | {"reason": f"{metric} is undefined on these test sessions: keep what is in service."}
-    if rival:
-        alone = config.model_copy(update={"baselines": ()})
-        old = _metrics(evaluate(artifacts, rival, sessions, alone, progress)).get(metric)
-        if old is not None:
-            return facts | _judge(promotion, new, old, "the model in service")
-    baseline = MEAN if "/" in metric else POPULARITY
-    reason = "the model in service does not predict it" if rival else "nothing is in service"
-    least = evaluation.facts["metrics"].get(baseline, {}).get(metric)
-    if least is None:
-        return facts | _judge(promotion, new, 0.0, f"nothing ({reason}, {baseline} was not measured)")
-    return facts | _judge(promotion, new, least, f"{baseline} ({reason})")
+def _history(now: Champion | None) -> tuple[Change, ...]:
+    """The changes so far; of a pointer that was written without them, the one it stands for."""
+    if now is None or now.history:
+        return now.history if now else ()
+    return (Change(model=now.model, replaced=now.previous, comparison=now.comparison, when=now.promoted),)
 
 
-def _judge(promotion: PromotionConfig, new: float, old: float, against: str) -> dict[str, Any]:
-    """Whether the gain is the one asked for, in a sentence."""
-    lower = promotion.metric.rpartition("/")[2] in LOWER_IS_BETTER
+@dataclass(frozen=True)
+class Rival:
+    """What a new model must beat: its score, and who that is in words."""
+
+    score: float
+    name: str
+    beside: str = ""
+    """What else to know, such as the best baseline where the model in service is the rival."""
+
+
+def best_baseline(metrics: Mapping[str, Metrics], model: str, metric: str) -> tuple[str, float] | None:
+    """The best baseline of an evaluation, and its score; None where none was measured.
+
+    {"sasrec": {"ndcg@20": 0.1}, "popularity": {"ndcg@20": 0.09}, "markov": {"ndcg@20": 0.17}} -> ("markov", 0.17)
+    """
+    scores = {name: values.get(metric) for name, values in metrics.items() if name != model}
+    defined = [(name, score) for name, score in scores.items() if score is not None]
+    if not defined:
+        return None
+    best = min if lower_is_better(metric) else max
+    return best(defined, key=lambda pair: pair[1])
+
+
+def instead(baseline: tuple[str, float] | None, why: str) -> Rival:
+    """The rival where there is no model to compare with: the best baseline, or a score of nothing."""
+    if baseline is None:
+        return Rival(0.0, f"nothing ({why}, no baseline was measured)")
+    name, score = baseline
+    return Rival(score, f"{name}{'' if name == 'mean' else ', the best baseline'} ({why})")
+
+
+def judge(promotion: PromotionConfig, new: float, rival: Rival) -> dict[str, Any]:
+    """Whether the gain is the one asked for: `promote`, `old` and `reason`, a sentence."""
+    old, lower = rival.score, lower_is_better(promotion.metric)
     better = new < old * (1 - promotion.min_gain) if lower else new > max(old * (1 + promotion.min_gain), 0)
     gain = f"{new / old - 1:+.1%}" if old else "from nothing"
     notes = [gain, *(["lower is better"] if lower else [])]
     notes += [f"{promotion.min_gain:.1%} asked for"] if promotion.min_gain else []
+    notes += [rival.beside] if rival.beside else []
     verdict = "promote" if better else "keep what is in service"
-    reason = f"{promotion.metric} {new:.4f} against {old:.4f} of {against} ({', '.join(notes)}): {verdict}."
+    reason = f"{promotion.metric} {new:.4f} against {old:.4f} of {rival.name} ({', '.join(notes)}): {verdict}."
     return {"promote": better, "old": old, "reason": reason}
 
 
-def _learned_from(model: Manifest, day: str | None) -> bool:
-    """Whether a model's training days, all those before its own test day, hold `day`."""
-    return bool(day and model.facts["test_day"] and model.facts["test_day"] > day)
-
-
-def promote(artifacts: Artifacts, comparison: Manifest) -> Champion | None:
-    """Put the candidate into service when the comparison says so; returns the model in service afterwards."""
-    facts = comparison.facts
-    champion = champion_of(artifacts, facts["dataset"])
-    if not facts["promote"] or (champion and champion.model == facts["candidate"]):
-        return champion
-    artifacts.get(facts["candidate"])  # whole and readable, or the pointer stays
-    promoted = Champion(
-        model=facts["candidate"],
-        comparison=comparison.name,
-        promoted=datetime.now(UTC),
-        previous=champion.model if champion else None,
-    )
-    write_atomically(_pointer(artifacts, facts["dataset"]), promoted.model_dump_json(indent=2) + "\n")
-    return promoted
-
-
-def _metrics(evaluation: Manifest) -> dict[str, float | None]:
-    """What was measured of the model."""
-    found: dict[str, float | None] = evaluation.facts["metrics"][evaluation.facts["model"]]
-    return found
-
-
-def _pointer(artifacts: Artifacts, dataset: str) -> Path:
-    return artifacts.root / "champions" / f"{dataset}.json"
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric is an error: LABEL/rmse and its like."""
+    return metric.rpartition("/")[2] in LOWER_IS_BETTER

@@ -1,33 +1,64 @@
 """Measure a model and baselines on the test cases of prepared sessions, by the code that recommends and predicts.
 
-N cases.
+N cases, V items.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
 import torch
+from torch import Tensor
 
 from modeling.config import NEXT_ITEM, EvaluationConfig
 from modeling.evaluation import baselines
 from modeling.evaluation.metrics import metrics_at
-from modeling.evaluation.ranking import Scorer, ranks
-from modeling.service.recommender import Recommender
-from modeling.splits import Cases, Split, label_cases, split_sessions, training_labels
-from modeling.vocabularies import translate
+from modeling.evaluation.ranking import Scorer, ranks, top_k
+from modeling.model import SequenceModel
+from modeling.scoring import ModelScorer, predict
+from modeling.splits import Cases, Split, label_cases, split_sessions, trained_items, training_labels
+from modeling.vocabularies import raw_items, raw_lists, translate
 from schemas import plugins
 from schemas.artifacts import Manifest
+from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema, LabelColumn
 
+ITEMS = "items.parquet"
 TIES = "an item that ties with the target counts as half a place"
 NUM_EXAMPLES = 10
+NUM_RECENT = 5  # events of an example's history that are shown
 MODEL, MEAN = "model", "mean"  # mean: the baseline of labels, the mean of those in training for every case
-Found = dict[str, float | None]  # by name of metric; None where undefined
+Values = dict[str, float | None]  # by name of metric; None where undefined
 Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Test:
+    """A model and the sessions it is measured on."""
+
+    manifest: Manifest
+    sessions: Manifest
+    schema: FeatureSchema  # of the sessions
+    split: Split
+    model: SequenceModel
+    config: EvaluationConfig
+    progress: Progress
+
+    @property
+    def native(self) -> bool:
+        """Whether the model was trained on these very sessions, and so reads their ids as they are."""
+        return self.manifest.parents == (self.sessions.name,)
+
+    def for_model(self, cases: Cases) -> Cases:
+        """Cases in the ids of the model, on its device."""
+        if not self.native:
+            cases = translate(cases, self.sessions.folder, self.manifest.folder)
+        return cases.to(self.model.device)
 
 
 def measure(
@@ -36,104 +67,139 @@ def measure(
     """The facts of an evaluation, and example recommendations in raw item ids."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, model.parameters["training"]["validation_sessions"])
-    recommender = Recommender(model.folder)
-    native = model.parents == (sessions.name,)
-
-    def read(cases: Cases) -> Cases:
-        theirs = cases if native else translate(cases, sessions.folder, model.folder)
-        return theirs.to(recommender.device)
-
-    cases, examples = split.test.known(), []
-    metrics: dict[str, Found] = {MODEL: {}}
-    if NEXT_ITEM in recommender.model.heads:
-        metrics[MODEL] = _rank(MODEL, recommender.scorer, read(cases), config, progress)
-        for name in config.baselines:
-            metrics[name] = _rank(name, fit_baseline(name, split, schema), cases, config, progress)
-        examples = show_examples(recommender, read(cases), config)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
+    metrics: dict[str, Values] = {MODEL: {}}
+    examples: list[dict[str, Any]] = []
+    cases, counts = measurable(split.test, trained_items(split.train, schema.num_items))
+    if NEXT_ITEM in test.model.heads:
+        metrics, examples = _rank_items(test, cases)
     labels = {}
     for column in schema.labels:
-        if column.name in recommender.model.label_heads:
-            found, labels[column.name] = _foretell(column, recommender, read(split.test), split, native, progress)
-            for name, values in found.items():
-                metrics[name] = metrics.get(name, {}) | values
-    body = recommender.model.settings.body.name
+        if column.name in test.model.label_heads:
+            values, labels[column.name] = _predict_labels(test, column)
+            for name, measured in values.items():
+                metrics[name] = metrics.get(name, {}) | measured
+    body = test.model.settings.body.name
     facts: dict[str, Any] = {
-        "metrics": {body if name == MODEL else name: found for name, found in metrics.items()},
+        "metrics": {body if name == MODEL else name: values for name, values in metrics.items()},
         "model": body,
         "labels": labels,
-        "cases": len(cases.target),
-        "unknown_targets": len(split.test.target) - len(cases.target),
-        "catalogue": schema.num_items,
+        **counts,
         "filter_seen": config.filter_seen,
+        "learned_from_test_day": learned_from(model, sessions),
         "ties": TIES,
     }
     return facts, examples
 
 
+def measurable(test: Cases, trained_V: Tensor) -> tuple[Cases, dict[str, int]]:
+    """The test cases that a recommender could get right, and how many there are of which kind.
+
+    cases: these; too_short: sessions of one event, which leave no history; unknown_targets: the target came up after the
+    vocabulary; cold_targets: it is in the vocabulary, but has no training event; seen_targets: of `cases`, those whose
+    history holds the target; catalogue: items that can be recommended, of so many in the vocabulary.
+    """
+    short_N = test.history.lengths <= 0
+    unknown_N = ~short_N & (test.target < FIRST_ID)
+    column_N = (test.target - FIRST_ID).clamp(0, max(len(trained_V) - 1, 0))
+    cold_N = ~short_N & ~unknown_N & ~trained_V[column_N]
+    cases = test.select(~short_N & ~unknown_N & ~cold_N)
+    return cases, {
+        "cases": len(cases.target),
+        "too_short": int(short_N.sum()),
+        "unknown_targets": int(unknown_N.sum()),
+        "cold_targets": int(cold_N.sum()),
+        "seen_targets": int(cases.seen().sum()),
+        "catalogue": int(trained_V.sum()),
+        "vocabulary": len(trained_V),
+    }
+
+
+def learned_from(model: Manifest, sessions: Manifest) -> bool:
+    """Whether a model's training sessions hold what it is tested on.
+
+    A model learns from all days before its own test day. Where the last items of people's histories are the test, it learned
+    from them unless it was trained on the very sessions that they are hidden in.
+    """
+    if model.parents == (sessions.name,):
+        return False
+    own_test_day, test_day = model.facts.get("test_day"), sessions.facts["test_day"]
+    return own_test_day is None or test_day is None or own_test_day > test_day
+
+
 def fit_baseline(name: str, split: Split, schema: FeatureSchema) -> Scorer:
     """The baseline of that name, fit on the sessions the model is fit on."""
-    found: Scorer = plugins.find(baselines, name)(split.train, split.last_day, schema.num_items)
-    return found
+    baseline: Scorer = plugins.find(baselines, name)(split.train, split.last_day, schema.num_items)
+    return baseline
 
 
-def _rank(name: str, scorer: Scorer, cases: Cases, config: EvaluationConfig, progress: Progress) -> Found:
-    rank_N = ranks(scorer, cases, filter_seen=config.filter_seen)
-    found = metrics_at(rank_N, config.cutoffs) if len(rank_N) else metrics_at(torch.tensor([torch.inf]), config.cutoffs)
-    k = max(config.cutoffs)
-    progress(
-        f"{name}: NDCG@{k} {found[f'ndcg@{k}']:.4f}, recall@{k} {found[f'recall@{k}']:.4f} on {len(rank_N):,} cases"
-    )
-    return dict(found)
+def _rank_items(test: Test, cases: Cases) -> tuple[dict[str, Values], list[dict[str, Any]]]:
+    """Metrics of the ranks of the targets, of the model and of baselines; and examples."""
+    scorer, translated = ModelScorer(test.model), test.for_model(cases)
+    metrics = {MODEL: _rank(MODEL, scorer, translated, test)}
+    for name in test.config.baselines:
+        metrics[name] = _rank(name, fit_baseline(name, test.split, test.schema), cases, test)
+    items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
+    return metrics, show_examples(scorer, items, translated, test.config)
 
 
-def _foretell(
-    column: LabelColumn, recommender: Recommender, test: Cases, split: Split, native: bool, progress: Progress
-) -> tuple[dict[str, Found], dict[str, Any]]:
+def _rank(name: str, scorer: Scorer, cases: Cases, test: Test) -> Values:
+    cutoffs = test.config.cutoffs
+    rank_N = ranks(scorer, cases, filter_seen=test.config.filter_seen)
+    values = {metric: _defined(value) for metric, value in metrics_at(rank_N, cutoffs).items()}
+    if not len(rank_N):
+        test.progress(f"{name}: no test session can be measured, so its metrics are undefined")
+        return values
+    k = max(cutoffs)
+    ndcg, recall = values[f"ndcg@{k}"], values[f"recall@{k}"]
+    test.progress(f"{name}: NDCG@{k} {ndcg:.4f}, recall@{k} {recall:.4f} on {len(rank_N):,} cases")
+    return values
+
+
+def _predict_labels(test: Test, column: LabelColumn) -> tuple[dict[str, Values], dict[str, Any]]:
     """The metrics of the model and of the mean on the cases of one label, and what to say about these."""
-    head = recommender.model.label_heads[column.name]
-    histories, value_N = label_cases(test, column, back=recommender.schema.split == "day")
-    label_N, value_N = training_labels(split.train, column), value_N.cpu()
+    head = test.model.label_heads[column.name]
+    cases = test.for_model(test.split.test)
+    histories, value_N = label_cases(cases, column, back=test.model.schema.split == "day")
+    label_N, value_N = training_labels(test.split.train, column), value_N.cpu()
     about = {"cases": len(value_N), "per": column.per, "training_mean": _defined(float(label_N.mean()))}
-    predicted = {MODEL: recommender.predict(histories)[column.name], MEAN: label_N.mean().expand(len(value_N))}
+    predicted = {MODEL: predict(test.model, histories)[column.name], MEAN: label_N.mean().expand(len(value_N))}
     try:
         measured = {name: head.measure(predicted_N, value_N) for name, predicted_N in predicted.items()}
     except InputError as error:
-        if native:
+        if test.native:
             raise
-        progress(f"Warning: the model in service cannot be measured on {column.name}: {error}")
+        test.progress(f"Warning: the model in service cannot be measured on {column.name}: {error}")
         return {}, about
     for name, values in measured.items():
-        told = ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
-        progress(f"{name}: {column.name} {told} on {len(value_N):,} cases")
-    found = {
+        listed = ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
+        test.progress(f"{name}: {column.name} {listed} on {len(value_N):,} cases")
+    named = {
         name: {f"{column.name}/{metric}": _defined(value) for metric, value in values.items()}
         for name, values in measured.items()
     }
-    return found, about
+    return named, about
 
 
 def _defined(value: float) -> float | None:
-    """A number that JSON knows, or None."""
+    """A number that JSON has, or None."""
     return value if math.isfinite(value) else None
 
 
-def show_examples(recommender: Recommender, cases: Cases, config: EvaluationConfig) -> list[dict[str, Any]]:
-    """Some histories, what was recommended and what came next, in raw item ids."""
+def show_examples(scorer: Scorer, items: pl.DataFrame, cases: Cases, config: EvaluationConfig) -> list[dict[str, Any]]:
+    """Some histories, what was recommended and what came next, in the raw ids of the item table."""
     count = min(NUM_EXAMPLES, len(cases.target))
-    chosen = torch.arange(count) * len(cases.target) // max(count, 1)
-    histories, target = cases.history.select(chosen), cases.target[chosen]
     if not count:
         return []
-    lists = recommender.recommend(histories, max(config.cutoffs), filter_seen=config.filter_seen)
-    recent = histories.most_recent(5)
-    session, event = recent.event_index()
-    raw = recommender.raw_items(recent.items[event])
-    owner = session.tolist()
+    chosen = cases.select(torch.arange(count) * len(cases.target) // count)
+    ids_NK, _ = top_k(scorer, chosen.history, max(config.cutoffs), filter_seen=config.filter_seen)
+    recent = chosen.history.most_recent(NUM_RECENT)
+    _, event = recent.event_index()
+    raw = raw_items(items, torch.cat([recent.items[event].long(), chosen.target]))
+    ends = recent.lengths.cumsum(0).tolist()
+    histories = [raw[end - length : end] for end, length in zip(ends, recent.lengths.tolist(), strict=True)]
     return [
-        {
-            "history": [item for item, place in zip(raw, owner, strict=True) if place == row],
-            "next": recommender.raw_items(target[row : row + 1])[0],
-            "recommended": lists[row],
-        }
-        for row in range(count)
+        {"history": history, "next": target, "recommended": recommended}
+        for history, target, recommended in zip(histories, raw[-count:], raw_lists(items, ids_NK), strict=True)
     ]

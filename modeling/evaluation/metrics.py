@@ -12,6 +12,7 @@ from modeling.config import METRICS
 
 NUM_BINS = 10
 LEAST_PROBABILITY = 1e-15
+MOST_CASES = 2**20  # compared at a time
 
 
 def metrics_at(rank_N: Tensor, cutoffs: tuple[int, ...]) -> dict[str, float]:
@@ -39,14 +40,19 @@ def metrics_at(rank_N: Tensor, cutoffs: tuple[int, ...]) -> dict[str, float]:
 def auc(score_N: Tensor, label_N: Tensor) -> float:
     """Area under the ROC curve: the chance that a case of label 1 scores above one of label 0; a tie counts half.
 
-    Exact, by the rank sum of Mann and Whitney (1947): (sum of the ranks of ones - n1 (n1 + 1) / 2) / (n1 n0), where equal
-    scores share the mean of their ranks.
+    Exact, by counting for each case of the more frequent label how many of the others lie above it (Mann and Whitney, 1947).
+    Beside its inputs it holds the sorted scores of the rarer label and so many others at a time.
     """
-    _, group_N, counts = score_N.unique(return_inverse=True, return_counts=True)
-    rank_N = (counts.cumsum(0) - (counts - 1) / 2.0)[group_N].double()
-    num_ones = float(label_N.sum())
-    pairs = num_ones * (len(label_N) - num_ones)
-    return (float(rank_N[label_N > 0].sum()) - num_ones * (num_ones + 1) / 2) / pairs if pairs else float("nan")
+    ones, zeros = score_N[label_N > 0], score_N[label_N <= 0]
+    pairs = float(len(ones)) * len(zeros)
+    if not pairs:
+        return float("nan")
+    few, many = (ones, zeros) if len(ones) <= len(zeros) else (zeros, ones)
+    few, below = few.sort().values, 0.0  # below: pairs in which the rarer label has the lower score
+    for part in many.split(MOST_CASES):
+        low, high = torch.searchsorted(few, part), torch.searchsorted(few, part, right=True)
+        below += float(low.sum() + high.sum()) / 2
+    return below / pairs if len(ones) > len(zeros) else 1 - below / pairs
 
 
 def log_loss(probability_N: Tensor, label_N: Tensor) -> float:
@@ -64,7 +70,10 @@ def calibration_error(probability_N: Tensor, label_N: Tensor) -> float:
     p_N = probability_N.double()
     if not len(p_N):
         return float("nan")
-    edges = p_N.quantile(torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.double, device=p_N.device)[1:-1])
+    # torch.quantile refuses more than 2^24 cases; this is its rule, the line between the two neighbours.
+    place_B = torch.linspace(0, 1, NUM_BINS + 1, dtype=torch.double, device=p_N.device)[1:-1] * (len(p_N) - 1)
+    sorted_N = p_N.sort().values
+    edges = torch.lerp(sorted_N[place_B.floor().long()], sorted_N[place_B.ceil().long()], place_B.frac())
     gap_B = p_N.new_zeros(NUM_BINS).index_add_(0, torch.bucketize(p_N, edges), label_N.double() - p_N)
     return float(gap_B.abs().sum() / len(p_N))
 

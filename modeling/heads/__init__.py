@@ -1,6 +1,6 @@
 """What is predicted from a hidden state; one file each, found by name.
 
-B rows, L places, D width.
+B rows, L places, D width, N predictions.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
 
+from modeling.attention import Direction
 from modeling.batches import Batch
 from modeling.config import ModelConfig
-from modeling.inputs import ItemVectors
+from modeling.items import ItemVectors
 from schemas.features import FeatureSchema
 
 
@@ -22,6 +23,9 @@ class Head(nn.Module, ABC):
         super().__init__()
         self.label = label
 
+    def keep_to(self, direction: Direction) -> None:
+        """Called once, when all parts are built, with what states see. Raise InputError where they would see the answer."""
+
     @abstractmethod
     def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:
-        """Mean loss over the places where something is asked; a zero with a gradient where nothing is."""
+        """Weighted mean loss of the predictions that are asked for; a zero with a gradient where none is."""

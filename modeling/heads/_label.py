@@ -9,17 +9,17 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from modeling import objectives
+from modeling.attention import Direction
 from modeling.batches import Batch
 from modeling.config import ModelConfig
 from modeling.heads import Head
-from modeling.inputs import ItemVectors
+from modeling.items import ItemVectors
 from modeling.sessions import Sessions
 from modeling.splits import training_labels
-from schemas import plugins
 from schemas.errors import InputError, unknown
 from schemas.features import FeatureSchema, LabelColumn
 
@@ -45,17 +45,19 @@ class LabelHead(Head):
         if hasattr(nn.ModuleDict, label) or "." in label:
             raise InputError(f"A head cannot be called {label!r}: give the label another name with the step rename.")
         if self.column.per == "session":
-            self._check_session(config, schema)
+            self._check_split(schema)
+        self.objective = config.objective.name
         self.decide = nn.Linear(config.body.dim, 1)
 
     def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:
-        """Mean of `error` over the places where a label is known."""
-        value_BL = batch[f"label.{self.label}"]
-        known_BL = ~value_BL.isnan()
-        if self.last_only:
-            known_BL &= batch["asks_last"]
-        score_N = self.score(h_BLD[known_BL])
-        return self.error(score_N, value_BL[known_BL]) if len(score_N) else score_N.sum()
+        """Mean of `error` over the predictions whose label is known, 0 where none is."""
+        value_N = batch.labels[self.label]
+        known_N = ~value_N.isnan() & (batch.is_last_N | (not self.last_only))
+        weight_N = batch.weight_N * known_N
+        any_known_1 = weight_N.argmax(keepdim=True)  # a value that `error` takes, for those that have none
+        value_N = torch.where(known_N, value_N, value_N.gather(0, any_known_1).nan_to_num())
+        error_N = self.error(self.score(batch.states(h_BLD)), value_N)
+        return (error_N * weight_N).sum() / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
 
     def score(self, h_ND: Tensor) -> Tensor:
         """A number for each state, float32 of shape [N]."""
@@ -84,7 +86,7 @@ class LabelHead(Head):
 
     @abstractmethod
     def error(self, score_N: Tensor, value_N: Tensor) -> Tensor:
-        """The mean loss of some scores."""
+        """The loss of each score, [N]."""
 
     @abstractmethod
     def predict(self, h_ND: Tensor) -> Tensor:
@@ -95,17 +97,19 @@ class LabelHead(Head):
         self.check(value_N)
         return {name: metric(predicted_N, value_N) for name, metric in self.metrics.items()}
 
-    def _check_session(self, config: ModelConfig, schema: FeatureSchema) -> None:
+    def _check_split(self, schema: FeatureSchema) -> None:
         """A session's label belongs to its last event, which no state that learns it may have seen."""
         if schema.split == "leave_one_out":
             raise InputError(
                 f"heads.{self.label}: the label is of the session, here a user's whole history, and belongs to the event held "
                 f"out for the test. Make it a label of events: {{column: {self.column.source}, per: event}}."
             )
-        direction = plugins.find(objectives, config.objective.name).direction
-        if not self.last_only and direction != "causal":
+
+    def keep_to(self, direction: Direction) -> None:
+        """Nor may states that look ahead learn it before the end."""
+        if self.column.per == "session" and not self.last_only and direction != "causal":
             raise InputError(
-                f"heads.{self.label}: `at: every` needs objective causal. With {config.objective.name} states see a "
+                f"heads.{self.label}: `at: every` needs objective causal. With {self.objective} states see a "
                 f"session's last event, which its label belongs to: leave `at` out."
             )
 

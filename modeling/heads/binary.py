@@ -33,8 +33,8 @@ class Binary(LabelHead):
         self.decide.bias.copy_(((ones + 0.5) / (len(value_N) - ones + 0.5)).log())
 
     def error(self, score_N: Tensor, value_N: Tensor) -> Tensor:
-        """Mean of -log p(label)."""
-        return F.binary_cross_entropy_with_logits(score_N, value_N)
+        """-log p(label), [N]."""
+        return F.binary_cross_entropy_with_logits(score_N, value_N, reduction="none")
 
     def predict(self, h_ND: Tensor) -> Tensor:
         """Probabilities of 1."""

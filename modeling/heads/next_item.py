@@ -17,11 +17,13 @@ from modeling import losses
 from modeling.batches import Batch
 from modeling.config import ModelConfig
 from modeling.heads import Head
-from modeling.inputs import ItemVectors
+from modeling.items import ItemVectors
 from modeling.losses._negatives import draw
 from schemas import plugins
 from schemas.columns import FIRST_ID
 from schemas.features import FeatureSchema
+
+SCORES_AT_ONCE = 1 << 24  # 64 MiB of float32
 
 
 class NextItem(Head):
@@ -59,8 +61,23 @@ class NextItem(Head):
             self.items_VE = nn.Parameter(torch.empty(schema.num_items, config.item_dim))
             nn.init.xavier_normal_(self.items_VE)
         self.bias_V = nn.Parameter(torch.zeros(schema.num_items)) if bias else None
-        self.register_buffer("popularity_V", torch.ones(schema.num_items), persistent=False)
+        # Events of each item in training, kept with the weights: an item without one is never recommended.
+        self.register_buffer("popularity_V", torch.ones(schema.num_items))
         self.popularity_V: Tensor
+
+    @torch.no_grad()
+    def add(self, count: int) -> None:
+        """Append items that nobody clicked yet: they may be recommended, with the median bias."""
+        self.popularity_V = torch.cat([self.popularity_V, self.popularity_V.new_ones(count)])
+        if self.bias_V is not None:
+            self.bias_V = nn.Parameter(torch.cat([self.bias_V, self.bias_V.median().expand(count)]))
+
+    @torch.no_grad()
+    def offer(self, column_N: Tensor) -> None:
+        """Let items without a training event be recommended, with the median bias."""
+        self.popularity_V[column_N] = 1.0
+        if self.bias_V is not None:
+            self.bias_V[column_N] = self.bias_V.median()
 
     def query(self, h_ND: Tensor) -> Tensor:
         """What item vectors are multiplied with, [N, E]."""
@@ -72,19 +89,36 @@ class NextItem(Head):
         return self._vectors(items.all()[FIRST_ID:] if self.items_VE is None else self.items_VE)
 
     def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:
-        wanted_BL = batch["targets"] >= FIRST_ID
-        target_N = batch["targets"][wanted_BL] - FIRST_ID
-        q_NE = self.query(h_BLD[wanted_BL])
-        if not len(target_N):
-            return q_NE.sum()
+        """Unknown items are read but never predicted: they weigh nothing, the others their share of 1."""
+        weight_N = batch.weight_N * (batch.target_N >= FIRST_ID)
+        weight_N = weight_N / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
+        target_N = (batch.target_N - FIRST_ID).clamp(min=0)
+        q_NE = self.query(batch.states(h_BLD))
         if self.sampled:
-            positive_N, negative_NK = self._sample(q_NE, target_N, items)
-            return self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
-        return self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N)
+            positive_N, negative_NK = self._sample(q_NE, target_N, weight_N, items)
+            loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
+            return (loss_N * weight_N).sum()
+        loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
+        return loss
 
-    def _sample(self, q_NE: Tensor, target_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def propose(self, h_ND: Tensor, items: ItemVectors) -> Tensor:
+        """An item id for each state, drawn from the softmax of its scores: the largest score + Gumbel noise. Shape [N].
+
+        All scores of a few states at a time: memory grows with the catalogue, not with the batch.
+        """
+        query_NE, items_VE = self.query(h_ND), self.catalogue(items)
+        drawn = []
+        for query in query_NE.split(max(1, SCORES_AT_ONCE // len(items_VE))):
+            score = (query @ items_VE.T).float()
+            if self.bias_V is not None:
+                score += self.bias_V
+            drawn.append((score - torch.empty_like(score).exponential_().log_()).argmax(1))
+        return torch.cat(drawn) + FIRST_ID
+
+    def _sample(self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
         """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
-        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V)
+        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V, weight_N)
         num_groups, size = len(column_GK), self.negatives.group
         short = num_groups * size - len(target_N)
         q_GgE = F.pad(q_NE, (0, 0, 0, short)).unflatten(0, (num_groups, size))

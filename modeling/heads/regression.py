@@ -63,8 +63,8 @@ class Regression(LabelHead):
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
     def error(self, score_N: Tensor, value_N: Tensor) -> Tensor:
-        """Mean squared or Huber error, in standard deviations of the training labels."""
-        return self.error_of(score_N, (self._to_scale(value_N) - self.mean) / self.std)
+        """Squared or Huber error, in standard deviations of the training labels, [N]."""
+        return self.error_of(score_N, (self._to_scale(value_N) - self.mean) / self.std, reduction="none")
 
     def predict(self, h_ND: Tensor) -> Tensor:
         """Numbers in the label's unit; with `log`, the mean of the logarithm taken back, which is below the mean."""

@@ -2,10 +2,15 @@
 
 Two forms, told apart by their first parameter:
 
-`loss(h_ND, items_VD, bias_V, target_N)` sees the scores of the whole catalogue, h . items + bias.
-`loss(positive_N, negative_NK, num_items)` sees the score of the right item and of K sampled ones. A negative of -inf does
+Catalogue: `loss(h_ND, items_VD, bias_V, target_N, weight_N) -> scalar` sees the scores of the whole catalogue,
+h . items + bias (`bias_V` may be None), and returns sum_n weight[n] * loss[n].
+
+Sampled: `loss(positive_N, negative_NK, num_items) -> loss_N` sees the score of the right item and of K sampled ones, and
+returns one number a prediction, which depends on its own row alone; the head weighs and sums them. A negative of -inf does
 not count: the loss is what it would be had it not been drawn, also where none of a row counts. `num_items` is the size of
-the catalogue. Every loss is a mean over the N predictions.
+the catalogue.
+
+The weights of a batch sum to 1, so that the loss of a batch is a weighted mean; places that only fill a batch weigh 0.
 
 N predictions, K negatives, V items, D width.
 """

@@ -13,19 +13,24 @@ from torch import Tensor
 from modeling.config import NegativesConfig
 
 
-def draw(config: NegativesConfig, target_N: Tensor, popularity_V: Tensor) -> tuple[Tensor, Tensor | None]:
+def draw(
+    config: NegativesConfig, target_N: Tensor, popularity_V: Tensor, weight_N: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Columns of K items for each of G = ceil(N / group) groups, independent of one another, shape [G, K], and the logQ.
 
     `popularity_V` counts how often each item occurs in training. The logQ, log(K q) of each item drawn, is the logarithm of
     how often one draw of K holds it on average, shape [G, K]; None unless `corrected`. An item of the batch's targets is
-    drawn as often as it is popular, so `in_batch` takes q from popularity too (Yi et al., doi 10.1145/3298689.3346996).
+    drawn as often as it is popular, so `in_batch` takes q from popularity too (Yi et al., doi 10.1145/3298689.3346996), and
+    never a target that weighs nothing.
     """
     shape = (-(-len(target_N) // config.group), config.count)
     num_items, device = len(popularity_V), target_N.device
     column_GK = torch.randint(num_items, shape, device=device)
     share_uniform = 1.0
     if config.source != "uniform":
-        drawn_GK = _popular(shape, popularity_V) if config.source == "popularity" else _in_batch(shape, target_N)
+        drawn_GK = (
+            _popular(shape, popularity_V) if config.source == "popularity" else _in_batch(shape, target_N, weight_N)
+        )
         share_uniform = config.mixed
         column_GK = column_GK.where(torch.rand(shape, device=device) < share_uniform, drawn_GK)
     if not config.corrected:
@@ -41,6 +46,9 @@ def _popular(shape: tuple[int, int], popularity_V: Tensor) -> Tensor:
     return torch.searchsorted(upto_V, dart_GK, right=True)
 
 
-def _in_batch(shape: tuple[int, int], target_N: Tensor) -> Tensor:
+def _in_batch(shape: tuple[int, int], target_N: Tensor, weight_N: Tensor | None) -> Tensor:
     """Items that are asked about in the same batch."""
-    return target_N[torch.randint(len(target_N), shape, device=target_N.device)]
+    counts_N = torch.ones_like(target_N) if weight_N is None else weight_N > 0
+    upto_N = counts_N.cumsum(0)
+    dart_GK = (torch.rand(shape, device=target_N.device, dtype=torch.float64) * upto_N[-1:]).long()
+    return target_N[torch.searchsorted(upto_N, dart_GK, right=True).clamp(max=len(target_N) - 1)]

@@ -25,7 +25,7 @@ def bpr_max(
 ) -> Tensor:
     """BPR against the negatives as a softmax weighs them: the best count most (arXiv:1706.03847).
 
-    Mean of -log sum_k w_k sigmoid(s+ - s_k) + regularisation sum_k w_k s_k^2, where w is the softmax over a row's negatives;
+    -log sum_k w_k sigmoid(s+ - s_k) + regularisation sum_k w_k s_k^2, where w is the softmax over a row's negatives;
     0 for a row without one. Gradients go through w too. Summed in logarithms: far behind, the loss is s_k - s+ and not log 0.
     """
     score_NK, counts_NK = counted(negative_NK)
@@ -33,4 +33,4 @@ def bpr_max(
     ahead_NK = log_weight_NK + F.logsigmoid(positive_N.unsqueeze(1) - score_NK)
     size_N = (log_weight_NK.exp() * score_NK.square()).sum(1)
     loss_N = regularisation * size_N - ahead_NK.logsumexp(1)
-    return loss_N.where(counts_NK.any(1), 0.0).mean()
+    return loss_N.where(counts_NK.any(1), 0.0)

@@ -23,7 +23,7 @@ def gbce(
 ) -> Tensor:
     """Binary cross-entropy with the positive's weight lowered (gSASRec, arXiv:2308.07192).
 
-    Mean of (-beta log sigmoid(s+) - sum_k log(1 - sigmoid(s_k))) / (1 + K) with beta = 1 - calibration (1 - alpha) and
+    (-beta log sigmoid(s+) - sum_k log(1 - sigmoid(s_k))) / (1 + K) with beta = 1 - calibration (1 - alpha) and
     alpha = K / (V - 1), the share of the other items that is drawn: the paper's alpha (t (1 - 1/alpha) + 1/alpha) for
     calibration t. K is what counts in each row, drawn uniformly: alpha does not hold for other sources of negatives.
 
@@ -33,4 +33,4 @@ def gbce(
     number_N = negative_NK.isfinite().sum(1).to(positive_N.dtype)
     beta_N = 1 - calibration * (1 - number_N / max(num_items - 1, 1))
     total_N = beta_N * F.softplus(-positive_N) + F.softplus(negative_NK).sum(1)  # softplus(-inf) is 0, as is its slope
-    return (total_N / (1 + number_N)).mean()
+    return total_N / (1 + number_N)

@@ -25,7 +25,7 @@ def sampled_softmax(
 ) -> Tensor:
     """Cross-entropy of the right item against the negatives (Jean et al., arXiv:1412.2007).
 
-    Mean of log(exp(s+) + sum_k exp(s_k)) - s+. With negatives corrected by logQ (s_k - log of the expected count), it tends to
+    log(exp(s+) + sum_k exp(s_k)) - s+. With negatives corrected by logQ (s_k - log of the expected count), it tends to
     the full softmax as K grows; the positive is always there, so it is not corrected (Khrylchenko et al., arXiv:2507.09331).
     With label smoothing e the loss grows by e (s+ - mean(s)) over the 1 + K scores.
     """
@@ -34,4 +34,4 @@ def sampled_softmax(
     if label_smoothing:
         score_NK, counts_NK = counted(all_NK)
         loss_N = loss_N + label_smoothing * (positive_N - score_NK.sum(1) / counts_NK.sum(1))
-    return loss_N.mean()
+    return loss_N

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 
 from modeling.attention import Direction
-from modeling.objectives import LayOut, Objective, Task
+from modeling.batches import Batch
+from modeling.objectives import LayOut, Objective
 from modeling.sessions import Sessions
 
 
@@ -16,6 +17,7 @@ class Causal(Objective):
     """Every event predicts the next one of its session."""
 
     direction: ClassVar[Direction] = "causal"
+    drops: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -24,8 +26,12 @@ class Causal(Objective):
     ) -> None:
         self.last_only = last_only
 
-    def task(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Task:
+    def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:
         """Hiding the last event makes training end where prediction begins."""
-        places = lay_out(sessions.drop_last(1))
-        wanted_BL = places.ends_BL if self.last_only else places.segments_BL > 0
-        return Task(places, places.event_BL, torch.where(wanted_BL, places.event_BL + 1, -1))
+        layout = lay_out(sessions.drop_last(self.drops))
+        wanted_BL = layout.is_end_BL if self.last_only else layout.inside_BL
+        return self.make_batch(sessions, layout, layout.event_BL, torch.where(wanted_BL, layout.event_BL + 1, -1))
+
+    def capacity(self, num_places: int, num_sessions: int) -> int:
+        """Every place, or one a session."""
+        return num_sessions if self.last_only else num_places

@@ -4,7 +4,7 @@ Of the events to predict, 80 % are hidden, 10 % are read as another event drawn 
 so that a state does not lean on what is read at its own place. In a share of the sessions only the last event is predicted
 and always hidden, as in inference, which reads an empty place behind the history.
 
-B rows, L places, S sessions, N events.
+B rows, L places, S sessions.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from modeling.attention import Direction
-from modeling.batches import Places
-from modeling.objectives import LayOut, Objective, Task, some_but_not_all
+from modeling.attention import Direction, Layout
+from modeling.batches import Batch
+from modeling.objectives import LayOut, Objective, room_for, some_but_not_all
 from modeling.sessions import Sessions
 
 HIDDEN, SWAPPED = 0.8, 0.1  # of the events to predict; the rest is read as it is
@@ -41,25 +41,38 @@ class Masked(Objective):
     ) -> None:
         self.probability, self.last = probability, last
 
-    def task(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Task:
+    def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:
         """In a session of n events, one is predicted with probability p + ((1 - p)^n - p^n) / n, where `last` is 0."""
-        places = lay_out(sessions)
-        asked_BL, certain_BL = choose(places, len(sessions), self.probability, self.last, generator)
+        layout = lay_out(sessions)
+        asked_BL, certain_BL = choose(layout, len(sessions), self.probability, self.last, generator)
         read_as_BL = torch.rand(asked_BL.shape, generator=generator, device=generator.device)
-        _, event_N = sessions.event_index()
-        draw_BL = torch.randint(len(event_N), asked_BL.shape, generator=generator, device=generator.device)
+        other_BL = any_event(sessions, asked_BL.shape, generator)
         hidden_BL = asked_BL & (certain_BL | (read_as_BL < HIDDEN))
         swapped_BL = asked_BL & ~hidden_BL & (read_as_BL < HIDDEN + SWAPPED)
-        event_BL = torch.where(swapped_BL, event_N[draw_BL], places.event_BL)
-        return Task(places, event_BL.masked_fill(hidden_BL, -1), places.event_BL.masked_fill(~asked_BL, -1))
+        event_BL = torch.where(swapped_BL, other_BL, layout.event_BL).masked_fill(hidden_BL, -1)
+        return self.make_batch(sessions, layout, event_BL, layout.event_BL.masked_fill(~asked_BL, -1))
+
+    def capacity(self, num_places: int, num_sessions: int) -> int:
+        """The share of events that is predicted, and one more a session."""
+        return room_for(self.probability, num_places, num_sessions)
 
 
 def choose(
-    places: Places, num_sessions: int, probability: float, last: float, generator: torch.Generator
+    layout: Layout, num_sessions: int, probability: float, last: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """The places to predict, [B, L], and which of them are their session's last and only one by the share `last`."""
-    draw_BL = torch.rand(places.event_BL.shape, generator=generator, device=generator.device, dtype=torch.float64)
-    only_last_S = torch.rand(num_sessions, generator=generator, device=generator.device) < last
-    only_last_BL = only_last_S[places.session_BL]
-    chosen_BL = some_but_not_all(draw_BL < probability, places.segments_BL, draw_BL)
-    return torch.where(only_last_BL, places.ends_BL, chosen_BL), only_last_BL & places.ends_BL
+    shape, device = layout.segments_BL.shape, generator.device
+    draw_BL = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
+    only_last_S = torch.rand(num_sessions, generator=generator, device=device) < last
+    only_last_BL = only_last_S[layout.session_BL]
+    chosen_BL = some_but_not_all(draw_BL < probability, layout.segments_BL, draw_BL, num_sessions)
+    return torch.where(only_last_BL, layout.is_end_BL, chosen_BL), only_last_BL & layout.is_end_BL
+
+
+def any_event(sessions: Sessions, shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Events drawn uniformly from all sessions."""
+    upto_S = sessions.lengths.cumsum(0)
+    dart = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    number = (dart * upto_S[-1:]).long()
+    session = torch.searchsorted(upto_S, number, right=True)
+    return (sessions.starts + sessions.lengths - upto_S)[session] + number

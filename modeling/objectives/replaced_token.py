@@ -8,12 +8,13 @@ does both, since inference needs the body that predicts items, and pass two teac
 Pass two reads items alone, no side features of events: at hidden places they would tell the right item, and elsewhere
 their presence would tell that nothing was replaced.
 
-B rows, L places, D width, E width of item vectors, V items, Q hidden places, P places of sessions.
+B rows, L places, D width, T = B * L, N hidden places.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from dataclasses import replace
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +24,11 @@ from torch import Tensor, nn
 from modeling.attention import Direction
 from modeling.batches import Batch
 from modeling.config import ModelConfig
-from modeling.objectives import LayOut, Objective, Task
+from modeling.objectives import LayOut, Model, Objective, room_for
 from modeling.objectives.masked import choose
 from modeling.sessions import Sessions
-from schemas.columns import FIRST_ID, ITEM_ID
+from schemas.columns import ITEM_ID
 from schemas.features import FeatureSchema
-
-if TYPE_CHECKING:
-    from modeling.model import SequenceModel
-
-SCORES_AT_ONCE = 1 << 24  # 64 MiB of float32
 
 
 class ReplacedToken(Objective):
@@ -55,53 +51,54 @@ class ReplacedToken(Objective):
     ) -> None:
         self.probability, self.last, self.weight = probability, last, weight
 
-    def task(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Task:
+    def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:
         """All events to predict are hidden."""
-        places = lay_out(sessions)
-        asked_BL, _ = choose(places, len(sessions), self.probability, self.last, generator)
-        event_BL = places.event_BL
-        return Task(places, event_BL.masked_fill(asked_BL, -1), event_BL.masked_fill(~asked_BL, -1))
+        layout = lay_out(sessions)
+        asked_BL, _ = choose(layout, len(sessions), self.probability, self.last, generator)
+        event_BL = layout.event_BL
+        return self.make_batch(
+            sessions, layout, event_BL.masked_fill(asked_BL, -1), event_BL.masked_fill(~asked_BL, -1)
+        )
+
+    def capacity(self, num_places: int, num_sessions: int) -> int:
+        """The share of events that is hidden, and one more a session."""
+        return room_for(self.probability, num_places, num_sessions)
 
     def parts(self, config: ModelConfig, schema: FeatureSchema) -> nn.Module:
         """The discriminator's head."""
         return nn.Sequential(nn.LayerNorm(config.body.dim), nn.Linear(config.body.dim, 1))
 
-    def loss(self, model: SequenceModel, batch: Batch) -> Tensor:
+    def loss(self, model: Model, batch: Batch) -> Tensor:
         """The heads' losses + weight * mean binary cross-entropy over all places."""
         h_BLD = model.encode(batch)
-        logit_P, replaced_P = self.judge(model, batch, h_BLD)
-        judged = F.binary_cross_entropy_with_logits(logit_P.float(), replaced_P.float())
+        logit_BL, replaced_BL = self.judge(model, batch, h_BLD)
+        judged_BL = F.binary_cross_entropy_with_logits(logit_BL.float(), replaced_BL.float(), reduction="none")
+        inside_BL = batch.layout.inside_BL
+        judged = (judged_BL * inside_BL).sum() / inside_BL.sum()
         return model.heads_loss(h_BLD, batch) + self.weight * judged
 
-    def judge(self, model: SequenceModel, batch: Batch, h_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        """For every event, row by row: the discriminator's logit that its item was replaced, and whether it was.
+    def judge(self, model: Model, batch: Batch, h_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """At every place: the discriminator's logit that its item was replaced, and whether it was, [B, L] each.
 
         `h_BLD` are the generator's states of the batch.
         """
         assert model.objective_parts is not None
-        hidden_BL, read_BL = batch["masked"], batch[ITEM_ID]
-        proposed_Q = propose(model, h_BLD[hidden_BL]).to(read_BL.dtype)
-        item_BL = read_BL.masked_scatter(hidden_BL, proposed_Q)
+        read_BL = batch.features[ITEM_ID]
+        item_BL = filled(read_BL, batch, model.propose(batch.states(h_BLD)))
+        target_BL = filled(read_BL, batch, batch.target_N)
         others = [column.name for column in model.schema.columns if column.per == "event" and column.name != ITEM_ID]
-        unread = {name: torch.zeros_like(batch[name]) for name in others}
-        corrupted = batch | unread | {ITEM_ID: item_BL, "masked": torch.zeros_like(hidden_BL)}
-        inside_BL = batch["segments"] > 0
-        logit_P = model.objective_parts(model.encode(corrupted)[inside_BL]).squeeze(-1)
-        return logit_P, (hidden_BL & (item_BL != batch["targets"]))[inside_BL]
+        unread = {name: torch.zeros_like(batch.features[name]) for name in others}
+        corrupted = replace(
+            batch,
+            features=batch.features | unread | {ITEM_ID: item_BL},
+            masked_BL=torch.zeros_like(batch.masked_BL),
+        )
+        logit_BL: Tensor = model.objective_parts(model.encode(corrupted)).squeeze(-1)
+        return logit_BL, item_BL != target_BL
 
 
-@torch.no_grad()
-def propose(model: SequenceModel, h_QD: Tensor) -> Tensor:
-    """An item id for each state, drawn from the softmax of its scores: the largest score + Gumbel noise. Shape [Q].
-
-    All scores of a few states at a time: memory grows with the catalogue, not with the batch.
-    """
-    head = model.next_item
-    query_QE, items_VE = head.query(h_QD), head.catalogue(model.inputs.items)
-    drawn = []
-    for query in query_QE.split(max(1, SCORES_AT_ONCE // len(items_VE))):
-        score = (query @ items_VE.T).float()
-        if head.bias_V is not None:
-            score += head.bias_V
-        drawn.append((score - torch.empty_like(score).exponential_().log_()).argmax(1))
-    return torch.cat(drawn) + FIRST_ID
+def filled(values_BL: Tensor, batch: Batch, values_N: Tensor) -> Tensor:
+    """`values_BL` with `values_N` at the places asked about."""
+    room_T = F.pad(values_BL.flatten(), (0, 1))  # the last is for what only fills the room
+    place_N = torch.where(batch.weight_N > 0, batch.asked_N, len(room_T) - 1)
+    return room_T.scatter(0, place_N, values_N.to(room_T.dtype))[:-1].view(values_BL.shape)

@@ -9,23 +9,26 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from modeling.features import stored
 from modeling.model import SequenceModel
+from modeling.service.encoding import encoded
+from modeling.service.values import as_type
 from modeling.sessions import values_of
 from modeling.vectors import as_matrix
-from schemas.columns import COUNT, ID, NULL, UNKNOWN, VALUE
+from schemas.columns import COUNT, FIRST_ID, ID, UNKNOWN, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureColumn
 
-NUMBERS = (("log1p",), ("standardize",), ("log1p", "standardize"))  # chains of encoders that a schema says all of
+WHAT = "new items"
 
 
 def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, folder: Path) -> pl.DataFrame:
     """Append the items of `table` that are not in the item table `known` to the catalogue; their rows of an item table.
 
-    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one.
+    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one. The same becomes of an
+    item of `table` that has an id but no training event, and so could not be recommended.
 
     Raises:
         InputError: when the model scores ids alone, or the table lacks what vectors are made of.
@@ -42,15 +45,15 @@ def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, fo
             "that it was not trained on. Train it with table: shared."
         )
     _require([schema.items, *items.columns], table)
-    raw = _cast(table[schema.items.source], known.schema[VALUE], schema.items)
+    raw = as_type(table[schema.items.source], known.schema[VALUE], WHAT)
     table = table.with_columns(raw.alias(VALUE)).drop_nulls(VALUE).unique(VALUE, keep="last", maintain_order=True)
+    in_vocabulary = known.join(table, on=VALUE, how="semi")[ID]
     table = table.join(known, on=VALUE, how="anti", maintain_order="left")
-    rows = {column.name: encoded(table[column.source], column, folder) for column in items.columns}
+    rows = {column.name: encoded(table[column.source], column, folder, WHAT) for column in items.columns}
     values = [values_of(stored(rows[column.name], column), column) for column in items.columns]
+    _offer_untrained(model, in_vocabulary)
     items.add(values, _vectors(model, table), table.height)
-    if head.bias_V is not None:
-        median_N = head.bias_V.detach().median().expand(table.height)
-        head.bias_V = nn.Parameter(torch.cat([head.bias_V.detach(), median_N]))
+    head.add(table.height)
     first = schema.items.cardinality
     assert first
     grown = schema.items.model_copy(update={"cardinality": first + table.height})
@@ -59,37 +62,13 @@ def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, fo
     return pl.DataFrame({ID: ids, VALUE: table[VALUE], COUNT: pl.repeat(0, table.height, eager=True), **rows})
 
 
-def encoded(raw: pl.Series, column: FeatureColumn, folder: Path) -> pl.Series:
-    """Raw values as the feature holds them, by the vocabulary in the model folder or the numbers in the schema.
-
-    Raises:
-        InputError: for values of another type, and features whose encoders keep what they learnt elsewhere.
-    """
-    if column.vocabulary:
-        return _ids(raw, column, pl.read_parquet(folder / column.vocabulary, glob=False).drop_nulls(ID))
-    if column.transform not in NUMBERS:
-        possible = ", ".join(" then ".join(chain) for chain in NUMBERS)
-        raise InputError(
-            f"Feature {column.name!r} of new items cannot be told: it is made by {' then '.join(column.transform)}. Features "
-            f"of new items may be made by category, {possible}."
-        )
-    number = _cast(raw, pl.Float64, column)
-    if "log1p" in column.transform:
-        number = number.log1p()
-    number = (number - column.mean) / column.std
-    return number.set(~number.is_finite(), None)
-
-
-def _ids(raw: pl.Series, column: FeatureColumn, vocabulary: pl.DataFrame) -> pl.Series:
-    dtype = vocabulary.schema[VALUE]
-    raw = _cast(raw, pl.List(dtype) if column.many else dtype, column)
-    value = pl.element() if column.many else pl.col(raw.name)
-    found = value.replace_strict(vocabulary[VALUE], vocabulary[ID], default=UNKNOWN, return_dtype=pl.Int32)
-    found = pl.when(value.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(found)
-    if not column.many:
-        return raw.to_frame().select(found).to_series()
-    several = pl.col(raw.name).list
-    return raw.to_frame().select(pl.when(several.drop_nulls().list.len() > 0).then(several.eval(found))).to_series()
+@torch.no_grad()
+def _offer_untrained(model: SequenceModel, ids: pl.Series) -> None:
+    items, head = model.inputs.items, model.next_item
+    id_N = torch.from_numpy(ids.to_numpy(writable=True)).long().to(head.popularity_V.device)
+    id_N = id_N[head.popularity_V[id_N - FIRST_ID] == 0]
+    items.table_VE[id_N] = items.table_VE[UNKNOWN].clone()
+    head.offer(id_N - FIRST_ID)
 
 
 def _vectors(model: SequenceModel, table: pl.DataFrame) -> Tensor | None:
@@ -109,10 +88,3 @@ def _require(columns: list[FeatureColumn], table: pl.DataFrame) -> None:
             f"New items need the columns {', '.join(column.source for column in columns)}; there is no "
             f"{', '.join(missing)} among {', '.join(table.columns) or 'none'}."
         )
-
-
-def _cast(raw: pl.Series, dtype: pl.DataType | type[pl.DataType], column: FeatureColumn) -> pl.Series:
-    try:
-        return raw.cast(dtype)
-    except pl.exceptions.PolarsError:
-        raise InputError(f"Column {raw.name!r} of new items: {column.name!r} takes {dtype}, got {raw.dtype}.") from None

@@ -5,22 +5,22 @@ N histories, E width of item vectors, V items, T items of a tile, K recommendati
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from modeling.evaluation.ranking import top_k
-from modeling.features import stored
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
+from modeling.service.histories import Catalogue, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
-from modeling.sessions import Sessions, from_table
-from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, NULL, VALUE
+from modeling.sessions import Sessions
+from modeling.vocabularies import raw_items, raw_lists
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -44,23 +44,26 @@ class Recommender:
 
     def predict(self, histories: Sessions) -> dict[str, Tensor]:
         """What each label head foretells after each history, in the label's own unit; float32 of shape [N], by label."""
+        _require_events(histories)
         return predict(self.model, histories.to(self.device))
 
     def recommend(self, histories: Sessions, k: int = 10, *, filter_seen: bool = False) -> list[list[Any]]:
-        """The raw ids of the k best next items per history, best first.
+        """The raw ids of the k best next items per history, best first; fewer where fewer are left.
 
         Raises:
-            InputError: for an empty history, or a model without the head next_item.
+            InputError: for an empty history, k below 1, or a model without the head next_item.
         """
-        if not bool((histories.lengths > 0).all()):
-            raise InputError("A history needs at least one item to recommend from.")
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InputError(f"k must be an integer from 1, got {k!r}.")
+        _require_events(histories)
+        if not len(histories):
+            return []
         ids_NK, _ = top_k(self.scorer, histories.to(self.device), k, filter_seen=filter_seen)
-        return [self.raw_items(row[row >= FIRST_ID]) for row in ids_NK.cpu()]
+        return raw_lists(self.items, ids_NK)
 
     def raw_items(self, ids: Tensor) -> list[Any]:
         """Raw item ids of encoded ones; None for those that are not in the catalogue."""
-        wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: self.items.schema[ID]})
-        return wanted.join(self.items, on=ID, how="left", maintain_order="left")[VALUE].to_list()
+        return raw_items(self.items, ids)
 
     def add_items(self, table: pl.DataFrame) -> tuple[int, int]:
         """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were known already.
@@ -76,29 +79,32 @@ class Recommender:
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height
 
-    def histories(self, raw: list[list[Any]]) -> tuple[Sessions, list[Any]]:
-        """Sessions of raw item ids, oldest first, and the ids among them that the model does not know.
+    def histories(self, raw: Sequence[Sequence[Any]] | pl.DataFrame) -> tuple[Sessions, list[Any]]:
+        """Sessions, and the item ids among them that the model does not have, which are read as unknown.
 
-        An unknown item is read as unknown. Side features take the values last seen with the item; of the session as a whole
-        nothing is known.
+        `raw` is a list of item ids, oldest first, for each session; or a table of raw events, as `sessions_of_events` takes it.
+        Of ids alone, features of the moment are those of the last training event with the item (`borrowed` names them).
         """
-        dtype = self.items.schema[VALUE]
-        try:
-            given = pl.DataFrame({VALUE: [item for history in raw for item in history]}, schema={VALUE: pl.String})
-            events = given.with_columns(pl.col(VALUE).cast(dtype))
-        except pl.exceptions.InvalidOperationError:
-            raise InputError(f"Item ids of this model are of type {dtype}; got {raw}") from None
-        events = events.join(self.items.drop(COUNT, strict=False), on=VALUE, how="left", maintain_order="left")
-        unknown = events.filter(pl.col(ID).is_null())[VALUE].to_list()
-        offsets = [0]
-        for history in raw:
-            offsets.append(offsets[-1] + len(history))
-        columns: dict[str, pa.Array] = {END: pa.nulls(len(raw), pa.timestamp("us"))}
-        for column in self.schema.columns:
-            if column.per == "session":
-                nothing = NULL if column.kind == "categorical" and not column.many else None
-                columns[column.name] = stored(pl.repeat(nothing, len(raw), eager=True), column)
-            else:
-                values = stored(events[ID if column.name == ITEM_ID else column.name], column)
-                columns[column.name] = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values)
-        return from_table(pa.table(columns), self.schema), unknown
+        if isinstance(raw, pl.DataFrame):
+            return self.sessions_of_events(raw)[:2]
+        return from_items(raw, self._catalogue)
+
+    def sessions_of_events(self, table: pl.DataFrame) -> tuple[Sessions, list[Any], list[Any]]:
+        """Sessions of raw events with the columns that the dataset names, unknown item ids, and each session's key.
+
+        Rows of one `session_id`, else of one `user_id`, are a session, else all are; in order of `timestamp`, if there is one.
+        """
+        return from_events(table, self._catalogue)
+
+    def borrowed(self, given: Collection[str] = ()) -> list[str]:
+        """The features that the model reads of a moment and that columns of events with these names do not say."""
+        return borrowed(features_read(self.model), given)
+
+    @property
+    def _catalogue(self) -> Catalogue:
+        return Catalogue(self.schema, self.items, self.folder)
+
+
+def _require_events(histories: Sessions) -> None:
+    if not bool((histories.lengths > 0).all()):
+        raise InputError("A history needs at least one item to recommend from.")

@@ -170,7 +170,7 @@ def loss_of(model: SequenceModel, batch: Batch) -> torch.Tensor:
     """The loss of a batch, in bfloat16 where the GPU has it."""
     half = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
     with torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext():
-        loss: torch.Tensor = model(**batch)["loss"]
+        loss: torch.Tensor = model(batch)
     return loss
 
 

@@ -56,10 +56,14 @@ class ScheduleTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.loss_sum, self.summed = torch.zeros((), device=args.device), 0
 
-    def get_train_dataloader(self) -> DataLoader[Batch]:
+    def get_train_dataloader(self) -> DataLoader[dict[str, Batch]]:
         """One batch a step, already on the device. Its generator keeps a loader from drawing of torch's."""
-        loader = DataLoader(self.train_dataset, collate_fn=lambda batches: batches[0], generator=torch.Generator())
-        prepared: DataLoader[Batch] = self.accelerator.prepare(loader) if self.args.world_size > 1 else loader
+        loader = DataLoader(
+            self.train_dataset, collate_fn=lambda batches: {"batch": batches[0]}, generator=torch.Generator()
+        )
+        prepared: DataLoader[dict[str, Batch]] = (
+            self.accelerator.prepare(loader) if self.args.world_size > 1 else loader
+        )
         return prepared
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
@@ -76,7 +80,7 @@ class ScheduleTrainer(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The model's loss, which is also summed for the log."""
-        loss = model(**inputs)["loss"]
+        loss = model(inputs["batch"])
         self.loss_sum, self.summed = self.loss_sum + loss.detach(), self.summed + 1
         return loss
 

@@ -1,30 +1,39 @@
-"""Every batch of a run, in order: a function of the seed and the step alone."""
+"""Every batch of a run, in order: a function of the seed and the step alone.
+
+On a GPU the order of an epoch lies on the device and the host knows all lengths, so that making a batch asks the device for
+nothing. A flat row has one shape for the whole run: that of the fullest step, and of the step with the most sessions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from modeling.batches import Batch
+from modeling.batches import Batch, Shape
 from modeling.config import TrainingConfig
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 
 MICROSECONDS_PER_DAY = 86_400_000_000
 STEPS_SORTED = 16  # steps whose sessions are sorted by length together, for bodies that need it
+MakeBatch = Callable[[Sessions, torch.Generator, Shape | None], Batch]
 
 
 def make_schedule(model: SequenceModel, sessions: Sessions, config: TrainingConfig) -> Schedule:
     """All batches of a run: inputs and the targets of the objective."""
+    cpu = sessions.lengths.device.type == "cpu"
     return Schedule(
         sessions,
         model.training_batch,
         epochs=config.epochs,
         tokens_per_step=config.tokens_per_step,
         shuffle=config.order == "random",
-        by_length=not model.body.packed,
+        by_length=not (model.body.packed if cpu else model.flat),
+        flat=model.flat,
+        dropped=model.objective.drops,
         half_life_days=config.half_life_days,
         seed=config.seed,
     )
@@ -34,34 +43,45 @@ class Schedule(torch.utils.data.Dataset[Batch]):
     """Every training batch of a whole run, in order: batch i is a function of the seed and i alone, so runs can resume.
 
     A batch holds whole sessions, about `tokens_per_step` events. Without `shuffle`, the last epoch is in order of time.
-    `make_batch` receives them and a generator of its own. With `by_length`, sessions that are near in the order are sorted by
-    length, and the steps cut from them shuffled.
+    `make_batch` receives them, a generator of its own, and on a GPU the shape to make it in: `dropped` events of each session
+    need no place. With `by_length`, sessions that are near in the order are sorted by length, and the steps cut from them
+    shuffled.
     """
 
     def __init__(
         self,
         sessions: Sessions,
-        make_batch: Callable[[Sessions, torch.Generator], Batch],
+        make_batch: MakeBatch,
         *,
         epochs: int,
         tokens_per_step: int,
         shuffle: bool,
         by_length: bool,
+        flat: bool,
+        dropped: int,
         half_life_days: float | None,
         seed: int,
     ) -> None:
-        self.sessions, self.make_batch = sessions, make_batch
+        self.sessions, self.make_batch, self.flat = sessions, make_batch, flat
         self.shuffle, self.by_length, self.half_life_days, self.seed = shuffle, by_length, half_life_days, seed
         self.tokens_per_step, self.epochs = tokens_per_step, epochs
+        self._on_cpu = sessions.lengths.device.type == "cpu"
         self._lengths = sessions.lengths.cpu()
+        self._age_days = (sessions.end.max() - sessions.end).cpu() / MICROSECONDS_PER_DAY
+        self._places = (self._lengths - dropped).clamp(min=0)
         self._epoch, self._order, self._bounds = -1, torch.empty(0), torch.empty(0)
-        self._steps = torch.empty(0)
+        self._here, self._steps = torch.empty(0), torch.empty(0)
+        self._most_sessions = self._most_places = 0
         self.tokens_per_epoch: list[int] = []
         self.steps_per_epoch: list[int] = []
         for epoch in range(epochs):
             self._open(epoch)
             self.steps_per_epoch.append(len(self._bounds) - 1)
             self.tokens_per_epoch.append(int(self._lengths[self._order].sum()) - len(self._order))
+            upto = torch.cat([torch.zeros(1, dtype=torch.long), self._places[self._order].cumsum(0)])
+            self._most_sessions = max(self._most_sessions, int(self._bounds.diff().max()))
+            self._most_places = max(self._most_places, int(upto[self._bounds].diff().max()))
+        self._epoch = -1
         self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
 
     def __len__(self) -> int:
@@ -73,10 +93,34 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         epoch = int(np.searchsorted(self._first_step, step, side="right")) - 1
         if epoch != self._epoch:
             self._open(epoch)
+            self._bring_order()
         place = self._steps[step - int(self._first_step[epoch])]
-        chosen = self.sessions.select(self._order[self._bounds[place] : self._bounds[place + 1]])
-        generator = torch.Generator(chosen.starts.device).manual_seed(self.seed * 1_000_003 + 7_919 * step + 1)
-        return self.make_batch(chosen, generator)
+        first, end = int(self._bounds[place]), int(self._bounds[place + 1])
+        device = self.sessions.starts.device
+        generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + 7_919 * step + 1)
+        return self.make_batch(self._chosen(first, end), generator, self._shape(first, end))
+
+    def _chosen(self, first: int, end: int) -> Sessions:
+        """The sessions of a step; for a flat row as many as the largest step has, the others of which are empty."""
+        if self._on_cpu or not self.flat:
+            return self.sessions.select(self._here[first:end])
+        chosen = self.sessions.select(self._here[first : first + self._most_sessions])
+        counts_S = torch.arange(self._most_sessions, device=chosen.lengths.device) < end - first
+        return replace(chosen, lengths=chosen.lengths * counts_S)
+
+    def _shape(self, first: int, end: int) -> Shape | None:
+        """The room for a batch: of a flat row that of the whole run."""
+        if self._on_cpu:
+            return None
+        if self.flat:
+            return Shape(self._most_places, max(int(self._places.max()), 1), flat=True)
+        places_S = self._places[self._order[first:end]]
+        return Shape(int(places_S.sum()), max(int(places_S.max()), 1), flat=False)
+
+    def _bring_order(self) -> None:
+        """The epoch's order to where the sessions are, with room for the largest step behind its last."""
+        room = self._order.new_zeros(self._most_sessions)
+        self._here = torch.cat([self._order, room]).to(self.sessions.starts.device)
 
     def _open(self, epoch: int) -> None:
         """Order the sessions of an epoch and cut them into steps of equal numbers of events."""
@@ -85,8 +129,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         last = epoch == self.epochs - 1  # one that began anew at the oldest sessions would forget the newest
         order = torch.arange(count) if last and not self.shuffle else torch.randperm(count, generator=generator)
         if epoch and self.half_life_days:
-            age_days = (self.sessions.end.max() - self.sessions.end).cpu() / MICROSECONDS_PER_DAY
-            kept = torch.rand(count, generator=generator) < 0.5 ** (age_days / self.half_life_days)
+            kept = torch.rand(count, generator=generator) < 0.5 ** (self._age_days / self.half_life_days)
             order = order[kept[order]]
         if self.by_length:
             near = self._lengths[order].cumsum(0) // (self.tokens_per_step * STEPS_SORTED)

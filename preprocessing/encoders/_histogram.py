@@ -7,6 +7,7 @@ take all that lies beyond. A bin keeps its count and the smallest and largest nu
 
 from __future__ import annotations
 
+from datetime import date
 from typing import ClassVar
 
 import polars as pl
@@ -58,3 +59,9 @@ class Histogram(Encoder):
 def at_rank(bound: str, rank: pl.Expr) -> pl.Expr:
     """Within a day's histogram: the bound of the bin that holds the number of this rank, from 1; null where there is none."""
     return pl.col(bound).filter((pl.col(UP_TO) >= rank) & (rank > 0)).first()
+
+
+def next_day(state: pl.DataFrame) -> pl.DataFrame:
+    """The statistics of a day without numbers: `lookup` with them says what the day after the state is encoded with."""
+    nothing = {DAY: date.max, VALUE: 0, COUNT: 0, LOW: None, HIGH: None}
+    return pl.DataFrame([nothing], schema={DAY: pl.Date, **state.schema})

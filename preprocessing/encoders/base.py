@@ -116,6 +116,13 @@ class Encoder(BaseModel):
         """The mean and the standard deviation that the state makes `transform` subtract and divide by."""
         return 0.0, 1.0
 
+    def fitted_numbers(self, state: pl.DataFrame | None) -> dict[str, float | tuple[float, ...]]:
+        """The numbers that `transform` uses on the day after the state, for those who encode events without the state.
+
+        `{"mean": 2.0, "std": 1.0}`; {} for an encoder that fits nothing, or more than a few numbers.
+        """
+        return {}
+
     # What follows is the same for nearly all encoders.
 
     @property

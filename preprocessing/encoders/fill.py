@@ -8,7 +8,7 @@ import polars as pl
 from pydantic import Field
 
 from preprocessing.encoders import Expressions, Fits, finite
-from preprocessing.encoders._histogram import HIGH, LOW, UP_TO, Histogram, at_rank
+from preprocessing.encoders._histogram import HIGH, LOW, UP_TO, Histogram, at_rank, next_day
 from schemas.columns import COUNT, DAY
 
 
@@ -49,3 +49,17 @@ class Fill(Histogram):
         else:
             filling = state["median"] if self.value == "median" else pl.lit(float(self.value))
         return pl.coalesce(finite(value), filling)
+
+    def fitted_numbers(self, state: pl.DataFrame | None) -> dict[str, float | tuple[float, ...]]:
+        """The number that is filled in; nothing before any number was seen."""
+        if self.fits == "nothing":
+            return {"value": float(self.value)}
+        if state is None:
+            return {}
+        if self.value == "mean":
+            number = state.select(
+                pl.when(pl.col(COUNT) > 0).then((pl.col("sum") / pl.col(COUNT)).round_sig_figs(9))
+            ).item()
+        else:
+            number = self.lookup(state, next_day(state), state)["median"].item()
+        return {"value": number} if number is not None else {}

@@ -30,6 +30,11 @@ class MinMax(Encoder):
         low, high = _range(state)
         return (low, high - low) if low is not None and high is not None and high > low else (0.0, 1.0)
 
+    def fitted_numbers(self, state: pl.DataFrame | None) -> dict[str, float | tuple[float, ...]]:
+        """The range; nothing before any number was seen."""
+        low, high = _range(state)
+        return {"min": low, "max": high} if low is not None and high is not None else {}
+
     def inverse_transform(self, encoded: pl.Series, state: pl.DataFrame | None) -> pl.Series | None:
         """x * (max - min) + min; the only number there was where all were equal; None before any number was seen."""
         low, high = _range(state)

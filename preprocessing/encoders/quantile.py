@@ -12,7 +12,7 @@ import polars as pl
 from pydantic import Field
 
 from preprocessing.encoders import Expressions, Kind, finite
-from preprocessing.encoders._histogram import HIGH, UP_TO, Histogram, at_rank
+from preprocessing.encoders._histogram import HIGH, UP_TO, Histogram, at_rank, next_day
 from schemas.columns import DAY, FIRST_ID, NULL
 
 
@@ -35,6 +35,13 @@ class Quantile(Histogram):
         number = finite(value)
         passed = pl.sum_horizontal((number > boundary).fill_null(False).cast(pl.Int32) for boundary in state.values())
         return pl.when(number.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(passed + FIRST_ID)
+
+    def fitted_numbers(self, state: pl.DataFrame | None) -> dict[str, float | tuple[float, ...]]:
+        """The boundaries; none before any number was seen."""
+        if state is None:
+            return {"boundaries": ()}
+        row = self.lookup(state, next_day(state), state).drop(DAY).row(0)
+        return {"boundaries": tuple(boundary for boundary in row if boundary is not None)}
 
     def cardinality(self, state: pl.DataFrame | None) -> int:
         """q and the three reserved ids."""

@@ -34,6 +34,11 @@ class Standardize(Encoder):
         """From the moments."""
         return _mean_and_std(state).row(0) if state is not None else (0.0, 1.0)
 
+    def fitted_numbers(self, state: pl.DataFrame | None) -> dict[str, float | tuple[float, ...]]:
+        """Mean and standard deviation."""
+        mean, std = self.scale(state)
+        return {"mean": mean, "std": std}
+
     def inverse_transform(self, encoded: pl.Series, state: pl.DataFrame | None) -> pl.Series:
         """x * standard deviation + mean."""
         mean, std = self.scale(state)

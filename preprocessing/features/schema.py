@@ -10,7 +10,7 @@ from preprocessing.encoders.category import Category
 from preprocessing.features.feature import Feature
 from preprocessing.features.state import FeatureState
 from schemas.dataset import Dataset
-from schemas.features import FeatureColumn, FeatureSchema, LabelColumn
+from schemas.features import EncoderUsed, FeatureColumn, FeatureSchema, LabelColumn
 
 
 def feature_schema(dataset: Dataset, features: Sequence[Feature], state: FeatureState) -> FeatureSchema:
@@ -43,6 +43,14 @@ def _column(feature: Feature, state: FeatureState) -> FeatureColumn:
         per=feature.per,
         many=feature.many,
         transform=tuple(name_of(encoder) for encoder in feature.encoders),
+        encoders=tuple(
+            EncoderUsed(
+                name=name_of(encoder),
+                options=encoder.model_dump(mode="json"),
+                fitted=encoder.fitted_numbers(state.get(feature.state_name(place))),
+            )
+            for place, encoder in enumerate(feature.encoders)
+        ),
         mean=mean,
         std=std,
     )

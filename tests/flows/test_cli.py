@@ -33,7 +33,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["prepare", "--source", "/tmp", "--set", "body=gru4rec", "--set", "objective=masked"], ["gru4rec", "causal"]),
         (["prepare", "--source", "/tmp", "--set", "promotion.metric=auc"], ["auc", "ndcg@20"]),
         (["prepare", "--source", "/tmp", "--set", "dataset.sessions.gap=3"], ["sessions.gap", "gap_minutes"]),
-        (["recommend", "lamp-1", "--root", "/tmp/overnight-has-nothing-here"], ["no model", "overnight retrain"]),
+        (
+            ["recommend", "lamp-1", "--root", "/tmp/overnight-has-nothing-here"],
+            ["Nothing is in service for 'demo'", "overnight retrain"],
+        ),
+        (["recommend", "lamp-1", "--model", "sessions/12"], ["'sessions/12' is no model", "models/1f2e"]),
+        (["rollback", "--dataset", "demo"], ["Nothing is in service for 'demo'", "In service: nothing"]),
+        (["promote", "models/12", "--dataset", "demo"], ["'models/12' is not there"]),
+        (["prepare", "--source", "/tmp", "--set", "evaluation.baselines=[popularty]"], ["Did you mean 'popularity'"]),
+        (["prepare", "--source", "/tmp", "--set", "evaluation.cutoffs=[0,20]"], ["evaluation.cutoffs.0", "got 0"]),
+        (["prepare", "--source", "/tmp", "--set", "evaluation.cutoffs=[20,20]"], ["cutoffs: 20 is named twice"]),
+        (["prepare", "--source", "/tmp", "--set", "promotion.metric=ndgc@20"], ["Did you mean 'ndcg@20'"]),
+        (["prepare", "--source", "/tmp", "--set", "promotion.min_gain=.nan"], ["promotion.min_gain", "finite"]),
         (["recommend"], ["Give the items of a session"]),
         (["train", "--source", "SHOP", "--set", "body=bert5"], ["bert5", "Did you mean 'bert'"]),
         (["recommend", "lamp-1", "--new-items", "/nowhere.csv"], ["/nowhere.csv", "No such file"]),
@@ -71,6 +82,8 @@ def test_help_answers() -> None:
         "train",
         "evaluate",
         "recommend",
+        "promote",
+        "rollback",
         "simulate",
         "datasets",
         "steps",
@@ -177,7 +190,8 @@ def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> No
     assert {"sasrec", "popularity", "last_day_popularity", "item_knn", "markov"} == measured["metrics"].keys()
     assert all(f"{name}@{k}" in measured["metrics"]["sasrec"] for name in ("ndcg", "map", "mrr") for k in (5, 10, 20))
     item = json.loads((Path(measured["folder"]) / "examples.json").read_text())[0]["recommended"][0]
-    best = summary_of(overnight("recommend", item, "never-seen", "--root", root, "-k", "4", "--json"))
+    chosen = ["--model", trained["artifact"], "--root", root]
+    best = summary_of(overnight("recommend", item, "never-seen", *chosen, "-k", "4", "--json"))
     assert len(best["recommended"]) == 4
     assert best["unknown"] == ["never-seen"]
     assert item not in best["recommended"]
@@ -219,6 +233,7 @@ def test_recommend_takes_new_items_and_tells_labels(shop: Path, root: Path, tmp_
     after = [recommended("--new-items", str(tmp_path / f"new.{end}")) for end in ("csv", "parquet")]
     assert after[0] == after[1]
     assert after[0]["added"] + after[0]["already_known"] == len(table)
-    newcomers = set(after[0]["recommended"]) - set(before["recommended"])
+    in_model = pl.read_parquet(Path(model["folder"]) / "items.parquet")["value"]  # some without a training event
+    newcomers = set(after[0]["recommended"]) - set(before["recommended"]) - set(in_model)
     assert "lamp-new" in newcomers and len(newcomers) == after[0]["added"]
     assert after[0]["predicted"] == before["predicted"]

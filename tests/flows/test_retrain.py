@@ -75,3 +75,21 @@ def test_a_better_model_takes_over_and_a_worse_one_does_not(shop: Path, whole: t
     assert worse["promoted"] is False
     assert worse["in_service"] == first["in_service"]
     assert "of the model in service" in str(worse["verdict"])
+
+
+def test_a_night_run_again_does_not_undo_a_rollback(
+    shop: Path, whole: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    root, first = whole
+    better = ["retrain", "--source", shop, "--root", root, "--json", *QUICK, "--set", "training.seed=3"]
+    second = summary_of(overnight(*better))
+    assert second["promoted"] and second["in_service"] != first["in_service"]
+    back = summary_of(overnight("rollback", "--root", root, "--because", "odd lists", "--json"))
+    assert back == {"dataset": "demo", "in_service": first["in_service"], "replaced": second["in_service"]}
+    again = summary_of(overnight(*better))
+    assert again["in_service"] == first["in_service"] and not again["promoted"]
+    assert f"{second['in_service']} was taken out of service" in again["verdict"] and "odd lists" in again["verdict"]
+    once_more = overnight(*better)
+    assert "Nothing to do" in once_more.stdout and summary_of(once_more)["verdict"] == again["verdict"]
+    put_back = summary_of(overnight("promote", str(second["in_service"]), "--root", root, "--json"))
+    assert put_back["in_service"] == second["in_service"]

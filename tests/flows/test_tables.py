@@ -6,7 +6,9 @@ from flows.reports.charts import draw_curves
 from flows.reports.tables import (
     MOST_FILES,
     UNDEFINED,
+    describe_item_cases,
     describe_label_cases,
+    evaluation_warnings,
     format_days,
     item_rows,
     label_rows,
@@ -36,6 +38,54 @@ def test_models_of_one_kind_of_head_have_one_table() -> None:
     labels = {name: {"dwell/rmse": 1.0} for name in ("sasrec", "mean")}
     assert item_rows(labels) == []
     assert label_rows({"sasrec": {"ndcg@20": 0.1}, "popularity": {"ndcg@20": 0.1}}) == []
+
+
+def facts_of(**changed: object) -> dict[str, object]:
+    facts = {
+        "metrics": METRICS, "cases": 300, "too_short": 0, "unknown_targets": 0, "cold_targets": 0, "seen_targets": 221,
+        "catalogue": 60, "vocabulary": 60, "filter_seen": False, "learned_from_test_day": False, "ties": "ties count half",
+    }  # fmt: skip
+    return facts | changed
+
+
+def test_what_is_undefined_is_shown_as_such_and_last() -> None:
+    undefined = {name: {"recall@5": None, "ndcg@5": None} for name in ("sasrec", "popularity")}
+    assert item_rows(undefined) == list(undefined.items())
+    rows = item_rows({"sasrec": {"ndcg@5": None}, "markov": {"ndcg@5": None}, "popularity": {"ndcg@5": 0.1}})
+    assert [name for name, _ in rows] == ["sasrec", "popularity", "markov"]
+    facts = facts_of(metrics=undefined, cases=0, unknown_targets=300, seen_targets=0)
+    assert describe_item_cases(facts).startswith("Last item of 0 of 300 test sessions (0.0%; left out: 300 that end in")
+    assert evaluation_warnings(facts) == ["No test session can be measured: the metrics of items are undefined."]
+
+
+def test_cases_are_described_with_what_is_left_out() -> None:
+    assert describe_item_cases(facts_of()) == (
+        "Last item of 300 of 300 test sessions (100.0%) ranked among all 60 items that can be recommended, ties count half. "
+        "Seen items kept: 73.7% of these targets are in their session already."
+    )
+    text = describe_item_cases(
+        facts_of(
+            cases=200,
+            seen_targets=50,
+            too_short=40,
+            unknown_targets=1000,
+            cold_targets=10,
+            vocabulary=120,
+            filter_seen=True,
+        )
+    )
+    assert "200 of 1,250 test sessions (16.0%; left out: 40 of one event, 1,000 that end in an item unknown" in text
+    assert "10 that end in an item without a training event)" in text
+    assert "all 60 items that can be recommended of 120 in the vocabulary" in text
+    assert text.endswith(
+        "Seen items filtered: 25.0% of these targets are in their session already and count as misses."
+    )
+
+
+def test_a_model_that_learned_from_the_test_is_warned_of() -> None:
+    assert evaluation_warnings(facts_of()) == []
+    assert "learned from what it is tested on" in evaluation_warnings(facts_of(learned_from_test_day=True))[0]
+    assert evaluation_warnings(facts_of(metrics={"sasrec": {"dwell/rmse": 1.0}}, cases=0)) == []
 
 
 def test_what_labels_were_measured_on_is_said() -> None:

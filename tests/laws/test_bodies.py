@@ -72,11 +72,12 @@ def test_a_body_that_breaks_a_law_is_told(
 @pytest.mark.parametrize(
     ("formula", "words"),
     [
-        ("(negative_NK.clamp(min=-5) - positive_N.unsqueeze(1)).exp().mean()", "does not count"),
-        ("positive_N.mean() / 0", "one finite number"),
-        ("positive_N - negative_NK.amax(1)", "It has the shape [8]"),
-        ("positive_N.square().sum()", "given twice"),
-        ("(positive_N - 7).square().mean()", ""),
+        ("(negative_NK.clamp(min=-5) - positive_N.unsqueeze(1)).exp().mean(1)", "does not count"),
+        ("positive_N / 0", "one finite number"),
+        ("(negative_NK.amax(1) - positive_N).mean()", "its shape is []: take no mean"),
+        ("negative_NK - positive_N.unsqueeze(1)", "its shape is [8, 5]"),
+        ("positive_N.square() + positive_N.mean()", "from its own scores"),
+        ("(positive_N - 7).square()", ""),
     ],
 )
 def test_a_loss_that_breaks_a_law_is_told(

@@ -97,7 +97,7 @@ def test_every_loss_learns_the_chain(loss: str, tmp_path: Path) -> None:
 def test_every_parameter_gets_a_finite_gradient(body: str, objective: str) -> None:
     model = model_of(body, objective=objective, heads={"next_item": {"bias": True}}).train()
     batch = make_schedule(model, random_sessions(60, 50), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
-    model(**batch)["loss"].backward()
+    model(batch).backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -144,7 +144,7 @@ def test_the_loss_goes_down(body: str, objective: str, loss: str) -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses_ = []
     for _ in range(10):
-        found = model(**batch)["loss"]
+        found = model(batch)
         optimizer.zero_grad()
         found.backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from modeling import bodies, objectives, parts
+from modeling.batches import Batch, make_batch
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation.metrics import auc
-from modeling.model import SequenceModel, fill
-from modeling.objectives import Task
+from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
 from modeling.sessions import Sessions
 from modeling.splits import Cases, Split, hide_last, label_cases
@@ -43,7 +43,7 @@ def model_with(schema: FeatureSchema, heads: dict[str, Any], objective: str = "c
     return SequenceModel(ModelConfig.model_validate(groups), schema).eval()
 
 
-def batch_of(model: SequenceModel, sessions: Sessions) -> dict[str, torch.Tensor]:
+def batch_of(model: SequenceModel, sessions: Sessions) -> Batch:
     return make_schedule(model, sessions, TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
 
 
@@ -92,13 +92,13 @@ def test_a_label_of_the_session_can_be_learned_at_every_place(tmp_path: Path) ->
     model = model_with(schema, {"first": {"name": "binary", "at": "every"}})
     batch = batch_of(model, sessions)
     every, last = model.heads["first"], model_with(schema, {"first": "binary"}).heads["first"]
-    known_BL = ~batch["label.first"].isnan()
-    assert int(known_BL.sum()) == sessions.num_events - len(sessions)
-    assert int((known_BL & batch["asks_last"]).sum()) == len(sessions)
-    h_BLD = torch.randn(*known_BL.shape, 16)
-    for head, place_BL in ((every, known_BL), (last, known_BL & batch["asks_last"])):
+    known_N = ~batch.labels["first"].isnan()
+    assert int(known_N.sum()) == sessions.num_events - len(sessions)
+    assert int((known_N & batch.is_last_N).sum()) == len(sessions)
+    h_BLD = torch.randn(*batch.masked_BL.shape, 16)
+    for head, chosen_N in ((every, known_N), (last, known_N & batch.is_last_N)):
         by_hand = F.binary_cross_entropy_with_logits(
-            head.decide(h_BLD[place_BL]).squeeze(-1), batch["label.first"][place_BL]
+            head.decide(batch.states(h_BLD)[chosen_N]).squeeze(-1), batch.labels["first"][chosen_N]
         )
         torch.testing.assert_close(head.loss(h_BLD, batch, model.inputs.items), by_hand)
     training = TrainingConfig(epochs=8, tokens_per_step=256, evaluations=2, learning_rate=1e-2, threads=1)
@@ -114,24 +114,27 @@ def test_a_batch_says_what_the_event_asked_about_holds() -> None:
     )
     model = model_with(schema_with(("bought",), ("dwell",)), {"bought": "binary", "dwell": "regression"})
     batch = batch_of(model, sessions)
-    row, place = (batch["segments"] == 1).nonzero().unbind(1)
-    assert batch["label.dwell"][row, place].tolist() == pytest.approx([11, torch.nan], nan_ok=True)
-    assert batch["label.bought"][row, place].tolist() == [1, 1]
-    assert batch["asks_last"][row, place].tolist() == [False, True]
-    row, place = (batch["segments"] == 2).nonzero().unbind(1)
-    assert batch["label.dwell"][row, place].tolist() == [21]
-    assert batch["label.bought"][row, place].tolist() == [0]
+    session_N = batch.layout.session_BL.flatten()[batch.asked_N]
+    first_N, second_N = session_N == 0, session_N == 1
+    assert batch.target_N[first_N].tolist() == [4, 5] and batch.target_N[second_N].tolist() == [7]
+    assert batch.labels["dwell"][first_N].tolist() == pytest.approx([11, torch.nan], nan_ok=True)
+    assert batch.labels["bought"][first_N].tolist() == [1, 1]
+    assert batch.is_last_N[first_N].tolist() == [False, True]
+    assert batch.labels["dwell"][second_N].tolist() == [21]
+    assert batch.labels["bought"][second_N].tolist() == [0]
+    assert batch.weight_N.tolist() == pytest.approx([1 / 3] * 3)
 
 
 def test_an_event_in_sight_where_it_is_asked_about_does_not_teach_its_label() -> None:
     """Masking leaves one in ten as it is; with an order of prediction, what lies at a place is not seen from it."""
     sessions = replace(sessions_of([[3, 4, 5]]), event_labels={"dwell": torch.tensor([10.0, 11.0, 12.0])})
-    places = model_with(schema_with(event=("dwell",)), {"dwell": "regression"}).lay_out(sessions)
+    layout = model_with(schema_with(event=("dwell",)), {"dwell": "regression"}).lay_out(sessions)
     event_BL, asked_BL = torch.tensor([[0, -1, 2]]), torch.tensor([[-1, 1, 2]])
-    found = fill(sessions, Task(places, event_BL, asked_BL))["label.dwell"][0].tolist()
-    assert found == pytest.approx([torch.nan, 11, torch.nan], nan_ok=True)
-    ordered = Task(places, event_BL, asked_BL, {"order": torch.tensor([[0, 1, 2]])})
-    assert fill(sessions, ordered)["label.dwell"][0].tolist() == pytest.approx([torch.nan, 11, 12], nan_ok=True)
+    batch = make_batch(sessions, layout, event_BL, asked_BL)
+    assert batch.asked_N.tolist() == [1, 2]
+    assert batch.labels["dwell"].tolist() == pytest.approx([11, torch.nan], nan_ok=True)
+    ordered = make_batch(sessions, replace(layout, order_BL=torch.tensor([[0, 1, 2]])), event_BL, asked_BL)
+    assert ordered.labels["dwell"].tolist() == [11, 12]
 
 
 @every_objective
@@ -141,7 +144,7 @@ def test_every_parameter_gets_a_finite_gradient(objective: str) -> None:
     if plugins.find(objectives, objective).needs_next_item:
         heads |= {"next_item": {"name": "next_item"}}  # type: ignore[dict-item]
     model = model_with(schema, heads, objective).train()
-    model(**batch_of(model, coin_sessions(100, 0)))["loss"].backward()
+    model(batch_of(model, coin_sessions(100, 0))).backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
@@ -155,7 +158,7 @@ def test_a_batch_without_labels_costs_nothing() -> None:
     unknown = {
         kind: {name: torch.full_like(v, torch.nan) for name, v in found.items()} for kind, found in unknown.items()
     }
-    loss = model(**batch_of(model, replace(sessions, **unknown)))["loss"]
+    loss = model(batch_of(model, replace(sessions, **unknown)))
     loss.backward()
     assert float(loss.detach()) == 0
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
@@ -168,7 +171,7 @@ def test_the_losses_of_heads_are_weighted() -> None:
     batch = batch_of(model, sessions)
     h_BLD = model.encode(batch)
     parts = {label: head.loss(h_BLD, batch, model.inputs.items) for label, head in model.heads.items()}
-    torch.testing.assert_close(model(**batch)["loss"], 0.5 * parts["next_item"] + 2 * parts["last"] + parts["own"])
+    torch.testing.assert_close(model(batch), 0.5 * parts["next_item"] + 2 * parts["last"] + parts["own"])
 
 
 def test_states_do_not_depend_on_labels() -> None:
@@ -204,7 +207,7 @@ def test_a_regression_head_learns_standardised_and_answers_in_raw_units(tmp_path
         score_N = head.decide(h_ND).squeeze(-1)
         back = torch.expm1(score_N * std + mean) if options else score_N * std + mean
         torch.testing.assert_close(head.predict(h_ND), back)
-        torch.testing.assert_close(head.error(score_N, value_N), ((score_N - (scaled_N - mean) / std) ** 2).mean())
+        torch.testing.assert_close(head.error(score_N, value_N), (score_N - (scaled_N - mean) / std) ** 2)
         model.save(tmp_path)
         loaded = SequenceModel.load(tmp_path).label_heads["spent"]
         assert torch.equal(loaded.predict(h_ND), head.predict(h_ND))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modeling.attention import Layout
 from modeling.batches import Batch
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.features import Category, Feature, MeanNumber, SoftOneHot, default_width
@@ -111,12 +113,10 @@ def inputs_of(inputs: dict[str, object], *side: FeatureColumn) -> Inputs:
 def batch_of(**columns: Tensor) -> Batch:
     shape = next(iter(columns.values())).shape[:2]
     places = torch.arange(shape[1]).expand(shape)
-    return columns | {
-        "segments": torch.ones(shape, dtype=torch.long),
-        "positions": places,
-        "from_end": shape[1] - 1 - places,
-        "masked": torch.zeros(shape, dtype=torch.bool),
-    }
+    ones, none = torch.ones(shape, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    layout = Layout(ones, places, from_end_BL=shape[1] - 1 - places)
+    masked_BL = torch.zeros(shape, dtype=torch.bool)
+    return Batch(layout, columns, masked_BL, none, none, none.float(), none.bool(), {})
 
 
 ITEMS_12, PRICES_12, TYPES_12 = torch.tensor([[5, 9]]), torch.tensor([[0.5, -2.0]]), torch.tensor([[4, 7]])
@@ -251,7 +251,8 @@ def test_the_time_is_not_a_side_feature_unless_named() -> None:
 
 def test_seconds_count_from_each_session_start() -> None:
     inputs = inputs_of({}, ELAPSED)
-    batch = batch_of(elapsed=torch.tensor([[5.0, 10.0, 3.0, 7.0]])) | {"positions": torch.tensor([[0, 1, 0, 1]])}
+    batch = batch_of(elapsed=torch.tensor([[5.0, 10.0, 3.0, 7.0]]))
+    batch = replace(batch, layout=replace(batch.layout, positions_BL=torch.tensor([[0, 1, 0, 1]])))
     assert inputs.seconds(batch).tolist() == [[0.0, 10.0, 0.0, 7.0]]
 
 
@@ -291,20 +292,20 @@ def test_swap_noise_swaps_that_share_and_only_events() -> None:
 def test_swap_noise_is_of_training_alone_and_of_each_feature_by_itself() -> None:
     model = model_of({"swap_noise": 0.5}, (TYPE, PRICE), objective="masked")
     batch = make_schedule(model, sessions_of(41), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
-    there = (batch["segments"] > 0) & ~batch["masked"]
-    assert batch["masked"].any() and (batch["segments"] == 0).any()
+    there = batch.layout.inside_BL & ~batch.masked_BL
+    assert batch.masked_BL.any() and not batch.layout.inside_BL.all()
     assert torch.equal(model.inputs(batch), model.inputs(batch))
     model.inputs.train()
-    seen: Batch = {}
+    seen: dict[str, Tensor] = {}
     original = model.inputs.items.of
     model.inputs.items.of = lambda ids, event: seen.update(event) or original(ids, event)  # type: ignore[method-assign]
     torch.manual_seed(1)
     noisy = model.inputs(batch)
     assert (seen[ITEM_ID][there] > 0).all(), "what is swapped in is never padding, never hidden"
     for name in (ITEM_ID, "price"):
-        changed = seen[name] != batch[name]
+        changed = seen[name] != batch.features[name]
         assert 0.3 < changed[there].float().mean() < 0.7 and not changed[~there].any(), name
-    assert ((seen[ITEM_ID] != batch[ITEM_ID]) != (seen["price"] != batch["price"])).any()
+    assert ((seen[ITEM_ID] != batch.features[ITEM_ID]) != (seen["price"] != batch.features["price"])).any()
     torch.manual_seed(1)
     assert torch.equal(noisy, model.inputs(batch)), "the global generator decides"
 
@@ -313,13 +314,13 @@ def test_masked_places_are_hidden() -> None:
     for aggregation in ("sum", "concat", "sum_times_item"):
         model = model_of({"aggregation": aggregation, "item_tower": "sum"}, objective="masked")
         batch = make_schedule(model, sessions_of(), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
-        assert batch["masked"].any()
+        assert batch.masked_BL.any()
         x_BLD = model.inputs(batch)
-        assert (x_BLD[batch["masked"]] == model.inputs.mask_D).all()
+        assert (x_BLD[batch.masked_BL] == model.inputs.mask_D).all()
         for name in (ITEM_ID, "price", "device", "tags"):
-            other = batch[name].clone()
-            other[batch["masked"]] = 4
-            assert torch.equal(x_BLD, model.inputs(batch | {name: other})), name
+            other = batch.features[name].clone()
+            other[batch.masked_BL] = 4
+            assert torch.equal(x_BLD, model.inputs(replace(batch, features=batch.features | {name: other}))), name
 
 
 GRID = list(
@@ -352,7 +353,7 @@ def test_every_parameter_gets_a_gradient(
     }  # fmt: skip
     model = model_of(inputs).train()
     batch = make_schedule(model, sessions_of(), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
-    model(**batch)["loss"].backward()
+    model(batch).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name

@@ -16,7 +16,7 @@ from modeling.losses.sampled_softmax import sampled_softmax
 from modeling.training.fit import know_popularity
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
-from tests.conftest import model_of, sessions_of
+from tests.conftest import asking, model_of, sessions_of
 
 POPULARITY_V = torch.tensor([40.0, 0.0, 25.0, 20.0, 10.0, 5.0])  # an item that training never saw
 TARGET_N = torch.tensor([0, 0, 0, 0, 2, 2, 5, 5, 5, 3])
@@ -134,7 +134,10 @@ def test_corrected_sampled_softmax_tends_to_the_full_one(source: str, mixed: flo
     items_VD, h_ND = torch.randn(num_items, 8), 0.5 * torch.randn(96, 8)
     popularity_V = (torch.arange(num_items) % 17 + 1).float()
     target_N = torch.randint(num_items, (96,))
-    plain_N = torch.stack([full_softmax(h_ND[n : n + 1], items_VD, None, target_N[n : n + 1]) for n in range(96)])
+    one_1 = torch.ones(1)
+    plain_N = torch.stack(
+        [full_softmax(h_ND[n : n + 1], items_VD, None, target_N[n : n + 1], one_1) for n in range(96)]
+    )
 
     def losses_of(count: int, *, corrected: bool = True) -> Tensor:
         config = NegativesConfig(source=source, mixed=mixed, count=count, group=1, corrected=corrected)
@@ -143,8 +146,7 @@ def test_corrected_sampled_softmax_tends_to_the_full_one(source: str, mixed: flo
         score_NK = score_NK - logq_NK if logq_NK is not None else score_NK
         score_NK = score_NK.masked_fill(column_NK == target_N.unsqueeze(1), -torch.inf)
         positive_N = (h_ND * items_VD[target_N]).sum(1)
-        rows = [sampled_softmax(positive_N[n : n + 1], score_NK[n : n + 1], num_items) for n in range(96)]
-        return torch.stack(rows)
+        return sampled_softmax(positive_N, score_NK, num_items)
 
     few, more, many = ((losses_of(count) - plain_N).square().mean().sqrt() for count in (128, 2048, 32_768))
     assert 2.5 < few / more < 6.5 and 2.5 < more / many < 6.5
@@ -158,14 +160,14 @@ def scores_of(model_loss: dict[str, object], targets: list[int], num_items: int,
     if model.next_item.bias_V is not None:
         torch.nn.init.normal_(model.next_item.bias_V)
     h_BLD = torch.randn(1, len(targets), 16, requires_grad=True)
-    batch = {"targets": torch.tensor([targets]) + FIRST_ID}
+    batch = asking(torch.tensor(targets) + FIRST_ID)
     told: list[tuple[Tensor, Tensor]] = []
     loss_of = model.next_item.loss_of
     model.next_item.loss_of = lambda *given: told.append(given[:2]) or loss_of(*given)  # type: ignore[assignment]
     torch.manual_seed(5)
     loss = model.next_item.loss(h_BLD, batch, model.inputs.items)
     torch.manual_seed(5)
-    drawn = draw(model.next_item.negatives, batch["targets"][0] - FIRST_ID, model.next_item.popularity_V)
+    drawn = draw(model.next_item.negatives, batch.target_N - FIRST_ID, model.next_item.popularity_V)
     return model, h_BLD, loss, *told[0], *drawn
 
 
@@ -220,7 +222,7 @@ def test_memory_holds_scores_of_predictions_and_vectors_of_groups_only() -> None
 
     loss = {"name": "sampled_softmax", "negatives": {"count": 50, "group": 16, "corrected": True}}
     model = model_of("sasrec", num_items=30, loss=loss, heads={"next_item": {"bias": True}})
-    batch = {"targets": torch.randint(FIRST_ID, FIRST_ID + 30, (1, 64))}
+    batch = asking(torch.randint(FIRST_ID, FIRST_ID + 30, (64,)))
     with Largest():
         model.next_item.loss(torch.randn(1, 64, 16, requires_grad=True), batch, model.inputs.items).backward()
     assert max(largest) == max(64 * 51, 4 * 50 * 16)  # scores with the positive's

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +13,7 @@ from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer
 from modeling.training.schedule import make_schedule
 from schemas.columns import FIRST_ID
-from tests.conftest import model_of, random_sessions
+from tests.conftest import asking, model_of, random_sessions
 
 NUM_ITEMS = 50
 
@@ -57,19 +59,18 @@ def test_the_full_softmax_is_trained_on_the_scores_that_rank(head: dict[str, obj
     batch = make_schedule(model, random_sessions(30, NUM_ITEMS), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
     with torch.no_grad():
         h_BLD = model.encode(batch)
-        asked_BL = batch["targets"] >= FIRST_ID
-        score_NV = model.next_item.query(h_BLD[asked_BL]) @ ModelScorer(model).items_VE.T
+        score_NV = model.next_item.query(batch.states(h_BLD)) @ ModelScorer(model).items_VE.T
         if model.next_item.bias_V is not None:
             score_NV = score_NV + model.next_item.bias_V
         found = model.next_item.loss(h_BLD, batch, model.inputs.items)
-    torch.testing.assert_close(found, F.cross_entropy(score_NV, batch["targets"][asked_BL] - FIRST_ID))
+    torch.testing.assert_close(found, F.cross_entropy(score_NV, batch.target_N - FIRST_ID))
 
 
 @pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
 def test_where_nothing_is_asked_the_loss_is_zero_with_a_gradient(loss: str) -> None:
     model = head_of(loss=loss)
     h_BLD = torch.randn(2, 3, 16, requires_grad=True)
-    found = model.next_item.loss(h_BLD, {"targets": torch.tensor([[0, 1, 2], [0, 0, 0]])}, model.inputs.items)
+    found = model.next_item.loss(h_BLD, asking(torch.tensor([0, 1, 2, 0, 0, 0])), model.inputs.items)
     found.backward()
     assert found == 0 and (h_BLD.grad == 0).all()
 
@@ -77,10 +78,11 @@ def test_where_nothing_is_asked_the_loss_is_zero_with_a_gradient(loss: str) -> N
 def test_a_separate_table_is_not_the_one_that_is_read() -> None:
     shared, separate = head_of(), head_of(table="separate")
     batch = make_schedule(shared, random_sessions(30, NUM_ITEMS), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
-    batch["item_id"] = torch.where(batch["segments"] > 0, 4, 0)  # only one item is read
+    only = {"item_id": torch.where(batch.layout.inside_BL, 4, 0)}  # one item is read
+    batch = replace(batch, features=batch.features | only)
     gradients = []
     for model in (shared, separate):
-        model(**batch)["loss"].backward()
+        model(batch).backward()
         gradients.append((model.inputs.items.table_VE.grad[FIRST_ID:].abs().sum(1) > 0).sum())
     assert gradients == [NUM_ITEMS, 1]
     assert separate.next_item.items_VE.grad.abs().sum(1).all()

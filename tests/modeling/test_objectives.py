@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -13,15 +16,16 @@ from torch.overrides import TorchFunctionMode
 
 from modeling import objectives, parts
 from modeling.attention import Layout
-from modeling.batches import lay_out
+from modeling.batches import Batch, lay_out, make_batch
 from modeling.bodies.xlnet import XLNet
 from modeling.config import BodyConfig, ModelConfig, ObjectiveConfig
-from modeling.model import SequenceModel, fill
-from modeling.objectives import Objective, Task, replaced_token
+from modeling.heads import next_item
+from modeling.model import SequenceModel
+from modeling.objectives import LayOut, Objective
 from modeling.objectives.causal import Causal
 from modeling.objectives.masked import Masked
 from modeling.objectives.permuted import Permuted
-from modeling.objectives.replaced_token import ReplacedToken, propose
+from modeling.objectives.replaced_token import ReplacedToken
 from modeling.sessions import Sessions
 from schemas import plugins
 from schemas.columns import FIRST_ID, ITEM_ID
@@ -30,6 +34,7 @@ from tests.conftest import chain_sessions, model_of, random_sessions, sessions_o
 from tests.laws.test_models import trained
 
 PACKED = partial(lay_out, packed=True)
+SIDE = ("type", "price")
 every_objective = pytest.mark.parametrize("name", plugins.names(objectives))
 some_hidden = pytest.mark.parametrize("objective", [Masked(), Permuted(), ReplacedToken()])
 
@@ -43,14 +48,32 @@ def equal_sessions(count: int, length: int) -> Sessions:
     return sessions_of((torch.arange(count * length).view(count, length) + FIRST_ID).tolist())
 
 
-def task_of(objective: Objective, sessions: Sessions, seed: int = 0) -> Task:
-    return objective.task(sessions, PACKED, generator(seed))
+@dataclass(frozen=True)
+class Task:
+    """What an objective made a batch of: the events read and asked about at each place, -1: none."""
+
+    places: Layout
+    event_BL: Tensor
+    asked_BL: Tensor
+    batch: Batch
+
+
+def task_of(objective: Objective, sessions: Sessions, seed: int = 0, lay: LayOut = PACKED) -> Task:
+    made: list[tuple[Layout, Tensor, Tensor]] = []
+
+    def make(sessions: Sessions, *given: Any) -> Batch:
+        made.append(given)  # type: ignore[arg-type]
+        return Objective.make_batch(objective, sessions, *given)
+
+    with mock.patch.object(objective, "make_batch", make):
+        batch = objective.batch(sessions, lay, generator(seed))
+    return Task(*made[0], batch)
 
 
 def by_session(task: Task, values_BL: Tensor, count: int) -> Tensor:
     """Values of the places of `count` sessions of one length, [count, length]."""
     places = task.places
-    inside_BL = places.segments_BL > 0
+    inside_BL = places.inside_BL
     order = (places.session_BL[inside_BL] * 1000 + places.positions_BL[inside_BL]).argsort()
     return values_BL[inside_BL][order].view(count, -1)
 
@@ -67,7 +90,7 @@ def test_a_task_is_a_function_of_the_seed_alone(name: str) -> None:
     sessions, before = random_sessions(50, 30), torch.get_rng_state()
     one, two, other = (task_of(objective, sessions, seed) for seed in (1, 1, 2))
     assert torch.equal(one.event_BL, two.event_BL) and torch.equal(one.asked_BL, two.asked_BL)
-    assert all(torch.equal(one.extra[key], two.extra[key]) for key in one.extra)
+    assert all(torch.equal(*both) for both in zip(one.batch.tensors(), two.batch.tensors(), strict=True))
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(one.asked_BL, other.asked_BL) is (name == "causal")
 
@@ -90,7 +113,7 @@ def test_every_session_has_an_event_to_predict_and_one_that_is_seen(objective: O
     for probability in (0.02, 0.98):
         objective.probability = probability  # type: ignore[attr-defined]
         for length in (2, 3, 9):
-            task = objective.task(equal_sessions(500, length), partial(lay_out, packed=packed), generator())
+            task = task_of(objective, equal_sessions(500, length), lay=partial(lay_out, packed=packed))
             asked = by_session(task, task.asked_BL >= 0, 500).sum(1)
             assert asked.min() == 1 if probability < 0.5 else asked.max() == length - 1
             assert asked.min() >= 1 and asked.max() <= length - 1
@@ -99,24 +122,27 @@ def test_every_session_has_an_event_to_predict_and_one_that_is_seen(objective: O
 @pytest.mark.parametrize("objective", [Causal(), Masked(), Permuted(), ReplacedToken()])
 def test_inference_reads_the_history_and_asks_behind_it(objective: Objective) -> None:
     histories = random_sessions(30, 30)
-    task = objective.query(histories, PACKED)
-    places = task.places
-    assert bool((task.asked_BL == -1).all())
-    ends_BL = places.ends_BL
-    assert int(ends_BL.sum()) == len(histories)
+    batch = objective.query(histories, PACKED)
+    places = batch.layout
+    assert not batch.target_N.any() and not batch.labels
+    ends_BL = places.is_end_BL
+    assert torch.equal(batch.asked_N.sort().values, ends_BL.flatten().nonzero().squeeze(1))
+    assert places.session_BL.flatten()[batch.asked_N].tolist() == list(range(len(histories)))
     last = (histories.starts + histories.lengths - 1)[places.session_BL]
+    read_BL = places.event_BL
     if objective.asks:
-        assert bool((task.event_BL[ends_BL] == -1).all())
+        assert bool((read_BL[ends_BL] == -1).all())
         read = places.positions_BL < histories.lengths[places.session_BL]
         assert torch.equal(ends_BL, (places.segments_BL > 0) & ~read)
         expected = (histories.starts[places.session_BL] + places.positions_BL).where(
             read & (places.segments_BL > 0), -1
         )
-        assert torch.equal(task.event_BL, expected)
-        assert torch.equal(fill(histories, task)["masked"], ends_BL)
+        assert torch.equal(read_BL, expected)
+        assert torch.equal(batch.masked_BL, ends_BL)
     else:
-        assert torch.equal(task.event_BL[ends_BL], last[ends_BL])
-    assert torch.equal(task.extra["order"], ends_BL.long()) if isinstance(objective, Permuted) else not task.extra
+        assert torch.equal(read_BL[ends_BL], last[ends_BL])
+    assert (places.order_BL is not None) == isinstance(objective, Permuted)
+    assert places.order_BL is None or torch.equal(places.order_BL, ends_BL.long())
 
 
 @pytest.mark.parametrize(("body", "name"), [("sasrec", "causal"), ("sasrec", "masked"), ("xlnet", "permuted")])
@@ -125,17 +151,16 @@ def test_states_of_inference_are_those_of_a_batch_made_by_hand(body: str, name: 
     items, asks = [4, 9, 7], int(name != "causal")
     width = len(items) + asks
     ids = torch.tensor([items + [0] * asks])
-    batch = {
-        ITEM_ID: ids,
-        "type": (ids % 5 + FIRST_ID) * (ids > 0),
-        "price": (ids % 7).float() / 7,
-        "segments": torch.ones(1, width, dtype=torch.long),
-        "positions": torch.arange(width)[None],
-        "from_end": torch.arange(width - 1, -1, -1)[None],
-        "masked": ids == 0,
-    }
-    if name == "permuted":
-        batch["order"] = (ids == 0).long()
+    features = {ITEM_ID: ids, "type": (ids % 5 + FIRST_ID) * (ids > 0), "price": (ids % 7).float() / 7}
+    layout = Layout(
+        torch.ones(1, width, dtype=torch.long),
+        torch.arange(width)[None],
+        model.objective.direction,
+        order_BL=(ids == 0).long() if name == "permuted" else None,
+        from_end_BL=torch.arange(width - 1, -1, -1)[None],
+    )
+    none = torch.zeros(0)
+    batch = Batch(layout, features, ids == 0, none.long(), none.long(), none, none.bool(), {})
     with torch.no_grad():
         torch.testing.assert_close(model.states(sessions_of([items]))[0], model.encode(batch)[0, -1])
 
@@ -189,7 +214,7 @@ def test_events_to_predict_are_hidden_swapped_or_left() -> None:
 
 def test_a_session_predicted_at_its_end_only_hides_it_always() -> None:
     task = task_of(Masked(last=1.0), equal_sessions(500, 4))
-    assert torch.equal(task.asked_BL >= 0, task.places.ends_BL)
+    assert torch.equal(task.asked_BL >= 0, task.places.is_end_BL)
     assert torch.equal(task.event_BL == -1, (task.asked_BL >= 0) | (task.places.segments_BL == 0))
 
 
@@ -202,25 +227,28 @@ def test_swapped_events_are_whole_events_of_the_batch() -> None:
     _, event_N = sessions.event_index()
     assert torch.isin(task.event_BL[swapped_BL], event_N).all()
     assert task.event_BL[swapped_BL].unique().numel() > 0.8 * int(swapped_BL.sum())
-    batch = fill(sessions, task)
-    event_N = batch["price"][swapped_BL].long()
-    assert torch.equal(batch[ITEM_ID][swapped_BL], sessions.items[event_N])
-    assert torch.equal(batch["type"][swapped_BL], sessions.events["type"][event_N])
+    read = task.batch.features
+    event_N = read["price"][swapped_BL].long()
+    assert torch.equal(read[ITEM_ID][swapped_BL], sessions.items[event_N])
+    assert torch.equal(read["type"][swapped_BL], sessions.events["type"][event_N])
 
 
 @pytest.mark.parametrize("name", ["masked", "replaced_token"])
 def test_features_of_hidden_events_are_hidden_too(name: str) -> None:
     model, sessions = model_of("sasrec", objective=name), random_sessions(40, 50)
-    task = model.objective.task(sessions, model.lay_out, generator())
+    task = task_of(model.objective, sessions, lay=model.lay_out)
     hidden = task.asked_BL[(task.event_BL == -1) & (task.asked_BL >= 0)]
-    batch = fill(sessions, task)
+    batch = task.batch
     for feature in sessions.events:
-        assert not batch[feature][batch["masked"]].any()
+        assert not batch.features[feature][batch.masked_BL].any()
         sessions.events[feature][hidden] = (
             3 + sessions.events[feature][hidden] % 2
         )  # a swapped event may be hidden elsewhere
     with torch.no_grad():
-        before_BLD, after_BLD = model.encode(batch), model.encode(fill(sessions, task))
+        before_BLD, after_BLD = (
+            model.encode(batch),
+            model.encode(task_of(model.objective, sessions, lay=model.lay_out).batch),
+        )
     read_elsewhere = torch.isin(task.event_BL, hidden).any(1)
     torch.testing.assert_close(before_BLD[~read_elsewhere], after_BLD[~read_elsewhere], rtol=0, atol=0)
     assert int((~read_elsewhere).sum()) >= 3
@@ -272,7 +300,8 @@ def test_events_are_predicted_in_any_order_and_stay_readable() -> None:
     count = 3000
     task = task_of(Permuted(probability=0.5, max_span=3), equal_sessions(count, 12))
     assert torch.equal(task.event_BL, task.places.event_BL)
-    order_BL = task.extra["order"]
+    order_BL = task.places.order_BL
+    assert order_BL is not None
     assert torch.equal(order_BL > 0, task.asked_BL >= 0)
     order = by_session(task, order_BL, count)
     sizes = (order > 0).sum(1)
@@ -325,11 +354,12 @@ def test_a_state_sees_what_is_visible_or_predicted_before_it_and_never_itself() 
 
 def test_no_prediction_of_a_permuted_model_sees_its_event_or_later_ones() -> None:
     model, sessions = model_of("xlnet", objective="permuted"), equal_sessions(6, 7).select(torch.arange(6))
-    task = task_of(Permuted(probability=0.5, max_span=2), sessions, seed=3)
-    order_BL = task.extra["order"]
+    task = task_of(Permuted(probability=0.5, max_span=2), sessions, seed=3, lay=model.lay_out)
+    order_BL = task.places.order_BL
+    assert order_BL is not None
     asked_BL = order_BL > 0
     with torch.no_grad():
-        before_BLD = model.encode(fill(sessions, task))
+        before_BLD = model.encode(task.batch)
         for row, place in asked_BL.nonzero().tolist():
             event = int(task.asked_BL[row, place])
             changed = sessions_of([[3 + (item - 3 + 17) % 47] for item in sessions.items.tolist()])
@@ -337,7 +367,8 @@ def test_no_prediction_of_a_permuted_model_sees_its_event_or_later_ones() -> Non
             for name, values in one.items():
                 values[event] = changed.events[name][event]
             other = Sessions(one, sessions.starts, sessions.lengths, sessions.end)
-            moved_BL = (model.encode(fill(other, task)) - before_BLD).abs().amax(-1)
+            moved = make_batch(other, task.places, task.event_BL, task.asked_BL)
+            moved_BL = (model.encode(moved) - before_BLD).abs().amax(-1)
             mine_BL = task.places.session_BL == task.places.session_BL[row, place]
             later_BL = mine_BL & asked_BL & (order_BL > order_BL[row, place])
             assert bool((moved_BL[later_BL] > 0).all())
@@ -379,11 +410,11 @@ def test_proposals_are_drawn_from_the_softmax_of_scores_a_few_at_a_time(monkeypa
                 largest.append(result.numel())
             return result
 
-    monkeypatch.setattr(replaced_token, "SCORES_AT_ONCE", 7 * 12 + 5)
+    monkeypatch.setattr(next_item, "SCORES_AT_ONCE", 7 * 12 + 5)
     torch.manual_seed(0)
     count = 20_000
     with Sizes():
-        drawn = propose(model, h_D.expand(count, 4))
+        drawn = model.propose(h_D.expand(count, 4))
     assert drawn.shape == (count,) and drawn.min() == FIRST_ID
     assert near(torch.bincount(drawn - FIRST_ID, minlength=12) / count, law.double(), count)
     assert max(largest) == 7 * 12
@@ -392,33 +423,32 @@ def test_proposals_are_drawn_from_the_softmax_of_scores_a_few_at_a_time(monkeypa
 def test_proposals_fill_hidden_places_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sessions = model_of("sasrec", objective="replaced_token"), random_sessions(40, 50)
     batch, read = model.training_batch(sessions, generator()), []
-    encode = model.encode
+    encode, propose = model.encode, model.propose
     monkeypatch.setattr(model, "encode", lambda given: read.append(given) or encode(given))
     proposed: list[Tensor] = []
 
-    def propose_some_right(model: SequenceModel, h_QD: Tensor) -> Tensor:
-        drawn = propose(model, h_QD)
-        drawn[::3] = batch["targets"][batch["masked"]][::3]
+    def propose_some_right(h_ND: Tensor) -> Tensor:
+        drawn = propose(h_ND)
+        drawn[::3] = batch.target_N[::3]
         proposed.append(drawn)
         return drawn
 
-    monkeypatch.setattr(replaced_token, "propose", propose_some_right)
+    monkeypatch.setattr(model, "propose", propose_some_right)
     objective = model.objective
     assert isinstance(objective, ReplacedToken)
-    logit_P, replaced_P = objective.judge(model, batch, encode(batch))
+    logit_BL, replaced_BL = objective.judge(model, batch, encode(batch))
     (second,) = read
-    hidden_BL = batch["masked"]
-    assert not second["masked"].any()
-    assert torch.equal(second[ITEM_ID][hidden_BL].long(), proposed[0])
-    assert torch.equal(second[ITEM_ID][~hidden_BL], batch[ITEM_ID][~hidden_BL])
-    side = {"type", "price"}
-    for name in batch.keys() - {ITEM_ID, "masked"} - side:
-        assert torch.equal(second[name], batch[name])
-    assert all(not second[name].any() and batch[name].any() for name in side)
+    hidden_BL = batch.masked_BL
+    assert torch.equal(batch.asked_N, hidden_BL.flatten().nonzero().squeeze(1))
+    assert not second.masked_BL.any()
+    assert torch.equal(second.features[ITEM_ID][hidden_BL].long(), proposed[0])
+    assert torch.equal(second.features[ITEM_ID][~hidden_BL], batch.features[ITEM_ID][~hidden_BL])
+    assert second.layout is batch.layout and second.features.keys() == batch.features.keys() == {ITEM_ID, *SIDE}
+    assert all(not second.features[name].any() and batch.features[name].any() for name in SIDE)
     expected_BL = torch.zeros_like(hidden_BL)
-    expected_BL[hidden_BL] = proposed[0] != batch["targets"][hidden_BL]
-    assert torch.equal(replaced_P, expected_BL[batch["segments"] > 0])
-    assert logit_P.shape == replaced_P.shape and 0 < int(replaced_P.sum()) < int(hidden_BL.sum())
+    expected_BL[hidden_BL] = proposed[0] != batch.target_N
+    assert torch.equal(replaced_BL, expected_BL)
+    assert logit_BL.shape == replaced_BL.shape and 0 < int(replaced_BL.sum()) < int(hidden_BL.sum())
 
 
 def test_loss_is_the_generators_plus_weight_times_the_discriminators() -> None:
@@ -426,10 +456,10 @@ def test_loss_is_the_generators_plus_weight_times_the_discriminators() -> None:
     batch = model.training_batch(random_sessions(40, 50), generator())
     assert isinstance(model.objective, ReplacedToken)
     torch.manual_seed(0)
-    loss = model(**batch)["loss"]
+    loss = model(batch)
     h_BLD = model.encode(batch)
     torch.manual_seed(0)
-    logit_P, replaced_P = model.objective.judge(model, batch, h_BLD)
+    logit_P, replaced_P = (found_BL[batch.layout.inside_BL] for found_BL in model.objective.judge(model, batch, h_BLD))
     wrong_P = torch.where(replaced_P, 1 - logit_P.sigmoid(), logit_P.sigmoid())
     torch.testing.assert_close(loss, model.heads_loss(h_BLD, batch) - 3 * (1 - wrong_P).log().mean())
 
@@ -448,8 +478,8 @@ def test_both_passes_teach_the_body_and_the_draw_does_not() -> None:
     by_generator = taught(model)
     model.zero_grad()
     h_BLD.requires_grad_().retain_grad()
-    logit_P, _ = model.objective.judge(model, batch, h_BLD)
-    logit_P.sum().backward()
+    logit_BL, _ = model.objective.judge(model, batch, h_BLD)
+    logit_BL[batch.layout.inside_BL].sum().backward()
     everything = {name for name, _ in model.named_parameters()}
     assert everything - by_generator == {name for name in everything if name.startswith("objective_parts")}
     unread = {"inputs.side.1.value.weight"}  # the slope of a price that is 0 everywhere
@@ -466,10 +496,11 @@ def test_the_discriminator_learns(tmp_path: Path) -> None:
     batch = model.training_batch(chain_sessions(500, 40, seed=5), generator(5))
     assert isinstance(model.objective, ReplacedToken)
     with torch.no_grad():
-        logit_P, replaced_P = model.objective.judge(model, batch, model.encode(batch))
+        found = model.objective.judge(model, batch, model.encode(batch))
+    logit_P, replaced_P = (found_BL[batch.layout.inside_BL] for found_BL in found)
     right_P, original_P = (logit_P > 0) == replaced_P, ~replaced_P
     assert right_P.double().mean() > original_P.double().mean() + 0.05
-    hidden_P = batch["masked"][batch["segments"] > 0]
+    hidden_P = batch.masked_BL[batch.layout.inside_BL]
     replaced, kept = logit_P[hidden_P & replaced_P], logit_P[hidden_P & original_P]
     auc = (replaced[:, None] > kept).double().mean()
     assert auc > 0.8  # of the draws alone: which places were hidden tells nothing here

@@ -98,7 +98,7 @@ def test_laying_out_loses_nothing_and_keeps_order(lengths: list[int], row_length
     items = iter(range(3, 10_000))
     sessions = sessions_of([[next(items) for _ in range(length)] for length in lengths])
     places = lay_out(sessions, packed=packed, ask=ask, row_length=row_length)
-    batch = read(sessions, places, places.event_BL)
+    features, masked_BL = read(sessions, places, places.event_BL)
     inside_BL = places.segments_BL > 0
     assert sorted(places.event_BL[places.event_BL >= 0].tolist()) == list(range(sum(lengths))), "every event once"
     assert int(inside_BL.sum()) == sum(lengths) + len(lengths) * ask
@@ -112,10 +112,14 @@ def test_laying_out_loses_nothing_and_keeps_order(lengths: list[int], row_length
         assert places.session_BL[row, place].unique().tolist() == [number]
         assert places.positions_BL[row, place].tolist() == list(range(size))
         assert places.from_end_BL[row, place].tolist() == list(reversed(range(size)))
-        assert places.ends_BL[row, place].tolist() == [False] * (size - 1) + [True]
-        assert batch["masked"][row, place].tolist() == [False] * length + [True] * ask
-        assert batch["item_id"][row, place].tolist() == [*sessions.items[first : first + length].tolist(), *([0] * ask)]
-    assert not batch["masked"][~inside_BL].any() and not batch["item_id"][~inside_BL].any()
+        assert places.is_end_BL[row, place].tolist() == [False] * (size - 1) + [True]
+        assert int(places.end_S[number]) == int(row[-1]) * places.event_BL.shape[1] + int(place[-1])
+        assert masked_BL[row, place].tolist() == [False] * length + [True] * ask
+        assert features["item_id"][row, place].tolist() == [
+            *sessions.items[first : first + length].tolist(),
+            *([0] * ask),
+        ]
+    assert not masked_BL[~inside_BL].any() and not features["item_id"][~inside_BL].any()
     longest = max(lengths) + ask
     if packed:
         assert places.event_BL.shape[1] < max(row_length, longest) + longest
@@ -129,11 +133,11 @@ def test_what_is_read_need_not_be_what_belongs_there() -> None:
     sessions = replace(sessions_of([[3, 4], [5]]), context={"hour": torch.tensor([7, 8])})
     sessions.events["tags"] = torch.tensor([[1, 2], [3, 0], [4, 5]])
     places = lay_out(sessions, packed=False)
-    batch = read(sessions, places, torch.tensor([[2, -1], [0, -1]]))
+    batch, masked_BL = read(sessions, places, torch.tensor([[2, -1], [0, -1]]))
     assert batch["item_id"].tolist() == [[5, 0], [3, 0]]
     assert batch["tags"].tolist() == [[[4, 5], [0, 0]], [[1, 2], [0, 0]]]
     assert batch["hour"].tolist() == [[7, 7], [8, 0]]
-    assert batch["masked"].tolist() == [[False, True], [False, False]]
+    assert masked_BL.tolist() == [[False, True], [False, False]]
 
 
 LABELS = (

@@ -9,19 +9,23 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 import scipy.sparse as sparse
+import torch
 from torch import Tensor
 
 from modeling.sessions import Sessions
+from modeling.splits import trained_items
 from schemas.columns import FIRST_ID
+
+MOST_SCORES = 2**24  # of all histories of a chunk together
 
 
 class Baseline(ABC):
     """Counts instead of gradients. Fit on the training sessions a model is fit on, ranked by the same code."""
 
-    chunk = 256
-
     def __init__(self, train: Sessions, last_day: Sessions, num_items: int) -> None:
         self.num_items = num_items
+        self.chunk = max(1, min(256, MOST_SCORES // max(num_items, 1)))
+        self.rankable_V = trained_items(train, num_items)
         self.fit(train, last_day)
 
     @abstractmethod
@@ -36,9 +40,9 @@ class Baseline(ABC):
         """A copy of some columns of the scores."""
         return queries[:, first:last].clone()
 
-    def of_targets(self, queries: Tensor, target_N: Tensor) -> Tensor:
-        """The scores of one item per history."""
-        return queries.gather(1, target_N.unsqueeze(1)).squeeze(1)
+    def rounding(self, queries: Tensor, column_NK: Tensor) -> Tensor:
+        """Nothing: equal counts are equal numbers."""
+        return torch.zeros(column_NK.shape)
 
     def popularity(self, sessions: Sessions) -> np.ndarray:
         """How often each item of the catalogue was seen, float32 of shape [V]."""

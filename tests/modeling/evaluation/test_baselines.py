@@ -45,5 +45,9 @@ def test_item_knn_ranks_what_shared_sessions() -> None:
 @pytest.mark.parametrize("name", plugins.names(baselines))
 def test_every_baseline_ranks(name: str) -> None:
     scorer = plugins.find(baselines, name)(TRAIN, NEWEST, 5)
-    rank = ranks(scorer, Cases(sessions_of([[3], [4, 6]]), torch.tensor([4, 5])), filter_seen=True)
-    assert ((rank >= 1) & (rank <= 5)).all()
+    cases = Cases(sessions_of([[3], [4, 6], [3], [3]]), torch.tensor([4, 5, 7, 3]))
+    rank = ranks(scorer, cases, filter_seen=True)
+    assert ((rank[:2] >= 1) & (rank[:2] <= 3)).all()
+    assert rank[2:].isinf().all(), "no training event has item 7, and the history has item 3"
+    ids, _ = top_k(scorer, cases.history, 5)
+    assert sorted(ids[0].tolist()) == [0, 3, 4, 5, 6]

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from modeling.evaluation.compare import champion_of, compare, promote
+from modeling.evaluation.compare import champion_of
 from modeling.evaluation.metrics import auc, rmse
 from modeling.heads._label import find_label
 from modeling.service.recommender import Recommender
 from modeling.sessions import read_sessions
 from modeling.splits import label_cases, split_sessions, training_labels
-from modeling.stages import evaluate, train
+from modeling.stages import compare, evaluate, promote, train
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts, Manifest
@@ -176,7 +176,7 @@ def test_a_model_in_service_that_does_not_predict_the_label_is_no_rival(nights: 
     assert facts["promote"] and "of mean (the model in service does not predict it)" in facts["reason"]
     nights.decide("shrinks", 0, "labels", metric="bought/auc", min_gain=-0.999)
     facts = nights.decide("shrinks", 1, "items")
-    assert "of popularity (the model in service does not predict it)" in facts["reason"]
+    assert "of markov, the best baseline (the model in service does not predict it)" in facts["reason"]
 
 
 def test_a_metric_that_was_not_computed_is_named(nights: Nights) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +107,15 @@ def test_one_session_is_enough_to_train_on(tmp_path: Path) -> None:
 def test_unknown_items_are_read_but_never_predicted() -> None:
     model = model_of("sasrec")
     batch = make_schedule(model, sessions_of([[5, 2, 6, 1, 7]]), CONFIG)[0]
-    assert batch["item_id"][0].tolist() == [5, 2, 6, 1]
-    assert batch["targets"][0].tolist() == [2, 6, 1, 7]
-    predicted = batch["targets"] >= FIRST_ID
-    loss = model(**batch)["loss"]
-    batch["targets"][~predicted] = 0
-    assert torch.equal(loss, model(**batch)["loss"])
+    assert batch.features["item_id"][0].tolist() == [5, 2, 6, 1]
+    assert batch.target_N.tolist() == [2, 6, 1, 7]
+    predicted_N = batch.target_N >= FIRST_ID
+    loss = model(batch)
+    batch.target_N[~predicted_N] = 0
+    assert torch.equal(loss, model(batch))
+    listed = ("asked_N", "target_N", "weight_N", "is_last_N")
+    alone = replace(batch, **{name: getattr(batch, name)[predicted_N] for name in listed})
+    torch.testing.assert_close(loss, model(alone))
 
 
 def test_a_schedule_shows_every_session_once_an_epoch() -> None:
@@ -121,15 +125,16 @@ def test_a_schedule_shows_every_session_once_an_epoch() -> None:
         schedule = make_schedule(model, sessions, config)
         for first in (0, schedule.steps_per_epoch[0]):
             batches = [schedule[step] for step in range(first, first + schedule.steps_per_epoch[0])]
-            shown = sum(int(batch["segments"].max()) for batch in batches)
+            shown = sum(int(batch.layout.segments_BL.max()) for batch in batches)
             assert shown == len(sessions)
-    assert not torch.equal(schedule[0]["item_id"], schedule[schedule.steps_per_epoch[0]]["item_id"])
+    first, second = (schedule[step].features["item_id"] for step in (0, schedule.steps_per_epoch[0]))
+    assert not torch.equal(first, second)
 
 
 def ends_of_sessions(sessions: Sessions, **settings: Any) -> list[torch.Tensor]:
     """When the sessions of each epoch ended, in the order in which they are read."""
     schedule = make_schedule(model_of("sasrec"), sessions, CONFIG.model_copy(update={"order": "time"} | settings))
-    schedule.make_batch = lambda chosen, generator: chosen.end  # type: ignore[assignment,return-value]
+    schedule.make_batch = lambda chosen, *given: chosen.end  # type: ignore[assignment,return-value]
     steps = iter(range(len(schedule)))
     return [torch.cat([schedule[next(steps)] for _ in range(count)]) for count in schedule.steps_per_epoch]  # type: ignore[misc]
 

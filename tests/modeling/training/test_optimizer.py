@@ -68,7 +68,7 @@ def test_a_sparse_gradient_holds_what_the_dense_one_does(table: str, aggregation
             assert use_sparse_gradients(model, "cpu")
         batch = make_schedule(model, random_sessions(60, 50), CONFIG)[0]
         torch.manual_seed(1)
-        model(**batch)["loss"].backward()
+        model(batch).backward()
         found.append({name: parameter.grad for name, parameter in model.named_parameters()})
     tables = {"inputs.items.table_VE"} | ({"heads.next_item.items_VE"} if table == "separate" else set())
     assert {name for name, gradient in found[1].items() if gradient.is_sparse} == tables
@@ -107,7 +107,7 @@ def test_an_interrupted_sparse_run_goes_on_to_the_same_bits(tmp_path: Path, alwa
 def test_where_all_gradients_are_dense_it_is_adamw() -> None:
     model = model_of("sasrec", loss=SAMPLED)
     batch = make_schedule(model, random_sessions(60, 50), CONFIG)[0]
-    model(**batch)["loss"].backward()
+    model(batch).backward()
     copies = [nn.Parameter(parameter.detach().clone()) for parameter in model.parameters()]
     for copy, parameter in zip(copies, model.parameters(), strict=True):
         copy.grad = parameter.grad

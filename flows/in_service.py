@@ -1,0 +1,115 @@
+"""Which model answers for a dataset, and changing that by hand: `overnight recommend`, `promote` and `rollback`."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from modeling.evaluation.compare import Champion, champion_of, names_in_service, put_in_service
+from schemas.artifacts import Artifacts, Manifest
+from schemas.dataset import load_dataset
+from schemas.errors import InputError
+from schemas.features import FeatureSchema
+
+MODELS = "models"
+
+
+def name_of(dataset: str) -> str:
+    """The name by which a model is in service: that of the dataset, also where its YAML file is given.
+
+    A name of which there is no file stays as it is: the dataset may be described elsewhere.
+    """
+    try:
+        return load_dataset(dataset).name
+    except InputError:
+        if Path(dataset).suffix in (".yaml", ".yml"):
+            raise
+        return dataset
+
+
+def model_of(artifacts: Artifacts, model: str) -> Manifest:
+    """The model `models/1f2e`; `1f2e` alone will do.
+
+    Raises:
+        InputError: when it is not there, not whole, or no model.
+    """
+    kind, slash, _ = model.partition("/")
+    if slash and kind != MODELS:
+        raise InputError(f"--model {model!r} is no model: give one such as models/1f2e (looked in {artifacts.root}).")
+    return artifacts.get(model if slash else f"{MODELS}/{model}")
+
+
+def model_folder(artifacts: Artifacts, dataset: str, model: str | None = None) -> Path:
+    """The folder of the model asked for, by name or as a folder, else of the one in service for the dataset.
+
+    Raises:
+        InputError: when there is none, with the datasets that have one.
+    """
+    if model:
+        folder = Path(model)
+        return folder if (folder / "config.json").is_file() else model_of(artifacts, model).folder
+    name = name_of(dataset)
+    champion = champion_of(artifacts, name)
+    if champion is None:
+        raise _nothing(artifacts, name)
+    return artifacts.get(champion.model).folder
+
+
+def promote(artifacts: Artifacts, dataset: str, model: str, because: str = "") -> Champion:
+    """Put a model into service whatever comparisons say; returns the pointer afterwards.
+
+    Raises:
+        InputError: when it is in service already, of another dataset, damaged, or this code cannot read it.
+    """
+    name = name_of(dataset)
+    chosen = _usable(artifacts, name, model)
+    try:
+        now = champion_of(artifacts, name)
+    except InputError:  # what cannot be read is replaced, and kept beside
+        now = None
+    if now and now.model == chosen.name:
+        raise InputError(f"{chosen.name} is in service for {name!r} already.")
+    return put_in_service(artifacts, name, chosen.name, by="promote", because=because)
+
+
+def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
+    """Put the model back that was in service before; returns the pointer afterwards.
+
+    What is taken out comes back by `promote` only: the same night run again does not undo this.
+
+    Raises:
+        InputError: when there was none before, or it cannot be used any more.
+    """
+    name = name_of(dataset)
+    now = champion_of(artifacts, name)
+    if now is None:
+        raise _nothing(artifacts, name)
+    if now.previous is None:
+        raise InputError(
+            f"No model was in service for {name!r} before {now.model}. Name the one to be: "
+            f"`overnight promote MODEL --dataset {name}`."
+        )
+    before = _usable(artifacts, name, now.previous)
+    return put_in_service(artifacts, name, before.name, by="rollback", because=because)
+
+
+def _usable(artifacts: Artifacts, dataset: str, model: str) -> Manifest:
+    found = model_of(artifacts, model)
+    artifacts.get(found.name, contents=True)
+    schema = FeatureSchema.read(found.folder / "schema.json")
+    if schema.dataset != dataset:
+        raise InputError(f"{found.name} is a model of {schema.dataset!r}, not of {dataset!r}.")
+    from modeling.model import SequenceModel
+
+    SequenceModel.load(found.folder)
+    return found
+
+
+def _nothing(artifacts: Artifacts, name: str) -> InputError:
+    names = names_in_service(artifacts)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InputError(
+        f"Nothing is in service for {name!r} in {artifacts.root}.{hint} In service: {', '.join(names) or 'nothing'}. Run "
+        "`overnight retrain` first, or name a model by --model."
+    )

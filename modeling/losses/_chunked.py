@@ -1,0 +1,142 @@
+"""Cross-entropy over a whole catalogue whose logits are never all there: loss and gradients are made together, in chunks.
+
+Products are taken in bfloat16 under autocast or when states are given so. All else is float32: the log-sum-exp, the loss,
+the sums of gradients over chunks. The catalogue alone decides how large a chunk is, so a batch takes the same path whatever
+is asked in it, and the host reads nothing. (torch's own F.linear_cross_entropy has no smoothing and no weights, runs in
+float32 under autocast, and is only there from torch 2.13 on.)
+
+N predictions, C of them in a chunk, D width, V items.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**31}  # of float32 logits at a time
+LEAST_ROWS = 16  # fewer make a product wait for memory
+
+
+def chunked_cross_entropy(
+    h_ND: Tensor, items_VD: Tensor, bias_V: Tensor | None, target_N: Tensor, weight_N: Tensor, smoothing: float
+) -> Tensor:
+    """sum_n w[n] (log sum_v exp s[n, v] - (1 - e) s[n, target] - e mean_v s[n, v]) with s = h . items + bias; a scalar.
+
+    In float32, of float64 states in float64. States, items and bias get gradients, which cannot be differentiated again.
+    """
+    tensors: tuple[Tensor | None, ...] = (h_ND, items_VD, bias_V)
+    if not torch.is_grad_enabled():  # an autograd function is not told so
+        tensors = tuple(tensor if tensor is None else tensor.detach() for tensor in tensors)
+    loss: Tensor = _CrossEntropy.apply(*tensors, target_N, weight_N, smoothing, _type_of_products(h_ND))
+    return loss
+
+
+def _type_of_products(h_ND: Tensor) -> torch.dtype:
+    device = h_ND.device.type
+    wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else h_ND.dtype
+    return wanted if wanted in (torch.bfloat16, torch.float64) else torch.float32
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """The gradients of a loss of 1 are made in `forward`; `backward` scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        h_ND: Tensor,
+        items_VD: Tensor,
+        bias_V: Tensor | None,
+        target_N: Tensor,
+        weight_N: Tensor,
+        smoothing: float,
+        dtype: torch.dtype,
+    ) -> Tensor:
+        with torch.autocast(h_ND.device.type, enabled=False):
+            exact = torch.promote_types(dtype, torch.float32)
+            gradients = [
+                torch.zeros_like(tensor, dtype=exact) if tensor is not None and wanted else None
+                for tensor, wanted in zip((h_ND, items_VD, bias_V), ctx.needs_input_grad, strict=False)
+            ]
+            weight_N, read_VD = weight_N.to(exact), items_VD.to(dtype)
+            rows = max(LEAST_ROWS, CHUNK_BYTES[h_ND.device.type] // (4 * len(items_VD)))
+            room_CV = torch.empty(min(rows, len(h_ND)), len(items_VD), dtype=exact, device=h_ND.device)
+            loss = torch.zeros((), dtype=exact, device=h_ND.device)
+            for first in range(0, len(h_ND), rows):
+                chunk = slice(first, first + rows)
+                h_CD, weight_C = h_ND[chunk].to(dtype), weight_N[chunk]
+                s_CV = _scores(h_CD, read_VD, bias_V, room_CV[: len(h_CD)])
+                loss_C, total_C = _slopes(s_CV, target_N[chunk], smoothing)
+                loss += weight_C @ loss_C
+                _add(gradients, chunk, s_CV, h_CD, read_VD, weight_C / total_C)
+            if smoothing:
+                _add_smoothing(gradients, h_ND, items_VD, weight_N, smoothing)
+        ctx.save_for_backward(*gradients)
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (h_ND, items_VD, bias_V)]
+        return loss
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        scaled = [None if gradient is None else (gradient * slope).to(dtype) for gradient, dtype in pairs]
+        return *scaled, None, None, None, None
+
+
+def _scores(h_CD: Tensor, read_VD: Tensor, bias_V: Tensor | None, room_CV: Tensor) -> Tensor:
+    """h . items + bias, written into `room_CV`."""
+    if h_CD.dtype != room_CV.dtype:
+        room_CV.copy_(h_CD @ read_VD.T)
+        return room_CV if bias_V is None else room_CV.add_(bias_V)
+    if bias_V is None:
+        return torch.mm(h_CD, read_VD.T, out=room_CV)
+    return torch.addmm(bias_V.to(h_CD.dtype), h_CD, read_VD.T, out=room_CV)
+
+
+def _slopes(s_CV: Tensor, target_C: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    """The loss of each prediction, and z[c] = sum_v exp(s[c, v] - max s[c]).
+
+    Scores become z (softmax(s) - (1 - e) [target]) in place: the slope of the loss but for - e / V, which is the same at
+    all items and added once for all chunks, and times z, which is divided by where tensors are narrow.
+    """
+    place_C1 = target_C.unsqueeze(1)
+    most_C1 = s_CV.amax(1, keepdim=True)
+    right_C1 = s_CV.gather(1, place_C1)
+    mean_C1 = s_CV.mean(1, keepdim=True) if smoothing else 0.0
+    total_C1 = s_CV.sub_(most_C1).exp_().sum(1, keepdim=True)
+    s_CV.scatter_add_(1, place_C1, -(1 - smoothing) * total_C1)
+    loss_C1 = most_C1 + total_C1.log() - (1 - smoothing) * right_C1 - smoothing * mean_C1
+    return loss_C1.squeeze(1), total_C1.squeeze(1)
+
+
+def _add(
+    gradients: list[Tensor | None], chunk: slice, s_CV: Tensor, h_CD: Tensor, read_VD: Tensor, share_C: Tensor
+) -> None:
+    """Add what a chunk's slopes, times `share_C`, give to the gradients of states, items and bias."""
+    grad_ND, grad_VD, grad_V = gradients
+    slope_CV, share_C1 = s_CV.to(h_CD.dtype), share_C.unsqueeze(1)
+    if grad_ND is not None:
+        torch.mul(slope_CV @ read_VD, share_C1, out=grad_ND[chunk])
+    if grad_VD is not None:
+        scaled_CD = (h_CD * share_C1).to(h_CD.dtype)
+        if slope_CV.dtype == grad_VD.dtype:
+            grad_VD.addmm_(slope_CV.T, scaled_CD)
+        else:
+            grad_VD += slope_CV.T @ scaled_CD
+    if grad_V is not None:
+        grad_V.addmv_(s_CV.T, share_C)
+
+
+def _add_smoothing(
+    gradients: list[Tensor | None], h_ND: Tensor, items_VD: Tensor, weight_N: Tensor, smoothing: float
+) -> None:
+    """Add the part - e / V of all slopes."""
+    grad_ND, grad_VD, grad_V = gradients
+    each = smoothing / len(items_VD)
+    if grad_ND is not None:
+        grad_ND -= each * torch.outer(weight_N, items_VD.sum(0, dtype=weight_N.dtype))
+    if grad_VD is not None:
+        grad_VD -= each * torch.mv(h_ND.to(weight_N.dtype).T, weight_N)
+    if grad_V is not None:
+        grad_V -= each * weight_N.sum()

@@ -1,0 +1,129 @@
+"""Sessions as a model reads them, from raw item ids or from a table of raw events.
+
+Of item ids alone, features of the item (its category, its brand) are those of the item table; features of the moment (the
+action, the hour) are not known. They are read as they were in the last training event with the item: `borrowed` names them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from modeling.features import read_features, stored, time_feature
+from modeling.model import SequenceModel
+from modeling.service.encoding import Moments, encoded, why_not
+from modeling.service.values import TIME, as_type, item_ids
+from modeling.sessions import Sessions, from_table
+from schemas.columns import COUNT, END, ID, ITEM_ID, NULL, SESSION_ID, TIMESTAMP, USER_ID, VALUE
+from schemas.errors import InputError
+from schemas.features import FeatureColumn, FeatureSchema
+
+SESSION = "session_index"  # a helper column; no column of events is called so
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What histories are read with: a schema, the item table with its encoded features, the model's folder."""
+
+    schema: FeatureSchema
+    items: pl.DataFrame
+    folder: Path
+
+
+def features_read(model: SequenceModel) -> tuple[FeatureColumn, ...]:
+    """The side features that a model reads, that of time among them."""
+    read, time = read_features(model.settings, model.schema), time_feature(model.settings.inputs, model.schema)
+    return read if time is None or time in read else (*read, time)
+
+
+def borrowed(columns: Sequence[FeatureColumn], given: Collection[str] = ()) -> list[str]:
+    """Of features, those of the moment that the columns given do not say: ["action", "hour"]."""
+    return [column.name for column in columns if not column.per_item and not _is_said(column, given)]
+
+
+def from_items(raw: Sequence[Sequence[Any]], catalogue: Catalogue) -> tuple[Sessions, list[Any]]:
+    """Sessions of raw item ids, oldest first, and the ids among them that the model does not have, as they were given.
+
+    Raises:
+        InputError: for ids of another type, and histories that are no lists.
+    """
+    for history in raw:
+        if isinstance(history, str | bytes) or not isinstance(history, Sequence | pl.Series):
+            raise InputError(f"A history is a list of item ids, oldest first, got {history!r}.")
+    given = [item for history in raw for item in history]
+    ids = item_ids(given, catalogue.items.schema[VALUE])
+    sizes = pl.Series([len(history) for history in raw], dtype=pl.Int64)
+    events = _joined(pl.DataFrame({VALUE: ids}), catalogue)
+    missing = events[ID].is_null()
+    return _sessions(events, sizes, {}, catalogue), [item for item, no in zip(given, missing, strict=True) if no]
+
+
+def from_events(table: pl.DataFrame, catalogue: Catalogue) -> tuple[Sessions, list[Any], list[Any]]:
+    """Sessions of raw events, the item ids that the model does not have, and the key of each session.
+
+    `table` has the columns that the dataset names: `item_id`, and those that features are made of. Rows of one `session_id`, or
+    without it of one `user_id`, are one session; without both all rows are. They are ordered by `timestamp`, if there is one.
+    No step of the dataset is done.
+
+    Raises:
+        InputError: without item ids, and for values that do not fit, with their row.
+    """
+    if ITEM_ID not in table.columns:
+        raise InputError(f"Events need the column {ITEM_ID}; there are {', '.join(table.columns) or 'no columns'}.")
+    dtype = catalogue.items.schema[VALUE]
+    table = table.with_columns(as_type(table[ITEM_ID], dtype, "events"))
+    if TIMESTAMP in table.columns:
+        table = table.with_columns(as_type(table[TIMESTAMP], TIME, "events"))
+    for name in (ITEM_ID, *({TIMESTAMP} & set(table.columns))):
+        if table[name].null_count():
+            raise InputError(f"Column {name!r} of events: row {table[name].is_null().arg_true()[0] + 1} holds nothing.")
+    key = next((name for name in (SESSION_ID, USER_ID) if name in table.columns), None)
+    keys = table[key] if key else pl.repeat(0, table.height, eager=True)
+    number = pl.DataFrame({"key": keys}).select(pl.col("key").rank("dense").fill_null(0)).to_series()
+    first = pl.DataFrame({"n": number}).with_row_index().select(pl.col("index").min().over("n")).to_series()
+    by = [SESSION, *([TIMESTAMP] if TIMESTAMP in table.columns else [])]
+    table = table.with_columns(first.alias(SESSION)).sort(by, maintain_order=True)
+    starts = table[SESSION].ne_missing(table[SESSION].shift(1)).fill_null(True)
+    sizes = table.group_by(SESSION, maintain_order=True).len()["len"].cast(pl.Int64)
+    moments = Moments(table[TIMESTAMP] if TIMESTAMP in table.columns else None, table[SESSION])
+    known: dict[str, pl.Series] = {}
+    for column in catalogue.schema.side_features:
+        if _is_said(column, table.columns):
+            values = encoded(table[column.source], column, catalogue.folder, "events", moments)
+            known[column.name] = values.filter(starts) if column.per == "session" else values
+    events = _joined(table.select(pl.col(ITEM_ID).alias(VALUE)), catalogue)
+    missing = events.filter(pl.col(ID).is_null())[VALUE].unique(maintain_order=True).to_list()
+    labels = table[key].filter(starts).to_list() if key else [None] * len(sizes)
+    return _sessions(events, sizes, known, catalogue), missing, labels
+
+
+def _is_said(column: FeatureColumn, given: Collection[str]) -> bool:
+    """Whether columns of events are enough to encode a feature."""
+    moments = Moments(pl.Series(dtype=TIME) if TIMESTAMP in given else None, pl.Series(dtype=pl.Int64))
+    return column.source in given and not why_not(column, moments)
+
+
+def _joined(events: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
+    """Events with the encoded id and features of their items; null for items that the model does not have."""
+    return events.join(catalogue.items.drop(COUNT, strict=False), on=VALUE, how="left", maintain_order="left")
+
+
+def _sessions(events: pl.DataFrame, sizes: pl.Series, known: dict[str, pl.Series], catalogue: Catalogue) -> Sessions:
+    """Sessions of `sizes` events each. What neither `known` nor the item table says is unknown, null of a session."""
+    offsets = pa.array([0, *sizes.cum_sum().to_list()], pa.int32())
+    columns: dict[str, pa.Array] = {END: pa.nulls(len(sizes), pa.timestamp("us"))}
+    for column in catalogue.schema.columns:
+        values = known.get(column.name)
+        if column.per == "session":
+            nothing = NULL if column.kind == "categorical" and not column.many else None
+            values = pl.repeat(nothing, len(sizes), eager=True) if values is None else values
+            columns[column.name] = stored(values, column)
+        else:
+            values = events[ID if column.name == ITEM_ID else column.name] if values is None else values
+            columns[column.name] = pa.ListArray.from_arrays(offsets, stored(values, column))
+    return from_table(pa.table(columns), catalogue.schema)

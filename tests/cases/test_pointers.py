@@ -1,0 +1,231 @@
+"""Which model is in service: by the dataset's name, and changed by hand for as long as a person wants it so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import in_service
+from flows.cli import app, main
+from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig
+from modeling.evaluation.compare import Rival, best_baseline, champion_of, instead, judge, pointer_of
+from modeling.stages import compare, evaluate, promote, train
+from schemas.artifacts import Artifacts, Manifest
+from schemas.errors import InputError
+from tests.cases.test_model_in_service import ANY, CONFIG, TRAINING, Shop, quiet
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    """Two nights that both promoted."""
+    shop = Shop(tmp_path_factory.mktemp("nights"))
+    for until in (5, 6):
+        assert shop.night("", until)["promote"]
+    return shop
+
+
+@pytest.fixture
+def shop(nights: Shop, tmp_path: Path) -> Shop:
+    """A copy of its own."""
+    shutil.copytree(nights.folder, tmp_path / "shop")
+    return Shop(tmp_path / "shop")
+
+
+def models_of(shop: Shop) -> list[str]:
+    """The models that were in service, in order."""
+    champion = champion_of(shop.artifacts, "shop")
+    assert champion
+    return [change.model for change in champion.history]
+
+
+def answers(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    return done.exit_code if not isinstance(done.exception, InputError) else 2, done.output or str(done.exception)
+
+
+def test_the_name_of_the_dataset_says_which_model_answers(shop: Shop) -> None:
+    worse = ModelConfig.model_validate({"body": {"dim": 8, "num_layers": 1}})
+    newest = train(shop.artifacts, shop.prepare("", 6), worse, TRAINING, quiet)
+    given = ["recommend", "i01", "--root", shop.artifacts.root, "--json", "--dataset"]
+    for dataset in ("shop", str(shop.folder / "shop.yaml")):
+        code, output = answers(*given, dataset)
+        assert code == 0 and Path(json.loads(output.splitlines()[-1])["model"]).name == shop.model.name
+    for dataset, words in (("shpo", "Did you mean 'shop'? In service: shop."), ("demo", "In service: shop.")):
+        code, line = answers(*given, dataset)
+        assert code == 2 and f"Nothing is in service for '{dataset}'" in line and words in line, line
+    code, output = answers(*given, "demo", "--model", newest.name)
+    assert code == 0 and Path(json.loads(output.splitlines()[-1])["model"]).name == newest.id
+    assert in_service.model_folder(shop.artifacts, "demo", str(newest.folder)) == newest.folder
+    assert in_service.model_of(shop.artifacts, newest.id[:8]).name == newest.name
+    with pytest.raises(InputError, match="is no model"):
+        in_service.model_of(shop.artifacts, "comparisons/12")
+
+
+def test_a_yaml_that_cannot_be_read_is_named(shop: Shop) -> None:
+    with pytest.raises(InputError, match=r"gone\.yaml"):
+        in_service.model_folder(shop.artifacts, str(shop.folder / "gone.yaml"))
+
+
+def test_a_rollback_goes_back_step_by_step(shop: Shop) -> None:
+    first, second = models_of(shop)
+    facts = shop.night("", 6, seed=5)
+    third = facts["candidate"]
+    assert facts["promote"], facts["reason"]
+    assert models_of(shop) == [first, second, third]
+    assert in_service.rollback(shop.artifacts, "shop", "odd lists").model == second
+    assert in_service.rollback(shop.artifacts, "shop").model == first
+    with pytest.raises(InputError, match=f"No model was in service for 'shop' before {first}"):
+        in_service.rollback(shop.artifacts, "shop")
+    champion = champion_of(shop.artifacts, "shop")
+    assert champion and [change.by for change in champion.history] == ["comparison"] * 3 + ["rollback"] * 2
+    assert champion.history[3].because == "odd lists" and champion.history[3].replaced == third
+
+
+def test_the_same_night_again_does_not_undo_a_rollback(shop: Shop) -> None:
+    first, second = models_of(shop)
+    in_service.rollback(shop.artifacts, "shop", "odd lists")
+    facts = shop.night("", 6)
+    assert shop.model.name == Path(first).name and not facts["promote"] and not facts["reused"]
+    assert f"{second} was taken out of service" in facts["reason"] and "(odd lists)" in facts["reason"]
+    again = shop.night("", 6)
+    assert again["reused"] and shop.model.name == Path(first).name
+    other = shop.night("", 6, seed=3)
+    assert other["compared"] and other["champion"] == first, "another model may still take over"
+    in_service.promote(shop.artifacts, "shop", second, "it was the cache")
+    assert shop.night("", 6)["reason"] == f"{second} is in service already."
+    assert shop.model.name == Path(second).name
+
+
+def test_a_pointer_changed_by_hand_is_not_changed_back(shop: Shop) -> None:
+    first, second = models_of(shop)
+    path = pointer_of(shop.artifacts, "shop")
+    for history in (True, False):
+        pointer = json.loads(path.read_text()) | {"model": first, "previous": second}
+        if not history:
+            del pointer["history"]
+        path.write_text(json.dumps(pointer))
+        facts = shop.night("", 6)
+        assert shop.model.name == Path(first).name
+        assert not facts["promote"] and "was changed since" in facts["reason"] and str(path) in facts["reason"]
+        assert shop.night("", 6)["reused"]
+
+
+def test_an_old_verdict_is_not_applied_to_another_pointer(shop: Shop) -> None:
+    """As when a person promotes while a night is being compared."""
+    first, second = models_of(shop)
+    sessions = shop.prepare("", 6)
+    model = train(shop.artifacts, sessions, ModelConfig(), TRAINING, quiet)
+    measured = evaluate(shop.artifacts, model, sessions, CONFIG, quiet)
+    comparison = compare(shop.artifacts, "shop", measured, sessions, ANY, CONFIG, quiet)
+    assert comparison.facts["promote"] and comparison.facts["champion"] == second
+    in_service.rollback(shop.artifacts, "shop")
+    lines: list[str] = []
+    champion = promote(shop.artifacts, comparison, lines.append)
+    assert champion and champion.model == first and "has changed since" in lines[0]
+
+
+def test_a_model_put_into_service_by_hand_is_in_service(shop: Shop) -> None:
+    sessions = shop.prepare("", 6)
+    model = train(shop.artifacts, sessions, ModelConfig(), TRAINING, quiet)
+    code, output = answers(
+        "promote", model.id, "--dataset", "shop", "--root", shop.artifacts.root, "--because", "a try"
+    )
+    assert code == 0 and f"In service: {model.name}, in place of {models_of(shop)[-2]}" in output
+    measured = evaluate(shop.artifacts, model, sessions, CONFIG, quiet)
+    comparison = compare(shop.artifacts, "shop", measured, sessions, ANY, CONFIG, quiet)
+    assert comparison.facts["reason"] == f"{model.name} is in service already."
+    assert not comparison.facts["promote"]
+    with pytest.raises(InputError, match="in service for 'shop' already"):
+        in_service.promote(shop.artifacts, "shop", model.name)
+
+
+def test_what_is_put_into_service_by_hand_must_be_a_whole_model_of_the_dataset(shop: Shop) -> None:
+    first, second = models_of(shop)
+    with pytest.raises(InputError, match=r"models/.* is a model of 'shop', not of 'demo'"):
+        in_service.promote(shop.artifacts, "demo", first)
+    with pytest.raises(InputError, match="is not there"):
+        in_service.promote(shop.artifacts, "shop", "models/1234")
+    weights = shop.artifacts.root / first / "model.safetensors"
+    written, content = weights.stat(), bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    import os
+
+    os.utime(weights, ns=(written.st_atime_ns, written.st_mtime_ns))
+    for change in (in_service.promote, in_service.rollback):
+        given = (shop.artifacts, "shop", first) if change is in_service.promote else (shop.artifacts, "shop")
+        with pytest.raises(InputError, match="damaged"):
+            change(*given)  # type: ignore[operator]
+    assert shop.model.name == Path(second).name
+
+
+def test_a_damaged_pointer_answers_nobody_and_is_mended_by_hand(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = models_of(shop)
+    pointer_of(shop.artifacts, "shop").write_text("{")
+    arguments = ["overnight", "recommend", "i01", "--root", str(shop.artifacts.root), "--dataset", "shop"]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    with pytest.raises(InputError, match="not a champion pointer"):
+        in_service.rollback(shop.artifacts, "shop")
+    assert in_service.promote(shop.artifacts, "shop", first).model == first
+
+
+def test_a_night_that_only_puts_the_pointer_back_has_done_something(shop: Shop) -> None:
+    from flows.reports.report import summarise
+    from flows.stages import InService
+
+    reused = Manifest(kind="models", id="0" * 16, root="/", created="2026-03-01T00:00:00Z", reused=True)  # type: ignore[arg-type]
+    facts: dict[str, Any] = {"test_day": None, "reason": "", "promote": True, "compared": False, "metrics": {}}
+    facts |= {"labels": {}, "cases": 0, "unknown_targets": 0, "filter_seen": False}
+    reused = reused.model_copy(update={"facts": facts})
+    for changed in (True, False):
+        summary = summarise("shop", *[reused] * 4, InService(reused.name, changed), reused)
+        assert summary["nothing_to_do"] is not changed and summary["promoted"]
+
+
+METRICS = {"sasrec": {"ndcg@20": 0.0955, "a/rmse": 3.0}, "popularity": {"ndcg@20": 0.0923}}
+METRICS |= {"markov": {"ndcg@20": 0.1721}, "silent": {"ndcg@20": None}, "mean": {"a/rmse": 2.0}}  # type: ignore[dict-item]
+
+
+def test_a_first_model_must_beat_the_best_of_all_baselines() -> None:
+    rival = instead(best_baseline(METRICS, "sasrec", "ndcg@20"), "nothing is in service")
+    verdict = judge(PromotionConfig(), 0.0955, rival)
+    assert verdict["promote"] is False and verdict["old"] == 0.1721
+    assert "against 0.1721 of markov, the best baseline (nothing is in service)" in verdict["reason"]
+    assert judge(PromotionConfig(), 0.18, rival)["promote"]
+    assert best_baseline(METRICS, "sasrec", "a/rmse") == ("mean", 2.0)
+    two = {"sasrec": {"a/rmse": 3.0}, "mean": {"a/rmse": 2.0}, "other": {"a/rmse": 1.0}}
+    assert best_baseline(two, "sasrec", "a/rmse") == ("other", 1.0), "of an error the smallest is the best"
+    assert best_baseline({"sasrec": {"ndcg@20": 0.1}}, "sasrec", "ndcg@20") is None
+
+
+def test_later_nights_name_the_best_baseline_beside_the_model_in_service() -> None:
+    verdict = judge(PromotionConfig(), 0.3, Rival(0.2, "the model in service", "best baseline: markov 0.1721"))
+    assert verdict["promote"] and "(+50.0%, best baseline: markov 0.1721): promote." in verdict["reason"]
+
+
+def test_cutoffs_and_baselines_are_not_named_twice() -> None:
+    for given in ({"cutoffs": [5, 5]}, {"cutoffs": [0]}, {"baselines": ["markov", "markov"]}):
+        with pytest.raises(ValueError):
+            EvaluationConfig.model_validate(given)
+
+
+def test_json_is_json_whatever_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.cli import _end
+
+    _end({"auc": float("nan"), "more": [float("inf"), 1.0, {"deep": (float("-inf"),)}], "root": Path("x")}, True)
+    line = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
+    assert line == {"auc": None, "more": [None, 1.0, {"deep": [None]}], "root": "x"}
+
+
+def test_names_in_service_are_those_with_a_pointer(shop: Shop) -> None:
+    from modeling.evaluation.compare import names_in_service
+
+    assert names_in_service(shop.artifacts) == ["shop"] and names_in_service(Artifacts(shop.folder / "none")) == []
