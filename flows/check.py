@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flows.laws import NotTriedError, broken
+from flows.settings.layers import Groups, pile
+from modeling.config import Choice
 from schemas import plugins
 from schemas.dataset import SHIPPED, Dataset, load_dataset
 from schemas.errors import InputError, parse
@@ -111,23 +113,18 @@ def _broken(kind: str, name: str, folders: tuple[str, ...], named: Dataset | Non
         yield from _read_file(kind, name)
     elif kind in ("steps", "checks", "encoders"):
         yield from _of_preprocessing(kind, name, folders, named)
-    elif kind == "baselines":
-        from flows.laws import models
-
-        yield from broken([models.a_baseline_scores_every_item], name, _where)
     else:
-        yield from _of_modeling(kind, name)
+        yield from _of_modeling(kind, name, named)
 
 
 def _read_file(kind: str, name: str) -> Iterator[str]:
-    """A dataset or a preset has only to be read and to fit."""
-    from modeling.presets import read_preset
-
+    """A dataset has only to be read and to fit; the model of a preset is tried."""
     if kind == "presets":
-        read_preset(name)
+        from flows.laws import presets
+
+        yield from broken(presets.LAWS, presets.trial_of(name), _where)
     else:
         load_dataset(str(places(SHIPPED)[name].file))
-    yield from ()
 
 
 def _of_preprocessing(kind: str, name: str, folders: tuple[str, ...], named: Dataset | None) -> Iterator[str]:
@@ -157,18 +154,40 @@ def _features(name: str, named: Dataset | None) -> list[dict[str, Any]]:
     return [{"encode": [entry.model_dump() for entry in one.encode]} for one in features if one.encode[0].name == name]
 
 
-def _of_modeling(kind: str, name: str) -> Iterator[str]:
-    from flows.laws import bodies, models
+def _of_modeling(kind: str, name: str, named: Dataset | None) -> Iterator[str]:
+    from flows.laws import baselines, bodies, heads, models, objectives
+    from modeling.evaluation import baselines as baselines_package
     from modeling.parts import PACKAGES
 
-    options = _options(kind, name, plugins.find(PACKAGES[singular(kind)], name))
-    if kind == "bodies":
-        for trial in bodies.trials_of(name, **options):
-            lines = broken(bodies.LAWS, trial, _where)
-            yield from lines
-            if lines:
-                return
-    yield from broken(models.LAWS, models.trial_of(kind, name, options), _where)
+    if kind == "baselines":
+        _options(kind, name, plugins.find(baselines_package, name))
+        yield from broken(baselines.LAWS, baselines.Trial(name), _where)
+        return
+    thing = plugins.find(PACKAGES[singular(kind)], name)
+    laws = {"objectives": objectives.LAWS, "heads": heads.LAWS}.get(kind, models.LAWS)
+    for options in _chosen(kind, name, named) or [_options(kind, name, thing)]:
+        parse(options_of(thing), options, f"{singular(kind)} {name}")
+        if kind == "bodies":
+            for trial in bodies.trials_of(name, **options):
+                lines = broken(bodies.LAWS, trial, _where)
+                yield from lines
+                if lines:
+                    return
+        yield from broken(laws, models.trial_of(kind, name, options), _where)
+
+
+def _chosen(kind: str, name: str, named: Dataset | None) -> list[dict[str, Any]]:
+    """The options that the defaults of a dataset give a part of models, once for each time that they name it."""
+    if named is None:
+        return []
+    groups = parse(Groups, pile(named.defaults), f"defaults of {named.name}")
+    choices: dict[str, Iterable[Choice]] = {
+        "bodies": [groups.body],
+        "objectives": [groups.objective],
+        "losses": [groups.loss],
+        "heads": groups.heads.values(),
+    }
+    return [choice.options for choice in choices[kind] if choice.name == name]
 
 
 def _options(kind: str, name: str, thing: Any) -> dict[str, Any]:
@@ -181,5 +200,5 @@ def _options(kind: str, name: str, thing: Any) -> dict[str, Any]:
     missing = [option for option, field in fields.items() if not field.examples]
     if missing:
         what = f"{', '.join(missing)} must be given: write Field(examples=[...]) in {singular(kind)} {name}"
-        raise NotTriedError(what + (", or give --dataset YAML that names it." if kind not in ("bodies",) else "."))
+        raise NotTriedError(f"{what}, or give --dataset YAML that names it.")
     return {option: (field.examples or [None])[0] for option, field in fields.items()}

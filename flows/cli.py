@@ -200,6 +200,8 @@ def recommend(
     given = read_table(events, "--events") if events else items
     new_table = read_table(new_items, "--new-items") if new_items else None
     folder = model_folder(Artifacts(root), dataset, model)
+    if Path(dataset).is_file():
+        _use_plugins_of(dataset)
     assert given is not None
     _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
 

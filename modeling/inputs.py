@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from modeling.batches import Batch
+from modeling.batches import Batch, listed
 from modeling.config import ModelConfig
 from modeling.features import Feature, read_features, time_feature
 from modeling.items import ItemVectors
@@ -103,14 +103,11 @@ def swapped(values: Tensor, there_BL: Tensor, probability: float) -> Tensor:
 
     Stochastic swap noise, as in Transformers4Rec (doi:10.1145/3460231.3474255); each feature is swapped on its own.
     """
-    value_N = values[there_BL]
-    count = len(value_N)
-    if count < 2:
-        return values
-    swap_N = torch.rand(count, device=values.device) < probability
-    other_N = (
-        torch.arange(count, device=values.device) + torch.randint(1, count, (count,), device=values.device)
-    ) % count
-    noisy = values.clone()
-    noisy[there_BL] = torch.where(swap_N.reshape(-1, *[1] * (value_N.dim() - 1)), value_N[other_N], value_N)
-    return noisy
+    there_T = there_BL.flatten()
+    size, device = len(there_T), values.device
+    rank_T, count = there_T.cumsum(0) - 1, there_T.sum().clamp(min=1)
+    place_T, _ = listed(there_T, size)
+    shift_T = 1 + (torch.rand(size, device=device, dtype=torch.float64) * (count - 1)).long()
+    swap_T = there_T & (torch.rand(size, device=device) < probability)
+    from_T = torch.where(swap_T, place_T[(rank_T + shift_T) % count], torch.arange(size, device=device))
+    return values.flatten(0, 1)[from_T].view(values.shape)

@@ -25,6 +25,7 @@ from modeling.heads.next_item import NextItem
 from modeling.inputs import Inputs
 from modeling.objectives import Objective
 from modeling.sessions import Sessions
+from schemas import plugins
 from schemas.errors import InputError, parse
 from schemas.features import FeatureSchema
 
@@ -38,6 +39,7 @@ class SequenceModel(nn.Module):
         super().__init__()
         parts.check(config)
         self.settings, self.schema = config, schema
+        self.own_parts = plugins.own_parts(config.parts)
         self.objective: Objective = parts.build("objective", config.objective)
         direction = self.objective.direction
         self.inputs = Inputs(config, schema, hides=self.objective.asks and direction != "permuted")
@@ -124,8 +126,9 @@ class SequenceModel(nn.Module):
         return self.objective.loss(self, batch)
 
     def save(self, folder: Path) -> None:
-        """Write config.json and model.safetensors."""
+        """Write config.json and model.safetensors: no code, but which parts that are not built in it takes to load them."""
         about = {"model": self.settings.model_dump(mode="json"), "schema": self.schema.model_dump(mode="json")}
+        about["own_parts"] = {part: own.model_dump() for part, own in self.own_parts.items()}
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
         safetensors.torch.save_file(self.state_dict(), folder / WEIGHTS)
 
@@ -134,7 +137,7 @@ class SequenceModel(nn.Module):
         """Read what `save` wrote; the model is in evaluation mode.
 
         Raises:
-            InputError: when the files are missing or do not belong together.
+            InputError: when the files are missing or do not belong together, or a part is missing that is not built in.
         """
         try:
             about = json.loads((folder / CONFIG).read_text())
@@ -142,7 +145,10 @@ class SequenceModel(nn.Module):
         except (OSError, json.JSONDecodeError, safetensors.SafetensorError) as error:
             raise InputError(f"{folder} is not a model folder: {error}") from None
         where = str(folder / CONFIG)
-        model = cls(parse(ModelConfig, about.get("model"), where), parse(FeatureSchema, about.get("schema"), where))
+        config = parse(ModelConfig, about.get("model"), where)
+        if "own_parts" in about:
+            parts.require(about["own_parts"], config, where)
+        model = cls(config, parse(FeatureSchema, about.get("schema"), where))
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

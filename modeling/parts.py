@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from modeling import bodies, heads, losses, objectives
 from modeling.bodies import _table
 from modeling.config import NEXT_ITEM, Choice, ModelConfig
-from schemas import plugins
+from schemas import places, plugins
 from schemas.errors import InputError, parse, unknown
 
 PACKAGES = {"body": bodies, "objective": objectives, "loss": losses, "head": heads}
@@ -78,6 +80,44 @@ def build(kind: str, choice: Choice, *given: Any) -> Any:
     """The body, objective or head that was chosen, with its options."""
     thing = _find(kind, choice.name)
     return thing(*given, **dict(parse(plugins.options_of(thing), choice.options, f"{kind} {choice.name}")))
+
+
+def require(recorded: Mapping[str, Any], config: ModelConfig, where: str) -> None:
+    """Compare the parts that a model was trained with, by "kind/name", with those that would be used now.
+
+    A part that is another now is warned of: the weights were learned with the one that is recorded.
+
+    Raises:
+        InputError: when one is missing that was not built in, with where it came from and what to do.
+    """
+    now = plugins.own_parts(config.parts)
+    for part in sorted(recorded.keys() | now.keys()):
+        kind, _, name = part.partition("/")
+        what, used = f"{places.singular(kind)} {name!r}", now.get(part)
+        if part not in recorded:
+            trained_with, used_now = "one that is built in", now[part].origin
+        else:
+            was = parse(plugins.OwnPart, recorded[part], f"{where}: own_parts.{part}")
+            if used == was or (used and used.content == was.content):
+                continue
+            if used is None and name not in plugins.names(PACKAGES[places.singular(kind)]):
+                raise InputError(_missing(what, part, was, where))
+            trained_with = f"{was.origin} (content {was.content})"
+            used_now = f"{used.origin} (content {used.content})" if used else "one that is built in"
+        warnings.warn(
+            f"{where}: the {what} is not the one that this model was trained with, {trained_with}, but {used_now}: its results "
+            "may be others. Train again, or load it with the file of then.",
+            stacklevel=3,
+        )
+
+
+def _missing(what: str, part: str, was: plugins.OwnPart, where: str) -> str:
+    package = was.origin.partition(", ")[0] if ", " in was.origin and not was.origin.endswith(".py") else ""
+    named = f"the folder that holds {part}.py by {places.VARIABLE}, or by `plugins:` in the dataset's YAML (--dataset)"
+    return (
+        f"{where}: this model was trained with the {what} of {was.origin} (content {was.content}), which is not here, and "
+        f"a model folder holds no code. {f'Install {package}, or name' if package else 'Name'} {named}."
+    )
 
 
 def _find(kind: str, name: str) -> Any:

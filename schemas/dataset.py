@@ -147,7 +147,7 @@ class Dataset(Part):
     split: Literal["day", "leave_one_out"] = Field(
         "day", description="day: the last full day is the test; leave_one_out: the last item of each history is."
     )
-    defaults: dict[str, dict[str, Any]] = Field(
+    defaults: dict[str, dict[str, Any] | str] = Field(  # by group; `causal` is `{name: causal}`, as anywhere
         {}, description="Settings that suit this dataset, by group (body, loss, training, ...); --set overrides them."
     )
 

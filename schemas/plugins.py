@@ -15,6 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from schemas.errors import InputError, parse, unknown
 from schemas.importing import digest_of, import_file, import_module, source_files
 from schemas.options import Option as Option
@@ -37,6 +39,15 @@ from schemas.places import (
 )
 from schemas.places import use as use
 from schemas.spellings import spelled_as_in
+
+
+class OwnPart(BaseModel):
+    """A part that is not built in, as it was when it was used: where it came from, and the hash of its files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    origin: str = Field(description="A path, or a package with its version and the module.")
+    content: str = Field(pattern="^[0-9a-f]{16}$")
 
 
 @dataclass(frozen=True)
@@ -97,17 +108,18 @@ def own_files(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> d
 
     The others are those that it may import from its folder: they begin with an underscore.
     """
-    files: dict[str, list[Path]] = {}
-    for kind, some in wanted.items():
-        own = {place.name: place for place in of_people(kind, folders)}
-        spelled = {spelled_as_in(own, name) for name in some}
-        files |= {f"{kind}/{name}": _files_of(kind, own[name]) for name in sorted(spelled) if name in own}
-    return files
+    return {part: _files_of(part.partition("/")[0], place) for part, place in _own_places(wanted, folders).items()}
 
 
 def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, str]:
     """By "kind/name", a hash of the files of other people's parts among those wanted (`own_files`): sixteen hex digits."""
     return {part: digest_of(files)[:16] for part, files in own_files(wanted, folders).items()}
+
+
+def own_parts(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, OwnPart]:
+    """By "kind/name", other people's parts among those wanted, for a result to record what it was made with."""
+    places, hashes = _own_places(wanted, folders), contents(wanted, folders)
+    return {part: OwnPart(origin=place.origin, content=hashes[part]) for part, place in places.items()}
 
 
 def content(package: ModuleType, name: str, folders: Folders = None) -> str:
@@ -178,6 +190,15 @@ def _class_of(package: ModuleType, place: Place, module: ModuleType) -> Any:
     if base and not (isinstance(thing, type) and issubclass(thing, base)):
         raise InputError(f"{where}: {names[0]} must be a subclass of {base.__name__} (from {package.__name__}).")
     return thing
+
+
+def _own_places(wanted: Mapping[str, Iterable[str]], folders: Folders) -> dict[str, Place]:
+    own_places: dict[str, Place] = {}
+    for kind, names_ in wanted.items():
+        own = {place.name: place for place in of_people(kind, folders)}
+        spelled = {spelled_as_in(own, name) for name in names_}
+        own_places |= {f"{kind}/{name}": own[name] for name in sorted(spelled) if name in own}
+    return own_places
 
 
 def _files_of(kind: str, place: Place) -> list[Path]:

@@ -14,7 +14,6 @@ from flows.laws import Law, require
 from modeling import bodies, losses, objectives, parts
 from modeling.batches import Batch
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
-from modeling.evaluation import baselines
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from modeling.training.schedule import make_schedule
@@ -36,11 +35,12 @@ class Trial:
         """The model, the same every time."""
         torch.manual_seed(3)
         config = ModelConfig.model_validate({"body": {"name": "sasrec", "dim": 16, "dropout": 0.0}} | self.groups)
-        return SequenceModel(config, schema_of(NUM_ITEMS)).eval()
+        labels = tuple(label for label in config.heads if label != NEXT_ITEM)
+        return SequenceModel(config, schema_of(NUM_ITEMS, labels=labels or (LABEL,))).eval()
 
 
-def schema_of(num_items: int, max_length: int = 20) -> FeatureSchema:
-    """Items, a category, a price, and a label for heads to predict."""
+def schema_of(num_items: int, max_length: int = 20, labels: tuple[str, ...] = (LABEL,)) -> FeatureSchema:
+    """Items, a category, a price, and labels for heads to predict."""
     columns = (
         FeatureColumn(
             name=ITEM_ID, kind="categorical", source=ITEM_ID, dtype="int32", cardinality=num_items + FIRST_ID,
@@ -49,11 +49,11 @@ def schema_of(num_items: int, max_length: int = 20) -> FeatureSchema:
         FeatureColumn(name="type", kind="categorical", source="type", dtype="int32", cardinality=FIRST_ID + 5),
         FeatureColumn(name="price", kind="continuous", source="price", dtype="float32"),
     )  # fmt: skip
-    labels = (LabelColumn(name=LABEL, per="session", source=LABEL),)
-    return FeatureSchema(dataset="trial", max_length=max_length, split="day", columns=columns, labels=labels)
+    label_columns = tuple(LabelColumn(name=label, per="session", source=label) for label in labels)
+    return FeatureSchema(dataset="trial", max_length=max_length, split="day", columns=columns, labels=label_columns)
 
 
-def chains(count: int, num_items: int, seed: int = 0) -> Sessions:
+def chains(count: int, num_items: int, seed: int = 0, labels: tuple[str, ...] = (LABEL,)) -> Sessions:
     """Sessions that step through the catalogue by a fixed rule, from a random start: wholly predictable."""
     generator = torch.Generator().manual_seed(seed)
     following = torch.roll(torch.arange(num_items), 7)
@@ -67,14 +67,14 @@ def chains(count: int, num_items: int, seed: int = 0) -> Sessions:
         starts=lengths.cumsum(0) - lengths,
         lengths=lengths,
         end=torch.arange(count) * 1_000_000,
-        labels={LABEL: (steps[-1] % 2).float()},
+        labels={label: (steps[-1] % 2).float() for label in labels},
     )
 
 
 def its_loss_and_gradients_are_finite(trial: Trial) -> None:
     """The loss is one finite number, and so are the gradients of all weights that are trained."""
     model = trial.model().train()
-    loss = model(_batch(model))
+    loss = model(batch_of(model))
     require(loss.dim() == 0 and bool(loss.isfinite()), f"It is {loss.detach()}.")
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -85,7 +85,7 @@ def its_loss_and_gradients_are_finite(trial: Trial) -> None:
 def the_loss_goes_down(trial: Trial) -> None:
     """Trained on one batch over and over, the loss goes down."""
     model = trial.model().train()
-    batch, found = _batch(model), []
+    batch, found = batch_of(model), []
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(10):
         loss = model(batch)
@@ -152,18 +152,6 @@ def negatives_that_do_not_count_change_nothing(trial: Trial) -> None:
     require(bool(none_N.isfinite().all()), f"It is {none_N.tolist()} where no negative counts.")
 
 
-def a_baseline_scores_every_item(name: str) -> None:
-    """A baseline gives every history a finite score for every item, float32, whatever else is ranked with it."""
-    train = chains(60, NUM_ITEMS)
-    baseline = plugins.find(baselines, name)(train, train, NUM_ITEMS)
-    histories = train.drop_last(1)
-    scores = baseline.tile(baseline.queries(histories), 0, NUM_ITEMS)
-    require(list(scores.shape) == [60, NUM_ITEMS], f"Its scores have the shape {list(scores.shape)}.")
-    require(scores.dtype == torch.float32 and bool(scores.isfinite().all()), f"They are {scores.dtype}, or not finite.")
-    alone = baseline.tile(baseline.queries(histories.select(torch.tensor([7]))), 0, NUM_ITEMS)
-    require(torch.allclose(alone[0], scores[7]), "A history alone is scored otherwise.")
-
-
 LAWS: tuple[Law, ...] = (
     a_loss_is_one_number_a_prediction,
     its_loss_and_gradients_are_finite,
@@ -198,5 +186,7 @@ def _loss_of(trial: Trial) -> partial[Any] | None:
     return partial(plugins.find(losses, name), **plugins.read_options(losses, name, chosen, "loss"))
 
 
-def _batch(model: SequenceModel) -> Batch:
-    return make_schedule(model, chains(30, NUM_ITEMS), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
+def batch_of(model: SequenceModel) -> Batch:
+    """A training batch of chains."""
+    sessions = chains(30, NUM_ITEMS, labels=tuple(column.name for column in model.schema.labels))
+    return make_schedule(model, sessions, TrainingConfig(epochs=1, tokens_per_step=10_000))[0]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from modeling.config import BodyConfig, HeadConfig, InputsConfig, LossConfig, ObjectiveConfig, TrainingConfig
 from schemas import places, plugins
 from schemas.errors import InputError, parse
+from schemas.yaml_keys import load_yaml
 
 FOLDER = Path(__file__).parent
 
@@ -45,11 +46,13 @@ def read_preset(name: str) -> Preset:
     """The preset of that name.
 
     Raises:
-        InputError: for an unknown name, with the known ones, or a file that is no preset.
+        InputError: for an unknown name, with the known ones, or a file that is no preset, such as one with a key given twice.
     """
     path = plugins.find_file(FOLDER, name)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = load_yaml(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     return parse(Preset, data, str(path))

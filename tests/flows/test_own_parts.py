@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,22 @@ def test_check_takes_options_and_columns_of_a_dataset(tmp_path: Path) -> None:
     (tmp_path / "data" / "events" / "one.csv").write_text(rows)
     verdict = check_folder(*where)  # a price that is text
     assert not verdict.kept and (verdict.broken or verdict.not_tried)
+
+
+def test_check_takes_options_of_models_from_a_dataset(tmp_path: Path) -> None:
+    """Those that must be given are in its defaults, for every kind of part."""
+    for path, option in (("bodies/my_body.py", "ff_multiple"), ("losses/my_loss.py", "margin")):
+        kind = path.partition("/")[0]
+        file = begin(kind, f"my_{singular(kind)}", tmp_path / "plugins").file
+        file.write_text(re.sub(rf"({option}: .*?\)\]) = [\d.]+,", r"\1,", file.read_text(), flags=re.DOTALL))
+    say = lambda line: None  # noqa: E731
+    assert check_folder(tmp_path / "plugins", say=say).not_tried.keys() == {"bodies/my_body", "losses/my_loss"}
+    for margin, kept in ((1.5, 2), (-1, 1)):
+        defaults = f"body: {{name: my_body, ff_multiple: 2}}\n  loss: {{name: my_loss, margin: {margin}}}"
+        (tmp_path / "shop.yaml").write_text(DATASET + f"plugins: plugins\ndefaults:\n  {defaults}\n")
+        verdict = check_folder(tmp_path / "plugins", str(tmp_path / "shop.yaml"), say)
+        assert len(verdict.kept) == kept and not verdict.not_tried
+        assert kept == 2 or "margin" in verdict.broken["losses/my_loss"][0]
 
 
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])
