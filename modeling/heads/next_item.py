@@ -143,3 +143,8 @@ class NextItem(Head):
 
     def _vectors(self, item: Tensor) -> Tensor:
         return F.normalize(item, dim=-1) if self.cosine else item
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        """A model folder of before counts were kept may recommend every item."""
+        state_dict.setdefault(f"{prefix}popularity_V", torch.ones_like(self.popularity_V))
+        super()._load_from_state_dict(state_dict, prefix, *args)
