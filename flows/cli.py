@@ -24,7 +24,6 @@ from flows.options import (
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
-    import polars as pl
     from prefect import State
 
     from flows.settings.settings import Settings
@@ -164,58 +163,56 @@ def evaluate(
 @app.command()
 def recommend(
     items: Annotated[list[str] | None, typer.Argument(help="Item ids of one session, oldest first.")] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events",
+            help="Or a file of raw events (Parquet, CSV, JSON lines), its columns named as in the dataset: their features are "
+            "read too. Rows of one session_id, or user_id, are a session.",
+        ),
+    ] = None,
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
     count: Annotated[int, typer.Option("-k", min=1, help="How many to recommend.")] = 10,
-    keep_seen: Annotated[bool, typer.Option(help="Recommend items of the session again, too.")] = False,
+    keep_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-seen/--hide-seen",
+            help="Recommend items of the session again, or never; left out, as the model was last evaluated.",
+            show_default=False,
+        ),
+    ] = None,
     new_items: Annotated[
         Path | None,
         typer.Option(
             "--new-items",
-            help="Parquet or CSV of items nobody clicked yet: their ids and features, to be recommended too.",
+            help="Parquet, CSV or JSON lines of items nobody clicked yet: their ids and features, to be recommended too.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
-    if not items:
-        raise InputError("Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...].")
-    from flows.in_service import model_folder
+    if not items and not events:
+        raise InputError(
+            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE."
+        )
+    if items and events:
+        raise InputError("Give the items of a session or --events FILE, not both.")
+    from flows.in_service import keeps_seen, model_folder
+    from flows.raw_tables import read_table
+    from flows.recommend import recommend as run
     from schemas.artifacts import Artifacts
 
-    new_table = _read_table(new_items) if new_items else None
+    given = read_table(events, "--events") if events else items
+    new_table = read_table(new_items, "--new-items") if new_items else None
     folder = model_folder(Artifacts(root), dataset, model)
-    from modeling.config import NEXT_ITEM
-    from modeling.service.recommender import Recommender
-
     if Path(dataset).is_file():
         _use_plugins_of(dataset)
-    recommender = Recommender(folder)
-    summary: dict[str, Any] = {"model": str(folder), "history": items}
-    if new_table is not None:
-        added, known = recommender.add_items(new_table)
-        _say(
-            f"{added:,} items of {new_items} are new"
-            + (f", {known:,} are known to the model already." if known else ".")
-        )
-        summary |= {"added": added, "already_known": known}
-    histories, unknown = recommender.histories([items])
-    if unknown:
-        _say(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
-    best = []
-    if NEXT_ITEM in recommender.model.heads:
-        best = recommender.recommend(histories, count, filter_seen=not keep_seen)[0]
-        if not best:
-            _say(
-                "Nothing is left to recommend: every item that can be is in the session. --keep-seen recommends them again."
-            )
-    for place, item in enumerate(best, 1):
-        _say(f"{place:3}  {item}")
-    predicted = {label: float(value_N[0]) for label, value_N in recommender.predict(histories).items()}
-    for label, value in predicted.items():
-        _say(f"{label}: {value:.4g}")
-    _end(summary | {"unknown": unknown, "recommended": best, "predicted": predicted}, as_json)
+    assert given is not None
+    if keep_seen is None:
+        keep_seen = keeps_seen(Artifacts(root), folder)
+    _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
 
 
 @app.command()
@@ -368,18 +365,6 @@ def _use_plugins_of(dataset: str | None) -> None:
         from schemas.dataset import read_dataset
 
         read_dataset(dataset)
-
-
-def _read_table(path: Path) -> "pl.DataFrame":
-    import polars as pl
-
-    try:
-        return pl.read_csv(path, glob=False) if path.suffix == ".csv" else pl.read_parquet(path, glob=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--new-items {path}: cannot be read as Parquet, or as CSV if its name ends so ({reason})."
-        ) from None
 
 
 def _say(line: object) -> None:

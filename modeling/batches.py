@@ -183,7 +183,7 @@ def make_batch(
     """
     features, masked_BL = read(sessions, layout, event_BL)
     asked_T = asked_BL.flatten()
-    asked_N, is_asked_N = _listed(asked_T >= 0, capacity)
+    asked_N, is_asked_N = listed(asked_T >= 0, capacity)
     event_N, session_N = asked_T[asked_N].clamp(min=0), layout.session_BL.flatten()[asked_N]
     # Without an order of prediction, an event left where it is asked about tells its label: inference sees no such thing.
     unseen_N = is_asked_N if layout.order_BL is not None else is_asked_N & (event_BL.flatten()[asked_N] != event_N)
@@ -232,7 +232,7 @@ def _at(values: Tensor, index_BL: Tensor, there_BL: Tensor) -> Tensor:
     return value.masked_fill_(~(there_BL if value.dim() == 2 else there_BL.unsqueeze(-1)), 0)
 
 
-def _listed(chosen_T: Tensor, capacity: int | None) -> tuple[Tensor, Tensor]:
+def listed(chosen_T: Tensor, capacity: int | None) -> tuple[Tensor, Tensor]:
     """The numbers of the places chosen, in order, and whether each is one: the first `capacity`, filled up with place 0."""
     if capacity is None:
         place_N = chosen_T.nonzero().squeeze(1)

@@ -190,12 +190,19 @@ def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> No
     assert {"sasrec", "popularity", "last_day_popularity", "item_knn", "markov"} == measured["metrics"].keys()
     assert all(f"{name}@{k}" in measured["metrics"]["sasrec"] for name in ("ndcg", "map", "mrr") for k in (5, 10, 20))
     item = json.loads((Path(measured["folder"]) / "examples.json").read_text())[0]["recommended"][0]
-    best = summary_of(overnight("recommend", item, "never-seen", "--root", root, "-k", "4", "--json"))
+    chosen = ["--model", trained["artifact"], "--root", root]
+    best = summary_of(overnight("recommend", item, "never-seen", *chosen, "-k", "4", "--json", "--hide-seen"))
     assert len(best["recommended"]) == 4
     assert best["unknown"] == ["never-seen"]
-    assert item not in best["recommended"]
+    assert item not in best["recommended"] and not best["keep_seen"]
     again = summary_of(overnight("evaluate", *common))
     assert again == measured
+    best = summary_of(overnight("recommend", item, *chosen, "--json"))
+    assert best["keep_seen"] and not measured["filter_seen"], "what was evaluated is what is recommended"
+    hidden = overnight("evaluate", *common, "--set", "evaluation.filter_seen=true", "--set", "evaluation.baselines=[]")
+    assert f"{measured['cases']:,} of" in hidden.stdout and "count as misses" in " ".join(hidden.stdout.split())
+    best = summary_of(overnight("recommend", item, *chosen, "-k", "100000", "--json"))
+    assert not best["keep_seen"] and item not in best["recommended"]
 
 
 def test_a_preset_lies_under_what_is_set(shop: Path, root: Path) -> None:
@@ -232,6 +239,7 @@ def test_recommend_takes_new_items_and_tells_labels(shop: Path, root: Path, tmp_
     after = [recommended("--new-items", str(tmp_path / f"new.{end}")) for end in ("csv", "parquet")]
     assert after[0] == after[1]
     assert after[0]["added"] + after[0]["already_known"] == len(table)
-    newcomers = set(after[0]["recommended"]) - set(before["recommended"])
+    in_model = pl.read_parquet(Path(model["folder"]) / "items.parquet")["value"]  # some without a training event
+    newcomers = set(after[0]["recommended"]) - set(before["recommended"]) - set(in_model)
     assert "lamp-new" in newcomers and len(newcomers) == after[0]["added"]
     assert after[0]["predicted"] == before["predicted"]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
 from modeling.config import LABEL_METRICS, LOWER_IS_BETTER
+from modeling.evaluation import metrics
 from modeling.evaluation.metrics import auc, calibration_error, log_loss, mae, rmse
 from modeling.heads.binary import Binary
 from modeling.heads.regression import Regression
@@ -46,6 +47,18 @@ def test_auc_of_many_cases_is_exact() -> None:
     assert auc(-score_N, (score_N >= 100_000).float()) == 0
 
 
+def test_auc_takes_the_frequent_label_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(1)
+    score_N, label_N = torch.randint(50, (1000,), generator=generator), torch.rand(1000, generator=generator)
+    for share in (0.1, 0.9):
+        monkeypatch.setattr(metrics, "MOST_CASES", 2**20)
+        whole = auc(score_N, (label_N < share).float())
+        monkeypatch.setattr(metrics, "MOST_CASES", 7)
+        assert auc(score_N, (label_N < share).float()) == whole
+        ones, zeros = score_N[label_N < share], score_N[label_N >= share]
+        assert whole == pytest.approx(mannwhitneyu(ones, zeros).statistic / (len(ones) * len(zeros)), abs=1e-12)
+
+
 @settings(deadline=None)
 @given(CASES)
 def test_log_loss_is_the_mean_surprise(cases: list[tuple[float, bool]]) -> None:
@@ -62,6 +75,25 @@ def test_calibration_error_by_hand() -> None:
     label_N = torch.tensor([0.0, 1.0] * 10)
     gaps = [abs(0.5 - (probability_N[place] + probability_N[place + 1]).item() / 2) for place in range(0, 20, 2)]
     assert calibration_error(probability_N, label_N) == pytest.approx(sum(gaps) / 10, abs=1e-6)
+
+
+@settings(deadline=None)
+@given(CASES)
+def test_bins_are_cut_where_quantiles_are(cases: list[tuple[float, bool]]) -> None:
+    probability_N, label_N = tensors(cases)
+    edges = probability_N.double().quantile(torch.arange(1, 10, dtype=torch.double) / 10)
+    bins = torch.bucketize(probability_N.double(), edges)
+    gaps = [float((label_N - probability_N.double())[bins == place].sum()) for place in range(10)]
+    assert calibration_error(probability_N, label_N) == pytest.approx(sum(map(abs, gaps)) / len(cases), abs=1e-12)
+
+
+def test_more_cases_than_quantiles_are_made_of() -> None:
+    """torch.quantile takes 2^24 of them."""
+    num_cases = 2**24 + 3
+    probability_N = torch.full((num_cases,), 0.25)
+    label_N = torch.zeros(num_cases)
+    label_N[: num_cases // 2] = 1.0
+    assert calibration_error(probability_N, label_N) == pytest.approx(0.25, abs=1e-6)
 
 
 def test_equal_probabilities_share_a_bin() -> None:

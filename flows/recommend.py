@@ -1,0 +1,87 @@
+"""`overnight recommend`: what a model folder recommends for a session, or for each session of a file, said and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from modeling.config import NEXT_ITEM
+from modeling.service.recommender import Recommender
+from modeling.sessions import Sessions
+from schemas.errors import InputError
+
+NOTHING_LEFT = (
+    "Nothing is left to recommend: all that can be is in the session already (--keep-seen recommends it again)."
+)
+
+
+def recommend(
+    folder: Path,
+    given: list[str] | pl.DataFrame,
+    count: int,
+    new_items: pl.DataFrame | None = None,
+    *,
+    keep_seen: bool = False,
+    say: Callable[[str], object],
+) -> dict[str, Any]:
+    """Item ids of one session, or raw events -> a summary, with `recommended` and `predicted`, or `sessions` of them.
+
+    With `keep_seen` items of a session are recommended again.
+
+    Raises:
+        InputError: for ids and values that do not fit the model.
+    """
+    recommender = Recommender(folder)
+    summary: dict[str, Any] = {"model": str(folder), "keep_seen": keep_seen}
+    if new_items is not None:
+        added, had = recommender.add_items(new_items)
+        say(f"{added:,} items are new" + (f", {had:,} are known to the model already." if had else "."))
+        summary |= {"added": added, "already_known": had}
+    if isinstance(given, list):
+        summary["history"], keys = given, [None]
+        histories, unknown = recommender.histories([given])
+        borrowed = recommender.borrowed()
+    else:
+        histories, unknown, keys = recommender.sessions_of_events(given)
+        borrowed = recommender.borrowed(given.columns)
+    if not keys:
+        raise InputError("There is no event in the file.")
+    if unknown:
+        say(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
+    if borrowed:
+        say(
+            f"Not given: {', '.join(borrowed)}. Taken from the last training event with the item, whoever's it was; "
+            "--events FILE gives them."
+        )
+    answers = _answers(recommender, histories, count, keep_seen=keep_seen)
+    for key, answer in zip(keys, answers, strict=True):
+        _say_answer(answer, f"{key}:" if len(keys) > 1 else "", NEXT_ITEM in recommender.model.heads, say)
+    summary |= {"unknown": unknown, "borrowed": borrowed}
+    if len(answers) == 1:
+        return summary | answers[0]
+    return summary | {"sessions": [{"session": key} | answer for key, answer in zip(keys, answers, strict=True)]}
+
+
+def _answers(recommender: Recommender, histories: Sessions, count: int, *, keep_seen: bool) -> list[dict[str, Any]]:
+    lists: list[list[Any]] = [[] for _ in range(len(histories))]
+    if NEXT_ITEM in recommender.model.heads:
+        lists = recommender.recommend(histories, count, filter_seen=not keep_seen)
+    predicted = {label: value_N.tolist() for label, value_N in recommender.predict(histories).items()}
+    return [
+        {"recommended": best, "predicted": {label: values[row] for label, values in predicted.items()}}
+        for row, best in enumerate(lists)
+    ]
+
+
+def _say_answer(answer: dict[str, Any], title: str, ranks: bool, say: Callable[[str], object]) -> None:
+    if title:
+        say(title)
+    for place, item in enumerate(answer["recommended"], 1):
+        say(f"{place:3}  {item}")
+    if ranks and not answer["recommended"]:
+        say(NOTHING_LEFT)
+    for label, value in answer["predicted"].items():
+        say(f"{label}: {value:.4g}")
