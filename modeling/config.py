@@ -263,7 +263,10 @@ class TrainingConfig(Concern):
 
     epochs: int = Field(10, ge=1, le=1000, title="Epochs", description="Passes over the training sessions.")
     order: Literal["time", "random"] = Field(
-        "time", title="Order", description="time: oldest sessions first, so the last steps see the newest; or random."
+        "time",
+        title="Order",
+        description="random; or time: the last epoch has the oldest sessions first, so that its last steps see the newest, and "
+        "its weights are kept (the epochs before it are in random order).",
     )
     half_life_days: float | None = Field(
         None,
@@ -299,10 +302,13 @@ class TrainingConfig(Concern):
         ge=1,
         title="Evaluations",
         description="Validations (and checkpoints) at ends of epochs, evenly spread; in random order between them, too, if "
-        "there are more than epochs. The best one wins.",
+        "there are more than epochs. In random order the best one wins.",
     )
     patience: int = Field(
-        3, ge=1, title="Patience", description="Validations without a better score after which training stops."
+        3,
+        ge=1,
+        title="Patience",
+        description="Random order: validations without a better score after which training stops.",
     )
     validation_sessions: int = Field(
         2000,

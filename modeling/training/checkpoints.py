@@ -2,8 +2,8 @@
 
     <folder>/checkpoint-<step>/{model,optimizer,random}.safetensors, random.json, state.json
 
-A checkpoint is written under another name and renamed once: it is complete or it is not there. The newest one and the one of
-the best validation are kept.
+A checkpoint is written under another name and renamed once: it is complete or it is not there. The newest one and the one
+whose weights are chosen so far are kept.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ class State(BaseModel):
     """Where a run stands, but for its tensors.
 
     `step` steps are done, of which the process at work did those after `started_at`. `best` is the goal at its best validation,
-    after `best_step`; `waited` validations came since and were not better. `collapsed_step` is that of the first validation
-    far below the best before it. `stopped`: the patience is at an end.
+    after `best_step`; `waited` validations came since and were not better. `chosen_step` is that whose weights are kept (None:
+    the last one), `collapsed_step` that of the first validation far below the best before it. `stopped`: the patience is at
+    an end.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -42,6 +43,7 @@ class State(BaseModel):
     started_at: int = 0
     best: float | None = None
     best_step: int | None = None
+    chosen_step: int | None = None
     waited: int = 0
     stopped: bool = False
     collapsed_step: int | None = None
@@ -49,7 +51,7 @@ class State(BaseModel):
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Write `checkpoint-<step>`, then remove all but it and that of the best step."""
+    """Write `checkpoint-<step>`, then remove all but it and that of the chosen step."""
     name = f"{NAME}{state.step}"
     draft = folder / f".{name}"
     shutil.rmtree(draft, ignore_errors=True)
@@ -64,7 +66,7 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
     draft.rename(folder / name)
     _sync(folder)
     for old in steps_of(folder):
-        if old not in (state.step, state.best_step):
+        if old not in (state.step, state.chosen_step):
             shutil.rmtree(folder / f"{NAME}{old}")
 
 

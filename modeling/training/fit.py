@@ -1,6 +1,6 @@
 """Fit a model: steps over a schedule of packed batches, validated by the code that recommends, resumed bit for bit.
 
-    fit = make the model -> train -> the best validated weights, or the last ones where there is nothing to choose by
+    fit = make the model -> train -> the best validated weights; in order of time, or without validation cases, the last ones
     train = for each step: batch, loss, gradients, AdamW; now and then a log line, a validation, a checkpoint
 
 The state of a run is a model, an optimizer, the random generators and a `State`; checkpoints hold all four. Every batch is a
@@ -70,10 +70,14 @@ def fit(
     model = make_model(model_config, schema, sessions, split.last_day, items, report).to(device)
     use_sparse_gradients(model, device)
     schedule = make_schedule(model, sessions.to(device), config)
-    judge = judge_of(model, split.validation.to(device))
+    judge = judge_of(model, split.validation.to(device), config.order)
     plan = Plan(schedule.steps_per_epoch, config)
     if problem := describe_cases(judge):
         report(problem)
+    if config.order == "time" and "patience" in config.model_fields_set:
+        report(
+            "training.patience is not used: in order of time training runs to its end, and the last weights are kept."
+        )
     size = sum(parameter.numel() for parameter in model.parameters())
     report(
         f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
@@ -96,10 +100,10 @@ def fit(
         "steps": state.step,
         "planned_steps": plan.steps,
         "validation_cases": judge.count,
-        "weights": "best validation" if state.best_step else "last step",
-        "best_step": state.best_step or state.step,
+        "weights": "best validation" if state.chosen_step else "last step",
+        "best_step": state.chosen_step or state.step,
         "goal": judge.goal,
-        f"validation_{judge.goal}": state.best,
+        f"validation_{judge.goal}": state.best if state.chosen_step else state.history[-1].validation.get(judge.goal),
         "collapsed_step": state.collapsed_step,
         "tokens": trained,
         "wall_seconds": round(wall, 1),
@@ -157,8 +161,8 @@ def train(
             loss_sum, summed = torch.zeros((), device=model.device), 0
         if state.step in plan.saves:
             checkpoints.save(folder, model, optimizer, state)
-    if state.best_step:
-        checkpoints.load_weights(folder, state.best_step, model)
+    if state.chosen_step:
+        checkpoints.load_weights(folder, state.chosen_step, model)
     return state
 
 
@@ -197,6 +201,7 @@ def make_model(
     """A model that has the statistics of its training sessions and the item table, before its first step."""
     model = SequenceModel(config, schema)
     model.inputs.items.know(items, report)
+    model.reach(sessions)
     if NEXT_ITEM in model.heads:
         know_popularity(model.next_item, sessions, last_day)
         if not model.next_item.sampled and config.loss.negatives != NegativesConfig():
@@ -213,6 +218,7 @@ def know_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None
     The newest day counts one event more of every item.
     """
     head.popularity_V.copy_(_counts(train, len(head.popularity_V)))
+    head.uniform_U = head.popularity_V.nonzero().squeeze(1)  # an item that training does not hold is no negative
     if head.bias_V is not None:
         counts_V = _counts(last_day, len(head.bias_V)) + 1
         head.bias_V.copy_((counts_V / counts_V.mean()).log())

@@ -137,8 +137,8 @@ def train(
         trainer.optimizer = optimizer
         trainer.add_callback(Conductor(trainer, state, Log(plan, judge, report, state), folder, after_step))
         trainer.train()
-    if state.best_step:
-        checkpoints.load_weights(folder, state.best_step, model)
+    if state.chosen_step:
+        checkpoints.load_weights(folder, state.chosen_step, model)
     return state
 
 

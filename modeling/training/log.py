@@ -76,21 +76,23 @@ class Log:
 
 
 def describe_cases(judge: Judge) -> str:
-    """What is to be known of validation that has no case to choose weights by, or few; else nothing."""
+    """What is to be said of validation that has no case, or few; else nothing."""
     if not judge.count:
         return (
             f"Warning: no validation case has a {judge.goal} (the newest training day has fewer than ten sessions, or no item "
-            "or label that training knows): training runs to its end without early stopping, and the last weights are kept."
+            "or label that training knows): training runs to its end unwatched, and the last weights are kept."
         )
     if judge.count < FEW:
-        return f"Only {judge.count:,} validation cases (fewer than {FEW}) choose the weights: chance has a hand in it."
+        effect = "chance has a hand in which weights are kept" if judge.chooses else "their curve is rough"
+        return f"Only {judge.count:,} validation cases (fewer than {FEW}): {effect}."
     return ""
 
 
 def describe_collapse(judge: Judge, state: State, value: float) -> str:
     """That a validation found little left of what the best one had."""
+    kept = "best validated" if judge.chooses else "last"
     return (
         f"Warning: validation {judge.goal} went from {state.best:.4f} (step {state.best_step:,}) to {value:.4f} (step "
-        f"{state.step:,}): further training destroys the model. The best weights are kept; fewer epochs or a lower "
-        "learning_rate would save the time."
+        f"{state.step:,}): further training destroys the model. The {kept} weights are kept; take fewer epochs or a lower "
+        "learning_rate."
     )

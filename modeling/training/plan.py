@@ -17,8 +17,8 @@ class Plan:
     """`validations`, `saves` and `logs` are the steps after which each happens; the last step is in all three.
 
     Validations fall on ends of epochs: `evaluations` of them, evenly spread. Where `evaluations` exceeds the epochs, each epoch
-    is validated within, too, but not in order of time: there, a model amid an epoch has just read old sessions, and validation
-    asks about the newest. Checkpoints are written at validations, and between those that are far apart.
+    is validated within, too, but not in order of time, where a model amid the last epoch has just read old sessions and
+    validation asks about the newest. Checkpoints are written at validations, and between those that are far apart.
     """
 
     def __init__(self, steps_per_epoch: list[int], config: TrainingConfig) -> None:

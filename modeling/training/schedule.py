@@ -42,9 +42,10 @@ def make_schedule(model: SequenceModel, sessions: Sessions, config: TrainingConf
 class Schedule(torch.utils.data.Dataset[Batch]):
     """Every training batch of a whole run, in order: batch i is a function of the seed and i alone, so runs can resume.
 
-    A batch holds whole sessions, about `tokens_per_step` events. `make_batch` receives them, a generator of its own, and on a
-    GPU the shape to make it in: `dropped` events of each session need no place. With `by_length`, sessions that are near in the
-    order are sorted by length, and the steps cut from them shuffled.
+    A batch holds whole sessions, about `tokens_per_step` events. Without `shuffle`, the last epoch is in order of time.
+    `make_batch` receives them, a generator of its own, and on a GPU the shape to make it in: `dropped` events of each session
+    need no place. With `by_length`, sessions that are near in the order are sorted by length, and the steps cut from them
+    shuffled.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
     ) -> None:
         self.sessions, self.make_batch, self.flat = sessions, make_batch, flat
         self.shuffle, self.by_length, self.half_life_days, self.seed = shuffle, by_length, half_life_days, seed
-        self.tokens_per_step = tokens_per_step
+        self.tokens_per_step, self.epochs = tokens_per_step, epochs
         self._on_cpu = sessions.lengths.device.type == "cpu"
         self._lengths = sessions.lengths.cpu()
         self._age_days = (sessions.end.max() - sessions.end).cpu() / MICROSECONDS_PER_DAY
@@ -125,7 +126,8 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         """Order the sessions of an epoch and cut them into steps of equal numbers of events."""
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
         count = len(self.sessions)
-        order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
+        last = epoch == self.epochs - 1  # one that began anew at the oldest sessions would forget the newest
+        order = torch.arange(count) if last and not self.shuffle else torch.randperm(count, generator=generator)
         if epoch and self.half_life_days:
             kept = torch.rand(count, generator=generator) < 0.5 ** (self._age_days / self.half_life_days)
             order = order[kept[order]]

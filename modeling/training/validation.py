@@ -21,14 +21,15 @@ FEW = 100  # cases; with fewer, the standard error of an NDCG of .2 is above .03
 
 @dataclass(frozen=True)
 class Judge:
-    """Validation cases, on the model's device; `goal` is the metric that chooses the weights, defined on `count` of them.
+    """Validation cases, on the model's device; `goal` is the metric by which they judge, defined on `count` of them.
 
-    With a `count` of 0 nothing can be chosen.
+    With `chooses` the best validated weights are kept and the patience stops a run; else validations are there to be watched.
     """
 
     cases: Cases
     goal: str
     count: int
+    chooses: bool
 
     @property
     def lower_is_better(self) -> bool:
@@ -48,29 +49,33 @@ class Judge:
 
     def consider(self, state: State, value: float, patience: int) -> bool:
         """Note what a validation after `state.step` found in `state`; whether it collapsed, for the first time in the run."""
-        if self.is_better(value, state.best):
-            state.best, state.best_step, state.waited = value, state.step, 0
-            return False
+        better = self.is_better(value, state.best)
+        if better or value == state.best:  # as good, and has read more
+            state.best, state.best_step = value, state.step
+            state.chosen_step = state.step if self.chooses else None
+        state.waited = 0 if better else state.waited + 1
+        state.stopped = self.chooses and state.waited >= patience
         assert state.best is not None
-        if value == state.best:
-            state.best_step = state.step  # as good, and has read more
-        state.waited += 1
-        state.stopped = state.waited >= patience
         if state.collapsed_step is None and self.has_collapsed(value, state.best):
             state.collapsed_step = state.step
             return True
         return False
 
 
-def judge_of(model: SequenceModel, cases: Cases) -> Judge:
+def judge_of(model: SequenceModel, cases: Cases, order: str) -> Judge:
     """The judge of a run: by NDCG@20; without a head for items by the AUC of the first binary one, or else the RMSE of the
     first, of those defined on the cases.
+
+    In order of time it chooses nothing. Validation asks about the newest day of training, the weights are for the day after:
+    of two epochs the second was better on the former and worse on the latter (LOG.md).
     """
     if NEXT_ITEM in model.heads:
-        return Judge(cases, goal_of(model), len(cases.known().target))
+        count = len(cases.known().target)
+        return Judge(cases, goal_of(model), count, chooses=count > 0 and order == "random")
     counts = {label: _count_labels(model, cases, label) for label in model.label_heads}
     goal = goal_of(model, [label for label, count in counts.items() if count])
-    return Judge(cases, goal, counts[goal.rpartition("/")[0]])
+    count = counts[goal.rpartition("/")[0]]
+    return Judge(cases, goal, count, chooses=count > 0 and order == "random")
 
 
 def goal_of(model: SequenceModel, labels: list[str] | None = None) -> str:

@@ -112,9 +112,10 @@ TRAINING = TrainingConfig(epochs=2, tokens_per_step=256, threads=1)
 
 
 def test_a_quiet_last_training_day_has_no_cases_and_that_is_said(tmp_path: Path) -> None:
+    lines: list[str] = []
     for quiet, cases in ((9, 0), (30, 3)):
         artifacts, sessions = prepared(tmp_path / str(quiet), 60, 60, quiet, 40, 2)
-        lines: list[str] = []
+        lines.clear()
         model = train(artifacts, sessions, SMALL, TRAINING, lambda line: lines.append(str(line)))
         assert model.facts["validation_cases"] == cases
         assert any(("no validation case" if not cases else "Only 3 validation cases") in line for line in lines)
@@ -155,7 +156,7 @@ def test_a_model_that_training_destroys_is_told_while_it_runs(tmp_path: Path) ->
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
     split = split_with(hide_last(chain_sessions(200, 50, seed=2)))
-    with pytest.raises(FloatingPointError, match="not finite|has diverged"):
+    with pytest.raises(FloatingPointError, match=r"not finite|has diverged"):
         run(split, tmp_path, learning_rate=1e30, epochs=4)
 
 

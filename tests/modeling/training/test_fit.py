@@ -11,6 +11,7 @@ import torch
 
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
+from modeling.sessions import Sessions
 from modeling.training.checkpoints import State, steps_of
 from modeling.training.fit import fit, know_popularity
 from modeling.training.schedule import make_schedule
@@ -130,15 +131,47 @@ def test_a_schedule_shows_every_session_once_an_epoch() -> None:
     assert not torch.equal(first, second)
 
 
+def ends_of_sessions(sessions: Sessions, **settings: Any) -> list[torch.Tensor]:
+    """When the sessions of each epoch ended, in the order in which they are read."""
+    schedule = make_schedule(model_of("sasrec"), sessions, CONFIG.model_copy(update={"order": "time"} | settings))
+    schedule.make_batch = lambda chosen, *given: chosen.end  # type: ignore[assignment,return-value]
+    steps = iter(range(len(schedule)))
+    return [torch.cat([schedule[next(steps)] for _ in range(count)]) for count in schedule.steps_per_epoch]  # type: ignore[misc]
+
+
+def test_in_order_of_time_the_last_epoch_alone_is_ordered() -> None:
+    """One that began anew at the oldest sessions forgot the newest items."""
+    sessions = random_sessions(400, 50)
+    assert torch.equal(ends_of_sessions(sessions, epochs=1)[0], sessions.end)
+    first, second, last = ends_of_sessions(sessions, epochs=3)
+    assert torch.equal(last, sessions.end)
+    for shuffled in (first, second):
+        assert not torch.equal(shuffled, sessions.end)
+        assert torch.equal(shuffled.sort().values, sessions.end)
+    assert not torch.equal(first, second)
+
+
 def test_in_order_of_time_and_with_a_half_life() -> None:
-    model, sessions = model_of("sasrec"), random_sessions(400, 50)  # a second apart
-    config = CONFIG.model_copy(update={"order": "time", "epochs": 2, "half_life_days": 50 / 86_400})
-    schedule = make_schedule(model, sessions, config)
-    assert schedule[0].features["item_id"][0, 0] == sessions.items[0]
-    later = sum(
-        int(schedule[step].layout.segments_BL.max()) for step in range(schedule.steps_per_epoch[0], len(schedule))
+    sessions = random_sessions(400, 50)  # a second apart
+    first, later = ends_of_sessions(sessions, epochs=2, half_life_days=50 / 86_400)
+    assert len(first) == 400
+    assert 40 < len(later) < 110  # the sum of 2^(-age/50) over 400 sessions is 72
+    assert torch.equal(later, later.sort().values)
+
+
+def test_in_order_of_time_the_last_weights_are_kept(tmp_path: Path) -> None:
+    """And the patience stops nothing: validation asks about the newest day of training, not about the next."""
+    config = TrainingConfig(
+        epochs=6, tokens_per_step=128, evaluations=6, patience=1, threads=1, order="time", learning_rate=0.05
     )
-    assert 40 < later < 110  # the sum of 2^(-age/50) over 400 sessions is 72
+    _, facts, lines = run(tmp_path, config)
+    curve = [row["validation"]["ndcg@20"] for row in facts["history"] if row["validation"]]
+    assert len(curve) == 6 and curve[-1] < max(curve)
+    assert facts["steps"] == facts["planned_steps"] == facts["best_step"]
+    assert (facts["weights"], facts["validation_ndcg@20"]) == ("last step", curve[-1])
+    assert any("training.patience is not used" in line for line in lines)
+    unset = TrainingConfig(epochs=1, tokens_per_step=128, threads=1)
+    assert not any("patience" in line for line in run(tmp_path / "unset", unset)[2])
 
 
 def test_the_output_bias_starts_at_recent_popularity() -> None:

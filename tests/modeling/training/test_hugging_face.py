@@ -85,7 +85,7 @@ def test_in_a_script_it_is_a_trainer_like_any_other(tmp_path: Path) -> None:
         str(tmp_path), num_train_epochs=1, per_device_train_batch_size=1, use_cpu=True, remove_unused_columns=False,
         logging_steps=5, eval_strategy="steps", eval_steps=5, save_strategy="no", report_to="none", disable_tqdm=True,
     )  # fmt: skip
-    judge = judge_of(model, split_of(sessions, sessions).validation)
+    judge = judge_of(model, split_of(sessions, sessions).validation, "time")
     listener = Listener()
     plan = Plan(schedule.steps_per_epoch, config)
     ScheduleTrainer(model, schedule, judge, plan, arguments, callbacks=[listener]).train()

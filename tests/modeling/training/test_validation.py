@@ -18,7 +18,7 @@ NOTHING = Cases(sessions_of([[5]]), torch.tensor([], dtype=torch.long))
 
 
 def judge(goal: str = "ndcg@20", count: int = 1000) -> Judge:
-    return Judge(NOTHING, goal, count)
+    return Judge(NOTHING, goal, count, chooses=True)
 
 
 def considered(judge: Judge, values: list[float], patience: int = 3) -> tuple[State, list[int]]:
@@ -46,7 +46,7 @@ def considered(judge: Judge, values: list[float], patience: int = 3) -> tuple[St
 )
 def test_the_best_weights_and_the_patience(goal: str, values: list[float], best: int, stopped_at: int | None) -> None:
     state, _ = considered(judge(goal), values)
-    assert state.best_step == best
+    assert state.best_step == state.chosen_step == best
     assert (state.step if state.stopped else None) == stopped_at
 
 
@@ -65,11 +65,20 @@ def test_a_collapse_is_found_once(goal: str, values: list[float], collapses: lis
     assert state.collapsed_step == (collapses or [None])[0]
 
 
+def test_in_order_of_time_validation_watches_and_chooses_nothing() -> None:
+    model, cases = model_of("sasrec"), hide_last(random_sessions(100, 50))
+    assert judge_of(model, cases, "random").chooses
+    watching = judge_of(model, cases, "time")
+    assert watching.count == 100 and not watching.chooses
+    state, collapses = considered(watching, [0.3, 0.1, 0.1, 0.1, 0.2], patience=1)
+    assert (state.step, state.best, state.chosen_step, collapses) == (5, 0.3, None, [2])
+
+
 def test_cases_whose_target_training_does_not_know_are_no_cases() -> None:
     model = model_of("sasrec")
     known, unknown = hide_last(sessions_of([[5, 6], [7, 8]])), hide_last(sessions_of([[5, 2], [7, 1]]))
-    assert judge_of(model, known).count == 2
-    nothing = judge_of(model, unknown)
+    assert judge_of(model, known, "random").count == 2
+    nothing = judge_of(model, unknown, "random")
     assert nothing.count == 0
     assert "no validation case has a ndcg@20" in describe_cases(nothing)
     assert validate(model, unknown) == {}
@@ -78,7 +87,7 @@ def test_cases_whose_target_training_does_not_know_are_no_cases() -> None:
 
 def test_few_cases_choose_and_that_is_said() -> None:
     model = model_of("sasrec")
-    few, many = (judge_of(model, hide_last(random_sessions(count, 50))) for count in (99, 100))
+    few, many = (judge_of(model, hide_last(random_sessions(count, 50)), "random") for count in (99, 100))
     assert "Only 99 validation cases" in describe_cases(few)
     assert describe_cases(many) == ""
 
@@ -88,12 +97,12 @@ def test_the_goal_is_one_that_the_cases_define() -> None:
     heads = {"past": "binary", "own": {"name": "regression"}}
     sessions = coin_sessions(50, 0)
     model = model_with(SCHEMA, heads)
-    assert judge_of(model, hide_last(sessions)).goal == goal_of(model) == "past/auc"
+    assert judge_of(model, hide_last(sessions), "random").goal == goal_of(model) == "past/auc"
     alike = replace(sessions, labels=sessions.labels | {"past": torch.ones(50)})
-    chosen = judge_of(model, hide_last(alike))
+    chosen = judge_of(model, hide_last(alike), "random")
     assert chosen.goal == "own/rmse" and chosen.count > 0
     assert "past/auc" not in validate(model, hide_last(alike))
     only = model_with(SCHEMA, {"past": "binary"})
-    assert judge_of(only, hide_last(alike)).count == 0
+    assert judge_of(only, hide_last(alike), "random").count == 0
     missing = replace(sessions, labels=sessions.labels | {"past": torch.full((50,), torch.nan)})
-    assert judge_of(only, hide_last(missing)).count == 0
+    assert judge_of(only, hide_last(missing), "random").count == 0
