@@ -175,7 +175,14 @@ def recommend(
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
     count: Annotated[int, typer.Option("-k", min=1, help="How many to recommend.")] = 10,
-    keep_seen: Annotated[bool, typer.Option(help="Recommend items of the session again, too.")] = False,
+    keep_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-seen/--hide-seen",
+            help="Recommend items of the session again, or never; left out, as the model was last evaluated.",
+            show_default=False,
+        ),
+    ] = None,
     new_items: Annotated[
         Path | None,
         typer.Option(
@@ -192,7 +199,7 @@ def recommend(
         )
     if items and events:
         raise InputError("Give the items of a session or --events FILE, not both.")
-    from flows.in_service import model_folder
+    from flows.in_service import keeps_seen, model_folder
     from flows.raw_tables import read_table
     from flows.recommend import recommend as run
     from schemas.artifacts import Artifacts
@@ -203,6 +210,8 @@ def recommend(
     if Path(dataset).is_file():
         _use_plugins_of(dataset)
     assert given is not None
+    if keep_seen is None:
+        keep_seen = keeps_seen(Artifacts(root), folder)
     _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
 
 

@@ -29,11 +29,13 @@ def recommend(
 ) -> dict[str, Any]:
     """Item ids of one session, or raw events -> a summary, with `recommended` and `predicted`, or `sessions` of them.
 
+    With `keep_seen` items of a session are recommended again.
+
     Raises:
         InputError: for ids and values that do not fit the model.
     """
     recommender = Recommender(folder)
-    summary: dict[str, Any] = {"model": str(folder)}
+    summary: dict[str, Any] = {"model": str(folder), "keep_seen": keep_seen}
     if new_items is not None:
         added, had = recommender.add_items(new_items)
         say(f"{added:,} items are new" + (f", {had:,} are known to the model already." if had else "."))

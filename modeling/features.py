@@ -7,6 +7,7 @@ W values where a place has many (0: none), K vectors of a soft one-hot, D width.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -15,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.config import InputsConfig, ModelConfig
-from schemas.columns import PADDING, UNKNOWN
+from schemas.columns import FIRST_ID, PADDING, UNKNOWN
 from schemas.errors import InputError, unknown
 from schemas.features import FeatureColumn, FeatureSchema
 
 NUMBER_WIDTH = 8
+UNKNOWN_SHARE = 0.01  # of ids that training reads as unknown
 
 
 def read_features(config: ModelConfig, schema: FeatureSchema) -> tuple[FeatureColumn, ...]:
@@ -84,6 +86,11 @@ class Feature(nn.Module):
         self.project = nn.Linear(own, self.width, bias=False) if own != self.width else None
         self.norm = nn.LayerNorm(self.width) if inputs.feature_norm else None
 
+    def reach(self, values: Tensor) -> None:
+        """Take the values that training reads."""
+        if isinstance(self.value, Category):
+            self.value.reached.set(values)
+
     def forward(self, values: Tensor) -> Tensor:
         """Values [...], or [..., W] where a place has many, to [..., width]."""
         x: Tensor = self.value(values)
@@ -96,16 +103,48 @@ def default_width(column: FeatureColumn) -> int:
     return math.ceil(2 * column.cardinality**0.25) if column.cardinality else NUMBER_WIDTH
 
 
+class Reached(nn.Module):
+    """Which ids training reads. All others are read as the unknown one, which training puts in place of some of them."""
+
+    def __init__(self, cardinality: int) -> None:
+        super().__init__()
+        self.register_buffer("reached_V", torch.ones(cardinality, dtype=torch.bool))
+        self.reached_V: Tensor
+
+    def set(self, *ids: Tensor) -> None:
+        """Take the ids that training reads."""
+        self.reached_V.fill_(False)
+        self.reached_V[[PADDING, UNKNOWN]] = True  # nothing, and what training puts there itself
+        for some in ids:
+            self.reached_V[some.flatten().long().to(self.reached_V.device)] = True
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The ids as they are read."""
+        return torch.where(self.reached_V[ids], ids, UNKNOWN)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Folders of before this was known: every id is read as it is."""
+        state_dict.setdefault(f"{prefix}reached_V", torch.ones_like(self.reached_V))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def forget(ids: Tensor) -> Tensor:
+    """A few ids become unknown, so that training reaches what stands for ids it has not seen."""
+    return ids.masked_fill((torch.rand(ids.shape, device=ids.device) < UNKNOWN_SHARE) & (ids >= FIRST_ID), UNKNOWN)
+
+
 class Category(nn.Embedding):
     """A vector per id; of many ids the mean of theirs, zero where there is none."""
 
     def __init__(self, cardinality: int, width: int, many: bool) -> None:
         super().__init__(cardinality, width)
         self.many = many
+        self.reached = Reached(cardinality)
         nn.init.normal_(self.weight, std=0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
         """[...] or [..., W] to [..., width]."""
+        ids = self.reached(forget(ids) if self.training else ids)
         if not self.many:
             return super().forward(ids)
         bags = F.embedding_bag(ids.reshape(-1, ids.shape[-1]), self.weight, mode="mean", padding_idx=PADDING)

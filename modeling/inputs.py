@@ -5,15 +5,18 @@ B rows, L places, N of them with an event, D width, E width of item vectors.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.batches import Batch, listed
 from modeling.config import ModelConfig
-from modeling.features import Feature, read_features, time_feature
+from modeling.features import Feature, forget, read_features, time_feature
 from modeling.items import ItemVectors
-from schemas.columns import ITEM_ID
+from modeling.sessions import Sessions
+from schemas.columns import EVENT_TYPE, FIRST_ID, ITEM_ID, TIMESTAMP
 from schemas.features import FeatureSchema
 
 
@@ -33,11 +36,16 @@ class Inputs(nn.Module):
         self.items = ItemVectors(config, schema)
         time = time_feature(inputs, schema)
         self.time = time.name if time else None
+        self.register_buffer("most_seconds", torch.tensor(torch.inf))  # between two events of a session, in training
+        self.most_seconds: Tensor
         side = [column for column in read_features(config, schema) if column not in self.items.columns]
         self.side_names = [column.name for column in side]
         self.side = nn.ModuleList(
             Feature(column, inputs, None if self.aggregation == "concat" else dim) for column in side
         )
+        moments = (TIMESTAMP, EVENT_TYPE)
+        of_events = (column for column in read_features(config, schema) if column.per == "event")
+        self.tells_of_items = self.items.stands_without_ids or any(one.source not in moments for one in of_events)
         self.item_norm = nn.LayerNorm(item_dim) if inputs.feature_norm else None
         width = item_dim
         if self.aggregation == "concat":
@@ -53,20 +61,61 @@ class Inputs(nn.Module):
             nn.init.xavier_normal_(self.positions.weight)
 
     def seconds(self, batch: Batch) -> Tensor | None:
-        """Seconds since each session's first event, [B, L]; None where the schema knows no times."""
+        """Seconds since each session's first event, [B, L], at most as many as training read; None without times."""
         if self.time is None:
             return None
         upto_BL = batch.features[self.time].double().cumsum(1)
         first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch.layout.positions_BL
-        return upto_BL - upto_BL.gather(1, first_BL)
+        return (upto_BL - upto_BL.gather(1, first_BL)).clamp(max=self.most_seconds)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """x_BLD of a batch."""
+    def reach(self, read: Sessions, asked: Sessions) -> None:
+        """Take from training sessions which ids are read in training, and which items are scored as right ones.
+
+        In inference all others are read as unknown: their vectors are as they began, or were only pushed away.
+        """
+        _, event_E = read.event_index()
+        _, asked_E = asked.event_index()
+        items = self.items
+        items.reached.set(read.items[event_E])
+        if items.tower:
+            items.tower.reach(asked.items[asked_E])
+        for name, feature in zip(self.side_names, self.side, strict=True):
+            assert isinstance(feature, Feature)
+            feature.reach(read.events[name][event_E] if name in read.events else read.context[name])
+        if self.time is not None:
+            self.most_seconds.fill_(read.most_apart(self.time))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Older folders do not say how many seconds training read."""
+        state_dict.setdefault(f"{prefix}most_seconds", torch.full_like(self.most_seconds, torch.inf))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def readable(self, histories: Sessions) -> Sessions:
+        """Histories without the events of items that training never read, where nothing else tells of these items.
+
+        A history of nothing but them keeps its last one, which is read as unknown.
+        """
+        if self.tells_of_items:
+            return histories
+        session_E, event_E = histories.event_index()
+        keep_E = self.items.reached.reached_V[histories.items[event_E]]
+        keep_E &= histories.items[event_E] >= FIRST_ID
+        if bool(keep_E.all()):
+            return histories
+        lengths_S = torch.zeros_like(histories.lengths).scatter_add_(0, session_E, keep_E.long())
+        last_E = event_E == (histories.starts + histories.lengths - 1)[session_E]
+        keep_E |= last_E & (lengths_S == 0)[session_E]
+        return histories.keep(keep_E, since=self.time)
+
+    def forward(self, batch: Batch, *, noise: bool = True) -> Tensor:
+        """x_BLD of a batch; in training some of what is read is swapped or forgotten, unless it has to be as it is."""
         names = (ITEM_ID, *self.side_names, *(column.name for column in self.items.columns))
         layout, values = batch.layout, {name: batch.features[name] for name in names}
-        if self.training and self.swap_noise:
-            there_BL = layout.inside_BL & ~batch.masked_BL
-            values = {name: swapped(value, there_BL, self.swap_noise) for name, value in values.items()}
+        if self.training and noise:
+            if self.swap_noise:
+                there_BL = layout.inside_BL & ~batch.masked_BL
+                values = {name: swapped(value, there_BL, self.swap_noise) for name, value in values.items()}
+            values[ITEM_ID] = forget(values[ITEM_ID])
         item_BLE = self.items.of(values[ITEM_ID], values)
         if self.item_norm is not None:
             item_BLE = self.item_norm(item_BLE)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.config import InputsConfig, ModelConfig
-from modeling.features import Feature, read_features, stored
+from modeling.features import Feature, Reached, read_features, stored
 from modeling.sessions import values_of
 from modeling.vectors import Pretrained, read_vectors
 from schemas.columns import FIRST_ID, ID, UNKNOWN, VALUE
@@ -33,6 +33,7 @@ class ItemVectors(nn.Module):
         assert num_ids
         self.id_dropout = inputs.id_dropout
         self.sparse = False  # whether the gradient of `table_VE` holds only the rows read
+        self.reached = Reached(num_ids)
         self.table_VE = nn.Parameter(torch.empty(num_ids, config.item_dim))
         nn.init.xavier_normal_(self.table_VE)
         self.pretrained = Pretrained(inputs.pretrained, num_ids, config.item_dim) if inputs.pretrained else None
@@ -54,9 +55,10 @@ class ItemVectors(nn.Module):
     def of(self, ids: Tensor, event: dict[str, Tensor] | None = None) -> Tensor:
         """The vectors of some ids, [..., E].
 
-        Of an id that is no item (unknown, most of all), features are taken from `event`, which has them for each id.
+        Where events are read, `event` has their features: an item that training never read is read as unknown, and of an id
+        that is no item (unknown, most of all) features are taken from there.
         """
-        read = ids
+        read = self.reached(ids) if event is not None else ids
         if self.training and self.id_dropout and self.stands_without_ids:
             dropped = (torch.rand(ids.shape, device=ids.device) < self.id_dropout) & (ids >= FIRST_ID)
             read = ids.masked_fill(dropped, UNKNOWN)
@@ -100,6 +102,7 @@ class ItemVectors(nn.Module):
         """Append items that nobody clicked yet: the values of `columns`, and pretrained vectors, if there are any."""
         unknown_NE = self.table_VE[UNKNOWN].expand(count, -1)
         self.table_VE = nn.Parameter(torch.cat([self.table_VE, unknown_NE]))
+        self.reached.reached_V = F.pad(self.reached.reached_V, (0, count), value=True)
         if self.tower:
             self.tower.add(values)
         if self.pretrained:
@@ -145,6 +148,11 @@ class Tower(nn.Module):
         """Append ids with their values, a tensor for each of `columns`."""
         for feature, value in zip(self._features, values, strict=True):
             feature.values_V = torch.cat(_as_wide(feature.values_V, value.to(feature.values_V)))
+
+    def reach(self, ids: Tensor) -> None:
+        """Take the items that training reads or scores."""
+        for feature in self._features:
+            feature.vector.reach(feature.values_V[ids.unique().long()])
 
     @property
     def _features(self) -> list[ItemFeature]:

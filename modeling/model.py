@@ -52,6 +52,14 @@ class SequenceModel(nn.Module):
             assert isinstance(head, Head)
             head.keep_to(direction)
         self.objective_parts = self.objective.parts(config, schema)
+        held_out = 2 if schema.split == "leave_one_out" else 0
+        least = 1 + int(self.objective.asks)
+        self.longest = max(schema.max_length - held_out - self.objective.drops, least)  # places; `reach` knows better
+
+    def reach(self, train: Sessions) -> None:
+        """Take from the training sessions what training reads: how many places, which ids. Inference reads no others."""
+        self.longest = int(train.lengths.max()) - self.objective.drops
+        self.inputs.reach(train.drop_last(self.objective.drops), train)
 
     @property
     def next_item(self) -> NextItem:
@@ -95,17 +103,20 @@ class SequenceModel(nn.Module):
         """A batch in which the objective has hidden what it asks about, in `shape` where the host knows it."""
         return self.objective.batch(sessions, partial(self.lay_out, shape=shape), generator)
 
-    def encode(self, batch: Batch) -> Tensor:
-        """Hidden states h_BLD of a batch."""
+    def encode(self, batch: Batch, *, noise: bool = True) -> Tensor:
+        """Hidden states h_BLD of a batch, which is read as it is without `noise` (see Inputs)."""
         layout, seconds_BL = batch.layout, self.inputs.seconds(batch)
         if seconds_BL is not None:
             layout = replace(layout, seconds_BL=seconds_BL)
-        h_BLD: Tensor = self.body(self.inputs(batch), layout)
+        h_BLD: Tensor = self.body(self.inputs(batch, noise=noise), layout)
         return h_BLD
 
     def states(self, histories: Sessions) -> Tensor:
-        """The state h_SD from which what follows each of S histories is predicted, by the objective's rule of inference."""
-        histories = histories.most_recent(self.schema.max_length - int(self.objective.asks))
+        """The state h_SD from which what follows each of S histories is predicted, by the objective's rule of inference.
+
+        Of each, the most recent events are read that fill as many places as training did.
+        """
+        histories = self.inputs.readable(histories).most_recent(self.longest - int(self.objective.asks))
         batch = self.objective.query(histories, self.lay_out)
         return batch.states(self.encode(batch))
 
@@ -127,8 +138,12 @@ class SequenceModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write config.json and model.safetensors: no code, but which parts that are not built in it takes to load them."""
-        about = {"model": self.settings.model_dump(mode="json"), "schema": self.schema.model_dump(mode="json")}
-        about["own_parts"] = {part: own.model_dump() for part, own in self.own_parts.items()}
+        about = {
+            "model": self.settings.model_dump(mode="json"),
+            "schema": self.schema.model_dump(mode="json"),
+            "longest": self.longest,
+            "own_parts": {part: own.model_dump() for part, own in self.own_parts.items()},
+        }
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
         safetensors.torch.save_file(self.state_dict(), folder / WEIGHTS)
 
@@ -149,6 +164,7 @@ class SequenceModel(nn.Module):
         if "own_parts" in about:
             parts.require(about["own_parts"], config, where)
         model = cls(config, parse(FeatureSchema, about.get("schema"), where))
+        model.longest = int(about.get("longest", model.longest))  # older folders do not say
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

@@ -24,7 +24,7 @@ def states(model: SequenceModel, histories: Sessions) -> Iterator[Tensor]:
     """The states from which what follows each history is predicted, in parts of so many histories, [n, D] each."""
     if not len(histories):
         return
-    longest = model.schema.max_length
+    longest = model.longest
     upto_N = histories.lengths.clamp(min=1, max=longest).cumsum(0)
     most = max(MOST_EVENTS.get(model.device.type, MOST_EVENTS["cuda"]), longest)
     _, counts = ((upto_N - 1) // most).unique_consecutive(return_counts=True)

@@ -72,6 +72,33 @@ class Sessions:
         extra = (self.lengths - count).clamp(min=0)
         return replace(self, starts=self.starts + extra, lengths=self.lengths - extra)
 
+    def keep(self, keep_E: Tensor, since: str | None = None) -> Sessions:
+        """Only some events, told for all events in the order of `event_index`.
+
+        The feature `since`, seconds since the previous event, grows by those of the events left out.
+        """
+        session_E, event_E = self.event_index()
+        events = {name: values[event_E] for name, values in self.events.items()}
+        if since is not None:
+            upto_E = events[since].double().cumsum(0)
+            kept_E = upto_E[keep_E]
+            events[since] = torch.cat([kept_E[:1], kept_E.diff()]).to(events[since].dtype)
+        lengths = torch.zeros_like(self.lengths).scatter_add_(0, session_E, keep_E.long())
+        return replace(
+            self,
+            events={name: values if name == since else values[keep_E] for name, values in events.items()},
+            event_labels={name: values[event_E][keep_E] for name, values in self.event_labels.items()},
+            starts=lengths.cumsum(0) - lengths,
+            lengths=lengths,
+        )
+
+    def most_apart(self, elapsed: str) -> float:
+        """The most seconds between the first and the last event of a session, by the feature of seconds since the previous."""
+        upto_E = torch.nn.functional.pad(self.events[elapsed].double().cumsum(0), (1, 0))
+        some = self.select(self.lengths > 0)
+        last_S = some.starts + some.lengths
+        return float((upto_E[last_S] - upto_E[some.starts + 1]).max()) if len(some) else 0.0
+
     def item_from_end(self, place: int) -> Tensor:
         """The item `place` places before the last of each session, shape [S]."""
         return self.items[self.starts + self.lengths - 1 - place].long()

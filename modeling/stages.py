@@ -27,6 +27,7 @@ from modeling.evaluation.compare import (
     judge,
     pointer_of,
     put_in_service,
+    why_withdrawn,
 )
 from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, identify, sha256
@@ -246,7 +247,7 @@ def compare(
     about = {"dataset": dataset, "promotion": promotion.model_dump(), "damage": damage, "whole": rival is not None}
     code, parents = code_of_comparison(rival), (evaluation.name, champion.model if champion else "")
     artifact_id = identify(code=code, parents=parents, **about)
-    withdrawn = _withdrawn(artifacts, dataset, champion, candidate, f"{COMPARISONS}/{artifact_id}")
+    withdrawn = why_withdrawn(artifacts, dataset, champion, candidate, f"{COMPARISONS}/{artifact_id}")
     if withdrawn:
         artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, **about)
     if found := artifacts.find(COMPARISONS, artifact_id):
@@ -293,20 +294,6 @@ def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = pri
     return put_in_service(artifacts, dataset, candidate, by="comparison", comparison=comparison.name)
 
 
-def _withdrawn(artifacts: Artifacts, dataset: str, champion: Champion | None, candidate: str, comparison: str) -> str:
-    """Why a candidate that was in service before does not come back by itself; empty where it may."""
-    if champion is None or champion.model == candidate:
-        return ""
-    if out := champion.taken_out(candidate):
-        because = f" ({out.because})" if out.because else ""
-        how = f"was taken out of service on {out.when:%Y-%m-%d at %H:%M} UTC{because}"
-    elif champion.applied(comparison):
-        how = f"was put into service by this comparison before, and {pointer_of(artifacts, dataset)} was changed since"
-    else:
-        return ""
-    return f"{candidate} {how}: {champion.model} stays. To put it back: `overnight promote {candidate} --dataset {dataset}`."
-
-
 def _decide(
     artifacts: Artifacts,
     facts: dict[str, Any],
@@ -339,7 +326,6 @@ def _decide(
             f"{where} cannot be compared: {problem.rstrip('.')}. The new model is judged as with nothing in service, against "
             f"the baselines; to decide otherwise: `overnight promote MODEL --dataset {facts['dataset']}`."
         )
-        progress(f"Warning: {line}")
         verdict = judge(promotion, new, instead(baseline, "the model in service cannot be compared"))
         return verdict | {"not_compared": line, "reason": f"{verdict['reason']} {line}"}
     if old is None:

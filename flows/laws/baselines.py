@@ -17,7 +17,7 @@ from flows.laws.models import NUM_ITEMS, chains
 from modeling.evaluation import baselines
 from modeling.sessions import Sessions
 from schemas import plugins
-from schemas.columns import UNKNOWN
+from schemas.columns import FIRST_ID, UNKNOWN
 
 Fit = Callable[[Sessions, Sessions, int], Any]
 
@@ -74,9 +74,17 @@ def what_else_is_ranked_changes_nothing(trial: Trial) -> None:
         torch.equal(baseline.tile(queries, 0, NUM_ITEMS), whole),
         "Writing into a tile changes the scores: return a copy.",
     )
-    column_N = torch.arange(60) % NUM_ITEMS
-    target = baseline.of_targets(queries, column_N)
-    require(torch.equal(target, whole[torch.arange(60), column_N]), "The score of a target is not that of its column.")
+    rounding_NK = baseline.rounding(queries, torch.arange(60)[:, None] % NUM_ITEMS)
+    sound = list(rounding_NK.shape) == [60, 1] and bool((rounding_NK >= 0).all() and rounding_NK.isfinite().all())
+    require(sound, "Its `rounding` is no number of 0 or more for each score.")
+
+
+def items_of_training_can_be_ranked(trial: Trial) -> None:
+    """Items with a training event may be ranked, and no others."""
+    train = chains(3, NUM_ITEMS)
+    expected_V = torch.zeros(NUM_ITEMS, dtype=torch.bool)
+    expected_V[train.items.long() - FIRST_ID] = True
+    require(torch.equal(trial.fit(train).rankable_V, expected_V), "`rankable_V` says otherwise.")
 
 
 def the_same_sessions_give_the_same_scores(trial: Trial) -> None:
@@ -94,6 +102,7 @@ LAWS: tuple[Law, ...] = (
     every_history_gets_a_score_for_every_item,
     histories_of_one_event_and_of_unknown_items_are_scored,
     what_else_is_ranked_changes_nothing,
+    items_of_training_can_be_ranked,
     the_same_sessions_give_the_same_scores,
 )
 

@@ -6,7 +6,7 @@ B rows, L places, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,8 +15,10 @@ from torch import Tensor
 from flows.laws import Law, require
 from modeling import parts
 from modeling.attention import Direction, Layout
+from modeling.batches import Shape, lay_out
 from modeling.bodies import Body
 from modeling.config import BodyConfig
+from modeling.sessions import Sessions
 from schemas.errors import InputError
 
 DIM = 16
@@ -87,7 +89,12 @@ def layout_of(rows: list[list[int]], direction: Direction) -> Layout:
             positions[index, place : place + length] = torch.arange(length)
             place += length
     order = torch.where(positions >= 2, positions - 1, 0) if direction == "permuted" else None
-    return Layout(segments, positions, direction, positions.double() ** 2 * 40, order)
+    return Layout(segments, positions, direction, seconds_of(positions), order)
+
+
+def seconds_of(positions_BL: Tensor) -> Tensor:
+    """Times of events, farther and farther apart."""
+    return positions_BL.double() ** 2 * 40
 
 
 def session(length: int, seed: int = 0) -> Tensor:
@@ -125,6 +132,26 @@ def neighbours_and_padding_change_nothing(trial: Trial) -> None:
         require(
             _near(alone, together[index], trial.tolerance), f"A session of {len(one)} events has other states alone."
         )
+
+
+def a_flat_row_changes_nothing(trial: Trial) -> None:
+    """A body that says it takes a flat row (`flat`) has the same states in one, and makes no mask of all pairs of places."""
+    body = trial.body()
+    if not (body.flat and body.packed):
+        return
+    sessions = [session(length, seed) for seed in range(5) for length in LENGTHS]
+    lengths = torch.tensor([len(one) for one in sessions])
+    events = Sessions({}, lengths.cumsum(0) - lengths, lengths, end=lengths)
+    shape = Shape(int(lengths.sum()) + 20, int(lengths.max()), flat=True)
+    layout = lay_out(events, packed=True, direction=trial.direction, shape=shape)
+    layout = replace(layout, seconds_BL=seconds_of(layout.positions_BL))
+    x_BLD = torch.zeros(*layout.segments_BL.shape, DIM)
+    x_BLD[layout.inside_BL] = torch.cat(sessions)
+    with torch.no_grad():
+        flat = body(x_BLD, layout)[layout.inside_BL]
+    require(_near(flat, torch.cat(trial.states(body, sessions)), 1e-5), "They differ.")
+    whole = {"same_BLL", "mask_B1LL"} & vars(layout).keys()
+    require(not whole, f"It asked the layout for {', '.join(whole)}: use attend, or the layout's blocks (`seen_G1CW`).")
 
 
 def every_weight_gets_a_finite_gradient(trial: Trial) -> None:
@@ -178,6 +205,7 @@ LAWS: tuple[Law, ...] = (
     the_future_changes_nothing_when_causal_and_something_else,
     the_past_is_seen,
     neighbours_and_padding_change_nothing,
+    a_flat_row_changes_nothing,
     every_weight_gets_a_finite_gradient,
     order_is_seen_only_where_asked,
 )

@@ -130,6 +130,22 @@ def put_in_service(
     return champion
 
 
+def why_withdrawn(
+    artifacts: Artifacts, dataset: str, champion: Champion | None, candidate: str, comparison: str
+) -> str:
+    """Why a candidate that was in service before does not come back by this comparison; empty where it may."""
+    if champion is None or champion.model == candidate:
+        return ""
+    if out := champion.taken_out(candidate):
+        because = f" ({out.because})" if out.because else ""
+        how = f"was taken out of service on {out.when:%Y-%m-%d at %H:%M} UTC{because}"
+    elif champion.applied(comparison):
+        how = f"was put into service by this comparison before, and {pointer_of(artifacts, dataset)} was changed since"
+    else:
+        return ""
+    return f"{candidate} {how}: {champion.model} stays. To put it back: `overnight promote {candidate} --dataset {dataset}`."
+
+
 def _history(now: Champion | None) -> tuple[Change, ...]:
     """The changes so far; of a pointer that was written without them, the one it stands for."""
     if now is None or now.history:

@@ -64,6 +64,8 @@ class NextItem(Head):
         # Events of each item in training, kept with the weights: an item without one is never recommended.
         self.register_buffer("popularity_V", torch.ones(schema.num_items))
         self.popularity_V: Tensor
+        self.register_buffer("uniform_U", torch.arange(schema.num_items), persistent=False)  # drawn uniformly from
+        self.uniform_U: Tensor
 
     @torch.no_grad()
     def add(self, count: int) -> None:
@@ -96,7 +98,7 @@ class NextItem(Head):
         q_NE = self.query(batch.states(h_BLD))
         if self.sampled:
             positive_N, negative_NK = self._sample(q_NE, target_N, weight_N, items)
-            loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.popularity_V))
+            loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.uniform_U))
             return (loss_N * weight_N).sum()
         loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
         return loss
@@ -118,7 +120,7 @@ class NextItem(Head):
 
     def _sample(self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
         """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
-        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V, weight_N)
+        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V, weight_N, self.uniform_U)
         num_groups, size = len(column_GK), self.negatives.group
         short = num_groups * size - len(target_N)
         q_GgE = F.pad(q_NE, (0, 0, 0, short)).unflatten(0, (num_groups, size))
@@ -141,3 +143,8 @@ class NextItem(Head):
 
     def _vectors(self, item: Tensor) -> Tensor:
         return F.normalize(item, dim=-1) if self.cosine else item
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        """A model folder of before counts were kept may recommend every item."""
+        state_dict.setdefault(f"{prefix}popularity_V", torch.ones_like(self.popularity_V))
+        super()._load_from_state_dict(state_dict, prefix, *args)

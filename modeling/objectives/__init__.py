@@ -33,8 +33,8 @@ class Model(Protocol):
     objective_parts: nn.Module | None  # of `Objective.parts`
     schema: FeatureSchema
 
-    def encode(self, batch: Batch) -> Tensor:
-        """Hidden states h_BLD."""
+    def encode(self, batch: Batch, *, noise: bool = True) -> Tensor:
+        """Hidden states h_BLD; without `noise` of what the batch holds, with nothing swapped or forgotten."""
 
     def heads_loss(self, h_BLD: Tensor, batch: Batch) -> Tensor:
         """The weighted sum of the heads' losses."""

@@ -6,7 +6,8 @@ place, no gradient goes through the draw, and pass two is the discriminator: at 
 there? A draw that hits the right item counts as original. ELECTRA has two bodies and keeps the discriminator; here one body
 does both, since inference needs the body that predicts items, and pass two teaches it from every place instead of a few.
 Pass two reads items alone, no side features of events: at hidden places they would tell the right item, and elsewhere
-their presence would tell that nothing was replaced.
+their presence would tell that nothing was replaced. Nothing is swapped or forgotten there (inputs.swap_noise): an item that
+is not the one that was there must be one that was proposed.
 
 B rows, L places, D width, T = B * L, N hidden places.
 """
@@ -93,7 +94,7 @@ class ReplacedToken(Objective):
             features=batch.features | unread | {ITEM_ID: item_BL},
             masked_BL=torch.zeros_like(batch.masked_BL),
         )
-        logit_BL: Tensor = model.objective_parts(model.encode(corrupted)).squeeze(-1)
+        logit_BL: Tensor = model.objective_parts(model.encode(corrupted, noise=False)).squeeze(-1)
         return logit_BL, item_BL != target_BL
 
 

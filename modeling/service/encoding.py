@@ -64,17 +64,33 @@ def encoded(
             f"Feature {column.name!r} of {what} cannot be told: it is made by {' then '.join(column.transform)}, and {reason}. "
             f"What can be encoded: {possible}."
         )
-    if raw.dtype.is_float():
-        raw = raw.fill_nan(None)
+    values = typed(raw, column, folder, what)
     if column.vocabulary:
-        return _ids(raw, column, folder, what)
-    values = as_type(raw, _raw_type(column), what)
+        return _ids(values, column, _vocabulary(column, folder))
     for encoder in _chain(column):
         values = ENCODE[encoder.name](values, encoder, moments)
     if column.kind == "categorical":
         return values.cast(pl.Int32)
     values = values.cast(pl.Float64)
     return values.set(~values.is_finite().fill_null(True), None)
+
+
+def typed(raw: pl.Series, column: FeatureColumn, folder: Path, what: str) -> pl.Series:
+    """Raw values as the type that the feature's first encoder takes.
+
+    Raises:
+        InputError: for the first value that does not fit, with its row.
+    """
+    raw = raw.fill_nan(None) if raw.dtype.is_float() else raw
+    if not column.vocabulary:
+        return as_type(raw, _raw_type(column), what)
+    dtype = _vocabulary(column, folder).schema[VALUE]
+    return as_type(raw, pl.List(dtype) if column.many else dtype, what)
+
+
+def _vocabulary(column: FeatureColumn, folder: Path) -> pl.DataFrame:
+    assert column.vocabulary
+    return pl.read_parquet(folder / column.vocabulary, glob=False).drop_nulls(ID)
 
 
 def _chain(column: FeatureColumn) -> tuple[EncoderUsed, ...]:
@@ -92,12 +108,8 @@ def _raw_type(column: FeatureColumn) -> pl.DataType | type[pl.DataType]:
     return {"text_length": pl.String, "age": pl.Date}.get(first, pl.Float64)
 
 
-def _ids(raw: pl.Series, column: FeatureColumn, folder: Path, what: str) -> pl.Series:
+def _ids(raw: pl.Series, column: FeatureColumn, vocabulary: pl.DataFrame) -> pl.Series:
     """Null becomes 1, what is not in the vocabulary unknown; of lists, a list of nulls is empty."""
-    assert column.vocabulary
-    vocabulary = pl.read_parquet(folder / column.vocabulary, glob=False).drop_nulls(ID)
-    dtype = vocabulary.schema[VALUE]
-    raw = as_type(raw, pl.List(dtype) if column.many else dtype, what)
     value = pl.element() if column.many else pl.col(raw.name)
     found = value.replace_strict(vocabulary[VALUE], vocabulary[ID], default=None, return_dtype=pl.Int32)
     unknown = value.map_batches(lambda one: _unknown(one, column), return_dtype=pl.Int32, is_elementwise=True)

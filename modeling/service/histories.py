@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from modeling.features import read_features, stored, time_feature
 from modeling.model import SequenceModel
-from modeling.service.encoding import Moments, encoded, why_not
+from modeling.service.encoding import Moments, encoded, typed, why_not
 from modeling.service.values import TIME, as_type, item_ids
 from modeling.sessions import Sessions, from_table
 from schemas.columns import COUNT, END, ID, ITEM_ID, NULL, SESSION_ID, TIMESTAMP, USER_ID, VALUE
@@ -82,24 +82,30 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> tuple[Sessions, li
     for name in (ITEM_ID, *({TIMESTAMP} & set(table.columns))):
         if table[name].null_count():
             raise InputError(f"Column {name!r} of events: row {table[name].is_null().arg_true()[0] + 1} holds nothing.")
+    said = [column for column in catalogue.schema.side_features if _is_said(column, table.columns)]
+    raw = [typed(table[one.source], one, catalogue.folder, "events").alias(f"raw {one.name}") for one in said]
     key = next((name for name in (SESSION_ID, USER_ID) if name in table.columns), None)
-    keys = table[key] if key else pl.repeat(0, table.height, eager=True)
-    number = pl.DataFrame({"key": keys}).select(pl.col("key").rank("dense").fill_null(0)).to_series()
-    first = pl.DataFrame({"n": number}).with_row_index().select(pl.col("index").min().over("n")).to_series()
-    by = [SESSION, *([TIMESTAMP] if TIMESTAMP in table.columns else [])]
-    table = table.with_columns(first.alias(SESSION)).sort(by, maintain_order=True)
+    table = _in_order(table.with_columns(raw), key)
     starts = table[SESSION].ne_missing(table[SESSION].shift(1)).fill_null(True)
     sizes = table.group_by(SESSION, maintain_order=True).len()["len"].cast(pl.Int64)
     moments = Moments(table[TIMESTAMP] if TIMESTAMP in table.columns else None, table[SESSION])
     known: dict[str, pl.Series] = {}
-    for column in catalogue.schema.side_features:
-        if _is_said(column, table.columns):
-            values = encoded(table[column.source], column, catalogue.folder, "events", moments)
-            known[column.name] = values.filter(starts) if column.per == "session" else values
+    for column in said:
+        values = encoded(table[f"raw {column.name}"], column, catalogue.folder, "events", moments)
+        known[column.name] = values.filter(starts) if column.per == "session" else values
     events = _joined(table.select(pl.col(ITEM_ID).alias(VALUE)), catalogue)
     missing = events.filter(pl.col(ID).is_null())[VALUE].unique(maintain_order=True).to_list()
     labels = table[key].filter(starts).to_list() if key else [None] * len(sizes)
     return _sessions(events, sizes, known, catalogue), missing, labels
+
+
+def _in_order(table: pl.DataFrame, key: str | None) -> pl.DataFrame:
+    """Sessions in the order in which they first appear, each in order of time; `session_index` says which one a row is of."""
+    keys = table[key] if key else pl.repeat(0, table.height, eager=True)
+    number = pl.DataFrame({"key": keys}).select(pl.col("key").rank("dense").fill_null(0)).to_series()
+    first = pl.DataFrame({"n": number}).with_row_index().select(pl.col("index").min().over("n")).to_series()
+    by = [SESSION, *([TIMESTAMP] if TIMESTAMP in table.columns else [])]
+    return table.with_columns(first.alias(SESSION)).sort(by, maintain_order=True)
 
 
 def _is_said(column: FeatureColumn, given: Collection[str]) -> bool:

@@ -201,6 +201,7 @@ def make_model(
     """A model that has the statistics of its training sessions and the item table, before its first step."""
     model = SequenceModel(config, schema)
     model.inputs.items.know(items, report)
+    model.reach(sessions)
     if NEXT_ITEM in model.heads:
         know_popularity(model.next_item, sessions, last_day)
         if not model.next_item.sampled and config.loss.negatives != NegativesConfig():
@@ -217,6 +218,7 @@ def know_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None
     The newest day counts one event more of every item.
     """
     head.popularity_V.copy_(_counts(train, len(head.popularity_V)))
+    head.uniform_U = head.popularity_V.nonzero().squeeze(1)  # an item that training does not hold is no negative
     if head.bias_V is not None:
         counts_V = _counts(last_day, len(head.bias_V)) + 1
         head.bias_V.copy_((counts_V / counts_V.mean()).log())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from preprocessing.features.schema import describe, feature_schema
 from preprocessing.features.state import State
 from preprocessing.frames import write
 from preprocessing.output.day import QUARANTINE, SESSIONS
-from preprocessing.output.items import item_table
+from preprocessing.output.items import LAST_SEEN, item_table
 from preprocessing.sessions import ONE_BATCH
+from preprocessing.source.values import TIME, local_day
 from preprocessing.vocabulary import below
 from schemas import pbtxt
 from schemas.artifacts import Artifacts, Draft, File, Manifest
@@ -98,7 +100,15 @@ class Snapshot:
         stored = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
         dtypes = {name: str(dtype).lower() for name, dtype in stored.items()}
         pbtxt.write(draft.folder / "schema.pbtxt", schema, dtypes)
-        return items.height
+        return self._num_items(items)
+
+    def _num_items(self, items: pl.DataFrame) -> int:
+        """Items of these days: those of the vocabulary, which only grows, but for the ones last seen before."""
+        first = self.days[DAY].min()
+        if LAST_SEEN not in items.columns or self.test_day is None or not isinstance(first, date):
+            return items.height
+        gone = local_day(pl.col(LAST_SEEN).cast(TIME), self.dataset.time_zone) < first
+        return items.filter(~gone.fill_null(False)).height
 
     @property
     def account(self) -> pl.DataFrame:

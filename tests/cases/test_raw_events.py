@@ -258,6 +258,15 @@ def test_values_that_do_not_fit_are_refused_with_their_row(
         Recommender(rich[1], "cpu").histories(rich[2].with_columns(**change))
 
 
+def test_the_row_named_is_that_of_the_file(rich: tuple[Manifest, Path, pl.DataFrame]) -> None:
+    late_first = rich[2].sort("timestamp", descending=True).with_columns(price=pl.col("price").cast(pl.String))
+    wrong = late_first.with_row_index().with_columns(
+        price=pl.when(pl.col("index") == 1).then(pl.lit("dear")).otherwise(pl.col("price"))
+    )
+    with pytest.raises(InputError, match="row 2 holds 'dear'"):
+        Recommender(rich[1], "cpu").histories(wrong)
+
+
 def test_events_without_items_are_refused(rich: tuple[Manifest, Path, pl.DataFrame]) -> None:
     with pytest.raises(InputError, match="Events need the column item_id"):
         Recommender(rich[1], "cpu").histories(rich[2].drop("item_id"))

@@ -191,12 +191,18 @@ def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> No
     assert all(f"{name}@{k}" in measured["metrics"]["sasrec"] for name in ("ndcg", "map", "mrr") for k in (5, 10, 20))
     item = json.loads((Path(measured["folder"]) / "examples.json").read_text())[0]["recommended"][0]
     chosen = ["--model", trained["artifact"], "--root", root]
-    best = summary_of(overnight("recommend", item, "never-seen", *chosen, "-k", "4", "--json"))
+    best = summary_of(overnight("recommend", item, "never-seen", *chosen, "-k", "4", "--json", "--hide-seen"))
     assert len(best["recommended"]) == 4
     assert best["unknown"] == ["never-seen"]
-    assert item not in best["recommended"]
+    assert item not in best["recommended"] and not best["keep_seen"]
     again = summary_of(overnight("evaluate", *common))
     assert again == measured
+    best = summary_of(overnight("recommend", item, *chosen, "--json"))
+    assert best["keep_seen"] and not measured["filter_seen"], "what was evaluated is what is recommended"
+    hidden = overnight("evaluate", *common, "--set", "evaluation.filter_seen=true", "--set", "evaluation.baselines=[]")
+    assert f"{measured['cases']:,} of" in hidden.stdout and "count as misses" in " ".join(hidden.stdout.split())
+    best = summary_of(overnight("recommend", item, *chosen, "-k", "100000", "--json"))
+    assert not best["keep_seen"] and item not in best["recommended"]
 
 
 def test_a_preset_lies_under_what_is_set(shop: Path, root: Path) -> None:

@@ -70,6 +70,24 @@ def test_a_body_that_breaks_a_law_is_told(
 
 
 @pytest.mark.parametrize(
+    ("sees", "words"),
+    [
+        ("layout.mask_B1LL[:, 0]", "It asked the layout for mask_B1LL"),
+        ("(layout.segments_BL == layout.segments_BL).unsqueeze(1)", "Other sessions in a row and padding"),
+    ],
+)
+def test_a_body_that_does_not_take_flat_rows_though_it_says_so_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sees: str, words: str
+) -> None:
+    flat = BODY.replace("(Body):", "(Body):\n    flat = True").replace("{returns}", "self.mix(x_BLD) + seen @ x_BLD")
+    flat = flat.replace("        return", f"        seen = ({sees}).to(x_BLD.dtype)\n        return")
+    part(tmp_path, "bodies/wrong.py", flat)
+    monkeypatch.setenv("OVERNIGHT_PLUGINS", str(tmp_path))
+    lines = [line for trial in laws.trials_of("wrong") for line in broken(laws.LAWS, trial)]
+    assert any(words in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
     ("formula", "words"),
     [
         ("(negative_NK.clamp(min=-5) - positive_N.unsqueeze(1)).exp().mean(1)", "does not count"),

@@ -142,6 +142,10 @@ def test_an_objective_that_breaks_a_law_is_found(
         ({"tile": "queries[:, first:last] - first"}, "A tile is not those columns"),
         ({"fit": "self.score_V = torch.rand(self.num_items)"}, "The scores differ"),
         ({"fit": "train.items.fill_(3)"}, "It changes them"),
+        (
+            {"fit": "self.rankable_V = self.score_V > 0.5 * self.score_V.max()"},
+            "Items with a training event may be ranked",
+        ),
     ],
 )
 def test_a_baseline_that_breaks_a_law_is_found(tmp_path: Path, change: dict[str, str], words: str) -> None:

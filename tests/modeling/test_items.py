@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,8 +96,9 @@ def test_input_and_output_share_the_vectors(tower: str) -> None:
     assert torch.equal(model.next_item.catalogue(items), items.all()[FIRST_ID:])
     batch = make_schedule(model, sessions_of(), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
     model.inputs.side_names, model.inputs.side = [], torch.nn.ModuleList()
-    there = batch[ITEM_ID] >= FIRST_ID
-    torch.testing.assert_close(model.inputs(batch)[there], items.all()[batch[ITEM_ID].long()][there])
+    item_BL = batch.features[ITEM_ID].long()
+    there = item_BL >= FIRST_ID
+    torch.testing.assert_close(model.inputs(batch)[there], items.all()[item_BL][there])
 
 
 def test_features_of_items_come_from_the_item_and_others_from_the_event() -> None:
@@ -104,13 +106,14 @@ def test_features_of_items_come_from_the_item_and_others_from_the_event() -> Non
     assert model.inputs.side_names == ["price", "device", "budget"]
     assert [column.name for column in model.inputs.items.columns] == ["type", "tags", "size"]
     batch = make_schedule(model, sessions_of(), TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
-    x_BLD, item = model.inputs(batch), batch[ITEM_ID] >= FIRST_ID
-    changed = model.inputs(batch | {"type": batch["type"] % 5 + 3})
+    given = batch.features
+    x_BLD, item = model.inputs(batch), given[ITEM_ID] >= FIRST_ID
+    changed = model.inputs(replace(batch, features=given | {"type": given["type"] % 5 + 3}))
     assert torch.equal(changed[item], x_BLD[item])
-    unknown = batch[ITEM_ID] == UNKNOWN
+    unknown = given[ITEM_ID] == UNKNOWN
     assert (changed[unknown] != x_BLD[unknown]).any(1).all(), "of an unknown item, the event tells what is known"
-    wide = F.pad(batch["tags"], (0, 3))
-    assert torch.equal(model.inputs(batch | {"tags": wide}), x_BLD)
+    wide = F.pad(given["tags"], (0, 3))
+    assert torch.equal(model.inputs(replace(batch, features=given | {"tags": wide})), x_BLD)
     chosen = model_of({"item_tower": "sum", "features": ["tags", "price"]}).inputs
     assert ([column.name for column in chosen.items.columns], chosen.side_names) == (["tags"], ["price"])
 

@@ -228,6 +228,25 @@ def test_memory_holds_scores_of_predictions_and_vectors_of_groups_only() -> None
     assert max(largest) == max(64 * 51, 4 * 50 * 16)  # scores with the positive's
 
 
+def test_what_training_does_not_hold_is_no_uniform_negative() -> None:
+    """And does not count as an item that might have been drawn."""
+    torch.manual_seed(0)
+    held_U = torch.tensor([0, 2, 3, 5])
+    config = NegativesConfig(source="uniform", count=2000, group=2, corrected=True)
+    column_GK, logq_GK = draw(config, TARGET_N, POPULARITY_V, None, held_U)
+    assert not unlikely(column_GK, torch.zeros(NUM_ITEMS).index_fill(0, held_U, 0.25))
+    assert torch.allclose(logq_GK.exp(), torch.tensor(500.0))
+    model = model_of("sasrec", num_items=4, loss={"name": "gbce", "negatives": {"count": 8}})
+    know_popularity(model.next_item, sessions_of([[3, 5, 5]]), sessions_of([[3]]))
+    assert model.next_item.uniform_U.tolist() == [0, 2]
+    batch = model.training_batch(sessions_of([[3, 5, 5]]), torch.Generator().manual_seed(0))
+    given: list[int] = []
+    model.next_item.loss_of = lambda positive_N, _, number: given.append(number) or positive_N  # type: ignore
+    model(batch).backward()
+    assert given == [2]
+    assert not model.inputs.items.table_VE.grad[[FIRST_ID + 1, FIRST_ID + 3]].any()
+
+
 def test_popularity_is_that_of_training() -> None:
     model = model_of("sasrec", num_items=4)
     sessions = sessions_of([[3, 3, 5], [4, 3, 2, 1]])

@@ -25,7 +25,7 @@ from modeling.objectives import LayOut, Objective
 from modeling.objectives.causal import Causal
 from modeling.objectives.masked import Masked
 from modeling.objectives.permuted import Permuted
-from modeling.objectives.replaced_token import ReplacedToken
+from modeling.objectives.replaced_token import ReplacedToken, filled
 from modeling.sessions import Sessions
 from schemas import plugins
 from schemas.columns import FIRST_ID, ITEM_ID
@@ -424,7 +424,7 @@ def test_proposals_fill_hidden_places_and_nothing_else_changes(monkeypatch: pyte
     model, sessions = model_of("sasrec", objective="replaced_token"), random_sessions(40, 50)
     batch, read = model.training_batch(sessions, generator()), []
     encode, propose = model.encode, model.propose
-    monkeypatch.setattr(model, "encode", lambda given: read.append(given) or encode(given))
+    monkeypatch.setattr(model, "encode", lambda given, **how: read.append(given) or encode(given, **how))
     proposed: list[Tensor] = []
 
     def propose_some_right(h_ND: Tensor) -> Tensor:
@@ -510,3 +510,21 @@ def test_it_needs_a_head_that_proposes_items() -> None:
     config = ModelConfig.model_validate({"objective": "replaced_token", "heads": {"bought": {"name": "binary"}}})
     with pytest.raises(InputError, match=r"learns from what the head next_item proposes.*bought"):
         parts.check(config)
+
+
+@pytest.mark.parametrize("swap_noise", [0.0, 0.6])
+def test_what_was_swapped_is_not_called_original(swap_noise: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training with swap noise, the discriminator reads every event but the proposals as it was."""
+    inputs = {"swap_noise": swap_noise, "features": []}
+    model, sessions = model_of("sasrec", objective="replaced_token", inputs=inputs).train(), random_sessions(40, 50)
+    batch, read, labels = model.training_batch(sessions, generator()), [], []
+    of, judge = model.inputs.items.of, model.objective.judge  # type: ignore[attr-defined]
+    monkeypatch.setattr(model.inputs.items, "of", lambda ids, *event: read.append(ids) or of(ids, *event))
+    monkeypatch.setattr(model.objective, "judge", lambda *given: labels.append(judge(*given)[1]) or judge(*given))
+    model(batch)
+    first_BL, second_BL = read[:2]
+    true_BL = filled(batch.features[ITEM_ID], batch, batch.target_N)
+    assert torch.equal(labels[0], second_BL != true_BL), "a label for each item that is not the one that was there"
+    there_BL = batch.layout.inside_BL & ~batch.masked_BL
+    noisy = (first_BL != true_BL)[there_BL].float().mean()
+    assert noisy > 0.4 if swap_noise else noisy < 0.05

@@ -94,17 +94,17 @@ def test_a_part_that_takes_the_place_of_a_built_in_one_is_warned_of(
 def test_a_part_of_a_package_is_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begin("body", "my_body", tmp_path / "own")
     text = (tmp_path / "own/bodies/my_body.py").read_text()
-    for path, holds in (("corner/__init__.py", ""), ("corner/my_body.py", text)):
+    for path, holds in (("corner_bodies/__init__.py", ""), ("corner_bodies/my_body.py", text)):
         part(tmp_path / "site", path, holds)
     about = "corner_parts-1.2.dist-info"
     part(tmp_path / "site", f"{about}/METADATA", "Metadata-Version: 2.1\nName: corner-parts\nVersion: 1.2\n")
-    part(tmp_path / "site", f"{about}/entry_points.txt", "[overnight.bodies]\nmy_body = corner.my_body\n")
+    part(tmp_path / "site", f"{about}/entry_points.txt", "[overnight.bodies]\nmy_body = corner_bodies.my_body\n")
     (tmp_path / "model").mkdir()
     with monkeypatch.context() as with_package:
         with_package.syspath_prepend(str(tmp_path / "site"))
         model_of("my_body").save(tmp_path / "model")
         SequenceModel.load(tmp_path / "model")
-    with pytest.raises(InputError, match=r"of corner-parts 1\.2, corner\.my_body .*Install corner-parts 1\.2"):
+    with pytest.raises(InputError, match=r"of corner-parts 1\.2, corner_bodies\.my_body .*Install corner-parts 1\.2"):
         SequenceModel.load(tmp_path / "model")
 
 
