@@ -82,8 +82,8 @@ class Layout:
         """Whether a query of a block may see a key of its window; of rows attended whole, `mask_B1LL`."""
         if self.block is None:
             return self.mask_B1LL
-        query_G1C, key_G1W = (self.segments_BL[:, None, :, None] + 1 for _ in range(2))  # 0 is outside the row
-        seen_GCW = self.queries(query_G1C)[:, 0] == self.keys(key_G1W)[:, 0].transpose(1, 2)
+        segment_B1L1 = self.segments_BL[:, None, :, None]
+        seen_GCW = (self.queries(segment_B1L1) == self.keys(segment_B1L1).transpose(2, 3)).squeeze(1)
         return (seen_GCW & (self.apart_CW >= 0) if self.direction == "causal" else seen_GCW)[:, None]
 
     @property

@@ -9,7 +9,7 @@ import torch
 
 from flows.laws import Law, models, require
 from flows.laws.models import NUM_ITEMS, Trial, chains
-from modeling.batches import Batch
+from modeling.batches import Batch, Shape
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID, ITEM_ID
@@ -55,6 +55,18 @@ def all_chance_comes_from_the_generator(trial: Trial) -> None:
     require(torch.equal(state, torch.get_rng_state()), "It draws from the generator of the process, too.")
 
 
+def a_batch_of_fixed_size_holds_all(trial: Trial) -> None:
+    """On a GPU the host sizes a batch beforehand: each session has `drops` events less than places there, never fewer."""
+    model, sessions = trial.model(), chains(20, NUM_ITEMS)
+    wanted = int(_batch(model, sessions, seed=0).layout.inside_BL.sum())
+    places_S = (sessions.lengths - model.objective.drops).clamp(min=0)
+    for flat in {False, model.flat}:
+        shape = Shape.of(places_S, flat)
+        layout = model.training_batch(sessions, torch.Generator().manual_seed(0), shape).layout
+        held = int(layout.inside_BL.sum())
+        require(held == wanted, f"It lays out {wanted} places and says {shape.num_places}: `drops` is too large.")
+
+
 def nothing_is_learned_of_random_items(trial: Trial) -> None:
     """Of items drawn independently nothing can be learned: a loss that falls sees what it is asked about."""
     model = trial.model().train()
@@ -83,6 +95,7 @@ LAWS: tuple[Law, ...] = (
     sessions_are_asked_about_their_own_events,
     all_chance_comes_from_the_generator,
     histories_of_any_length_have_a_state,
+    a_batch_of_fixed_size_holds_all,
     nothing_is_learned_of_random_items,
     *models.LAWS,
 )

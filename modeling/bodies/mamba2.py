@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 from pydantic import Field
+from torch import Tensor
 
-from modeling.attention import Direction
+from modeling.attention import Direction, Layout
 from modeling.bodies._hugging_face import HuggingFace
 from modeling.config import BodyConfig
 
@@ -45,3 +46,8 @@ class Mamba2(HuggingFace):
             n_groups=1,
             state_size=state_size,
         )
+
+    def forward(self, x_BLD: Tensor, layout: Layout) -> Tensor:
+        """Padding lies behind all events, where no state sees it: without a mask, nobody asks the device for it."""
+        h_BLD: Tensor = self.model(inputs_embeds=x_BLD).last_hidden_state
+        return h_BLD

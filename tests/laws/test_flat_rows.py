@@ -102,10 +102,9 @@ def test_the_same_states(body: str, objective: str) -> None:
         torch.testing.assert_close(query.states(model.encode(query)), model.states(sessions), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("body", "objective"), FLAT)
+@pytest.mark.parametrize(("body", "objective"), [pair for pair in FLAT if pair[1] != "replaced_token"])
 def test_the_same_loss_and_gradients(body: str, objective: str) -> None:
-    if objective == "replaced_token":
-        pytest.skip("what is proposed depends on where places lie")
+    """What `replaced_token` proposes is drawn, and depends on where places lie: see below."""
     model = model_of({"name": body, "dropout": 0.0}, objective=objective, heads={"next_item": {"bias": True}}).train()
     rows, flat = both_batches(model, long_sessions())
     (one, of_one), (two, of_two) = gradients(model, rows), gradients(model, flat)

@@ -29,9 +29,8 @@ from tests.second_device import pretended_cuda
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="counts are taken on the pretended device")
 SHARES_ROWS = ("sasrec", "hstu", "bst", "bert4rec", "ligr", "gpt2", "llama", "modernbert", "albert")
-ONE_A_ROW = ("gru4rec", "xlnet", "reformer")
+ONE_A_ROW = ("gru4rec", "xlnet", "mamba2", "reformer")
 READ_BY_TRANSFORMERS = {  # whose code asks the device itself
-    "mamba2": 1,  # whether there is any padding
     "longformer": 2,  # whether any event sees everything, and which are padding, by a mask as an index
 }
 SAMPLED = {"name": "sampled_softmax", "negatives": {"count": 8, "corrected": True}}

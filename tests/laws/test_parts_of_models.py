@@ -45,6 +45,7 @@ from modeling.objectives import Objective
 
 class Wrong(Objective):
     direction = "{direction}"
+    drops = {drops}
 
     def batch(self, sessions, lay_out, generator):
         layout = lay_out(sessions{dropped})
@@ -90,7 +91,12 @@ class Wrong(LabelHead):
         return {predict}
 """
 PRESET = "title: Mine\npaper: arXiv:1808.09781\ndeviates: [all of it.]\n"
-RIGHT = {"dropped": ".drop_last(1)", "read": "event_BL", "asked": "torch.where(asked_BL >= 0, asked_BL + 1, -1)"}
+RIGHT = {
+    "drops": "1",
+    "dropped": ".drop_last(1)",
+    "read": "event_BL",
+    "asked": "torch.where(asked_BL >= 0, asked_BL + 1, -1)",
+}
 COUNTS = {"fit": "", "queries": "self.score_V.expand(len(histories), -1)", "tile": "queries[:, first:last].clone()"}
 SQUARE = {"metrics": "{'one': lambda p, v: 1.0}", "error": "(score_N - value_N) ** 2", "predict": "self.score(h_ND)"}
 
@@ -117,6 +123,7 @@ def found(tmp_path: Path, kind: str, text: str) -> str:
             "draw from the generator",
         ),
         ("causal", {"read": "event_BL.no_such"}, "AttributeError"),
+        ("causal", {"drops": "2"}, "`drops` is too large"),
     ],
 )
 def test_an_objective_that_breaks_a_law_is_found(
