@@ -14,6 +14,7 @@ from pathlib import Path
 
 from schemas.places import TABLE, rows_of
 
+ROOMS = ("flows", "preprocessing", "modeling", "schemas")  # libraries may lie next to these, and are not followed
 Part = tuple[str, str]  # package and name, such as ("modeling.bodies", "sasrec")
 
 
@@ -98,7 +99,9 @@ def _nodes(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
 
 @cache
 def _file_of(root: Path, module: str) -> Path | None:
-    """The file of a module below `root`; None for what is not there, such as a library or a name in a module."""
+    """The file of a module of the rooms below `root`; None for a library, or a name that is no module."""
+    if module.partition(".")[0] not in ROOMS:
+        return None
     path = root.joinpath(*module.split("."))
     for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):
         if file.is_file():

@@ -141,19 +141,20 @@ def test_own_parts_count_by_what_they_hold_and_what_they_import(
 
 def test_code_that_is_imported_for_types_alone_or_relatively(tmp_path: Path) -> None:
     for path, text in (
-        ("room/__init__.py", ""),
+        ("schemas/__init__.py", ""),
         (
-            "room/a.py",
-            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from room import types\nfrom . import b\n",
+            "schemas/a.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from schemas import types\nfrom . import b\n",
         ),
-        ("room/b.py", "def later():\n    from room.inner.c import name\n"),
-        ("room/inner/__init__.py", "from ..d import x\n"),
-        ("room/inner/c.py", "from . import e as other\nimport json\n"),
-        *((f"room/{name}.py", "") for name in ("types", "d", "inner/e", "unused")),
+        ("schemas/b.py", "def later():\n    from schemas.inner.c import name\n"),
+        ("schemas/inner/__init__.py", "from ..d import x\n"),
+        ("schemas/inner/c.py", "from . import e as other\nimport json\nimport library\n"),
+        ("library/__init__.py", "from library import more\n"),  # as next to a wheel's rooms
+        *((f"schemas/{name}.py", "") for name in ("types", "d", "inner/e", "unused")),
     ):
         part(tmp_path, path, text)
-    assert closure._closure(tmp_path, ["room.a"]) == {
-        "room", "room.a", "room.b", "room.inner", "room.inner.c", "room.inner.e", "room.d",
+    assert closure._closure(tmp_path, ["schemas.a"]) == {
+        "schemas", "schemas.a", "schemas.b", "schemas.inner", "schemas.inner.c", "schemas.inner.e", "schemas.d",
     }  # fmt: skip
 
 
