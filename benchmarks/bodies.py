@@ -156,7 +156,7 @@ def page(records: list[Json]) -> str:
         "with 256 negatives per 32 predictions, optimizer's step included). Causal predicts from each event read; the others",
         "predict a part of them, so columns do not compare. A dash: refused, the body would see what it is asked about, or not",
         "what it is to learn from. Packed bodies take several sessions in a row; the others one, among sessions of about the",
-        "same length.",
+        "same length. How training runs: [training.md](training.md).",
         "",
         f"Measured on {machine()}. Compare within the page, not with other machines.",
         "",

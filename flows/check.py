@@ -70,7 +70,7 @@ def _own(kind: str, folder: Path, verdict: Verdict, say: Say) -> Iterator[Place]
     try:
         yield from [place for place in of_people(kind) if place.folder == folder]
     except InputError as error:
-        _tell(f"{kind}", [str(error)], verdict, say)
+        _report(f"{kind}", [str(error)], verdict, say)
 
 
 def _check(
@@ -87,10 +87,10 @@ def _check(
         return
     except Exception as error:  # somebody else's code: whatever it raises is the answer
         lines = [_where(error)]
-    _tell(part, lines, verdict, say)
+    _report(part, lines, verdict, say)
 
 
-def _tell(part: str, lines: list[str], verdict: Verdict, say: Say) -> None:
+def _report(part: str, lines: list[str], verdict: Verdict, say: Say) -> None:
     if not lines:
         verdict.kept.append(part)
         say(f"{part}: keeps every law.")

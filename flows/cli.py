@@ -264,9 +264,9 @@ def simulate(
 @app.command()
 def datasets(as_json: JsonOption = False) -> None:
     """The datasets that can be named: where to get them, on what terms, and where each comes from."""
-    from flows.settings import offered
+    from flows.settings import listing
 
-    found = offered.datasets()
+    found = listing.datasets()
     for name, about in found.items():
         _say(f"{name}: {about['title']}\n    get it: {about['obtain']}\n    terms:  {about['terms']}")
         _say(f"    from:   {about['origin']}")
@@ -276,11 +276,11 @@ def datasets(as_json: JsonOption = False) -> None:
 @app.command()
 def steps(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
     """All steps, checks and encoders a dataset can name, with their options and where each comes from."""
-    from flows.settings import offered
+    from flows.settings import listing
 
     _use_plugins_of(dataset)
-    found = offered.for_datasets()
-    for line in offered.lines(found):
+    found = listing.for_datasets()
+    for line in listing.lines(found):
         _say(line)
     _end(found, as_json)
 
@@ -288,11 +288,11 @@ def steps(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
 @app.command()
 def models(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
     """All presets, bodies, objectives, losses, heads and baselines, with their options and where each comes from."""
-    from flows.settings import offered
+    from flows.settings import listing
 
     _use_plugins_of(dataset)
-    found = offered.for_models()
-    for line in offered.lines(found, offered.of_all()):
+    found = listing.for_models()
+    for line in listing.lines(found, listing.of_all()):
         _say(line)
     _end(found, as_json)
 

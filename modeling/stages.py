@@ -234,11 +234,8 @@ def compare(
     measured = _metrics(evaluation)
     if promotion.metric not in measured:
         raise unknown("promotion.metric", promotion.metric, measured)
-    candidate, damage = evaluation.parents[0], ""
-    try:
-        champion = champion_of(artifacts, dataset)
-    except InputError as error:
-        champion, damage = None, str(error)
+    candidate = evaluation.parents[0]
+    champion, damage = _in_service(artifacts, dataset)
     put_there_by = champion.comparison if champion and champion.model == candidate else None
     if put_there_by and (known := artifacts.find(*put_there_by.split("/"))):
         progress(f"{candidate} is already in service.")
@@ -278,10 +275,7 @@ def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = pri
     """
     facts = comparison.facts
     dataset, candidate = facts["dataset"], facts["candidate"]
-    try:
-        champion = champion_of(artifacts, dataset)
-    except InputError:
-        champion = None  # `compare` has said so
+    champion, _ = _in_service(artifacts, dataset)  # `compare` has said what is wrong with the pointer
     if not facts["promote"] or (champion and champion.model == candidate):
         return champion
     if champion and (champion.model != facts["champion"] or champion.applied(comparison.name)):
@@ -292,6 +286,14 @@ def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = pri
         return champion
     artifacts.get(candidate)  # whole and readable, or the pointer stays
     return put_in_service(artifacts, dataset, candidate, by="comparison", comparison=comparison.name)
+
+
+def _in_service(artifacts: Artifacts, dataset: str) -> tuple[Champion | None, str]:
+    """The model in service, and what is wrong with the pointer (or "")."""
+    try:
+        return champion_of(artifacts, dataset), ""
+    except InputError as error:
+        return None, str(error)
 
 
 def _decide(
@@ -365,8 +367,9 @@ def _score_in_service(
 
 def _will_pass(error: Exception) -> bool:
     """Whether an error says nothing of the model: a full memory or disk is no reason to replace it."""
+    full = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
     lost = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
-    return (isinstance(error, MemoryError | OSError) and not lost) or type(error).__name__ == "OutOfMemoryError"
+    return full or (isinstance(error, MemoryError | OSError) and not lost)
 
 
 def _read_as(model: Manifest, sessions: Manifest) -> list[str]:

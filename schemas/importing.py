@@ -67,7 +67,7 @@ def import_file(folder: Path, file: Path) -> ModuleType:
 
 
 def import_module(name: str, what: str) -> ModuleType:
-    """A module of other people's.
+    """A module of people's own.
 
     Raises:
         InputError: when it cannot be imported, with the file and the line that fail; `what` names it where there is none.

@@ -51,7 +51,7 @@ class Place:
 
 
 def use(folders: Iterable[str | Path]) -> None:
-    """Search these folders, those of the dataset read last, wherever no others are given, in this process.
+    """Search these folders, those of the dataset read last, where no others are given, in this process.
 
     Models are put together without a dataset at hand; whoever has one gives its `plugins` instead.
     """
@@ -115,19 +115,19 @@ def rows_of(folder: Path) -> dict[str, str]:
 
 
 def singular(kind: str) -> str:
-    """What one thing of a kind is called: step, body, loss."""
+    """What one part of a kind is called: step, body, loss."""
     endings = {"ies": "y", "sses": "ss", "s": ""}
     ending = next((ending for ending in endings if kind.endswith(ending)), "")
     return kind.removesuffix(ending) + endings.get(ending, "")
 
 
 def kind_of(package: ModuleType) -> str:
-    """The kind of what a package offers, which is its name: steps, bodies."""
+    """The kind of a package's parts, which is its name: steps, bodies."""
     return package.__name__.rpartition(".")[2]
 
 
 def _is_part(name: str) -> bool:
-    """`base` and what begins with an underscore are there for others to use."""
+    """Whether a file of that name is a part; `base` and names with an underscore in front are for parts to import."""
     return name != "base" and not name.startswith(("_", "."))
 
 

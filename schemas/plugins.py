@@ -1,6 +1,6 @@
-"""Find steps, checks, encoders, bodies, losses and the like by name: Overnight's own, and those of other people.
+"""Find steps, checks, encoders, bodies, losses and the like by name: those that are built in, and people's own.
 
-`steps/drop_repeats.py` offers its class `DropRepeats` (or a function `drop_repeats`) under the name `drop_repeats`. Its
+The part `drop_repeats` of the steps is the class `DropRepeats` (or a function `drop_repeats`) of `steps/drop_repeats.py`. Its
 options are the fields of a pydantic class, or the keyword-only parameters of any other class or function. A new file is found
 as soon as it is there, in the places that `schemas.places` lists.
 """
@@ -52,7 +52,7 @@ class OwnPart(BaseModel):
 
 @dataclass(frozen=True)
 class Described:
-    """One thing a package offers, in one line, its options and where it comes from."""
+    """A part in one line, its options and where it comes from."""
 
     name: str
     summary: str
@@ -61,7 +61,7 @@ class Described:
 
 
 def names(package: ModuleType, folders: Folders = None) -> list[str]:
-    """The names a package offers, other people's among them, sorted.
+    """The names of a package's parts, people's own among them, sorted.
 
     Raises:
         InputError: when two parts have one name, or a folder is not there.
@@ -70,16 +70,16 @@ def names(package: ModuleType, folders: Folders = None) -> list[str]:
 
 
 def find(package: ModuleType, name: str, folders: Folders = None) -> Any:
-    """The class or function that the module `name` of `package` is named after, or that of other people.
+    """The part of a package by name, a class or a function: a built-in one, or one of people's own.
 
     Raises:
-        InputError: when there is no such part, with the known names; when its file cannot be imported or holds no such class.
+        InputError: when there is no such part, with the names there are; when its file cannot be imported or holds none.
     """
-    known = places(package, folders)
-    name = spelled_as_in(known, name)
-    if name not in known:
-        raise InputError(f"{unknown(singular(kind_of(package)), name, known)} {_where_else(folders)}")
-    place = known[name]
+    by_name = places(package, folders)
+    name = spelled_as_in(by_name, name)
+    if name not in by_name:
+        raise InputError(f"{unknown(singular(kind_of(package)), name, by_name)} {_where_else(folders)}")
+    place = by_name[name]
     if place.folder and place.file:
         module = import_file(place.folder, place.file)
     else:
@@ -93,7 +93,7 @@ def find_file(folder: Path, name: str, folders: Folders = None) -> Path:
     """The YAML file of a dataset or preset.
 
     Raises:
-        InputError: when there is none of that name, with the known ones.
+        InputError: when there is none of that name, with the names there are.
     """
     known = places(folder, folders)
     if name not in known:
@@ -104,20 +104,20 @@ def find_file(folder: Path, name: str, folders: Folders = None) -> Path:
 
 
 def own_files(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, list[Path]]:
-    """By "kind/name", the files of other people's parts among those wanted: the part's own first.
+    """By "kind/name", the files of people's own parts among those wanted: the part's file first.
 
-    The others are those that it may import from its folder: they begin with an underscore.
+    After it come the files that it may import from its folder: they begin with an underscore.
     """
     return {part: _files_of(part.partition("/")[0], place) for part, place in _own_places(wanted, folders).items()}
 
 
 def contents(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, str]:
-    """By "kind/name", a hash of the files of other people's parts among those wanted (`own_files`): sixteen hex digits."""
+    """By "kind/name", a hash of the files of people's own parts among those wanted (`own_files`): sixteen hex digits."""
     return {part: digest_of(files)[:16] for part, files in own_files(wanted, folders).items()}
 
 
 def own_parts(wanted: Mapping[str, Iterable[str]], folders: Folders = None) -> dict[str, OwnPart]:
-    """By "kind/name", other people's parts among those wanted, for a result to record what it was made with."""
+    """By "kind/name", people's own parts among those wanted, for a result to record what it was made with."""
     places, hashes = _own_places(wanted, folders), contents(wanted, folders)
     return {part: OwnPart(origin=place.origin, content=hashes[part]) for part, place in places.items()}
 
@@ -128,24 +128,24 @@ def content(package: ModuleType, name: str, folders: Folders = None) -> str:
 
 
 def read_options(package: ModuleType, name: str, options: dict[str, Any], where: str) -> dict[str, Any]:
-    """The options given for one thing of a package, checked and converted; those left out keep their defaults.
+    """The options given for a part of a package, checked and converted; those left out keep their defaults.
 
     Raises:
-        InputError: for an unknown name or option, with the known ones, or a value that does not fit.
+        InputError: for an unknown name or option, with those there are, or a value that does not fit.
     """
     return dict(parse(options_of(find(package, name)), options, f"{where} {name}"))
 
 
 def describe(package: ModuleType, folders: Folders = None) -> list[Described]:
-    """All that a package offers, sorted by name, for people to choose from.
+    """All parts of a package, sorted by name, for people to choose from.
 
-    The options that a package's own base class gives all of them come last.
+    The options that the base class gives all of them come last.
     """
     return [_described(package, place, folders) for _, place in sorted(places(package, folders).items())]
 
 
 def _described(package: ModuleType, place: Place, folders: Folders) -> Described:
-    """Somebody's file that cannot be used is listed with the reason; the others are listed as they are."""
+    """A part; one of people's own that cannot be used is listed with the reason."""
     try:
         thing = find(package, place.name, folders)
         return Described(place.name, summary_of(thing), option_fields(thing), place.origin)
@@ -168,7 +168,7 @@ def _where_else(folders: Folders) -> str:
 
 
 def _class_of(package: ModuleType, place: Place, module: ModuleType) -> Any:
-    """What a module offers: the class or function of its name, of the kind's base class where there is one."""
+    """The part of a module: the class or function of its name, a subclass of the kind's base class where there is one."""
     where, wanted = str(module.__file__), place.name.replace("_", "").lower()
     if place.module and place.module.rpartition(".")[2] != place.name:
         raise InputError(

@@ -13,7 +13,7 @@ import pytest
 
 from flows.check import check_folder
 from flows.new import begin
-from flows.settings import offered
+from flows.settings import listing
 from schemas import plugins
 from schemas.dataset import read_dataset
 from tests.laws import test_models
@@ -113,7 +113,7 @@ def test_the_body_and_the_loss_shown_learn(tmp_path: Path) -> None:
     plugins.use([tmp_path / "plugins"])
     test_models.test_a_learnable_chain_is_learned("running_mean", "causal", tmp_path / "body")
     test_models.test_every_loss_learns_the_chain("hinge", tmp_path / "loss")
-    described = {entry["name"]: entry for entry in offered.for_models()["bodies"]}["running_mean"]
+    described = {entry["name"]: entry for entry in listing.for_models()["bodies"]}["running_mean"]
     assert (
         described["summary"].startswith("Each event and the mean") and described["options"][0]["name"] == "ff_multiple"
     )

@@ -1,4 +1,4 @@
-"""What every baseline obeys, fit on a few sessions: a score for each item, the same whatever else is ranked.
+"""What every baseline obeys, fit on a few sessions: a score for each item, the same alone and among others.
 
 N histories, V items.
 """
@@ -51,7 +51,7 @@ def every_history_gets_a_score_for_every_item(trial: Trial) -> None:
 
 
 def histories_of_one_event_and_of_unknown_items_are_scored(trial: Trial) -> None:
-    """So does a history of a single event, and one of items that training never had."""
+    """A history of one event, and one of items that training never had, gets finite scores, too."""
     short, strange = chains(10, NUM_ITEMS).drop_last(5), _histories()
     strange.items.fill_(UNKNOWN)
     for histories, what in ((short, "one event"), (strange, "unknown items")):

@@ -14,7 +14,7 @@ from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID, ITEM_ID
 
-STEPS = 60
+STEPS = 150
 MOST_LEARNED = (
     0.25  # share of the first loss that may go: hiding a place now and then by its own event earns a few per cent
 )

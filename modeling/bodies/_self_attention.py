@@ -12,7 +12,7 @@ from modeling.config import BodyConfig
 
 
 class SelfAttention(nn.Module):
-    """Attention from each place of x_BLD to those its layout shows, in heads, and a linear map of what they found."""
+    """Attention from each place of x_BLD to those its layout shows, in heads, and a linear map of the result."""
 
     def __init__(self, config: BodyConfig, rotary: bool, dropout: float = 0.0) -> None:
         super().__init__()
@@ -26,6 +26,6 @@ class SelfAttention(nn.Module):
             part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in self.query_key_value(x_BLD).chunk(3, -1)
         )
-        found = attend(q, k, v, layout, rotary=self.rotary, dropout=self.dropout if self.training else 0.0)
-        h_BLD: Tensor = self.out(found.transpose(1, 2).flatten(2))
+        attended = attend(q, k, v, layout, rotary=self.rotary, dropout=self.dropout if self.training else 0.0)
+        h_BLD: Tensor = self.out(attended.transpose(1, 2).flatten(2))
         return h_BLD

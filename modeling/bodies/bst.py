@@ -1,8 +1,8 @@
 """BST: behavior sequence transformer for e-commerce recommendation in Alibaba (Chen et al., arXiv:1905.06874).
 
 Only its transformer is here. The paper scores one candidate at a time, with the candidate as the last place of the sequence;
-it tells places apart by the time that lies between them and the candidate, which ours does not know: positions are those of
-the inputs. Its one block did better than two or three: `num_layers: 1` is the paper's. It does not tell the width of the
+its positions are the times that lie between places and the candidate, which ours does not have: positions are those of
+the inputs. Its one block did better than two or three: `num_layers: 1` is the paper's. It does not say the width of the
 feed-forward, 4 D here, nor the slope of LeakyReLU, 0.01 here.
 
 B rows, L places, D width.

@@ -10,7 +10,7 @@ The paper divides by the length that all sequences are padded to. Here n is the 
 neither padding nor neighbours change; the norm takes any factor per place away again.
 
 Biases are learned per distance in places, up to DISTANCES either way, and per power of two of the seconds between two
-events: bucket 0 is under a second, bucket b from 2^(b-1) to 2^b, the last has no end. They are told by the feature of time
+events: bucket 0 is under a second, bucket b from 2^(b-1) to 2^b, the last has no end. They come from the feature of time
 (`inputs.time`); without one, all events count as simultaneous. The paper measures from the time of the event to be
 *predicted*, which is not known when a model is asked what comes next: here it is from that of the place that predicts.
 
@@ -47,7 +47,7 @@ class HSTU(Body):
         rotary: bool,
         *,
         time_buckets: Annotated[
-            int, Field(ge=1, le=64, description="Powers of two of seconds between events that are told apart. 1: none.")
+            int, Field(ge=1, le=64, description="Powers of two of seconds between events that are kept apart. 1: none.")
         ] = 32,
     ) -> None:
         super().__init__(config, rotary)

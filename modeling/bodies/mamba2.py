@@ -1,6 +1,6 @@
 """Mamba-2: transformers are state space models (Dao and Gu, arXiv:2405.21060).
 
-Each event moves a state of fixed size, so that time grows with the length of a session, and order is told without any
+Each event moves a state of fixed size, so that time grows with the length of a session, and order is seen without any
 positions. The state knows no bounds of sessions, so they do not share rows. The type has no dropout. Without the kernels of
 `mamba_ssm` it is slow.
 

@@ -51,8 +51,8 @@ class Reformer(HuggingFace):
         attended_BLD, fed_BLD = x_BLD, x_BLD
         for layer in self.model.layers:
             layer.attention.self_attention.is_decoder = layout.direction == "causal"
-            found = layer.attention(fed_BLD, attention_mask=inside_BL)
-            attended_BLD = attended_BLD + found.hidden_states
+            attended = layer.attention(fed_BLD, attention_mask=inside_BL)
+            attended_BLD = attended_BLD + attended.hidden_states
             fed_BLD = fed_BLD + layer.feed_forward(attended_BLD)
         h_BLC = self.model.layer_norm(torch.cat([attended_BLD, fed_BLD], -1))
         h_BLD: Tensor = self.join(F.dropout(h_BLC, self.config.dropout, self.training))

@@ -1,6 +1,6 @@
 """XLNet: generalized autoregressive pretraining (Yang et al., arXiv:1906.08237), with Transformer-XL's relative positions.
 
-transformers builds it; `perm_mask` tells in every direction who sees whom, so that sessions share rows: distances in a row
+transformers builds it; `perm_mask` says in every direction who sees whom, so that sessions share rows: distances in a row
 are distances in the session. In the direction `permuted` there are two streams: the content of a place sees itself and all
 that is predicted before it; its query does not see the place's own content, and is what is returned. Segment embeddings and
 the table of words are left out, and dropout at the input, which has its own.

@@ -8,6 +8,7 @@ by hand comes back by hand only.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,14 +71,17 @@ class Champion(BaseModel):
 
 
 def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
-    """The model in service, or None before the first promotion.
+    """The model in service; None before the first promotion, and where a person set `model` to null: nothing is in service.
 
     Raises:
         InputError: when the pointer cannot be read.
     """
     path = pointer_of(artifacts, dataset)
     try:
-        return Champion.model_validate_json(path.read_text())
+        content = json.loads(path.read_text())
+        if isinstance(content, dict) and content.get("model", "") is None:
+            return None
+        return Champion.model_validate(content)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -134,16 +138,27 @@ def why_withdrawn(
     artifacts: Artifacts, dataset: str, champion: Champion | None, candidate: str, comparison: str
 ) -> str:
     """Why a candidate that was in service before does not come back by this comparison; empty where it may."""
-    if champion is None or champion.model == candidate:
+    stays, path = (champion.model if champion else "nothing"), pointer_of(artifacts, dataset)
+    if stays == candidate:
         return ""
-    if out := champion.taken_out(candidate):
+    out = champion.taken_out(candidate) if champion else None
+    if out:
         because = f" ({out.because})" if out.because else ""
         how = f"was taken out of service on {out.when:%Y-%m-%d at %H:%M} UTC{because}"
-    elif champion.applied(comparison):
-        how = f"was put into service by this comparison before, and {pointer_of(artifacts, dataset)} was changed since"
+    elif champion.applied(comparison) if champion else _named_in_emptied(artifacts, dataset, comparison):
+        how = f"was put into service by this comparison before, and {path} was changed since"
     else:
         return ""
-    return f"{candidate} {how}: {champion.model} stays. To put it back: `overnight promote {candidate} --dataset {dataset}`."
+    return f"{candidate} {how}: {stays} stays in service. To put it back: `overnight promote {candidate} --dataset {dataset}`."
+
+
+def _named_in_emptied(artifacts: Artifacts, dataset: str, comparison: str) -> bool:
+    """Whether a pointer whose `model` a person set to null says that this comparison was applied."""
+    try:
+        text = pointer_of(artifacts, dataset).read_text()
+    except (OSError, ValueError):
+        return False
+    return comparison in text
 
 
 def _history(now: Champion | None) -> tuple[Change, ...]:

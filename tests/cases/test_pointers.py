@@ -115,6 +115,20 @@ def test_a_pointer_changed_by_hand_is_not_changed_back(shop: Shop) -> None:
         assert shop.night("", 6)["reused"]
 
 
+def test_a_pointer_emptied_by_hand_stays_empty(tmp_path: Path) -> None:
+    """The only model there ever was is taken out: the same night again does not put it back, another one may be."""
+    shop = Shop(tmp_path)
+    first = shop.night("", 5)["candidate"]
+    path = pointer_of(shop.artifacts, "shop")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": None, "previous": first}))
+    facts = shop.night("", 5)
+    assert not facts["promote"] and "was changed since: nothing stays in service" in facts["reason"]
+    assert champion_of(shop.artifacts, "shop") is None and shop.night("", 5)["reused"]
+    with pytest.raises(InputError, match="Nothing is in service for 'shop'"):
+        in_service.model_folder(shop.artifacts, "shop")
+    assert shop.night("", 6)["promote"]
+
+
 def test_an_old_verdict_is_not_applied_to_another_pointer(shop: Shop) -> None:
     """As when a person promotes while a night is being compared."""
     first, second = models_of(shop)

@@ -60,7 +60,7 @@ class Wrong(Body):
         ("self.nothing(x_BLD)", "AttributeError"),
     ],
 )
-def test_a_body_that_breaks_a_law_is_told(
+def test_a_body_that_breaks_a_law_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, returns: str, words: str
 ) -> None:
     part(tmp_path, "bodies/wrong.py", BODY.format(returns=returns))
@@ -98,7 +98,7 @@ def test_a_body_that_does_not_take_flat_rows_though_it_says_so_is_told(
         ("(positive_N - 7).square()", ""),
     ],
 )
-def test_a_loss_that_breaks_a_law_is_told(
+def test_a_loss_that_breaks_a_law_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, formula: str, words: str
 ) -> None:
     part(tmp_path, "losses/wrong.py", f"def wrong(positive_N, negative_NK, num_items):\n    return {formula}\n")

@@ -150,7 +150,7 @@ def test_an_objective_that_breaks_a_law_is_found(
         ({"fit": "self.score_V = torch.rand(self.num_items)"}, "The scores differ"),
         ({"fit": "train.items.fill_(3)"}, "It changes them"),
         (
-            {"fit": "self.rankable_V = self.score_V > 0.5 * self.score_V.max()"},
+            {"fit": "self.rankable_V = self.score_V > 99"},
             "Items with a training event may be ranked",
         ),
     ],

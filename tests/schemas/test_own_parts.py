@@ -116,14 +116,14 @@ def test_names_that_are_there_twice_are_refused_with_both_places(folder: Path, t
         (STEP.replace("min_price: float = 0.5", "min_price: flot = 0.5"), "(?s)drop_samples.py.*flot"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_a_file_is_told_with_its_line(folder: Path, code: str, message: str) -> None:
+def test_a_mistake_in_a_file_is_reported_with_its_line(folder: Path, code: str, message: str) -> None:
     part(folder, "steps/_prices.py", "\ncheap = less_than(1)\n")
     part(folder, "steps/drop_samples.py", code)
     with pytest.raises(InputError, match=message):
         plugins.find(steps, "drop_samples", [folder])(min_price=1)
 
 
-def test_a_file_is_loaded_as_it_is_now_and_its_content_told(folder: Path) -> None:
+def test_a_file_is_loaded_as_it_is_now_and_its_content_is_hashed(folder: Path) -> None:
     assert plugins.find(steps, "drop_samples", [folder])().min_price == 0.5
     before = plugins.content(steps, "drop_samples", [folder])
     part(folder, "steps/drop_samples.py", STEP.replace("0.5", "0.7"))  # the same size, within the same second

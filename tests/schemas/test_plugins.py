@@ -14,7 +14,7 @@ def described(package: object) -> dict[str, Described]:
     return {one.name: one for one in describe(package)}  # type: ignore[arg-type]
 
 
-def test_options_are_told_with_type_default_and_meaning() -> None:
+def test_options_have_type_default_and_meaning() -> None:
     known = described(steps)
     assert list(known) == names(steps)
     assert known["drop_repeats"] == Described(

@@ -9,15 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import TrainerCallback
 
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.training import optimizer
-from modeling.training.fit import fit, set_seed
-from modeling.training.hugging_face import ScheduleTrainer
-from modeling.training.plan import Plan
-from modeling.training.schedule import make_schedule
-from modeling.training.validation import judge_of
+from modeling.training.fit import fit
 from schemas.errors import InputError
 from tests.conftest import model_of, random_sessions, schema_of, split_of
 
@@ -77,19 +73,20 @@ class Listener(TrainerCallback):
 
 
 def test_in_a_script_it_is_a_trainer_like_any_other(tmp_path: Path) -> None:
-    """With TrainingArguments and callbacks of one's own."""
-    model, sessions, config = model_of("sasrec"), random_sessions(100, 50), TrainingConfig(epochs=2, threads=1)
-    schedule = make_schedule(model, sessions, config.model_copy(update={"tokens_per_step": 64}))
-    set_seed(1)
-    arguments = TrainingArguments(
-        str(tmp_path), num_train_epochs=1, per_device_train_batch_size=1, use_cpu=True, remove_unused_columns=False,
-        logging_steps=5, eval_strategy="steps", eval_steps=5, save_strategy="no", report_to="none", disable_tqdm=True,
-    )  # fmt: skip
-    judge = judge_of(model, split_of(sessions, sessions).validation, "time")
-    listener = Listener()
-    plan = Plan(schedule.steps_per_epoch, config)
-    ScheduleTrainer(model, schedule, judge, plan, arguments, callbacks=[listener]).train()
-    assert len(listener.losses) == len(schedule) // 5 <= len(listener.metrics)
+    """As docs/training.md shows, with TrainingArguments and callbacks of one's own."""
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    sessions, listener = random_sessions(100, 50), Listener()
+    given = {
+        "model": model_of("sasrec"),
+        "sessions": sessions,
+        "validation": split_of(sessions, sessions).validation,
+        "config": TrainingConfig(epochs=2, threads=1, tokens_per_step=64),
+        "output_dir": str(tmp_path),
+        "callbacks": [listener],
+    }
+    exec(code, given)
+    assert len(listener.losses) == len(given["schedule"]) // 5 <= len(listener.metrics)
     assert {"eval_ndcg@20", "eval_recall@20"} <= listener.metrics[0].keys()
 
 

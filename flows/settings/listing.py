@@ -77,17 +77,17 @@ def _presets() -> list[Entry]:
     ]
 
 
-def _read_of(read: Callable[[], Entry], told_as: str) -> Entry:
+def _read_of(read: Callable[[], Entry], key: str) -> Entry:
     """What a file says, or why it cannot be used."""
     try:
         return read()
     except InputError as error:
-        blank = {"obtain": "", "terms": ""} if told_as == "title" else {}
-        return blank | {told_as: f"cannot be used: {error}"}
+        blank = {"obtain": "", "terms": ""} if key == "title" else {}
+        return blank | {key: f"cannot be used: {error}"}
 
 
 def _can_be(holds: Callable[..., bool], *names: str) -> bool:
-    """Whether something holds of parts that can be used; of others, nothing does."""
+    """Whether something holds of parts; it does not of those that cannot be used."""
     try:
         return holds(*names)
     except InputError:
@@ -113,9 +113,11 @@ def of_all() -> dict[str, tuple[Option, ...]]:
     }
 
 
-def lines(found: Mapping[str, list[Entry]], shared: Mapping[str, Iterable[Option]] | None = None) -> Iterator[str]:
+def lines(
+    entries_by_kind: Mapping[str, list[Entry]], shared: Mapping[str, Iterable[Option]] | None = None
+) -> Iterator[str]:
     """One line each, with the options below; those that all of a kind share stand first."""
-    for kind, entries in found.items():
+    for kind, entries in entries_by_kind.items():
         yield f"{kind}:"
         yield from (_option(asdict(option), 4) for option in (shared or {}).get(kind, ()))
         for entry in entries:
