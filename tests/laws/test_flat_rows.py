@@ -82,6 +82,7 @@ def both_batches(model: SequenceModel, sessions: Sessions, seed: int = 0) -> tup
 
 
 def gradients(model: SequenceModel, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """In evaluation mode: what training forgets of the input is drawn place by place."""
     torch.manual_seed(0)
     model.zero_grad()
     loss = model(batch)
@@ -105,7 +106,7 @@ def test_the_same_states(body: str, objective: str) -> None:
 @pytest.mark.parametrize(("body", "objective"), [pair for pair in FLAT if pair[1] != "replaced_token"])
 def test_the_same_loss_and_gradients(body: str, objective: str) -> None:
     """What `replaced_token` proposes is drawn, and depends on where places lie: see below."""
-    model = model_of({"name": body, "dropout": 0.0}, objective=objective, heads={"next_item": {"bias": True}}).train()
+    model = model_of({"name": body, "dropout": 0.0}, objective=objective, heads={"next_item": {"bias": True}})
     rows, flat = both_batches(model, long_sessions())
     (one, of_one), (two, of_two) = gradients(model, rows), gradients(model, flat)
     assert len(flat.asked_N) > len(rows.asked_N)
@@ -116,7 +117,7 @@ def test_the_same_loss_and_gradients(body: str, objective: str) -> None:
 @pytest.mark.parametrize("groups", [{"inputs": {"positions": "rotary"}}, {"body": {"name": "hstu"}}], ids=str)
 def test_the_same_with_rotary_positions_and_times(groups: dict[str, Any]) -> None:
     groups = {"body": {"name": "sasrec"}} | groups
-    model = model_of(groups.pop("body") | {"dropout": 0.0}, **groups).train()
+    model = model_of(groups.pop("body") | {"dropout": 0.0}, **groups)
     model.inputs.time = "price"  # a number an event: seconds since the one before
     rows, flat = both_batches(model, long_sessions())
     (one, of_one), (two, of_two) = gradients(model, rows), gradients(model, flat)
@@ -127,7 +128,7 @@ def test_the_same_with_rotary_positions_and_times(groups: dict[str, Any]) -> Non
 @pytest.mark.parametrize("objective", ["causal", "masked"])
 def test_the_same_of_labels(objective: str) -> None:
     heads = {"next_item": {}, "own": {"name": "regression"}, "last": "binary", "past": {"name": "binary"}}
-    model = model_with(schema_with(("last", "past"), ("own",)), heads, objective).train()
+    model = model_with(schema_with(("last", "past"), ("own",)), heads, objective)
     rows, flat = both_batches(model, coin_sessions(60, 0))
     (one, of_one), (two, of_two) = gradients(model, rows), gradients(model, flat)
     torch.testing.assert_close(two, one)
@@ -137,7 +138,7 @@ def test_the_same_of_labels(objective: str) -> None:
 
 
 def test_the_second_pass_of_replaced_token_is_the_same_for_the_same_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of({"name": "sasrec", "dropout": 0.0}, objective="replaced_token").train()
+    model = model_of({"name": "sasrec", "dropout": 0.0}, objective="replaced_token")
     both = both_batches(model, long_sessions())
     found = []
     for batch in both:
