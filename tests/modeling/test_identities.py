@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from modeling import stages
 from modeling.config import ModelConfig
+from modeling.stages import identity
 from schemas import closure, places, plugins
 from schemas.artifacts import Manifest
 from tests.schemas.own import part
@@ -31,7 +31,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the rooms, which the stages take for theirs."""
     for room in ("modeling", "schemas"):
         shutil.copytree(ROOT / room, tmp_path / "tree" / room, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(stages, "ROOT", tmp_path / "tree")
+    monkeypatch.setattr(identity, "ROOT", tmp_path / "tree")
     return tmp_path / "tree"
 
 
@@ -46,9 +46,9 @@ def ids(config: ModelConfig, baselines: tuple[str, ...] = ("popularity",)) -> Id
         cached.cache_clear()
     model = manifest_of(config)
     return {
-        "model": stages.code_of_training(config),
-        "evaluation": stages.code_of_evaluation(model, baselines),
-        "comparison": stages.code_of_comparison(model),
+        "model": identity.code_of_training(config),
+        "evaluation": identity.code_of_evaluation(model, baselines),
+        "comparison": identity.code_of_comparison(model),
     }
 
 
@@ -77,12 +77,13 @@ MEASURED = {"evaluation", "comparison"}
         ("schemas/features.py", EVERY),
         ("modeling/evaluation/ranking.py", EVERY),  # validation chooses the epoch by it
         ("modeling/training/schedule.py", {"model"}),
-        ("modeling/evaluation/measure.py", MEASURED),
+        ("modeling/stages/measure.py", MEASURED),
         ("modeling/service/recommender.py", set()),
         ("modeling/evaluation/baselines/popularity.py", {"evaluation"}),
         ("modeling/evaluation/baselines/markov.py", set()),
         ("modeling/evaluation/compare.py", {"comparison"}),
-        ("modeling/stages.py", {"comparison"}),
+        ("modeling/stages/compare.py", {"comparison"}),
+        ("modeling/stages/train.py", set()),
         ("modeling/bodies/hstu.py", set()),
         ("modeling/bodies/_table.py", set()),
         ("modeling/losses/bpr.py", set()),
@@ -160,4 +161,4 @@ def test_code_that_is_imported_for_types_alone_or_relatively(tmp_path: Path) -> 
 
 def test_a_model_that_this_code_cannot_read_has_no_parts() -> None:
     model = manifest_of(ModelConfig()).model_copy(update={"parameters": {"model": {"boddy": 3}}})
-    assert stages._parts_of(model) == {} and stages.code_of_evaluation(model, ())
+    assert identity.parts_of(model) == {} and identity.code_of_evaluation(model, ())

@@ -1,0 +1,210 @@
+"""Metrics of a new model + sessions -> verdict against the model in service; verdict -> model in service."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from modeling.config import EvaluationConfig, PromotionConfig
+from modeling.evaluation.compare import (
+    Champion,
+    Metrics,
+    Rival,
+    best_baseline,
+    champion_of,
+    instead,
+    judge,
+    pointer_of,
+    put_in_service,
+    why_withdrawn,
+)
+from modeling.stages.evaluate import evaluate
+from modeling.stages.identity import code_of_comparison
+from schemas.artifacts import Artifacts, Manifest, identify
+from schemas.errors import InputError, unknown
+
+COMPARISONS = "comparisons"
+Progress = Callable[[str], object]
+
+
+def compare(
+    artifacts: Artifacts,
+    dataset: str,
+    evaluation: Manifest,
+    sessions: Manifest,
+    promotion: PromotionConfig,
+    config: EvaluationConfig,
+    progress: Progress = print,
+) -> Manifest:
+    """Measure the model in service on the candidate's test cases and decide, by the rule of `evaluation.compare`.
+
+    The model in service never fails a night: one that cannot be compared (its folder or its pointer is damaged, this code does
+    not take it, a feature it reads is made another way now, measuring it fails) is named with the reason, and the candidate is
+    judged as with nothing in service. A model in service that was trained on the test day, as when a past night is run again,
+    stays. Facts: `promote`, `reason`, `metric`, `new`, `old`, `champion`, `compared` (whether it was measured),
+    `not_compared` (why not), `read_as` (what it could not read from today's sessions).
+
+    Raises:
+        InputError: for a metric that was not computed, with those that were.
+    """
+    measured = _metrics(evaluation)
+    if promotion.metric not in measured:
+        raise unknown("promotion.metric", promotion.metric, measured)
+    candidate = evaluation.parents[0]
+    champion, damage = _in_service(artifacts, dataset)
+    put_there_by = champion.comparison if champion and champion.model == candidate else None
+    if put_there_by and (known := artifacts.find(*put_there_by.split("/"))):
+        progress(f"{candidate} is already in service.")
+        return known
+    rival = artifacts.find(*champion.model.split("/")) if champion else None
+    about = {"dataset": dataset, "promotion": promotion.model_dump(), "damage": damage, "whole": rival is not None}
+    code, parents = code_of_comparison(rival), (evaluation.name, champion.model if champion else "")
+    artifact_id = identify(code=code, parents=parents, **about)
+    withdrawn = why_withdrawn(artifacts, dataset, champion, candidate, f"{COMPARISONS}/{artifact_id}")
+    if withdrawn:
+        artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, **about)
+    if found := artifacts.find(COMPARISONS, artifact_id):
+        progress(found.facts["reason"])
+        return found
+    facts: dict[str, Any] = {"metric": promotion.metric, "new": measured[promotion.metric], "old": None}
+    facts |= {"promote": False, "compared": False, "not_compared": "", "read_as": []}
+    facts |= {"dataset": dataset, "candidate": candidate, "champion": champion.model if champion else None}
+    if withdrawn:
+        facts["reason"] = withdrawn
+    elif champion and champion.model == candidate:
+        facts["reason"] = f"{candidate} is in service already."
+    else:
+        facts |= _decide(artifacts, facts, champion, rival, damage, evaluation, sessions, promotion, config, progress)
+    progress(facts["reason"])
+    with artifacts.write(
+        COMPARISONS, artifact_id, parents=(evaluation.name,), parameters=promotion.model_dump()
+    ) as draft:
+        draft.facts = facts
+        (draft.folder / "comparison.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return draft.manifest
+
+
+def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = print) -> Champion | None:
+    """Put the candidate into service when the comparison says so; returns the model in service afterwards.
+
+    A comparison is applied once, and only to the pointer it was made against.
+    """
+    facts = comparison.facts
+    dataset, candidate = facts["dataset"], facts["candidate"]
+    champion, _ = _in_service(artifacts, dataset)  # `compare` has said what is wrong with the pointer
+    if not facts["promote"] or (champion and champion.model == candidate):
+        return champion
+    if champion and (champion.model != facts["champion"] or champion.applied(comparison.name)):
+        progress(
+            f"{comparison.name} is not applied: the model in service has changed since it was made. {champion.model} stays. "
+            f"Run the night again, or name a model: `overnight promote MODEL --dataset {dataset}`."
+        )
+        return champion
+    artifacts.get(candidate)  # whole and readable, or the pointer stays
+    return put_in_service(artifacts, dataset, candidate, by="comparison", comparison=comparison.name)
+
+
+def _in_service(artifacts: Artifacts, dataset: str) -> tuple[Champion | None, str]:
+    """The model in service, and what is wrong with the pointer (or "")."""
+    try:
+        return champion_of(artifacts, dataset), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def _decide(
+    artifacts: Artifacts,
+    facts: dict[str, Any],
+    champion: Champion | None,
+    rival: Manifest | None,
+    damage: str,
+    evaluation: Manifest,
+    sessions: Manifest,
+    promotion: PromotionConfig,
+    config: EvaluationConfig,
+    progress: Progress,
+) -> dict[str, Any]:
+    """The facts that say what was decided and why."""
+    metric, new, test_day = promotion.metric, facts["new"], sessions.facts["test_day"]
+    if rival and _learned_from(rival, test_day):
+        reason = f"The model in service learned from {test_day}, the test day, and cannot be compared on it: it stays."
+        return {"reason": reason}
+    if new is None:
+        return {"reason": f"{metric} is undefined on these test sessions: keep what is in service."}
+    baseline = best_baseline(evaluation.facts["metrics"], evaluation.facts["model"], metric)
+    if champion is None and not damage:
+        return judge(promotion, new, instead(baseline, "nothing is in service"))
+    old, problem, where = None, damage, "What is in service"
+    read_as: list[str] = []
+    if champion:
+        old, read_as, problem = _score_in_service(artifacts, champion, rival, metric, sessions, config, progress)
+        where = f"{champion.model}, in service by {pointer_of(artifacts, facts['dataset'])},"
+    if problem:
+        line = (
+            f"{where} cannot be compared: {problem.rstrip('.')}. The new model is judged as with nothing in service, against "
+            f"the baselines; to decide otherwise: `overnight promote MODEL --dataset {facts['dataset']}`."
+        )
+        verdict = judge(promotion, new, instead(baseline, "the model in service cannot be compared"))
+        return verdict | {"not_compared": line, "reason": f"{verdict['reason']} {line}"}
+    if old is None:
+        return judge(promotion, new, instead(baseline, "the model in service does not predict it"))
+    beside = [f"best baseline: {baseline[0]} {baseline[1]:.4f}"] if baseline else []
+    beside += [f"of the model in service {line}" for line in read_as]
+    verdict = judge(promotion, new, Rival(old, "the model in service", "; ".join(beside)))
+    return verdict | {"compared": True, "read_as": read_as}
+
+
+def _score_in_service(
+    artifacts: Artifacts,
+    champion: Champion,
+    rival: Manifest | None,
+    metric: str,
+    sessions: Manifest,
+    config: EvaluationConfig,
+    progress: Progress,
+) -> tuple[float | None, list[str], str]:
+    """Its score (None: it does not predict the metric), what it could not read, and why it cannot be compared (or "")."""
+    if rival is None:
+        return None, [], f"{artifacts.root / champion.model} is missing or damaged"
+    alone = config.model_copy(update={"baselines": ()})
+    try:
+        score = _metrics(evaluate(artifacts, rival, sessions, alone, progress)).get(metric)
+        return score, _read_as(rival, sessions), ""
+    except InputError as error:
+        return None, [], str(error)
+    except Exception as error:  # whatever an older model makes newer code do, the night goes on
+        if _will_pass(error):
+            raise
+        progress(f"Measuring the model in service failed: {traceback.format_exception_only(error)[-1].strip()}")
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        progress(f"  at {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}")
+        return None, [], f"measuring it failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+
+
+def _will_pass(error: Exception) -> bool:
+    """Whether an error says nothing of the model: a full memory or disk is no reason to replace it."""
+    full = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
+    lost = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
+    return full or (isinstance(error, MemoryError | OSError) and not lost)
+
+
+def _read_as(model: Manifest, sessions: Manifest) -> list[str]:
+    if model.parents == (sessions.name,):
+        return []
+    from modeling.vocabularies import as_read
+
+    return as_read(sessions.folder, model.folder)
+
+
+def _learned_from(model: Manifest, day: str | None) -> bool:
+    """Whether a model's training days, all those before its own test day, hold `day`."""
+    until = model.facts.get("test_day")
+    return bool(day and until and until > day)
+
+
+def _metrics(evaluation: Manifest) -> Metrics:
+    """What was measured of the model."""
+    measured: Metrics = evaluation.facts["metrics"][evaluation.facts["model"]]
+    return measured

@@ -1,0 +1,65 @@
+"""Model folder + sessions -> metrics of the model and of baselines.
+
+The last item of every test session is hidden and ranked among the whole catalogue by the code that recommends; labels are
+predicted for what is hidden by the code that predicts in service.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from modeling.config import EvaluationConfig
+from modeling.stages.identity import code_of_evaluation, parts_of
+from schemas import plugins
+from schemas.artifacts import Artifacts, Manifest, identify
+
+EVALUATIONS = "evaluations"
+RESULT, EXAMPLES = "result.json", "examples.json"
+Progress = Callable[[str], object]
+
+
+def evaluate(
+    artifacts: Artifacts,
+    model: Manifest,
+    sessions: Manifest,
+    config: EvaluationConfig,
+    progress: Progress = print,
+) -> Manifest:
+    """Measure a model on the test cases of prepared sessions, or return the measurement made before.
+
+    Cases whose target no model trained on these sessions can recommend are left out and counted: those that came up after
+    the vocabulary (`unknown_targets`) or have no training event (`cold_targets`). So are sessions of one event (`too_short`).
+    A model with another vocabulary (one trained on another night) is measured on the same cases; targets that it cannot
+    recommend count as misses. With `filter_seen` so do targets that the history holds (`seen_targets`). Labels are measured
+    on every case that has one, and so is `mean`, the mean of the training labels.
+
+    The facts hold `metrics` by name of model or baseline (None: undefined, such as everything of no cases, or the AUC of labels
+    that are all alike), these counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and
+    `learned_from_test_day`: whether the model learned from what it is tested on, which is also warned of.
+    """
+    artifact_id = identify(
+        code=code_of_evaluation(model, config.baselines),
+        parents=(model.name, sessions.name),
+        evaluation=config.model_dump(),
+        made_with=plugins.contents({**parts_of(model), "baselines": config.baselines}),
+    )
+    if found := artifacts.find(EVALUATIONS, artifact_id):
+        progress(f"Evaluation {found.name} is there already: nothing to measure.")
+        _warn(found, progress)
+        return found
+    from modeling.stages.measure import measure  # torch is only loaded when there is something to measure
+
+    facts, examples = measure(model, sessions, config, progress)
+    parameters = {"evaluation": config.model_dump()}
+    with artifacts.write(EVALUATIONS, artifact_id, parents=(model.name, sessions.name), parameters=parameters) as draft:
+        draft.facts = facts
+        (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
+        (draft.folder / EXAMPLES).write_text(json.dumps(examples, indent=2, default=str) + "\n")
+    _warn(draft.manifest, progress)
+    return draft.manifest
+
+
+def _warn(evaluation: Manifest, progress: Progress) -> None:
+    if evaluation.facts["learned_from_test_day"]:
+        progress(f"Warning: {evaluation.parents[0]} learned from what it is tested on here: its metrics are too good.")

@@ -1,0 +1,49 @@
+"""What names a result: the code that made it, the parts that were chosen, the settings and what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from modeling.config import ModelConfig
+from schemas import plugins
+from schemas.artifacts import Manifest
+from schemas.closure import code_of
+
+ROOT = Path(__file__).parents[2]
+# What stages run: the code of a result is that of these modules, of the parts that were chosen, and of all they import.
+TRAINING = ("modeling.splits", "modeling.training.fit")
+EVALUATION = ("modeling.splits", "modeling.stages.measure")
+COMPARISON = ("modeling.stages.compare", "modeling.evaluation.compare")  # the rule, and what it measures by EVALUATION
+
+
+def code_of_training(config: ModelConfig) -> str:
+    """A hash of the code that fits a model of these parts."""
+    return _code_of(TRAINING, config.parts)
+
+
+def code_of_evaluation(model: Manifest, baselines: Iterable[str]) -> str:
+    """A hash of the code that measures a model and these baselines."""
+    return _code_of(EVALUATION, {**parts_of(model), "baselines": baselines})
+
+
+def code_of_comparison(rival: Manifest | None) -> str:
+    """A hash of the code that compares a measured model with a rival, which it measures first."""
+    return _code_of(EVALUATION, parts_of(rival) if rival else {}, alone=COMPARISON)
+
+
+def _code_of(modules: tuple[str, ...], parts: Mapping[str, Iterable[str]], alone: tuple[str, ...] = ()) -> str:
+    packages = {kind: f"modeling.{'evaluation.' * (kind == 'baselines')}{kind}" for kind in parts}
+    chosen = tuple((packages[kind], name) for kind, names in parts.items() for name in sorted(names))
+    own = tuple(file for files in plugins.own_files(parts).values() for file in files)
+    return code_of(ROOT, modules, chosen, own, alone)
+
+
+def parts_of(model: Manifest) -> Mapping[str, tuple[str, ...]]:
+    """The parts of a model by kind; none where this code cannot read what it was made with, and so cannot load it either."""
+    try:
+        return ModelConfig.model_validate(model.parameters.get("model")).parts
+    except ValidationError:
+        return {}
