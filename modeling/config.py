@@ -80,7 +80,7 @@ class InputsConfig(Concern):
     positions: Literal["none", "end", "rotary", "forward"] = Field(
         "end",
         title="Positions",
-        description="How order is told: none, learned and counted from the end, rotary, learned and counted forward.",
+        description="How order is read: none, learned and counted from the end, rotary, learned and counted forward.",
     )
     item_dim: int | None = Field(None, ge=1, title="Item width", description="Of item vectors. Empty: the body's.")
     dims: dict[str, PositiveInt] = Field(
@@ -360,7 +360,7 @@ class EvaluationConfig(Concern):
     @model_validator(mode="after")
     def _no_duplicates(self) -> Self:
         for name, given in (("cutoffs", self.cutoffs), ("baselines", self.baselines)):
-            if twice := sorted({str(one) for one in given if given.count(one) > 1}):
+            if twice := sorted({str(value) for value in given if given.count(value) > 1}):
                 raise ValueError(f"{name}: {', '.join(twice)} is named twice")
         return self
 

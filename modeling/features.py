@@ -104,7 +104,7 @@ def default_width(column: FeatureColumn) -> int:
 
 
 class Reached(nn.Module):
-    """Which ids training reads. All others are read as the unknown one, which training puts in place of some of them."""
+    """Which ids training reads. Any other is read as the unknown one, which training puts in place of some of them."""
 
     def __init__(self, cardinality: int) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class Reached(nn.Module):
         return torch.where(self.reached_V[ids], ids, UNKNOWN)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Folders of before this was known: every id is read as it is."""
+        """Folders of before this was recorded: every id is read as it is."""
         state_dict.setdefault(f"{prefix}reached_V", torch.ones_like(self.reached_V))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -186,7 +186,7 @@ class MeanNumber(nn.Module):
 
 
 def stored(values: pl.Series, column: FeatureColumn) -> pa.Array:
-    """Encoded values as a session file holds them; what is not known becomes unknown, 0, or an empty list."""
+    """Encoded values as a session file holds them; what is missing becomes unknown, 0, or an empty list."""
     dtype = pl.Int32 if column.dtype == "int32" else pl.Float32
     if column.many:
         return values.cast(pl.List(dtype)).fill_null([]).to_arrow()

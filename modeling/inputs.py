@@ -45,7 +45,9 @@ class Inputs(nn.Module):
         )
         moments = (TIMESTAMP, EVENT_TYPE)
         of_events = (column for column in read_features(config, schema) if column.per == "event")
-        self.tells_of_items = self.items.stands_without_ids or any(one.source not in moments for one in of_events)
+        self.reads_more_than_ids = self.items.stands_without_ids or any(
+            column.source not in moments for column in of_events
+        )
         self.item_norm = nn.LayerNorm(item_dim) if inputs.feature_norm else None
         width = item_dim
         if self.aggregation == "concat":
@@ -71,7 +73,7 @@ class Inputs(nn.Module):
     def reach(self, read: Sessions, asked: Sessions) -> None:
         """Take from training sessions which ids are read in training, and which items are scored as right ones.
 
-        In inference all others are read as unknown: their vectors are as they began, or were only pushed away.
+        In inference all further ids are read as unknown: their vectors are as they began, or were only pushed away.
         """
         _, event_E = read.event_index()
         _, asked_E = asked.event_index()
@@ -91,11 +93,11 @@ class Inputs(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def readable(self, histories: Sessions) -> Sessions:
-        """Histories without the events of items that training never read, where nothing else tells of these items.
+        """Histories without the events of items that training never read, where nothing but their ids is read.
 
         A history of nothing but them keeps its last one, which is read as unknown.
         """
-        if self.tells_of_items:
+        if self.reads_more_than_ids:
             return histories
         session_E, event_E = histories.event_index()
         keep_E = self.items.reached.reached_V[histories.items[event_E]]
@@ -138,7 +140,7 @@ class Inputs(nn.Module):
 
 
 def _begin_as_item(item_dim: int, width: int, dim: int) -> nn.Linear:
-    """A projection of an item's vector and what stands beside it that begins as that of the item alone."""
+    """A projection of an item's vector and its side features that begins as that of the item alone."""
     project = nn.Linear(width, dim, bias=False)
     with torch.no_grad():
         if item_dim == dim:

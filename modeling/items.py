@@ -1,9 +1,9 @@
 """The vector of an item: of its id, of vectors made elsewhere, of its features. Inputs read it, outputs score against it.
 
-With features or vectors, an item that nobody ever clicked has a vector too: that of the unknown id and what is known of it.
+With features or vectors, an item that nobody ever clicked has a vector too: that of the unknown id joined by its features.
 So that the unknown id's says something, training takes it for an item's own now and then (as DropoutNet does, NeurIPS 2017).
 
-V item ids, N newcomers, E width of item vectors, W values of an item that has many.
+V item ids, N new items, E width of item vectors, W values of an item that has many.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class ItemVectors(nn.Module):
             return self.table_VE
         return self.of(torch.arange(len(self.table_VE), device=self.table_VE.device))
 
-    def know(self, items: pl.DataFrame | None, progress: Callable[[str], object]) -> None:
-        """Take what the item table (id, raw value, encoded features) and the file of vectors tell of items.
+    def set_items(self, items: pl.DataFrame | None, progress: Callable[[str], object]) -> None:
+        """Take the features of items from the item table (id, raw value, encoded features), their vectors from the file.
 
         Raises:
             InputError: when they are needed and cannot be read.
@@ -87,13 +87,15 @@ class ItemVectors(nn.Module):
             )
         ids = torch.from_numpy(items[ID].to_numpy(writable=True)).long()
         if self.tower:
-            self.tower.know(ids, [values_of(stored(items[one.name], one), one) for one in self.columns])
+            self.tower.set_values(
+                ids, [values_of(stored(items[column.name], column), column) for column in self.columns]
+            )
         if self.pretrained:
-            vectors, there = read_vectors(self.pretrained.config, items[VALUE])
-            self.pretrained.know(ids[there], vectors)
-            missing = len(there) - len(vectors)
+            vectors, has_vector_N = read_vectors(self.pretrained.config, items[VALUE])
+            self.pretrained.set_vectors(ids[has_vector_N], vectors)
+            missing = len(has_vector_N) - len(vectors)
             progress(
-                f"Pretrained vectors of width {vectors.shape[1]:,} for {len(vectors):,} of {len(there):,} items"
+                f"Pretrained vectors of width {vectors.shape[1]:,} for {len(vectors):,} of {len(has_vector_N):,} items"
                 + (f"; {missing:,} have none and get zeros." if missing else ".")
             )
 
@@ -139,10 +141,10 @@ class Tower(nn.Module):
             return x + self.mix(torch.cat([x, *parts], -1))
         return sum(parts, x)
 
-    def know(self, ids: Tensor, values: list[Tensor]) -> None:
+    def set_values(self, ids: Tensor, values: list[Tensor]) -> None:
         """Take the values of some ids, a tensor for each of `columns`."""
         for feature, value in zip(self._features, values, strict=True):
-            feature.know(ids, value)
+            feature.set_values(ids, value)
 
     def add(self, values: list[Tensor]) -> None:
         """Append ids with their values, a tensor for each of `columns`."""
@@ -170,11 +172,11 @@ class ItemFeature(nn.Module):
         self.values_V: Tensor
         self.register_buffer("values_V", torch.zeros((num_ids, 1) if column.many else num_ids, dtype=dtype))
 
-    def know(self, ids: Tensor, values: Tensor) -> None:
+    def set_values(self, ids: Tensor, values: Tensor) -> None:
         """Take the values of some ids."""
-        known = self.values_V.new_zeros(len(self.values_V), *values.shape[1:])
-        known[ids] = values.to(known)
-        self.values_V = known
+        values_V = self.values_V.new_zeros(len(self.values_V), *values.shape[1:])
+        values_V[ids] = values.to(values_V)
+        self.values_V = values_V
 
     def forward(self, ids: Tensor, of_event: Tensor | None) -> Tensor:
         """[..., width] of ids [...]; where those are no items, of the event's values."""
@@ -197,9 +199,9 @@ def _is_of_items(column: FeatureColumn) -> bool:
     return column.per_item and column.per == "event"
 
 
-def _as_wide(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def _as_wide(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Both with room for as many values as the wider one has; single values stay."""
-    if one.dim() == other.dim() and one.shape[-1] != other.shape[-1] and one.dim() > 1:
-        width = max(one.shape[-1], other.shape[-1])
-        return F.pad(one, (0, width - one.shape[-1])), F.pad(other, (0, width - other.shape[-1]))
-    return one, other
+    if left.dim() == right.dim() and left.shape[-1] != right.shape[-1] and left.dim() > 1:
+        width = max(left.shape[-1], right.shape[-1])
+        return F.pad(left, (0, width - left.shape[-1])), F.pad(right, (0, width - right.shape[-1]))
+    return left, right

@@ -57,7 +57,7 @@ class SequenceModel(nn.Module):
         self.longest = max(schema.max_length - held_out - self.objective.drops, least)  # places; `reach` knows better
 
     def reach(self, train: Sessions) -> None:
-        """Take from the training sessions what training reads: how many places, which ids. Inference reads no others."""
+        """Take from the training sessions what training reads: how many places, which ids. Inference reads no more."""
         self.longest = int(train.lengths.max()) - self.objective.drops
         self.inputs.reach(train.drop_last(self.objective.drops), train)
 
@@ -79,7 +79,7 @@ class SequenceModel(nn.Module):
 
     @property
     def label_heads(self) -> dict[str, LabelHead]:
-        """The heads that foretell labels, by label."""
+        """The heads that predict labels, by label."""
         return {label: head for label, head in self.heads.items() if isinstance(head, LabelHead)}
 
     def lay_out(self, sessions: Sessions, *, ask: bool = False, shape: Shape | None = None) -> Layout:

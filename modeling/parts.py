@@ -24,7 +24,9 @@ def check(config: ModelConfig) -> None:
     body = body_class(config.body.name)
     objective = plugins.find(objectives, config.objective.name)
     if objective.direction not in body.directions:
-        works = [one for one in plugins.names(objectives) if plugins.find(objectives, one).direction in body.directions]
+        works = [
+            name for name in plugins.names(objectives) if plugins.find(objectives, name).direction in body.directions
+        ]
         suited = [name for name in plugins.names(bodies) if goes_together(name, config.objective.name)]
         raise InputError(
             f"Body {config.body.name!r} cannot be trained with objective {config.objective.name!r}, which needs "
@@ -58,7 +60,7 @@ def goes_together(body: str, objective: str) -> bool:
 
 
 def body_class(name: str) -> type[bodies.Body]:
-    """The body of that name: a built-in one, one's own, or a further model type of transformers (`bodies/_table.py`).
+    """The body of that name: a built-in one, a person's own, or a further model type of transformers (`bodies/_table.py`).
 
     Raises:
         InputError: when there is none, with the names and how to add one.

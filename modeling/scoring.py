@@ -34,19 +34,19 @@ def states(model: SequenceModel, histories: Sessions) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def predict(model: SequenceModel, histories: Sessions) -> dict[str, Tensor]:
-    """What each label head foretells of the event that comes after each history, or of its session; float32 of shape [N].
+    """What each label head predicts of the event that comes after each history, or of its session; float32 of shape [N].
 
-    A label learned where sessions end is foretold as if the next event were the last.
+    A label learned where sessions end is predicted as if the next event were the last.
 
     Raises:
         FloatingPointError: when predictions are not finite.
     """
     model.eval()
-    found: dict[str, list[Tensor]] = {label: [torch.empty(0)] for label in model.label_heads}
+    parts: dict[str, list[Tensor]] = {label: [torch.empty(0)] for label in model.label_heads}
     for h_ND in states(model, histories):
         for label, head in model.label_heads.items():
-            found[label].append(head.predict(h_ND).cpu())
-    predicted = {label: torch.cat(parts) for label, parts in found.items()}
+            parts[label].append(head.predict(h_ND).cpu())
+    predicted = {label: torch.cat(values) for label, values in parts.items()}
     if not all(value_N.isfinite().all() for value_N in predicted.values()):
         raise FloatingPointError("predicted labels are not finite: the model has diverged (try a lower learning_rate)")
     return predicted

@@ -73,7 +73,7 @@ class Sessions:
         return replace(self, starts=self.starts + extra, lengths=self.lengths - extra)
 
     def keep(self, keep_E: Tensor, since: str | None = None) -> Sessions:
-        """Only some events, told for all events in the order of `event_index`.
+        """Only some events, given for all events in the order of `event_index`.
 
         The feature `since`, seconds since the previous event, grows by those of the events left out.
         """

@@ -1,6 +1,6 @@
 """Which sessions a model is fit on, which cases choose and which judge it, and the labels that training and a test ask about.
 
-A label belongs to an event, or to a session as a whole and so to its last event. It is foretold from the events before.
+A label belongs to an event, or to a session as a whole and so to its last event. It is predicted from the events before.
 
 S sessions, E events, N labels that are known.
 """

@@ -22,7 +22,7 @@ WHERE = "inputs.pretrained"
 class Pretrained(nn.Module):
     """The vector of every item id, projected to the width of item vectors; zeros for items that have none.
 
-    The file says how wide vectors are, so there is no weight before `know`, or before saved weights are loaded.
+    The file says how wide vectors are, so there is no weight before `set_vectors`, or before saved weights are loaded.
     """
 
     def __init__(self, config: PretrainedConfig, num_ids: int, item_dim: int) -> None:
@@ -33,7 +33,7 @@ class Pretrained(nn.Module):
         self.register_buffer("vectors_VP", None)
         self._hold(torch.zeros(num_ids, 0))
 
-    def know(self, ids: Tensor, vectors_NP: Tensor) -> None:
+    def set_vectors(self, ids: Tensor, vectors_NP: Tensor) -> None:
         """Take the vectors of some ids."""
         vectors_VP = self.vectors_VP.new_zeros(len(self.vectors_VP), vectors_NP.shape[1])
         vectors_VP[ids] = self._scaled(vectors_NP).to(vectors_VP)
@@ -46,8 +46,8 @@ class Pretrained(nn.Module):
         self._hold(torch.cat([old_VP, new_NP]))
 
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
-        """The ids' own vectors x, [..., E], joined by what is known of them."""
-        assert self.project is not None, "the vectors are not known yet"
+        """The ids' own vectors x, [..., E], joined by these vectors."""
+        assert self.project is not None, "set_vectors comes first"
         vector = F.embedding(ids, self.vectors_VP)
         joined: Tensor = self.project(vector)
         if not self.config.replaces_id:
@@ -92,11 +92,11 @@ def read_vectors(config: PretrainedConfig, raw: pl.Series) -> tuple[Tensor, Tens
         raise InputError(f"{WHERE}.path {config.path!r}: expected a file of {' or '.join(READERS)}.")
     if not path.is_file():
         raise InputError(f"{WHERE}.path: there is no file {path}.")
-    vectors, there = READERS[path.suffix](path, config, raw)
-    if not there.any():
+    vectors, has_vector_N = READERS[path.suffix](path, config, raw)
+    if not has_vector_N.any():
         shown = ", ".join(map(repr, raw.head(3).to_list()))
         raise InputError(f"{path} has no vector for any of the {len(raw):,} items (ids such as {shown}).")
-    return vectors, there
+    return vectors, has_vector_N
 
 
 def _read_npy(path: Path, config: PretrainedConfig, raw: pl.Series) -> tuple[Tensor, Tensor]:
@@ -111,8 +111,8 @@ def _read_npy(path: Path, config: PretrainedConfig, raw: pl.Series) -> tuple[Ten
         raise InputError(f"{path} is not a .npy file of numbers: {error}") from None
     if table.ndim != 2 or table.dtype.kind not in "fiu" or not table.shape[1]:
         raise InputError(f"{path}: expected a table of numbers, got shape {table.shape} of {table.dtype}.")
-    there = ((raw >= 0) & (raw < len(table))).to_numpy()
-    return _finite(table[raw.to_numpy()[there]], str(path)), torch.from_numpy(there)
+    has_vector_N = ((raw >= 0) & (raw < len(table))).to_numpy()
+    return _finite(table[raw.to_numpy()[has_vector_N]], str(path)), torch.from_numpy(has_vector_N)
 
 
 def _read_parquet(path: Path, config: PretrainedConfig, raw: pl.Series) -> tuple[Tensor, Tensor]:
@@ -129,12 +129,12 @@ def _read_parquet(path: Path, config: PretrainedConfig, raw: pl.Series) -> tuple
     if given["key"].is_duplicated().any():
         twice = given.filter(pl.col("key").is_duplicated())["key"][0]
         raise InputError(f"{path}: item {twice!r} is there more than once.")
-    found = raw.alias("key").to_frame().join(given, on="key", how="left", maintain_order="left")["vector"]
-    return as_matrix(found.alias(config.column), None, str(path))
+    vectors = raw.alias("key").to_frame().join(given, on="key", how="left", maintain_order="left")["vector"]
+    return as_matrix(vectors.alias(config.column), None, str(path))
 
 
 def as_matrix(lists: pl.Series, width: int | None, where: str) -> tuple[Tensor, Tensor]:
-    """The lists that are not null as rows of a matrix, [N, P], and which those are, a mask; `width`: P, where it is known.
+    """The lists that are not null as rows of a matrix, [N, P], and which those are, a mask; `width`: P, where it is given.
 
     Raises:
         InputError: unless they are of finite numbers and of one width.
@@ -148,8 +148,8 @@ def as_matrix(lists: pl.Series, width: int | None, where: str) -> tuple[Tensor, 
         wanted = f"of width {width}" if width else "of one width"
         raise InputError(f"{where}: all vectors must be {wanted}, got {', '.join(map(str, widths))}.")
     numbers = given.explode(empty_as_null=True).to_numpy().astype(np.float64)  # a null becomes NaN
-    there = torch.from_numpy(lists.is_not_null().to_numpy())
-    return _finite(numbers.reshape(-1, *(widths or [width or 1])), where), there
+    has_vector_N = torch.from_numpy(lists.is_not_null().to_numpy())
+    return _finite(numbers.reshape(-1, *(widths or [width or 1])), where), has_vector_N
 
 
 def _finite(table: np.ndarray, where: str) -> Tensor:

@@ -113,7 +113,7 @@ def put_in_service(
     comparison: str | None = None,
     because: str = "",
 ) -> Champion:
-    """Point to another model, in one step. A pointer that cannot be read is kept beside as NAME.json.damaged."""
+    """Point to another model, in one step. A pointer that cannot be read is kept as NAME.json.damaged."""
     path = pointer_of(artifacts, dataset)
     try:
         now = champion_of(artifacts, dataset)
@@ -174,7 +174,7 @@ class Rival:
 
     score: float
     name: str
-    beside: str = ""
+    note: str = ""
     """What else to know, such as the best baseline where the model in service is the rival."""
 
 
@@ -206,7 +206,7 @@ def judge(promotion: PromotionConfig, new: float, rival: Rival) -> dict[str, Any
     gain = f"{new / old - 1:+.1%}" if old else "from nothing"
     notes = [gain, *(["lower is better"] if lower else [])]
     notes += [f"{promotion.min_gain:.1%} asked for"] if promotion.min_gain else []
-    notes += [rival.beside] if rival.beside else []
+    notes += [rival.note] if rival.note else []
     verdict = "promote" if better else "keep what is in service"
     reason = f"{promotion.metric} {new:.4f} against {old:.4f} of {rival.name} ({', '.join(notes)}): {verdict}."
     return {"promote": better, "old": old, "reason": reason}

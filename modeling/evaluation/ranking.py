@@ -90,7 +90,7 @@ def _ranks(scorer: Scorer, histories: Sessions, column_N: Tensor, filter_seen: b
     ones_T = score_N.new_ones(room_NT.shape[1])
     for first, last in hidden.tiles(TILE):
         scores_NT = hidden.mask(kept.pop(first) if first in kept else scorer.tile(queries, first, last), first)
-        # 0 and 1 as floats, in memory that is there, and their sums as a product: half the time of counting booleans.
+        # 0 and 1 as floats, in memory held for them, and their sums as a product: half the time of counting booleans.
         above_NT = torch.gt(scores_NT, most_N1, out=room_NT[:, : last - first])
         ones = ones_T[: last - first]
         above_N += 0.5 * (above_NT.mv(ones) + scores_NT.ge_(least_N1).mv(ones))

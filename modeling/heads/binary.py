@@ -42,9 +42,9 @@ class Binary(LabelHead):
 
     def check(self, value_N: Tensor) -> None:
         """Labels are 0 or 1."""
-        others = value_N[(value_N != 0) & (value_N != 1)].unique().tolist()
-        if others:
-            shown = ", ".join(f"{value:g}" for value in others[:5]) + (", ..." if len(others) > 5 else "")
+        other_values = value_N[(value_N != 0) & (value_N != 1)].unique().tolist()
+        if other_values:
+            shown = ", ".join(f"{value:g}" for value in other_values[:5]) + (", ..." if len(other_values) > 5 else "")
             raise InputError(
                 f"heads.{self.label}: a binary label is 0 or 1, these sessions have {shown}. Make one with the step derive, "
                 "or take the head regression."

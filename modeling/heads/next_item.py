@@ -36,7 +36,8 @@ class NextItem(Head):
         schema: FeatureSchema,
         *,
         table: Annotated[
-            Literal["shared", "separate"], Field(description="Score against the input's item vectors, or others.")
+            Literal["shared", "separate"],
+            Field(description="Score against the input's item vectors, or a table of its own."),
         ] = "shared",
         bias: Annotated[
             bool, Field(description="Learn a score per item, from the log of its recent popularity on: items that age.")
@@ -75,7 +76,7 @@ class NextItem(Head):
             self.bias_V = nn.Parameter(torch.cat([self.bias_V, self.bias_V.median().expand(count)]))
 
     @torch.no_grad()
-    def offer(self, column_N: Tensor) -> None:
+    def make_rankable(self, column_N: Tensor) -> None:
         """Let items without a training event be recommended, with the median bias."""
         self.popularity_V[column_N] = 1.0
         if self.bias_V is not None:

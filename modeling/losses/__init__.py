@@ -1,6 +1,6 @@
 """Training losses, one pure function per file, found by name. Options are keyword-only parameters.
 
-Two forms, told apart by their first parameter:
+Two forms, which differ in their first parameter:
 
 Catalogue: `loss(h_ND, items_VD, bias_V, target_N, weight_N) -> scalar` sees the scores of the whole catalogue,
 h . items + bias (`bias_V` may be None), and returns sum_n weight[n] * loss[n].
@@ -37,5 +37,5 @@ def counted(negative_NK: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def log_softmax_of_counted(negative_NK: Tensor) -> Tensor:
-    """Log of the softmax over each row's negatives that count: of others hugely negative, in a row of none finite."""
+    """Log of the softmax over each row's negatives that count: of the rest hugely negative; finite in a row of none."""
     return negative_NK.clamp(min=torch.finfo(negative_NK.dtype).min).log_softmax(1)

@@ -27,7 +27,7 @@ def chunked_cross_entropy(
     In float32, of float64 states in float64. States, items and bias get gradients, which cannot be differentiated again.
     """
     tensors: tuple[Tensor | None, ...] = (h_ND, items_VD, bias_V)
-    if not torch.is_grad_enabled():  # an autograd function is not told so
+    if not torch.is_grad_enabled():  # an autograd function cannot see that
         tensors = tuple(tensor if tensor is None else tensor.detach() for tensor in tensors)
     loss: Tensor = _CrossEntropy.apply(*tensors, target_N, weight_N, smoothing, _type_of_products(h_ND))
     return loss

@@ -28,7 +28,7 @@ def gbce(
     calibration t. K is what counts in each row, drawn uniformly: alpha does not hold for other sources of negatives.
 
     As in gSASRec's code, the sum is divided by 1 + K. Adam's steps do not follow the scale of a loss, so learning rates for
-    a softmax also do here; but beside another head's loss this one weighs about K times less (see the heads' `weight`).
+    a softmax also do here; but next to another head's loss this one weighs about K times less (see the heads' `weight`).
     """
     number_N = negative_NK.isfinite().sum(1).to(positive_N.dtype)
     beta_N = 1 - calibration * (1 - number_N / max(num_items - 1, 1))

@@ -1,4 +1,4 @@
-"""Replaced token: events are hidden and predicted, then what was predicted is read and told from what happened (ELECTRA,
+"""Replaced token: events are hidden and predicted, then predictions are read and distinguished from what happened (ELECTRA,
 arXiv:2003.10555).
 
 Pass one is the generator: masked events, the heads' losses. An item drawn from its next-item scores fills each hidden
@@ -48,7 +48,7 @@ class ReplacedToken(Objective):
         last: Annotated[
             float, Field(ge=0, le=1, description="Share of sessions in which only the last event is hidden.")
         ] = 0.1,
-        weight: Annotated[float, Field(gt=0, description="Of the discriminator's loss beside the heads'.")] = 1.0,
+        weight: Annotated[float, Field(gt=0, description="Of the discriminator's loss, next to those of heads.")] = 1.0,
     ) -> None:
         self.probability, self.last, self.weight = probability, last, weight
 
@@ -87,8 +87,10 @@ class ReplacedToken(Objective):
         read_BL = batch.features[ITEM_ID]
         item_BL = filled(read_BL, batch, model.propose(batch.states(h_BLD)))
         target_BL = filled(read_BL, batch, batch.target_N)
-        others = [column.name for column in model.schema.columns if column.per == "event" and column.name != ITEM_ID]
-        unread = {name: torch.zeros_like(batch.features[name]) for name in others}
+        side_names = [
+            column.name for column in model.schema.columns if column.per == "event" and column.name != ITEM_ID
+        ]
+        unread = {name: torch.zeros_like(batch.features[name]) for name in side_names}
         corrupted = replace(
             batch,
             features=batch.features | unread | {ITEM_ID: item_BL},

@@ -82,21 +82,23 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> tuple[Sessions, li
     for name in (ITEM_ID, *({TIMESTAMP} & set(table.columns))):
         if table[name].null_count():
             raise InputError(f"Column {name!r} of events: row {table[name].is_null().arg_true()[0] + 1} holds nothing.")
-    said = [column for column in catalogue.schema.side_features if _is_said(column, table.columns)]
-    raw = [typed(table[one.source], one, catalogue.folder, "events").alias(f"raw {one.name}") for one in said]
+    given = [column for column in catalogue.schema.side_features if _is_said(column, table.columns)]
+    raw = [
+        typed(table[column.source], column, catalogue.folder, "events").alias(f"raw {column.name}") for column in given
+    ]
     key = next((name for name in (SESSION_ID, USER_ID) if name in table.columns), None)
     table = _in_order(table.with_columns(raw), key)
     starts = table[SESSION].ne_missing(table[SESSION].shift(1)).fill_null(True)
     sizes = table.group_by(SESSION, maintain_order=True).len()["len"].cast(pl.Int64)
     moments = Moments(table[TIMESTAMP] if TIMESTAMP in table.columns else None, table[SESSION])
-    known: dict[str, pl.Series] = {}
-    for column in said:
+    encoded_values: dict[str, pl.Series] = {}
+    for column in given:
         values = encoded(table[f"raw {column.name}"], column, catalogue.folder, "events", moments)
-        known[column.name] = values.filter(starts) if column.per == "session" else values
+        encoded_values[column.name] = values.filter(starts) if column.per == "session" else values
     events = _joined(table.select(pl.col(ITEM_ID).alias(VALUE)), catalogue)
     missing = events.filter(pl.col(ID).is_null())[VALUE].unique(maintain_order=True).to_list()
     labels = table[key].filter(starts).to_list() if key else [None] * len(sizes)
-    return _sessions(events, sizes, known, catalogue), missing, labels
+    return _sessions(events, sizes, encoded_values, catalogue), missing, labels
 
 
 def _in_order(table: pl.DataFrame, key: str | None) -> pl.DataFrame:
@@ -119,12 +121,14 @@ def _joined(events: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
     return events.join(catalogue.items.drop(COUNT, strict=False), on=VALUE, how="left", maintain_order="left")
 
 
-def _sessions(events: pl.DataFrame, sizes: pl.Series, known: dict[str, pl.Series], catalogue: Catalogue) -> Sessions:
-    """Sessions of `sizes` events each. What neither `known` nor the item table says is unknown, null of a session."""
+def _sessions(
+    events: pl.DataFrame, sizes: pl.Series, encoded_values: dict[str, pl.Series], catalogue: Catalogue
+) -> Sessions:
+    """Sessions of `sizes` events each. What neither `encoded_values` nor the item table says is unknown, null of a session."""
     offsets = pa.array([0, *sizes.cum_sum().to_list()], pa.int32())
     columns: dict[str, pa.Array] = {END: pa.nulls(len(sizes), pa.timestamp("us"))}
     for column in catalogue.schema.columns:
-        values = known.get(column.name)
+        values = encoded_values.get(column.name)
         if column.per == "session":
             nothing = NULL if column.kind == "categorical" and not column.many else None
             values = pl.repeat(nothing, len(sizes), eager=True) if values is None else values

@@ -1,6 +1,6 @@
 """Items that nobody clicked yet become rows of a model's catalogue, from their raw ids and raw features.
 
-N newcomers, P width of pretrained vectors.
+N new items, P width of pretrained vectors.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from schemas.features import FeatureColumn
 WHAT = "new items"
 
 
-def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, folder: Path) -> pl.DataFrame:
-    """Append the items of `table` that are not in the item table `known` to the catalogue; their rows of an item table.
+def add_items(model: SequenceModel, item_table: pl.DataFrame, table: pl.DataFrame, folder: Path) -> pl.DataFrame:
+    """Append the items of `table` that are not in `item_table` to the catalogue; their rows of an item table.
 
-    A newcomer's vector is that of the unknown id joined by its features, its output bias the median one. The same becomes of an
+    A new item's vector is that of the unknown id joined by its features, its output bias the median one. The same becomes of an
     item of `table` that has an id but no training event, and so could not be recommended.
 
     Raises:
@@ -45,13 +45,13 @@ def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, fo
             "that it was not trained on. Train it with table: shared."
         )
     _require([schema.items, *items.columns], table)
-    raw = as_type(table[schema.items.source], known.schema[VALUE], WHAT)
+    raw = as_type(table[schema.items.source], item_table.schema[VALUE], WHAT)
     table = table.with_columns(raw.alias(VALUE)).drop_nulls(VALUE).unique(VALUE, keep="last", maintain_order=True)
-    in_vocabulary = known.join(table, on=VALUE, how="semi")[ID]
-    table = table.join(known, on=VALUE, how="anti", maintain_order="left")
+    in_vocabulary = item_table.join(table, on=VALUE, how="semi")[ID]
+    table = table.join(item_table, on=VALUE, how="anti", maintain_order="left")
     rows = {column.name: encoded(table[column.source], column, folder, WHAT) for column in items.columns}
     values = [values_of(stored(rows[column.name], column), column) for column in items.columns]
-    _offer_untrained(model, in_vocabulary)
+    _make_untrained_rankable(model, in_vocabulary)
     items.add(values, _vectors(model, table), table.height)
     head.add(table.height)
     first = schema.items.cardinality
@@ -63,21 +63,21 @@ def add_items(model: SequenceModel, known: pl.DataFrame, table: pl.DataFrame, fo
 
 
 @torch.no_grad()
-def _offer_untrained(model: SequenceModel, ids: pl.Series) -> None:
+def _make_untrained_rankable(model: SequenceModel, ids: pl.Series) -> None:
     items, head = model.inputs.items, model.next_item
     id_N = torch.from_numpy(ids.to_numpy(writable=True)).long().to(head.popularity_V.device)
     id_N = id_N[head.popularity_V[id_N - FIRST_ID] == 0]
     items.table_VE[id_N] = items.table_VE[UNKNOWN].clone()
-    head.offer(id_N - FIRST_ID)
+    head.make_rankable(id_N - FIRST_ID)
 
 
 def _vectors(model: SequenceModel, table: pl.DataFrame) -> Tensor | None:
     pretrained = model.inputs.items.pretrained
     if pretrained is None or pretrained.config.column not in table.columns:
         return None
-    vectors, there = as_matrix(table[pretrained.config.column], pretrained.width, "the new items")
+    vectors, has_vector_N = as_matrix(table[pretrained.config.column], pretrained.width, "the new items")
     vectors_NP = torch.zeros(table.height, pretrained.width)
-    vectors_NP[there] = vectors
+    vectors_NP[has_vector_N] = vectors
     return vectors_NP
 
 

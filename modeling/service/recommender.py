@@ -66,10 +66,10 @@ class Recommender:
         return raw_items(self.items, ids)
 
     def add_items(self, table: pl.DataFrame) -> tuple[int, int]:
-        """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were known already.
+        """Make items scorable that nobody clicked yet; how many were added, and how many of `table` were there already.
 
         `table` holds raw item ids and the raw columns that item features are made from, named as the dataset names them; a
-        column of pretrained vectors may stand beside them. Known items stay as they are. The folder does not change.
+        column of pretrained vectors may be given with them. Items of the catalogue stay. The folder does not change.
 
         Raises:
             InputError: when the model knows items by their ids alone, or the table lacks what their vectors are made of.

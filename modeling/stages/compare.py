@@ -55,9 +55,9 @@ def compare(
     candidate = evaluation.parents[0]
     champion, damage = _in_service(artifacts, dataset)
     put_there_by = champion.comparison if champion and champion.model == candidate else None
-    if put_there_by and (known := artifacts.find(*put_there_by.split("/"))):
+    if put_there_by and (existing := artifacts.find(*put_there_by.split("/"))):
         progress(f"{candidate} is already in service.")
-        return known
+        return existing
     rival = artifacts.find(*champion.model.split("/")) if champion else None
     about = {"dataset": dataset, "promotion": promotion.model_dump(), "damage": damage, "whole": rival is not None}
     code, parents = code_of_comparison(rival), (evaluation.name, champion.model if champion else "")
@@ -65,9 +65,9 @@ def compare(
     withdrawn = why_withdrawn(artifacts, dataset, champion, candidate, f"{COMPARISONS}/{artifact_id}")
     if withdrawn:
         artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, **about)
-    if found := artifacts.find(COMPARISONS, artifact_id):
-        progress(found.facts["reason"])
-        return found
+    if existing := artifacts.find(COMPARISONS, artifact_id):
+        progress(existing.facts["reason"])
+        return existing
     facts: dict[str, Any] = {"metric": promotion.metric, "new": measured[promotion.metric], "old": None}
     facts |= {"promote": False, "compared": False, "not_compared": "", "read_as": []}
     facts |= {"dataset": dataset, "candidate": candidate, "champion": champion.model if champion else None}
@@ -150,9 +150,9 @@ def _decide(
         return verdict | {"not_compared": line, "reason": f"{verdict['reason']} {line}"}
     if old is None:
         return judge(promotion, new, instead(baseline, "the model in service does not predict it"))
-    beside = [f"best baseline: {baseline[0]} {baseline[1]:.4f}"] if baseline else []
-    beside += [f"of the model in service {line}" for line in read_as]
-    verdict = judge(promotion, new, Rival(old, "the model in service", "; ".join(beside)))
+    notes = [f"best baseline: {baseline[0]} {baseline[1]:.4f}"] if baseline else []
+    notes += [f"of the model in service {line}" for line in read_as]
+    verdict = judge(promotion, new, Rival(old, "the model in service", "; ".join(notes)))
     return verdict | {"compared": True, "read_as": read_as}
 
 
@@ -174,7 +174,7 @@ def _score_in_service(
         return score, _read_as(rival, sessions), ""
     except InputError as error:
         return None, [], str(error)
-    except Exception as error:  # whatever an older model makes newer code do, the night goes on
+    except Exception as error:  # an older model may fail in any way; the night goes on
         if _will_pass(error):
             raise
         progress(f"Measuring the model in service failed: {traceback.format_exception_only(error)[-1].strip()}")

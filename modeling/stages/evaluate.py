@@ -44,10 +44,10 @@ def evaluate(
         evaluation=config.model_dump(),
         made_with=plugins.contents({**parts_of(model), "baselines": config.baselines}),
     )
-    if found := artifacts.find(EVALUATIONS, artifact_id):
-        progress(f"Evaluation {found.name} is there already: nothing to measure.")
-        _warn(found, progress)
-        return found
+    if existing := artifacts.find(EVALUATIONS, artifact_id):
+        progress(f"Evaluation {existing.name} is there already: nothing to measure.")
+        _warn(existing, progress)
+        return existing
     from modeling.stages.measure import measure  # torch is only loaded when there is something to measure
 
     facts, examples = measure(model, sessions, config, progress)

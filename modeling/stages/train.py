@@ -51,9 +51,9 @@ def train(
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
         made_with=plugins.contents(model_config.parts),
     )
-    if found := artifacts.find(MODELS, artifact_id):
-        progress(f"Model {found.name} is there already: nothing to train.")
-        return found
+    if existing := artifacts.find(MODELS, artifact_id):
+        progress(f"Model {existing.name} is there already: nothing to train.")
+        return existing
     if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
         raise InputError(
             f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "

@@ -140,10 +140,10 @@ def write_random_state(folder: Path) -> None:
 def read_random_state(folder: Path) -> None:
     """Take what `write_random_state` wrote."""
     tensors = safetensors.torch.load_file(folder / RANDOM_TENSORS)
-    others = json.loads((folder / RANDOM).read_text())
-    version, gauss = others["python"]
+    generators = json.loads((folder / RANDOM).read_text())
+    version, gauss = generators["python"]
     random.setstate((version, tuple(tensors["python"].tolist()), gauss))
-    kind, *rest = others["numpy"]
+    kind, *rest = generators["numpy"]
     np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), *rest))
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():

@@ -200,10 +200,10 @@ def make_model(
 ) -> SequenceModel:
     """A model that has the statistics of its training sessions and the item table, before its first step."""
     model = SequenceModel(config, schema)
-    model.inputs.items.know(items, report)
+    model.inputs.items.set_items(items, report)
     model.reach(sessions)
     if NEXT_ITEM in model.heads:
-        know_popularity(model.next_item, sessions, last_day)
+        set_popularity(model.next_item, sessions, last_day)
         if not model.next_item.sampled and config.loss.negatives != NegativesConfig():
             report(f"loss.negatives is not used: {config.loss.name} compares with all items.")
     for head in model.label_heads.values():
@@ -212,8 +212,8 @@ def make_model(
 
 
 @torch.no_grad()
-def know_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
-    """Tell how often items occur in training, and let an output bias begin at the log of their share of the newest day.
+def set_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
+    """Count how often items occur in training, and let an output bias begin at the log of their share of the newest day.
 
     The newest day counts one event more of every item.
     """

@@ -149,7 +149,7 @@ class Conductor(TrainerCallback):
         self.trainer, self.state, self.log, self.folder, self.after_step = trainer, state, log, folder, after_step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Random numbers go on where the checkpoint left them, whatever building a Trainer drew."""
+        """Random numbers go on where the checkpoint left them, also where building a Trainer drew some."""
         if self.state.step:
             checkpoints.read_random_state(self.folder / f"{checkpoints.NAME}{self.state.step}")
 

@@ -48,7 +48,7 @@ def make_optimizer(model: SequenceModel, config: TrainingConfig) -> RowAdamW:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters that are trained, as the groups of an optimizer: those that decay, and the others."""
+    """The parameters that are trained, as the groups of an optimizer: those that decay, and the rest."""
     decays: dict[nn.Parameter, bool] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

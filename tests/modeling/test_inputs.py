@@ -102,7 +102,7 @@ def model_of(
 ) -> SequenceModel:
     torch.manual_seed(3)
     model = SequenceModel(config_of(inputs, **groups), schema_of(*side))
-    model.inputs.items.know(items_of(), lambda line: None)
+    model.inputs.items.set_items(items_of(), lambda line: None)
     return model.eval()
 
 

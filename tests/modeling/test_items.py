@@ -123,12 +123,12 @@ def test_a_tower_needs_features_of_items_and_the_item_table() -> None:
         model_of({"item_tower": "sum"}, (PRICE,))
     model = SequenceModel(config_of({"item_tower": "sum"}), schema_of(*SIDE))
     with pytest.raises(InputError, match=r"need the item table"):
-        model.inputs.items.know(None, quiet)
+        model.inputs.items.set_items(None, quiet)
 
 
 def test_values_beyond_the_vocabulary_are_unknown() -> None:
     model = SequenceModel(config_of({"item_tower": "sum"}), schema_of(*OF_ITEMS))
-    model.inputs.items.know(items_of().with_columns(type=pl.lit(99, pl.Int32)), quiet)
+    model.inputs.items.set_items(items_of().with_columns(type=pl.lit(99, pl.Int32)), quiet)
     assert (model.inputs.items.tower.features[0].values_V[FIRST_ID:] == UNKNOWN).all()
 
 
@@ -205,7 +205,7 @@ def test_vectors_are_normalised_projected_and_added(tmp_path: Path) -> None:
     for about in ({}, {"normalised": False}, {"replaces_id": True}):
         config = config_of({"pretrained": {"path": str(tmp_path / "v.parquet")} | about})
         items = SequenceModel(config, schema_of()).eval().inputs.items
-        items.know(items_of(), lines.append)
+        items.set_items(items_of(), lines.append)
         row = torch.from_numpy(rows).float()[5]
         row = row if "normalised" in about else row / row.norm()
         own = 0 if "replaces_id" in about else items.table_VE[10]
@@ -223,7 +223,7 @@ def test_frozen_vectors_stay_as_they_are(trained: bool, tmp_path: Path) -> None:
     split = split_of(sessions, sessions)
     model, _ = fit(schema_of(*SIDE), split, config_of(inputs), settings, tmp_path / "run", quiet, items_of())
     before = SequenceModel(config_of(inputs), schema_of(*SIDE))
-    before.inputs.items.know(items_of(), quiet)
+    before.inputs.items.set_items(items_of(), quiet)
     same = torch.equal(before.inputs.items.pretrained.vectors_VP, model.inputs.items.pretrained.vectors_VP)
     assert same is not trained
     again, _ = fit(schema_of(*SIDE), split, config_of(inputs), settings, tmp_path / "again", quiet, items_of())

@@ -30,7 +30,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def fit(self, train: Sessions, last_day: Sessions) -> None:
-        """Count whatever the scores need; `last_day` holds the newest sessions of `train`."""
+        """Count what the scores need; `last_day` holds the newest sessions of `train`."""
 
     @abstractmethod
     def queries(self, histories: Sessions) -> Tensor:
@@ -54,9 +54,9 @@ class Baseline(ABC):
         """1 where a session holds an item, float32 of shape [sessions, V]."""
         session, event = sessions.event_index()
         columns = sessions.items[event].numpy() - FIRST_ID
-        known = columns >= 0
-        pairs = (session.numpy()[known], columns[known])
-        seen = sparse.csr_array((np.ones(int(known.sum()), np.float32), pairs), shape=(len(sessions), self.num_items))
+        is_item = columns >= 0
+        pairs = (session.numpy()[is_item], columns[is_item])
+        seen = sparse.csr_array((np.ones(int(is_item.sum()), np.float32), pairs), shape=(len(sessions), self.num_items))
         seen.sum_duplicates()
         seen.data[:] = 1
         return seen

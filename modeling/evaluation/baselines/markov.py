@@ -17,8 +17,8 @@ class Markov(Baseline):
         session, event = train.event_index()
         items = train.items[event].numpy() - FIRST_ID
         follows = session.diff().numpy() == 0
-        known = follows & (items[:-1] >= 0) & (items[1:] >= 0)
-        pairs = (items[:-1][known], items[1:][known])
+        are_items = follows & (items[:-1] >= 0) & (items[1:] >= 0)
+        pairs = (items[:-1][are_items], items[1:][are_items])
         size = (self.num_items, self.num_items)
         self.moves = sparse.csr_array((np.ones(len(pairs[0]), np.float32), pairs), shape=size)
         counts = self.popularity(train)
