@@ -59,7 +59,7 @@ def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = 
 
 def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """Sessions -> `models/<id>`: the candidate."""
-    from modeling.stages.train import train
+    from modeling.stages import train
 
     settings.introduce(progress)
     return train(settings.artifacts, sessions, settings.model, settings.training, progress)
@@ -67,14 +67,14 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
 
 def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """Model and baselines on the hidden last items of the test sessions -> `evaluations/<id>`: metrics."""
-    from modeling.stages.evaluate import evaluate
+    from modeling.stages import evaluate
 
     return evaluate(settings.artifacts, model, sessions, settings.evaluation, progress)
 
 
 def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
     """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict."""
-    from modeling.stages.compare import compare
+    from modeling.stages import compare
 
     return compare(
         settings.artifacts,
@@ -90,7 +90,7 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
     """Put the candidate into service if the comparison says so."""
     from modeling.evaluation.compare import champion_of
-    from modeling.stages.compare import promote
+    from modeling.stages import promote
 
     try:
         before = champion_of(settings.artifacts, settings.dataset.name)

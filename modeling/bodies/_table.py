@@ -90,7 +90,7 @@ MORE: dict[str, Row] = {
         "layoutlm lfm2 lfm2_moe llama4_text mellum mimo_v2_flash minicpm3 minimax_m2 minimax_m3_vl_text ministral "
         "ministral3 mixtral modernbert-decoder molmo2_text nanochat nomic_bert olmo olmo2 "
         "olmo3 olmoe opt persimmon phi phi3 qwen2 qwen2_moe qwen3_moe qwen3_vl_moe_text qwen3_vl_text "
-        "roberta-prelayernorm seed_oss smollm3 solar_open splinter starcoder2 tipsv2_text_model ultrabert xlm-roberta "
+        "roberta-prelayernorm seed_oss smollm3 solar_open splinter starcoder2 ultrabert xlm-roberta "
         "xlm-roberta-xl"
     ),
     **_rows("beam cohere2 cohere2_moe exaone4 exaone_moe kolibri1 mistral4 muse_glimmer_text", rotary=False),

@@ -19,9 +19,7 @@ from modeling.evaluation.metrics import metrics_at
 from modeling.model import SequenceModel
 from modeling.service.recommender import Recommender
 from modeling.splits import split_sessions
-from modeling.stages.compare import compare
-from modeling.stages.evaluate import evaluate
-from modeling.stages.train import train
+from modeling.stages import compare, evaluate, train
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import FIRST_ID

@@ -17,9 +17,7 @@ import torch
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation.compare import champion_of, pointer_of, put_in_service
 from modeling.model import SequenceModel
-from modeling.stages.compare import compare, promote
-from modeling.stages.evaluate import evaluate
-from modeling.stages.train import train
+from modeling.stages import compare, evaluate, promote, train
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import read_dataset

@@ -14,9 +14,7 @@ from flows import in_service
 from flows.cli import app, main
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig
 from modeling.evaluation.compare import Rival, best_baseline, champion_of, instead, judge, pointer_of
-from modeling.stages.compare import compare, promote
-from modeling.stages.evaluate import evaluate
-from modeling.stages.train import train
+from modeling.stages import compare, evaluate, promote, train
 from schemas.artifacts import Artifacts, Manifest
 from schemas.errors import InputError
 from tests.cases.test_model_in_service import ANY, CONFIG, TRAINING, Shop, quiet

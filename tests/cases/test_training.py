@@ -20,7 +20,7 @@ from modeling.evaluation.ranking import ranks
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer
 from modeling.splits import Cases, Split, hide_last
-from modeling.stages.train import cpu_threads, train
+from modeling.stages.training import cpu_threads, train
 from modeling.training.checkpoints import steps_of
 from modeling.training.fit import choose_device, fit
 from modeling.training.optimizer import clip_gradients

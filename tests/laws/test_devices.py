@@ -23,8 +23,7 @@ from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
-from modeling.stages.evaluate import evaluate
-from modeling.stages.train import train
+from modeling.stages import evaluate, train
 from modeling.training import optimizer
 from modeling.training.fit import fit
 from modeling.training.optimizer import RowAdamW, use_sparse_gradients

@@ -18,9 +18,7 @@ from modeling.heads._label import find_label
 from modeling.service.recommender import Recommender
 from modeling.sessions import read_sessions
 from modeling.splits import label_cases, split_sessions, training_labels
-from modeling.stages.compare import compare, promote
-from modeling.stages.evaluate import evaluate
-from modeling.stages.train import train
+from modeling.stages import compare, evaluate, promote, train
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts, Manifest

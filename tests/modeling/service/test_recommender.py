@@ -14,9 +14,7 @@ from modeling.evaluation.compare import champion_of
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
 from modeling.splits import Cases, split_sessions
-from modeling.stages.compare import compare, promote
-from modeling.stages.evaluate import evaluate
-from modeling.stages.train import train
+from modeling.stages import compare, evaluate, promote, train
 from modeling.vocabularies import translate
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate

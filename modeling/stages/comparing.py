@@ -20,7 +20,7 @@ from modeling.evaluation.compare import (
     put_in_service,
     why_withdrawn,
 )
-from modeling.stages.evaluate import evaluate
+from modeling.stages.evaluating import evaluate
 from modeling.stages.identity import code_of_comparison
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError, unknown
