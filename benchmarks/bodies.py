@@ -98,7 +98,6 @@ def measure(body: str, objective: str, dim: int, shape: str, steps: int, session
     settings = TrainingConfig(epochs=1, tokens_per_step=TOKENS, order="random")
     schedule = make_schedule(model, sessions.to(device), settings)
     schedule.by_length = schedule.by_length and shape == "ours"
-    schedule._open(0)
     batches = [schedule[step] for step in range(min(steps + 1, len(schedule)))]
     slots = sum(batch.layout.segments_BL.numel() for batch in batches)
     seconds, tokens = [], []

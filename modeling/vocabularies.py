@@ -44,8 +44,7 @@ class Reading:
     """How a model reads one of its features from sessions of another schema."""
 
     column: FeatureColumn
-    here: FeatureColumn | None
-    """The column of the sessions, if they have one of that name."""
+    today: FeatureColumn | None  # the sessions' column of that name, if they have one
     how: Literal["translated", "of the item", "unknown"]
 
 
@@ -57,22 +56,22 @@ def translate(cases: Cases, given: Path, wanted: Path) -> Cases:
     Raises:
         InputError: when the model reads a feature that is made another way now, or ids of another type.
     """
-    here, there = (FeatureSchema.read(folder / SCHEMA) for folder in (given, wanted))
-    items_V = _id_map(given, here.items, wanted, there.items)
+    schema, model_schema = (FeatureSchema.read(folder / SCHEMA) for folder in (given, wanted))
+    items_V = _id_map(given, schema.items, wanted, model_schema.items)
     history = cases.history
     events: dict[str, Tensor] = {ITEM_ID: items_V[history.items.long()]}
     context: dict[str, Tensor] = {}
     for reading in readings(given, wanted):
         column, per_event = reading.column, reading.column.per == "event"
         values, target = (history.events, events) if per_event else (history.context, context)
-        if reading.how == "translated" and reading.here:
-            target[column.name] = _translated(values[column.name], given, reading.here, wanted, column)
+        if reading.how == "translated" and reading.today:
+            target[column.name] = _translated(values[column.name], given, reading.today, wanted, column)
         elif reading.how == "of the item":
-            target[column.name] = _of_items(column, wanted, there)[events[ITEM_ID].long()]
+            target[column.name] = _of_items(column, wanted, model_schema)[events[ITEM_ID].long()]
         else:
             target[column.name] = _nothing(column, len(history.items) if per_event else len(history))
-    found: Sessions = replace(history, events=events, context=context)
-    return Cases(found, items_V[cases.target].long())
+    translated: Sessions = replace(history, events=events, context=context)
+    return Cases(translated, items_V[cases.target].long())
 
 
 def readings(given: Path, wanted: Path) -> list[Reading]:
@@ -83,9 +82,9 @@ def readings(given: Path, wanted: Path) -> list[Reading]:
     Raises:
         InputError: when one is made another way now.
     """
-    here, there = (FeatureSchema.read(folder / SCHEMA) for folder in (given, wanted))
-    today = {column.name: column for column in here.columns}
-    return [_reading(column, today.get(column.name), wanted) for column in _read_by_model(wanted, there)]
+    schema, model_schema = (FeatureSchema.read(folder / SCHEMA) for folder in (given, wanted))
+    today = {column.name: column for column in schema.columns}
+    return [_reading(column, today.get(column.name), wanted) for column in _read_by_model(wanted, model_schema)]
 
 
 def as_read(given: Path, wanted: Path) -> list[str]:
@@ -94,29 +93,29 @@ def as_read(given: Path, wanted: Path) -> list[str]:
     return [f"{r.column.name}: {sentences[r.how]}" for r in readings(given, wanted) if r.how in sentences]
 
 
-def difference(here: FeatureColumn, there: FeatureColumn) -> str:
-    """In what a feature's column here is made another way than there; empty where a value means the same in both."""
+def difference(today: FeatureColumn, model_column: FeatureColumn) -> str:
+    """In what a feature is made another way today than for the model; empty where a value means the same in both."""
     for what in ("kind", "source", "per", "many", "transform"):
-        now, then = getattr(here, what), getattr(there, what)
+        now, then = getattr(today, what), getattr(model_column, what)
         if now != then:
             name = {"source": "made of the column", "transform": "made by", "many": "a list"}.get(what, what)
             return f"{name} {_text(now)} now, {_text(then)} for the model"
-    if (here.vocabulary is None) != (there.vocabulary is None):
+    if (today.vocabulary is None) != (model_column.vocabulary is None):
         return "with a vocabulary in one of them only"
-    if options := _other_options(here, there):
+    if options := _other_options(today, model_column):
         return options
-    if here.kind == "categorical" and not here.vocabulary and here.cardinality != there.cardinality:
-        return f"{here.cardinality} ids now, {there.cardinality} for the model"
+    if today.kind == "categorical" and not today.vocabulary and today.cardinality != model_column.cardinality:
+        return f"{today.cardinality} ids now, {model_column.cardinality} for the model"
     return ""
 
 
-def _reading(column: FeatureColumn, here: FeatureColumn | None, wanted: Path) -> Reading:
-    different = difference(here, column) if here else "not made any more"
+def _reading(column: FeatureColumn, today: FeatureColumn | None, wanted: Path) -> Reading:
+    different = difference(today, column) if today else "not made any more"
     if not different:
-        return Reading(column, here, "translated")
+        return Reading(column, today, "translated")
     if column.per_item and column.per == "event" and column.name in _columns(wanted / ITEMS):
-        return Reading(column, here, "of the item")
-    if here is None:
+        return Reading(column, today, "of the item")
+    if today is None:
         return Reading(column, None, "unknown")
     raise InputError(f"it reads the feature {column.name!r}, which is made another way now ({different})")
 
@@ -134,9 +133,9 @@ def _read_by_model(folder: Path, schema: FeatureSchema) -> tuple[FeatureColumn, 
     return read if time is None or time in read else (*read, time)
 
 
-def _other_options(here: FeatureColumn, there: FeatureColumn) -> str:
-    """The options that make an id or a number mean something else; those of older schemas are not known."""
-    now, then = _options(here), _options(there)
+def _other_options(today: FeatureColumn, model_column: FeatureColumn) -> str:
+    """The options that make an id or a number mean something else; older schemas do not say them."""
+    now, then = _options(today), _options(model_column)
     if now is not None and then is not None:
         for (name, some), (_, other) in zip(now, then, strict=True):
             for option in sorted(some.keys() | other.keys()):
@@ -161,14 +160,14 @@ def _meaningful(encoder: EncoderUsed) -> dict[str, Any]:
     return {name: value for name, value in encoder.options.items() if name not in left_out}
 
 
-def _translated(values: Tensor, given: Path, here: FeatureColumn, wanted: Path, there: FeatureColumn) -> Tensor:
+def _translated(values: Tensor, given: Path, today: FeatureColumn, wanted: Path, model_column: FeatureColumn) -> Tensor:
     """Where there are many values, a 0 is none and stays."""
-    if there.vocabulary:
-        return _id_map(given, here, wanted, there)[values.long()]
-    if there.kind == "categorical":
+    if model_column.vocabulary:
+        return _id_map(given, today, wanted, model_column)[values.long()]
+    if model_column.kind == "categorical":
         return values
-    scaled = (values * here.std + here.mean - there.mean) / there.std
-    return scaled.masked_fill(values == 0, 0.0) if there.many else scaled
+    scaled = (values * today.std + today.mean - model_column.mean) / model_column.std
+    return scaled.masked_fill(values == 0, 0.0) if model_column.many else scaled
 
 
 def _of_items(column: FeatureColumn, folder: Path, schema: FeatureSchema) -> Tensor:
@@ -184,7 +183,7 @@ def _of_items(column: FeatureColumn, folder: Path, schema: FeatureSchema) -> Ten
 
 
 def _nothing(column: FeatureColumn, count: int) -> Tensor:
-    """What a model reads where it is told nothing: no values of many, unknown, null of a session, 0 of a number."""
+    """What a model reads where nothing is given: no values of many, unknown, null of a session, 0 of a number."""
     if column.many:
         return torch.full((count, 1), PADDING, dtype=torch.int32 if column.dtype == "int32" else torch.float32)
     if column.kind == "continuous":
@@ -192,22 +191,22 @@ def _nothing(column: FeatureColumn, count: int) -> Tensor:
     return torch.full((count,), UNKNOWN if column.per == "event" else NULL, dtype=torch.int32)
 
 
-def _id_map(given: Path, here: FeatureColumn, wanted: Path, there: FeatureColumn) -> Tensor:
+def _id_map(given: Path, today: FeatureColumn, wanted: Path, model_column: FeatureColumn) -> Tensor:
     """The wanted id of every given id, int32 of shape [given cardinality]."""
-    assert here.cardinality and here.vocabulary and there.vocabulary
-    old, new = (_vocabulary(folder, column) for folder, column in ((given, here), (wanted, there)))
+    assert today.cardinality and today.vocabulary and model_column.vocabulary
+    old, new = (_vocabulary(folder, column) for folder, column in ((given, today), (wanted, model_column)))
     if old.schema[VALUE] != new.schema[VALUE]:
         types = f"{old.schema[VALUE]} values now, {new.schema[VALUE]} values for the model"
-        raise InputError(f"the feature {here.name!r} holds {types}")
-    first_id, first = _first_id(here, old), _first_id(there, new)
+        raise InputError(f"the feature {today.name!r} holds {types}")
+    first_id, first = _first_id(today, old), _first_id(model_column, new)
     if first_id != first:
         buckets = f"{first_id - UNKNOWN} ids for unknown values now, {first - UNKNOWN} for the model"
-        raise InputError(f"the feature {here.name!r} has {buckets}")
-    pairs = old.filter(pl.col(ID) < here.cardinality).join(new.rename({ID: "wanted"}), on=VALUE, how="left")
-    known = pairs.drop_nulls("wanted")
-    table = np.full(here.cardinality, UNKNOWN, dtype=np.int32)
+        raise InputError(f"the feature {today.name!r} has {buckets}")
+    pairs = old.filter(pl.col(ID) < today.cardinality).join(new.rename({ID: "wanted"}), on=VALUE, how="left")
+    shared = pairs.drop_nulls("wanted")
+    table = np.full(today.cardinality, UNKNOWN, dtype=np.int32)
     table[:first_id] = np.arange(first_id)
-    table[known[ID].to_numpy()] = known["wanted"].to_numpy()
+    table[shared[ID].to_numpy()] = shared["wanted"].to_numpy()
     if first_id > FIRST_ID:
         for unknown_id, value in pairs.filter(pl.col("wanted").is_null()).select(ID, VALUE).iter_rows():
             table[unknown_id] = UNKNOWN + hash_value(value) % (first_id - UNKNOWN)

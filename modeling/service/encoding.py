@@ -61,7 +61,7 @@ def encoded(
     if reason := why_not(column, moments):
         possible = ", ".join(["category", *sorted(ENCODE)])
         raise InputError(
-            f"Feature {column.name!r} of {what} cannot be told: it is made by {' then '.join(column.transform)}, and {reason}. "
+            f"Feature {column.name!r} of {what} cannot be made: it is made by {' then '.join(column.transform)}, and {reason}. "
             f"What can be encoded: {possible}."
         )
     values = typed(raw, column, folder, what)
@@ -111,13 +111,13 @@ def _raw_type(column: FeatureColumn) -> pl.DataType | type[pl.DataType]:
 def _ids(raw: pl.Series, column: FeatureColumn, vocabulary: pl.DataFrame) -> pl.Series:
     """Null becomes 1, what is not in the vocabulary unknown; of lists, a list of nulls is empty."""
     value = pl.element() if column.many else pl.col(raw.name)
-    found = value.replace_strict(vocabulary[VALUE], vocabulary[ID], default=None, return_dtype=pl.Int32)
-    unknown = value.map_batches(lambda one: _unknown(one, column), return_dtype=pl.Int32, is_elementwise=True)
-    found = pl.when(value.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(pl.coalesce(found, unknown))
+    ids = value.replace_strict(vocabulary[VALUE], vocabulary[ID], default=None, return_dtype=pl.Int32)
+    unknown = value.map_batches(lambda values: _unknown(values, column), return_dtype=pl.Int32, is_elementwise=True)
+    ids = pl.when(value.is_null()).then(pl.lit(NULL, dtype=pl.Int32)).otherwise(pl.coalesce(ids, unknown))
     if not column.many:
-        return raw.to_frame().select(found).to_series()
+        return raw.to_frame().select(ids).to_series()
     several = pl.col(raw.name).list
-    return raw.to_frame().select(pl.when(several.drop_nulls().list.len() > 0).then(several.eval(found))).to_series()
+    return raw.to_frame().select(pl.when(several.drop_nulls().list.len() > 0).then(several.eval(ids))).to_series()
 
 
 def _unknown(values: pl.Series, column: FeatureColumn) -> pl.Series:

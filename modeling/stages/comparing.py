@@ -78,12 +78,7 @@ def compare(
     else:
         facts |= _decide(artifacts, facts, champion, rival, damage, evaluation, sessions, promotion, config, progress)
     progress(facts["reason"])
-    with artifacts.write(
-        COMPARISONS, artifact_id, parents=(evaluation.name,), parameters=promotion.model_dump()
-    ) as draft:
-        draft.facts = facts
-        (draft.folder / "comparison.json").write_text(json.dumps(facts, indent=2) + "\n")
-    return draft.manifest
+    return _record(artifacts, artifact_id, evaluation, promotion, facts)
 
 
 def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = print) -> Champion | None:
@@ -104,6 +99,17 @@ def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = pri
         return champion
     artifacts.get(candidate)  # whole and readable, or the pointer stays
     return put_in_service(artifacts, dataset, candidate, by="comparison", comparison=comparison.name)
+
+
+def _record(
+    artifacts: Artifacts, artifact_id: str, evaluation: Manifest, promotion: PromotionConfig, facts: dict[str, Any]
+) -> Manifest:
+    with artifacts.write(
+        COMPARISONS, artifact_id, parents=(evaluation.name,), parameters=promotion.model_dump()
+    ) as draft:
+        draft.facts = facts
+        (draft.folder / "comparison.json").write_text(json.dumps(facts, indent=2) + "\n")
+    return draft.manifest
 
 
 def _in_service(artifacts: Artifacts, dataset: str) -> tuple[Champion | None, str]:

@@ -16,7 +16,7 @@ from schemas.errors import InputError
 from schemas.features import FeatureSchema
 from schemas.progress import Progress as Numbers
 
-MODELS = "models"
+MODELS, ITEMS = "models", "items.parquet"
 Report = Callable[[Numbers | str], object]
 CORES = Path("/sys/devices/system/cpu")
 
@@ -42,26 +42,13 @@ def train(
         InputError: for one of several processes that were started together; when another process trains the same model.
     """
     config = config.model_copy(update={"threads": config.threads or cpu_threads()})
-    pretrained = model_config.inputs.pretrained
-    artifact_id = identify(
-        code=code_of_training(model_config),
-        parents=(sessions.name,),
-        model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
-        training=config.model_dump(),
-        pretrained=_content(Path(pretrained.path)) if pretrained else None,
-        made_with=plugins.contents(model_config.parts),
-    )
+    artifact_id = _identity(sessions, model_config, config)
     if existing := artifacts.find(MODELS, artifact_id):
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
-    if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
-        raise InputError(
-            f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "
-            "is trained by one process on one GPU: all of them would do the same steps. Start it once, without torchrun."
-        )
+    _require_one_process()
     import polars as pl
 
-    from modeling.service.recommender import ITEMS
     from modeling.splits import split_sessions  # torch is only loaded when there is something to train
     from modeling.training.fit import fit
 
@@ -75,12 +62,37 @@ def train(
     ):
         model, facts = fit(schema, split, model_config, config, checkpoints, progress, items)
         model.save(draft.folder)
-        for name in ("schema.json", ITEMS):
-            shutil.copy(sessions.folder / name, draft.folder / name)
-        shutil.copytree(sessions.folder / "vocabularies", draft.folder / "vocabularies")
+        _copy_schema(sessions.folder, draft.folder)
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
         draft.facts = facts | {"test_day": sessions.facts["test_day"]}  # it learned from the days before
     return draft.manifest
+
+
+def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingConfig) -> str:
+    pretrained = model_config.inputs.pretrained
+    return identify(
+        code=code_of_training(model_config),
+        parents=(sessions.name,),
+        model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
+        training=config.model_dump(),
+        pretrained=_content(Path(pretrained.path)) if pretrained else None,
+        made_with=plugins.contents(model_config.parts),
+    )
+
+
+def _copy_schema(sessions: Path, model: Path) -> None:
+    """What raw values mean: schema, item table and vocabularies of the sessions' folder, into the model's."""
+    for name in ("schema.json", ITEMS):
+        shutil.copy(sessions / name, model / name)
+    shutil.copytree(sessions / "vocabularies", model / "vocabularies")
+
+
+def _require_one_process() -> None:
+    if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
+        raise InputError(
+            f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "
+            "is trained by one process on one GPU: all of them would do the same steps. Start it once, without torchrun."
+        )
 
 
 def cpu_threads() -> int:

@@ -72,15 +72,9 @@ def fit(
     schedule = make_schedule(model, sessions.to(device), config)
     judge = judge_of(model, split.validation.to(device), config.order)
     plan = Plan(schedule.steps_per_epoch, config)
-    if problem := describe_cases(judge):
-        report(problem)
-    if config.order == "time" and "patience" in config.model_fields_set:
-        report(
-            "training.patience is not used: in order of time training runs to its end, and the last weights are kept."
-        )
-    size = sum(parameter.numel() for parameter in model.parameters())
+    _warn(judge, config, report)
     report(
-        f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
+        f"Training {model_config.body.name} ({_size(model):,} parameters) on {len(sessions):,} sessions, "
         f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
     )
     wall, cpu = time.perf_counter(), time.process_time()
@@ -92,11 +86,27 @@ def fit(
     else:
         state = train(model, schedule, judge, plan, folder, report, after_step)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    trained = sum(schedule.tokens_per_epoch) * (state.step - state.started_at) // plan.steps
-    return model, {
-        "parameters": size,
-        "sessions": len(sessions),
-        "device": device,
+    facts = {"parameters": _size(model), "sessions": len(sessions), "device": device}
+    tokens = sum(schedule.tokens_per_epoch) * (state.step - state.started_at) // plan.steps
+    return model, facts | _facts(state, plan, judge) | _costs(tokens, wall, cpu)
+
+
+def _warn(judge: Judge, config: TrainingConfig, report: Report) -> None:
+    if problem := describe_cases(judge):
+        report(problem)
+    if config.order == "time" and "patience" in config.model_fields_set:
+        report(
+            "training.patience is not used: in order of time training runs to its end, and the last weights are kept."
+        )
+
+
+def _size(model: SequenceModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _facts(state: State, plan: Plan, judge: Judge) -> dict[str, Any]:
+    """What became of a run, and what chose its weights."""
+    return {
         "steps": state.step,
         "planned_steps": plan.steps,
         "validation_cases": judge.count,
@@ -105,11 +115,17 @@ def fit(
         "goal": judge.goal,
         f"validation_{judge.goal}": state.best if state.chosen_step else state.history[-1].validation.get(judge.goal),
         "collapsed_step": state.collapsed_step,
-        "tokens": trained,
+        "history": [row.model_dump() for row in state.history],
+    }
+
+
+def _costs(tokens: int, wall: float, cpu: float) -> dict[str, Any]:
+    """Seconds since this process began to train, and events it read in them."""
+    return {
+        "tokens": tokens,
         "wall_seconds": round(wall, 1),
         "cpu_seconds": round(cpu, 1),
-        "tokens_per_cpu_second": round(trained / max(cpu, 1e-9)),
-        "history": [row.model_dump() for row in state.history],
+        "tokens_per_cpu_second": round(tokens / max(cpu, 1e-9)),
     }
 
 
@@ -131,10 +147,9 @@ def train(
     """
     config = plan.config
     optimizer = make_optimizer(model, config)
-    state = checkpoints.resume(folder, model, optimizer)
-    if state:
+    state = checkpoints.resume(folder, model, optimizer) or State()
+    if state.step:
         report(f"Going on from step {state.step:,}.")
-    state = state or State()
     log = Log(plan, judge, report, state)
     loss_sum, summed = torch.zeros((), device=model.device), 0
     model.train()

@@ -13,7 +13,7 @@ from modeling.config import NegativesConfig
 from modeling.losses._negatives import draw
 from modeling.losses.full_softmax import full_softmax
 from modeling.losses.sampled_softmax import sampled_softmax
-from modeling.training.fit import know_popularity
+from modeling.training.fit import set_popularity
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from tests.conftest import asking, model_of, sessions_of
@@ -237,7 +237,7 @@ def test_what_training_does_not_hold_is_no_uniform_negative() -> None:
     assert not unlikely(column_GK, torch.zeros(NUM_ITEMS).index_fill(0, held_U, 0.25))
     assert torch.allclose(logq_GK.exp(), torch.tensor(500.0))
     model = model_of("sasrec", num_items=4, loss={"name": "gbce", "negatives": {"count": 8}})
-    know_popularity(model.next_item, sessions_of([[3, 5, 5]]), sessions_of([[3]]))
+    set_popularity(model.next_item, sessions_of([[3, 5, 5]]), sessions_of([[3]]))
     assert model.next_item.uniform_U.tolist() == [0, 2]
     batch = model.training_batch(sessions_of([[3, 5, 5]]), torch.Generator().manual_seed(0))
     given: list[int] = []
@@ -250,7 +250,7 @@ def test_what_training_does_not_hold_is_no_uniform_negative() -> None:
 def test_popularity_is_that_of_training() -> None:
     model = model_of("sasrec", num_items=4)
     sessions = sessions_of([[3, 3, 5], [4, 3, 2, 1]])
-    know_popularity(model.next_item, sessions, sessions)
+    set_popularity(model.next_item, sessions, sessions)
     assert model.next_item.popularity_V.tolist() == [3, 1, 1, 0]
 
 

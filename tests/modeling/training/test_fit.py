@@ -13,7 +13,7 @@ from modeling.config import ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from modeling.training.checkpoints import State, steps_of
-from modeling.training.fit import fit, know_popularity
+from modeling.training.fit import fit, set_popularity
 from modeling.training.schedule import make_schedule
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
@@ -177,7 +177,7 @@ def test_in_order_of_time_the_last_weights_are_kept(tmp_path: Path) -> None:
 def test_the_output_bias_starts_at_recent_popularity() -> None:
     head = model_of("sasrec", num_items=4, heads={"next_item": {"bias": True}}).next_item
     newest = sessions_of([[3, 3, 3, 4], [3, 2, 1]])
-    know_popularity(head, sessions_of([[6, 6, 3]]), newest)
+    set_popularity(head, sessions_of([[6, 6, 3]]), newest)
     bias = head.bias_V
     assert bias is not None
     assert bias[0] > bias[1] > bias[2] == bias[3]
