@@ -14,7 +14,6 @@ What an encoder was fit to (the boundaries of `quantile`, say) moves every night
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -31,7 +30,7 @@ from modeling.sessions import Sessions, values_of
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID, ID, ITEM_ID, NULL, PADDING, UNKNOWN, VALUE
 from schemas.errors import InputError, parse
-from schemas.features import EncoderUsed, FeatureColumn, FeatureSchema
+from schemas.features import FeatureColumn, FeatureSchema
 from schemas.hashing import hash_value
 
 CONFIG, SCHEMA, ITEMS = "config.json", "schema.json", "items.parquet"
@@ -113,7 +112,8 @@ def _reading(column: FeatureColumn, today: FeatureColumn | None, wanted: Path) -
     different = difference(today, column) if today else "not made any more"
     if not different:
         return Reading(column, today, "translated")
-    if column.per_item and column.per == "event" and column.name in _columns(wanted / ITEMS):
+    of_items = pl.read_parquet_schema(wanted / ITEMS) if (wanted / ITEMS).is_file() else {}
+    if column.per_item and column.per == "event" and column.name in of_items:
         return Reading(column, today, "of the item")
     if today is None:
         return Reading(column, None, "unknown")
@@ -140,8 +140,7 @@ def _other_options(today: FeatureColumn, model_column: FeatureColumn) -> str:
         for (name, some), (_, other) in zip(now, then, strict=True):
             for option in sorted(some.keys() | other.keys()):
                 if some.get(option) != other.get(option):
-                    given = f"{option} {_text(some.get(option))} now, {_text(other.get(option))} for the model"
-                    return f"{name}: {given}"
+                    return f"{name}: {option} {_text(some.get(option))} now, {_text(other.get(option))} for the model"
         return ""
     for name, options in now or then or []:
         if options and not (name == "category" and options == {"unknown_buckets": 1}):
@@ -152,12 +151,11 @@ def _other_options(today: FeatureColumn, model_column: FeatureColumn) -> str:
 def _options(column: FeatureColumn) -> list[tuple[str, dict[str, Any]]] | None:
     if column.encoders is None:
         return None
-    return [(encoder.name, _meaningful(encoder)) for encoder in column.encoders]
-
-
-def _meaningful(encoder: EncoderUsed) -> dict[str, Any]:
-    left_out = VOCABULARY_OPTIONS.get(encoder.name, set())
-    return {name: value for name, value in encoder.options.items() if name not in left_out}
+    left_out = {encoder.name: VOCABULARY_OPTIONS.get(encoder.name, set()) for encoder in column.encoders}
+    return [
+        (encoder.name, {name: value for name, value in encoder.options.items() if name not in left_out[encoder.name]})
+        for encoder in column.encoders
+    ]
 
 
 def _translated(values: Tensor, given: Path, today: FeatureColumn, wanted: Path, model_column: FeatureColumn) -> Tensor:
@@ -200,8 +198,8 @@ def _id_map(given: Path, today: FeatureColumn, wanted: Path, model_column: Featu
         raise InputError(f"the feature {today.name!r} holds {types}")
     first_id, first = _first_id(today, old), _first_id(model_column, new)
     if first_id != first:
-        buckets = f"{first_id - UNKNOWN} ids for unknown values now, {first - UNKNOWN} for the model"
-        raise InputError(f"the feature {today.name!r} has {buckets}")
+        unknown_ids = f"{first_id - UNKNOWN} ids for unknown values now, {first - UNKNOWN} for the model"
+        raise InputError(f"the feature {today.name!r} has {unknown_ids}")
     pairs = old.filter(pl.col(ID) < today.cardinality).join(new.rename({ID: "wanted"}), on=VALUE, how="left")
     shared = pairs.drop_nulls("wanted")
     table = np.full(today.cardinality, UNKNOWN, dtype=np.int32)
@@ -233,10 +231,6 @@ def _first_id(column: FeatureColumn, vocabulary: pl.DataFrame) -> int:
             return UNKNOWN + int(encoder.options["unknown_buckets"])
     lowest = vocabulary[ID].min()
     return FIRST_ID if lowest is None else int(lowest)  # type: ignore[arg-type]
-
-
-def _columns(path: Path) -> Iterator[str]:
-    return iter(pl.read_parquet_schema(path)) if path.is_file() else iter(())
 
 
 def _text(value: Any) -> str:

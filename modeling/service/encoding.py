@@ -135,7 +135,7 @@ def _standardize(x: pl.Series, encoder: EncoderUsed, moments: Moments) -> pl.Ser
 
 def _min_max(x: pl.Series, encoder: EncoderUsed, moments: Moments) -> pl.Series:
     if not encoder.fitted:
-        return _nulls(x)
+        return pl.Series(x.name, [None] * len(x), dtype=pl.Float64)
     low, high = float(encoder.fitted["min"]), float(encoder.fitted["max"])  # type: ignore[arg-type]
     if high > low:
         return (x - low) / (high - low)
@@ -229,10 +229,6 @@ def _local(x: pl.Series, encoder: EncoderUsed) -> pl.Series:
 def _finite(x: pl.Series) -> pl.Series:
     x = x.cast(pl.Float64)
     return x.set(~x.is_finite().fill_null(True), None)
-
-
-def _nulls(x: pl.Series) -> pl.Series:
-    return pl.Series(x.name, [None] * len(x), dtype=pl.Float64)
 
 
 ENCODE: dict[str, Encode] = {
