@@ -9,9 +9,11 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 
 from modeling import parts
@@ -30,6 +32,17 @@ from schemas.errors import InputError, parse
 from schemas.features import FeatureSchema
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class About(BaseModel):
+    """What config.json holds, as it stands there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: dict[str, Any]
+    features: dict[str, Any] = Field(alias="schema")
+    longest: PositiveInt | None = Field(None, description="Places that training read; older folders do not say.")
+    own_parts: dict[str, Any] | None = Field(None, description="Parts that are not built in; older folders do not say.")
 
 
 class SequenceModel(nn.Module):
@@ -155,16 +168,17 @@ class SequenceModel(nn.Module):
             InputError: when the files are missing or do not belong together, or a part is missing that is not built in.
         """
         try:
-            about = json.loads((folder / CONFIG).read_text())
+            read = json.loads((folder / CONFIG).read_text())
             weights = safetensors.torch.load_file(folder / WEIGHTS)
-        except (OSError, json.JSONDecodeError, safetensors.SafetensorError) as error:
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise InputError(f"{folder} is not a model folder: {error}") from None
         where = str(folder / CONFIG)
-        config = parse(ModelConfig, about.get("model"), where)
-        if "own_parts" in about:
-            parts.require(about["own_parts"], config, where)
-        model = cls(config, parse(FeatureSchema, about.get("schema"), where))
-        model.longest = int(about.get("longest", model.longest))  # older folders do not say
+        about = parse(About, read, where)
+        config = parse(ModelConfig, about.model, where)
+        if about.own_parts is not None:
+            parts.require(about.own_parts, config, where)
+        model = cls(config, parse(FeatureSchema, about.features, where))
+        model.longest = about.longest or model.longest
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

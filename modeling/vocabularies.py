@@ -214,12 +214,23 @@ def _id_map(given: Path, today: FeatureColumn, wanted: Path, model_column: Featu
 def _vocabulary(folder: Path, column: FeatureColumn) -> pl.DataFrame:
     """`id` and `value`; integers of any width as Int64."""
     assert column.vocabulary
-    path = folder / column.vocabulary
-    if not path.is_file():
-        raise InputError(f"there is no {path}")
-    table = pl.read_parquet(path, glob=False).select(ID, VALUE).drop_nulls(ID)
+    table = read_table(folder / column.vocabulary).select(ID, VALUE).drop_nulls(ID)
     narrow = table.schema[VALUE].is_integer() and table.schema[VALUE] not in (pl.UInt64, pl.Int128)
     return table.with_columns(pl.col(VALUE).cast(pl.Int64)) if narrow else table
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """A table of a model folder.
+
+    Raises:
+        InputError: when it is missing or damaged.
+    """
+    if not path.is_file():
+        raise InputError(f"there is no {path}")
+    try:
+        return pl.read_parquet(path, glob=False)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def _first_id(column: FeatureColumn, vocabulary: pl.DataFrame) -> int:

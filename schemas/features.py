@@ -80,7 +80,7 @@ class FeatureSchema(BaseModel):
     max_length: int = Field(ge=1, description="Sessions hold at most this many events.")
     time_zone: str = "UTC"
     split: Literal["day", "leave_one_out"]
-    columns: tuple[FeatureColumn, ...]
+    columns: tuple[FeatureColumn, ...] = Field(min_length=1)
     labels: tuple[LabelColumn, ...] = Field((), description="Columns beside the features that heads may predict.")
 
     @property

@@ -95,8 +95,16 @@ def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
 
 
 def names_in_service(artifacts: Artifacts) -> list[str]:
-    """The datasets for which a model is in service."""
-    return sorted(path.stem for path in (artifacts.root / "champions").glob("*.json"))
+    """The datasets for which a model is in service; not those whose pointer is emptied or damaged."""
+    names = sorted(path.stem for path in (artifacts.root / "champions").glob("*.json"))
+    return [name for name in names if _names_a_model(artifacts, name)]
+
+
+def _names_a_model(artifacts: Artifacts, dataset: str) -> bool:
+    try:
+        return champion_of(artifacts, dataset) is not None
+    except InputError:
+        return False
 
 
 def pointer_of(artifacts: Artifacts, dataset: str) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from modeling.service.values import TIME, as_type
+from modeling.vocabularies import read_table
 from schemas.columns import FIRST_ID, ID, NULL, UNKNOWN, VALUE
 from schemas.errors import InputError
 from schemas.features import EncoderUsed, FeatureColumn
@@ -90,7 +91,7 @@ def typed(raw: pl.Series, column: FeatureColumn, folder: Path, what: str) -> pl.
 
 def _vocabulary(column: FeatureColumn, folder: Path) -> pl.DataFrame:
     assert column.vocabulary
-    return pl.read_parquet(folder / column.vocabulary, glob=False).drop_nulls(ID)
+    return read_table(folder / column.vocabulary).drop_nulls(ID)
 
 
 def _chain(column: FeatureColumn) -> tuple[EncoderUsed, ...]:

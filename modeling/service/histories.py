@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
@@ -53,7 +54,7 @@ def from_items(raw: Sequence[Sequence[Any]], catalogue: Catalogue) -> tuple[Sess
         InputError: for ids of another type, and histories that are no lists.
     """
     for history in raw:
-        if isinstance(history, str | bytes) or not isinstance(history, Sequence | pl.Series):
+        if isinstance(history, str | bytes) or not isinstance(history, Sequence | pl.Series | np.ndarray):
             raise InputError(f"A history is a list of item ids, oldest first, got {history!r}.")
     given = [item for history in raw for item in history]
     ids = item_ids(given, catalogue.items.schema[VALUE])

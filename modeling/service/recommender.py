@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from modeling.scoring import ModelScorer, predict
 from modeling.service.histories import Catalogue, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
 from modeling.sessions import Sessions
-from modeling.vocabularies import raw_items, raw_lists
+from modeling.vocabularies import raw_items, raw_lists, read_table
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -35,7 +36,7 @@ class Recommender:
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
         self.schema: FeatureSchema = self.model.schema
-        self.items = pl.read_parquet(folder / ITEMS, glob=False)
+        self.items = read_table(folder / ITEMS)
 
     @cached_property
     def scorer(self) -> ModelScorer:
@@ -53,12 +54,12 @@ class Recommender:
         Raises:
             InputError: for an empty history, k below 1, or a model without the head next_item.
         """
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
             raise InputError(f"k must be an integer from 1, got {k!r}.")
         _require_events(histories)
         if not len(histories):
             return []
-        ids_NK, _ = top_k(self.scorer, histories.to(self.device), k, filter_seen=filter_seen)
+        ids_NK, _ = top_k(self.scorer, histories.to(self.device), int(k), filter_seen=filter_seen)
         return raw_lists(self.items, ids_NK)
 
     def raw_items(self, ids: Tensor) -> list[Any]:

@@ -39,7 +39,7 @@ def as_type(raw: pl.Series, dtype: Dtype, what: str) -> pl.Series:
         flat = as_type(raw.explode(empty_as_null=True), dtype.inner, what)  # type: ignore[arg-type]
         return _as_lists(raw, flat)
     if isinstance(raw.dtype, pl.Categorical | pl.Enum):
-        raw = raw.cast(pl.String)
+        return as_type(raw.cast(pl.String), dtype, what)
     converted = _convert(raw, dtype)
     if converted is None:
         raise InputError(f"Column {raw.name!r} of {what} takes {_words(dtype)}, got {raw.dtype}.")
@@ -97,7 +97,9 @@ def _to_number(raw: pl.Series, dtype: Dtype) -> pl.Series:
 
 
 def _to_time(raw: pl.Series) -> pl.Series | None:
-    """Datetimes of any zone, those without one as UTC; ISO text; integers since 1970."""
+    """Datetimes of any zone, those without one as UTC; days, which begin there; ISO text; integers since 1970."""
+    if raw.dtype == pl.Date:
+        return raw.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
     if isinstance(raw.dtype, pl.Datetime):
         return raw.dt.replace_time_zone("UTC").cast(TIME) if raw.dtype.time_zone is None else raw.cast(TIME)
     if raw.dtype == pl.String:

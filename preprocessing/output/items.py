@@ -39,8 +39,9 @@ def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Featur
 
 
 def merge_items(parts: list[pl.DataFrame], side: list[str]) -> pl.DataFrame:
-    """Tables with `item_id`, `last_seen` and side features -> one row an item, its latest, in order of id."""
-    together = pl.concat(parts, how="vertical_relaxed").lazy()
+    """Tables with `item_id`, `last_seen` and side features, in any order -> one row an item, its latest, in order of id."""
+    # Earlier nights may have named the same features in another order.
+    together = pl.concat([part.select(ITEM_ID, LAST_SEEN, *side) for part in parts], how="vertical_relaxed").lazy()
     newest = pl.col(LAST_SEEN).eq_missing(pl.col(LAST_SEEN).max().over(ITEM_ID))
     kept = together.filter(newest).group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
     return kept.sort(ITEM_ID).collect(engine="in-memory")

@@ -253,6 +253,29 @@ def test_a_changed_yaml_begins_a_new_line_and_names_what_it_lacks(tmp_path: Path
     assert run(tmp_path, shop(tmp_path)).id == before.id
 
 
+def test_features_named_in_another_order_are_the_same(tmp_path: Path) -> None:
+    """The finished days stay, and the next one is added to them."""
+    rows = [(*row, place, "b") for day in range(4) for place, row in enumerate(visits(day, items="xyz"))]
+    put(tmp_path, "all", rows, [*COLUMNS, "price", "brand"])
+    features: dict[str, Any] = {"price": {"encode": "standardize"}, "brand": {"encode": "category"}}
+    orders = [list(features), list(reversed(features))]
+    nights = [
+        run(
+            tmp_path,
+            shop(
+                tmp_path,
+                columns=("price", "brand"),
+                features={"item_id": {"encode": "category"}} | {name: features[name] for name in order},
+            ),
+            until=first(last),
+        )
+        for last, order in zip((2, 3), orders, strict=True)
+    ]
+    assert list(days_of(nights[1])) == [*days_of(nights[0]), "2024-01-04"]
+    table = pl.read_parquet(nights[1].folder / "items.parquet").sort("value")
+    assert table["brand"].to_list() == [3, 3, 3] and table["price"].is_sorted()
+
+
 def test_two_sources_do_not_mix(tmp_path: Path) -> None:
     root = Artifacts(tmp_path / "root")
     sample, real = tmp_path / "sample", tmp_path / "real"

@@ -243,3 +243,8 @@ def test_names_in_service_are_those_with_a_pointer(shop: Shop) -> None:
     from modeling.evaluation.compare import names_in_service
 
     assert names_in_service(shop.artifacts) == ["shop"] and names_in_service(Artifacts(shop.folder / "none")) == []
+    for name, text in (("emptied", '{"model": null}'), ("damaged", "{"), ("nothing", "")):
+        pointer_of(shop.artifacts, name).write_text(text)
+    assert names_in_service(shop.artifacts) == ["shop"]
+    with pytest.raises(InputError, match=r"Nothing is in service for 'emptied' in .* In service: shop\."):
+        in_service.model_folder(shop.artifacts, "emptied")

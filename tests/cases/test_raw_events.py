@@ -309,3 +309,17 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, text: st
 def test_one_value_is_hashed_as_a_column_of_them() -> None:
     for values in ([0, 1, -5, 2**62], ["", "a", "zäü", "lamp-0012", "x" * 300]):
         assert [hash_value(value) for value in values] == stable_hash(pl.Series(values)).to_list()  # type: ignore[arg-type]
+
+
+def test_text_and_days_come_in_more_types_than_one() -> None:
+    for dtype in (pl.Categorical(), pl.Enum(["i1", "i2"])):
+        ids = as_type(pl.Series(["i1", None, "i2"], dtype=dtype), pl.String(), "events")
+        assert ids.to_list() == ["i1", None, "i2"]
+    day = as_type(pl.Series([date(2026, 3, 8)]), TIME, "events")
+    assert day.equals(as_type(pl.Series(["2026-03-08"]), TIME, "events"))
+
+
+def test_ids_and_counts_of_numpy_are_taken(rich: tuple[Manifest, Path, pl.DataFrame]) -> None:
+    recommender = Recommender(rich[1], "cpu")
+    plain = recommender.recommend(recommender.histories([[105, 103]])[0], 3)
+    assert recommender.recommend(recommender.histories([np.array([105, 103])])[0], np.int64(3)) == plain
