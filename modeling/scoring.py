@@ -12,6 +12,7 @@ from torch import Tensor
 
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
+from schemas.errors import DivergedError
 
 ROUNDING = 2.0**-23  # of float32 numbers near one: the distance from one to the next
 MOST_EVENTS = {
@@ -39,7 +40,7 @@ def predict(model: SequenceModel, histories: Sessions) -> dict[str, Tensor]:
     A label learned where sessions end is predicted as if the next event were the last.
 
     Raises:
-        FloatingPointError: when predictions are not finite.
+        DivergedError: when predictions are not finite.
     """
     model.eval()
     parts: dict[str, list[Tensor]] = {label: [torch.empty(0)] for label in model.label_heads}
@@ -48,7 +49,7 @@ def predict(model: SequenceModel, histories: Sessions) -> dict[str, Tensor]:
             parts[label].append(head.predict(h_ND).cpu())
     predicted = {label: torch.cat(values) for label, values in parts.items()}
     if not all(value_N.isfinite().all() for value_N in predicted.values()):
-        raise FloatingPointError("predicted labels are not finite: the model has diverged (try a lower learning_rate)")
+        raise DivergedError("predicted labels are not finite: the model has diverged (try a lower learning_rate)")
     return predicted
 
 

@@ -16,6 +16,10 @@ class InputError(ValueError):
     """Something a user gave is wrong: a file, a name, a value. The terminal prints it alone and exits with code 2."""
 
 
+class DivergedError(InputError, FloatingPointError):
+    """Numbers of a model are not finite: its settings make it diverge, a learning rate that is too high most of all."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The answer to a typo: what was asked for, the nearest known name, and all the known names."""
     names = sorted(known)

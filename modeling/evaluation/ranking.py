@@ -18,6 +18,7 @@ from torch import Tensor
 from modeling.sessions import Sessions
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID
+from schemas.errors import DivergedError
 
 TILE = 2048  # items scored at a time, whose scores stay in the processor's cache while they are counted
 LIST_TILE = 8192  # the same for lists: torch.topk costs half as much an item as over a quarter of them
@@ -59,7 +60,7 @@ def ranks(
     be ranked, and with `filter_seen` one that the history holds.
 
     Raises:
-        FloatingPointError: when scores are not finite.
+        DivergedError: when scores are not finite.
     """
     column_N = cases.target - FIRST_ID
     possible_N = (column_N >= 0) & (column_N < scorer.num_items)
@@ -79,7 +80,7 @@ def _ranks(scorer: Scorer, histories: Sessions, column_N: Tensor, filter_seen: b
     queries = scorer.queries(histories)
     score_N, kept = _target_scores(scorer, queries, column_N)
     if not score_N.isfinite().all():
-        raise FloatingPointError(DIVERGED)
+        raise DivergedError(DIVERGED)
     score_N1 = score_N.unsqueeze(1)
     rounding_N1 = scorer.rounding(queries, column_N.unsqueeze(1))
     least_N1, most_N1 = score_N1 - rounding_N1, score_N1 + rounding_N1
@@ -121,7 +122,7 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     Items that tie are given the score of the best of them. Where fewer than k items are left, the id is 0 and the score -inf.
 
     Raises:
-        FloatingPointError: when scores are not finite.
+        DivergedError: when scores are not finite.
     """
     k = min(k, scorer.num_items)
     rows = scorer.chunk if k < TILE else max(1, scorer.chunk * TILE // k)  # long lists take room too
@@ -150,7 +151,7 @@ def _best(scorer: Scorer, queries: Any, hidden: Hidden, k: int) -> tuple[Tensor,
         scores_NB, place_NB = best_NB.topk(min(k + 1, best_NB.shape[1]))
         columns_NB = column_NB.gather(1, place_NB)
     if scores_NB.isnan().any():
-        raise FloatingPointError(DIVERGED)
+        raise DivergedError(DIVERGED)
     scores_NK, column_NK = scores_NB[:, :k], columns_NB[:, :k]
     if scores_NB.shape[1] > k:
         rounding_N = scorer.rounding(queries, column_NK[:, -1:]).squeeze(1)

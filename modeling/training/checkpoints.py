@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from schemas.progress import HistoryRow
@@ -73,19 +73,23 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
 def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
     """Set model, optimizer and random states to the newest whole checkpoint -> its state; None if there is none.
 
-    A checkpoint that cannot be read is removed.
+    A checkpoint that cannot be read, or whose chosen weights cannot, is removed, and nothing is taken from it.
     """
     for step in sorted(steps_of(folder), reverse=True):
         checkpoint = folder / f"{NAME}{step}"
         try:
             state = State.model_validate_json((checkpoint / STATE).read_text())
-            weights = safetensors.torch.load_file(checkpoint / MODEL)
-            read_optimizer(optimizer, checkpoint)
-            read_random_state(checkpoint)
-        except (OSError, ValidationError, json.JSONDecodeError, safetensors.SafetensorError):
+            json.loads((checkpoint / RANDOM).read_text())
+            for name in (MODEL, OPTIMIZER, RANDOM_TENSORS):
+                safetensors.torch.load_file(checkpoint / name)
+            if state.chosen_step:
+                safetensors.torch.load_file(folder / f"{NAME}{state.chosen_step}" / MODEL)
+        except (OSError, ValueError, safetensors.SafetensorError):
             shutil.rmtree(checkpoint)
             continue
-        model.load_state_dict(weights)
+        load_weights(folder, step, model)
+        read_optimizer(optimizer, checkpoint)
+        read_random_state(checkpoint)
         state.started_at = state.step
         return state
     return None

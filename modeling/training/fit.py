@@ -26,7 +26,7 @@ from modeling.config import NEXT_ITEM, ModelConfig, NegativesConfig, TrainingCon
 from modeling.heads.next_item import NextItem
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
-from modeling.splits import Split
+from modeling.splits import Split, trained_items
 from modeling.training import checkpoints
 from modeling.training.checkpoints import State
 from modeling.training.log import Log, Report, describe_cases
@@ -35,7 +35,7 @@ from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule, make_schedule
 from modeling.training.validation import Judge, judge_of, validate
 from schemas.columns import FIRST_ID
-from schemas.errors import InputError
+from schemas.errors import DivergedError, InputError
 from schemas.features import FeatureSchema
 
 AfterStep = Callable[[State], object]
@@ -59,6 +59,7 @@ def fit(
 
     Raises:
         InputError: when there is nothing to learn from.
+        DivergedError: when the loss or a weight is not finite.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -66,6 +67,11 @@ def fit(
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
     device = choose_device(report)
+    if NEXT_ITEM in model_config.heads and not trained_items(sessions, schema.num_items).any():
+        raise InputError(
+            "No training event is of an item of the vocabulary, so there is no item to learn: widen --days, or lower "
+            "min_count of item_id in the dataset."
+        )
     set_seed(config.seed)
     model = make_model(model_config, schema, sessions, split.last_day, items, report).to(device)
     use_sparse_gradients(model, device)
@@ -86,6 +92,7 @@ def fit(
     else:
         state = train(model, schedule, judge, plan, folder, report, after_step)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    require_finite(model, config)
     facts = {"parameters": _size(model), "sessions": len(sessions), "device": device}
     tokens = sum(schedule.tokens_per_epoch) * (state.step - state.started_at) // plan.steps
     return model, facts | _facts(state, plan, judge) | _costs(tokens, wall, cpu)
@@ -143,7 +150,7 @@ def train(
     The host reads nothing of the device between two log lines.
 
     Raises:
-        FloatingPointError: when the loss is not finite.
+        DivergedError: when the loss is not finite.
     """
     config = plan.config
     optimizer = make_optimizer(model, config)
@@ -179,6 +186,20 @@ def train(
     if state.chosen_step:
         checkpoints.load_weights(folder, state.chosen_step, model)
     return state
+
+
+def require_finite(model: SequenceModel, config: TrainingConfig) -> None:
+    """Look at the weights once, at the end: the last step may have destroyed what its loss did not show yet.
+
+    Raises:
+        DivergedError: when one is not finite.
+    """
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise DivergedError(
+            f"After the last step, weights are not finite ({', '.join(broken[:3])}): the model has diverged. Try a lower "
+            f"training.learning_rate (it is {config.learning_rate:g}) or training.max_grad_norm."
+        )
 
 
 def loss_of(model: SequenceModel, batch: Batch) -> torch.Tensor:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from modeling.training.checkpoints import State
 from modeling.training.plan import Plan
 from modeling.training.validation import FEW, Judge
+from schemas.errors import DivergedError
 from schemas.progress import HistoryRow, Progress, TrainingProgress
 
 PHASE = "train"
@@ -36,12 +37,13 @@ class Log:
         """Add a row to the history, let a validation choose the best weights and stop the run, and report.
 
         Raises:
-            FloatingPointError: when the loss is not finite.
+            DivergedError: when the loss is not finite.
         """
         state, plan, goal = self.state, self.plan, self.judge.goal
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"The loss is {loss} at step {state.step:,}: the model has diverged. Try a lower learning_rate."
+            raise DivergedError(
+                f"The loss is {loss} at step {state.step:,} of {plan.steps:,}: the model has diverged. Try a lower "
+                f"training.learning_rate (it is {plan.config.learning_rate:g}) or training.max_grad_norm."
             )
         rate = plan.rate(state.step - 1)
         row = HistoryRow(

@@ -261,7 +261,7 @@ def _damage(kind: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("gone", "missing or damaged"),
         ("truncated", "missing or damaged"),
         ("no vocabulary", "vocabularies/item_id.parquet"),
-        ("diverged", "FloatingPointError"),
+        ("diverged", "the model has diverged"),
         ("crash", "IndexError: index out of range"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -243,3 +244,49 @@ def test_of_several_gpus_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "device_count", lambda count=count: count)
         assert choose_device(lines.append) == "cuda"
     assert lines == ["Of 4 GPUs, number 2 is used: one process trains on one."]
+
+
+@pytest.mark.parametrize("trainer", ["own", "hugging_face"])
+def test_a_rate_that_diverges_is_a_mistake_that_can_be_mended(trainer: str, tmp_path: Path) -> None:
+    """`overnight train` ended with thirty lines of its internals."""
+    split = split_with(hide_last(chain_sessions(200, 50, seed=2)))
+    with pytest.raises(InputError, match=r"diverged.*training\.learning_rate \(it is 1e\+30\)"):
+        run(split, tmp_path, learning_rate=1e30, epochs=4, trainer=trainer)
+
+
+def test_weights_that_the_last_step_destroyed_are_no_model(tmp_path: Path) -> None:
+    """Its loss was taken before the step: without validation, a model of NaN was saved."""
+    with pytest.raises(InputError, match=r"weights are not finite .*diverged"):
+        run(split_with(unknown_targets()), tmp_path, learning_rate=1e38, epochs=1, tokens_per_step=100_000)
+
+
+@pytest.mark.parametrize("loss", ["full_softmax", "sampled_softmax"])
+def test_sessions_of_unknown_items_alone_are_nothing_to_learn_from(loss: str, tmp_path: Path) -> None:
+    """A sampled loss had no item to draw from and failed in `randint`."""
+    sessions = chain_sessions(40, 50)
+    unknown = replace(sessions, events=sessions.events | {"item_id": torch.full_like(sessions.items, UNKNOWN)})
+    split = Split(unknown, hide_last(sessions), hide_last(sessions), unknown)
+    settings = ModelConfig.model_validate({"body": {"dim": 16}, "loss": loss})
+    with pytest.raises(InputError, match="no item to learn"):
+        fit(schema_of(50), split, settings, TRAINING, tmp_path, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "random.json", "state.json", "chosen"]
+)
+def test_of_a_damaged_checkpoint_nothing_is_taken(name: str, tmp_path: Path) -> None:
+    """The optimizer of one whose random state was lost stayed; one whose chosen weights were lost failed at the end."""
+    sessions = random_sessions(200, 50)
+    split = Split(sessions, hide_last(sessions), hide_last(sessions), sessions)
+    settings: dict[str, Any] = {"epochs": 10, "evaluations": 10, "patience": 1, "learning_rate": 0.05}
+    whole, facts, _ = run(split, tmp_path, **settings)  # and killed after its last checkpoint
+    chosen, newest = sorted(steps_of(tmp_path))
+    assert chosen == facts["best_step"]
+    shutil.rmtree(tmp_path / f"checkpoint-{chosen}")
+    if name != "chosen":
+        path = tmp_path / f"checkpoint-{newest}" / name
+        path.write_bytes(b"\xff" + path.read_bytes()[: path.stat().st_size // 2])
+    resumed, again, lines = run(split, tmp_path, **settings)
+    assert not any("Going on" in line for line in lines)
+    assert again["history"] == facts["history"] and again["best_step"] == facts["best_step"]
+    assert same_weights(whole, resumed)
