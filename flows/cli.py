@@ -179,7 +179,7 @@ def recommend(
         bool | None,
         typer.Option(
             "--keep-seen/--hide-seen",
-            help="Recommend items of the session again, or never; left out, as the model was last evaluated.",
+            help="Recommend items of the session again, or never; left out, as the model was last evaluated, else never.",
             show_default=False,
         ),
     ] = None,

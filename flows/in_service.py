@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
-from modeling.config import EvaluationConfig
 from modeling.evaluation.compare import Champion, champion_of, names_in_service, put_in_service
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import load_dataset
@@ -57,11 +56,14 @@ def model_folder(artifacts: Artifacts, dataset: str, model: str | None = None) -
 
 
 def keeps_seen(artifacts: Artifacts, folder: Path) -> bool:
-    """Whether a model recommends what a session holds again: as it was measured last, so that it does what was promised."""
+    """Whether a model recommends what a session holds again: as it was measured last, so that it does what was promised.
+
+    One that was never measured does not.
+    """
     manifests = (artifacts.read_manifest(EVALUATIONS, path.name) for path in (artifacts.root / EVALUATIONS).glob("*"))
     of_model = [manifest for manifest in manifests if manifest and manifest.parents[:1] == (f"{MODELS}/{folder.name}",)]
     if not of_model:
-        return not EvaluationConfig().filter_seen
+        return False
     return not max(of_model, key=lambda evaluation: evaluation.created).facts["filter_seen"]
 
 

@@ -248,3 +248,9 @@ def test_names_in_service_are_those_with_a_pointer(shop: Shop) -> None:
     assert names_in_service(shop.artifacts) == ["shop"]
     with pytest.raises(InputError, match=r"Nothing is in service for 'emptied' in .* In service: shop\."):
         in_service.model_folder(shop.artifacts, "emptied")
+
+
+def test_a_model_that_was_never_measured_recommends_nothing_of_the_session_again(tmp_path: Path) -> None:
+    from flows.in_service import keeps_seen
+
+    assert keeps_seen(Artifacts(tmp_path), tmp_path / "models" / "0123456789abcdef") is False
