@@ -79,6 +79,7 @@ class FeatureSchema(BaseModel):
     dataset: str
     max_length: int = Field(ge=1, description="Sessions hold at most this many events.")
     time_zone: str = "UTC"
+    events_time_zone: str = Field("UTC", description="Zone of times that events write without one.")
     split: Literal["day", "leave_one_out"]
     columns: tuple[FeatureColumn, ...] = Field(min_length=1)
     labels: tuple[LabelColumn, ...] = Field((), description="Columns beside the features that heads may predict.")

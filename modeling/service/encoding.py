@@ -76,15 +76,15 @@ def encoded(
     return values.set(~values.is_finite().fill_null(True), None)
 
 
-def typed(raw: pl.Series, column: FeatureColumn, folder: Path, what: str) -> pl.Series:
-    """Raw values as the type that the feature's first encoder takes.
+def typed(raw: pl.Series, column: FeatureColumn, folder: Path, what: str, zone: str = "UTC") -> pl.Series:
+    """Raw values as the type that the feature's first encoder takes; `zone` is that of times written without one.
 
     Raises:
         InputError: for the first value that does not fit, with its row.
     """
     raw = raw.fill_nan(None) if raw.dtype.is_float() else raw
     if not column.vocabulary:
-        return as_type(raw, _raw_type(column), what)
+        return as_type(raw, _raw_type(column), what, zone)
     dtype = _vocabulary(column, folder).schema[VALUE]
     return as_type(raw, pl.List(dtype) if column.many else dtype, what)
 

@@ -76,16 +76,17 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> tuple[Sessions, li
     """
     if ITEM_ID not in table.columns:
         raise InputError(f"Events need the column {ITEM_ID}; there are {', '.join(table.columns) or 'no columns'}.")
-    dtype = catalogue.items.schema[VALUE]
+    dtype, zone = catalogue.items.schema[VALUE], catalogue.schema.events_time_zone
     table = table.with_columns(as_type(table[ITEM_ID], dtype, "events"))
     if TIMESTAMP in table.columns:
-        table = table.with_columns(as_type(table[TIMESTAMP], TIME, "events"))
+        table = table.with_columns(as_type(table[TIMESTAMP], TIME, "events", zone))
     for name in (ITEM_ID, *({TIMESTAMP} & set(table.columns))):
         if table[name].null_count():
             raise InputError(f"Column {name!r} of events: row {table[name].is_null().arg_true()[0] + 1} holds nothing.")
     given = [column for column in catalogue.schema.side_features if _is_said(column, table.columns)]
     raw = [
-        typed(table[column.source], column, catalogue.folder, "events").alias(f"raw {column.name}") for column in given
+        typed(table[column.source], column, catalogue.folder, "events", zone).alias(f"raw {column.name}")
+        for column in given
     ]
     key = next((name for name in (SESSION_ID, USER_ID) if name in table.columns), None)
     table = _in_order(table.with_columns(raw), key)

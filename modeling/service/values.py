@@ -9,9 +9,11 @@ Nothing is guessed and nothing is nulled in silence: a value that does not fit i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, tzinfo
+from functools import partial
 from numbers import Integral
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import polars as pl
 
@@ -25,8 +27,10 @@ WORDS = {pl.String: "text", pl.Float64: "numbers", pl.Boolean: "true or false", 
 Dtype = pl.DataType | type[pl.DataType]
 
 
-def as_type(raw: pl.Series, dtype: Dtype, what: str) -> pl.Series:
+def as_type(raw: pl.Series, dtype: Dtype, what: str, zone: str = "UTC") -> pl.Series:
     """A column of raw values as `dtype`; null stays null. `what` says of whom it is: "new items", "events".
+
+    `zone` is that of times that are written without one.
 
     Raises:
         InputError: for the first value that does not fit, with its row from 1, and for types of which none does.
@@ -36,11 +40,11 @@ def as_type(raw: pl.Series, dtype: Dtype, what: str) -> pl.Series:
     if isinstance(dtype, pl.List):
         if not isinstance(raw.dtype, pl.List):
             raise InputError(f"Column {raw.name!r} of {what} takes lists, got {raw.dtype}: give Parquet or JSON lines.")
-        flat = as_type(raw.explode(empty_as_null=True), dtype.inner, what)  # type: ignore[arg-type]
+        flat = as_type(raw.explode(empty_as_null=True), dtype.inner, what, zone)  # type: ignore[arg-type]
         return _as_lists(raw, flat)
     if isinstance(raw.dtype, pl.Categorical | pl.Enum):
-        return as_type(raw.cast(pl.String), dtype, what)
-    converted = _convert(raw, dtype)
+        return as_type(raw.cast(pl.String), dtype, what, zone)
+    converted = _convert(raw, dtype, zone)
     if converted is None:
         raise InputError(f"Column {raw.name!r} of {what} takes {_words(dtype)}, got {raw.dtype}.")
     unfit = raw.is_not_null() & converted.is_null()
@@ -58,12 +62,12 @@ def _as_lists(raw: pl.Series, flat: pl.Series) -> pl.Series:
     return lists[raw.name].set(raw.is_null(), None)
 
 
-def _convert(raw: pl.Series, dtype: Dtype) -> pl.Series | None:
+def _convert(raw: pl.Series, dtype: Dtype, zone: str) -> pl.Series | None:
     """Null where a value does not fit; None where no value of this type does."""
     if dtype == pl.String:
         return _to_text(raw)
     if dtype == TIME:
-        return _to_time(raw)
+        return _to_time(raw, zone)
     if dtype == pl.Date:
         return _each(raw, _date, pl.Date) if raw.dtype == pl.String else _cast_from(raw, dtype, pl.Date, pl.Datetime)
     if dtype == pl.Boolean:
@@ -96,24 +100,34 @@ def _to_number(raw: pl.Series, dtype: Dtype) -> pl.Series:
     return number
 
 
-def _to_time(raw: pl.Series) -> pl.Series | None:
-    """Datetimes of any zone, those without one as UTC; days, which begin there; ISO text; integers since 1970."""
+def _to_time(raw: pl.Series, zone: str) -> pl.Series | None:
+    """Datetimes of any zone, those without one in `zone`; days, which begin there; ISO text; integers since 1970."""
     if raw.dtype == pl.Date:
-        return raw.cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+        return _in_zone(raw.cast(pl.Datetime("us")), zone)
     if isinstance(raw.dtype, pl.Datetime):
-        return raw.dt.replace_time_zone("UTC").cast(TIME) if raw.dtype.time_zone is None else raw.cast(TIME)
+        return _in_zone(raw.cast(pl.Datetime("us")), zone) if raw.dtype.time_zone is None else raw.cast(TIME)
     if raw.dtype == pl.String:
-        return _each(raw, _time, TIME)
+        return _each(raw, partial(_time, zone=ZoneInfo(zone)), TIME)
     if raw.dtype.is_integer():
         return _each(raw, _moment, TIME)
     return None
 
 
-def _time(text: str) -> datetime | None:
+def _in_zone(naive: pl.Series, zone: str) -> pl.Series:
+    """Of an hour that comes twice the first, as in preparation; null for one that never comes."""
+    return naive.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+
+
+def _time(text: str, zone: tzinfo) -> datetime | None:
     if text.strip().lstrip("-").isdigit():
         return _moment(int(text))
-    moment = datetime.fromisoformat(text.strip().removesuffix(" UTC"))
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    named = text.strip().endswith(" UTC")
+    moment = datetime.fromisoformat(text.strip().removesuffix(" UTC") + "+00:00" * named)
+    if moment.tzinfo:
+        return moment.astimezone(UTC)
+    moment_utc = moment.replace(tzinfo=zone).astimezone(UTC)
+    never = moment_utc.astimezone(zone).replace(tzinfo=None) != moment
+    return None if never else moment_utc
 
 
 def _moment(number: int) -> datetime | None:

@@ -23,6 +23,7 @@ def feature_schema(dataset: Dataset, features: Sequence[Feature], state: Feature
         dataset=dataset.name,
         max_length=dataset.sessions.max_length,
         time_zone=dataset.time_zone,
+        events_time_zone=dataset.events.time_zone,
         split=dataset.split,
         columns=tuple(_column(feature, state) for feature in features),
         labels=labels,

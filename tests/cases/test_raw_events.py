@@ -34,6 +34,7 @@ name: rich
 time_zone: Europe/Berlin
 events:
   path: events.parquet
+  time_zone: Asia/Tokyo
   columns: {user_id: user_id, item_id: item_id, timestamp: timestamp, action: action, price: price, made: made,
             note: note, tags: tags, device: device, code: code}
 items: {path: items.parquet, columns: {item_id: item_id, brand: brand}}
