@@ -151,7 +151,10 @@ def a_flat_row_changes_nothing(trial: Trial) -> None:
         flat = body(x_BLD, layout)[layout.inside_BL]
     require(_near(flat, torch.cat(trial.states(body, sessions)), 1e-5), "They differ.")
     whole = {"same_BLL", "mask_B1LL"} & vars(layout).keys()
-    require(not whole, f"It asked the layout for {', '.join(whole)}: use attend, or the layout's blocks (`seen_G1CW`).")
+    require(
+        not whole,
+        f"It asked the layout for {', '.join(sorted(whole))}: use attend, or the layout's blocks (`seen_G1CW`).",
+    )
 
 
 def every_weight_gets_a_finite_gradient(trial: Trial) -> None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from flows.environment import QUIET
 from flows.serve import POOL
@@ -114,8 +115,10 @@ def test_what_is_copied_is_code_and_text() -> None:
 def test_every_installation_is_constrained_and_torch_is_the_pinned_one() -> None:
     installations = [part for run in instructions("RUN") for part in run.split("&&") if "pip install" in part]
     assert len(installations) == 3 and all("-c constraints.txt" in part for part in installations)
-    torch = next(item for item in PYPROJECT["project"]["dependencies"] if item.startswith("torch"))
-    assert torch in installations[0].split() and torch in CONSTRAINTS.split()
+    pinned = next(line for line in CONSTRAINTS.split() if line.startswith("torch=="))
+    assert pinned in installations[0].split()
+    wanted = next(item for item in PYPROJECT["project"]["dependencies"] if item.startswith("torch"))
+    assert Requirement(wanted).specifier.contains(pinned.removeprefix("torch=="))
     assert assigned("ARG")["TORCH_INDEX"] == "--index-url https://download.pytorch.org/whl/cpu"
     assert not [part for part in installations[1:] if "TORCH_INDEX" in part], "that index lacks our other pins"
 
