@@ -1,8 +1,6 @@
 """`overnight`: the stages of a night from a terminal. Exit code 0: done; 2: a mistake to mend, said in one line; 1: failure."""
 
 import functools
-import json
-import math
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -223,7 +221,7 @@ def promote(
     because: BecauseOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Put a model into service by hand, whatever comparisons say."""
+    """Put a model into service by hand, against a comparison's verdict too."""
     from flows import in_service
     from schemas.artifacts import Artifacts
 
@@ -379,16 +377,9 @@ def _end_changed(champion: "Champion", dataset: str, as_json: bool) -> None:
 
 def _end(summary: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        typer.echo(json.dumps(_as_json(summary), default=str, allow_nan=False))
+        from flows.reports.terminal import json_line
 
-
-def _as_json(value: Any) -> Any:
-    """The same with null for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {str(key): _as_json(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_as_json(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        typer.echo(json_line(summary))
 
 
 def main() -> None:

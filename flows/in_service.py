@@ -60,15 +60,18 @@ def keeps_seen(artifacts: Artifacts, folder: Path) -> bool:
 
     One that was never measured does not.
     """
-    manifests = (artifacts.read_manifest(EVALUATIONS, path.name) for path in (artifacts.root / EVALUATIONS).glob("*"))
-    of_model = [manifest for manifest in manifests if manifest and manifest.parents[:1] == (f"{MODELS}/{folder.name}",)]
-    if not of_model:
-        return False
-    return not max(of_model, key=lambda evaluation: evaluation.created).facts["filter_seen"]
+    evaluations = (artifacts.root / EVALUATIONS).glob("*")
+    for path in sorted(
+        evaluations, key=lambda path: path.stat().st_mtime_ns, reverse=True
+    ):  # as a rule it is the first
+        evaluation = artifacts.read_manifest(EVALUATIONS, path.name)
+        if evaluation and evaluation.parents[:1] == (f"{MODELS}/{folder.name}",):
+            return not evaluation.facts["filter_seen"]
+    return False
 
 
 def promote(artifacts: Artifacts, dataset: str, model: str, because: str = "") -> Champion:
-    """Put a model into service whatever comparisons say; returns the pointer afterwards.
+    """Put a model into service, against a comparison's verdict too; returns the pointer afterwards.
 
     Raises:
         InputError: when it is in service already, of another dataset, damaged, or this code cannot read it.
@@ -77,7 +80,7 @@ def promote(artifacts: Artifacts, dataset: str, model: str, because: str = "") -
     chosen = _usable(artifacts, name, model)
     try:
         now = champion_of(artifacts, name)
-    except InputError:  # what cannot be read is replaced, and kept beside
+    except InputError:  # what cannot be read is replaced, and kept under another name
         now = None
     if now and now.model == chosen.name:
         raise InputError(f"{chosen.name} is in service for {name!r} already.")

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from schemas.columns import DAY, END, ITEM_ID, UNKNOWN
+from schemas.columns import DAY, END, FIRST_ID, ITEM_ID, UNKNOWN
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 
@@ -102,6 +102,12 @@ class Sessions:
     def item_from_end(self, place: int) -> Tensor:
         """The item `place` places before the last of each session, shape [S]."""
         return self.items[self.starts + self.lengths - 1 - place].long()
+
+    def item_counts(self, num_items: int) -> Tensor:
+        """Events of each item of the catalogue, int64 of shape [num_items]; column v is item id v + 3."""
+        _, event = self.event_index()
+        column = self.items[event].long() - FIRST_ID
+        return torch.bincount(column[(column >= 0) & (column < num_items)], minlength=num_items)
 
     def event_index(self) -> tuple[Tensor, Tensor]:
         """(session, event) of every event of these sessions: two tensors of shape [num_events]."""

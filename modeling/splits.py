@@ -115,9 +115,7 @@ def trained_items(train: Sessions, num_items: int) -> Tensor:
     """Which items of the catalogue a model can learn something of, bool of shape [num_items]: those with an event in a
     training session of two events or more.
     """
-    _, event = train.select(train.lengths >= 2).event_index()
-    column = train.items[event].long() - FIRST_ID
-    return torch.bincount(column[(column >= 0) & (column < num_items)], minlength=num_items) > 0
+    return train.select(train.lengths >= 2).item_counts(num_items) > 0
 
 
 def training_labels(train: Sessions, column: LabelColumn) -> Tensor:

@@ -1,6 +1,6 @@
 """The code that a result was made by: some modules and all that they import, found by reading files, without importing any.
 
-A stage names the modules it begins with and the parts it was told to use. What it never imports (another body, a report, the
+A stage names the modules it begins with and the parts that were chosen. What it never imports (another body, a report, the
 service) may change, and its results stay what they are.
 """
 

@@ -1,4 +1,4 @@
-"""What every baseline obeys, fit on a few sessions: a score for each item, the same alone and among others.
+"""What every baseline obeys, fit on a few sessions: a score for each item, the same alone and in a batch.
 
 N histories, V items.
 """
@@ -61,7 +61,7 @@ def histories_of_one_event_and_of_unknown_items_are_scored(trial: Trial) -> None
 
 
 def what_else_is_ranked_changes_nothing(trial: Trial) -> None:
-    """A history is scored alike alone and among others, and an item alike in every tile."""
+    """A history is scored alike alone and in a batch, and an item alike in every tile."""
     baseline, histories = trial.fit(chains(60, NUM_ITEMS)), _histories()
     queries = baseline.queries(histories)
     whole = baseline.tile(queries, 0, NUM_ITEMS).clone()
@@ -80,7 +80,7 @@ def what_else_is_ranked_changes_nothing(trial: Trial) -> None:
 
 
 def items_of_training_can_be_ranked(trial: Trial) -> None:
-    """Items with a training event may be ranked, and no others."""
+    """Items with a training event may be ranked, and no item else."""
     train = chains(3, NUM_ITEMS)
     expected_V = torch.zeros(NUM_ITEMS, dtype=torch.bool)
     expected_V[train.items.long() - FIRST_ID] = True

@@ -44,7 +44,7 @@ def a_mistake_costs_its_own_prediction(trial: Trial) -> None:
 
 
 def labels_that_are_missing_change_nothing(trial: Trial) -> None:
-    """Predictions whose label is null change nothing: the loss is that of the others, and 0 where all are null."""
+    """Predictions whose label is null change nothing: the loss is that of the rest, and 0 where all are null."""
     model = trial.model()
     if not (head := _begun(model)):
         return

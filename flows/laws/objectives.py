@@ -42,7 +42,7 @@ def sessions_are_asked_about_their_own_events(trial: Trial) -> None:
 
 
 def all_chance_comes_from_the_generator(trial: Trial) -> None:
-    """The same generator gives the same batch, whatever else was drawn in the process."""
+    """The same generator gives the same batch, also after other draws in the process."""
     model, sessions = trial.model(), chains(20, NUM_ITEMS)
     torch.manual_seed(1)
     first, state = _batch(model, sessions, seed=5), torch.get_rng_state()

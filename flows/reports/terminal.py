@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,16 @@ def _print_examples(summary: dict[str, Any]) -> None:
         history = [str(item) if item is not None else "(a new item)" for item in example["history"]]
         recommended = map(str, example["recommended"][:NUM_RECOMMENDED])
         typer.echo(f"  {', '.join(history)}  ->  {', '.join(recommended)}")
+
+
+def json_line(summary: dict[str, Any]) -> str:
+    """One line of JSON; numbers that JSON does not have are null."""
+    return json.dumps(_finite(summary), default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -20,7 +20,9 @@ class Body(nn.Module, ABC):
 
     directions: ClassVar[frozenset[Direction]] = frozenset({"causal"})  # the layouts it can keep to
     packed: ClassVar[bool] = True  # takes several sessions in a row; else each row holds one, padded on the right
-    flat: ClassVar[bool] = False  # looks at others through `attend`, or the blocks of a layout, alone: rows may be long
+    flat: ClassVar[bool] = (
+        False  # looks at other places through `attend`, or the blocks of a layout, alone: rows may be long
+    )
     rotary: ClassVar[bool] = False  # can rotate queries and keys by position (inputs.positions: rotary)
     ordered: ClassVar[bool] = False  # sees order without positions at the input
 

@@ -133,7 +133,7 @@ MORE: dict[str, Row] = {
 def part(name: str) -> type[HuggingFace]:
     """The body of a row."""
     from modeling.bodies._hugging_face import (
-        HuggingFace,  # transformers is imported for bodies that are its own, no others
+        HuggingFace,  # transformers is imported for bodies that are its own alone
     )
 
     row = TABLE.get(name) or MORE[name]

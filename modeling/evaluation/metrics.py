@@ -40,8 +40,8 @@ def metrics_at(rank_N: Tensor, cutoffs: tuple[int, ...]) -> dict[str, float]:
 def auc(score_N: Tensor, label_N: Tensor) -> float:
     """Area under the ROC curve: the chance that a case of label 1 scores above one of label 0; a tie counts half.
 
-    Exact, by counting for each case of the more frequent label how many of the others lie above it (Mann and Whitney, 1947).
-    Beside its inputs it holds the sorted scores of the rarer label and so many others at a time.
+    Exact, by counting for each case of the more frequent label how many of the rest lie above it (Mann and Whitney, 1947).
+    It holds the sorted scores of the rarer label, and as many of the rest at a time.
     """
     ones, zeros = score_N[label_N > 0], score_N[label_N <= 0]
     pairs = float(len(ones)) * len(zeros)

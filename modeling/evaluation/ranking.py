@@ -41,7 +41,7 @@ class Scorer(Protocol):
         """Which items may be ranked and recommended, bool: those with a training event, and those that were appended."""
 
     def queries(self, histories: Sessions) -> Any:
-        """Whatever `tile` needs to score the items for these histories."""
+        """What `tile` needs to score the items for these histories."""
 
     def tile(self, queries: Any, first: int, last: int) -> Tensor:
         """Scores of the catalogue's items first .. last - 1, shape [N, last - first]; a new tensor each time."""

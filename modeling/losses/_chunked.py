@@ -1,8 +1,8 @@
 """Cross-entropy over a whole catalogue whose logits are never all there: loss and gradients are made together, in chunks.
 
 Products are taken in bfloat16 under autocast or when states are given so. All else is float32: the log-sum-exp, the loss,
-the sums of gradients over chunks. The catalogue alone decides how large a chunk is, so a batch takes the same path whatever
-is asked in it, and the host reads nothing. (torch's own F.linear_cross_entropy has no smoothing and no weights, runs in
+the sums of gradients over chunks. The catalogue alone decides how large a chunk is, so a batch takes the same path with any
+questions in it, and the host reads nothing. (torch's own F.linear_cross_entropy has no smoothing and no weights, runs in
 float32 under autocast, and is only there from torch 2.13 on.)
 
 N predictions, C of them in a chunk, D width, V items.

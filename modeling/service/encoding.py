@@ -1,6 +1,6 @@
 """Encode raw values of events and items with what a model folder holds: its vocabularies and the numbers in its schema.
 
-These are the encoders of preparation that need no more than that, value by value the same. Others are refused by name: what
+These are the encoders of preparation that need no more than that, value by value the same. The rest is refused by name: what
 they were fit to is a table that stays with the prepared days (`popularity`, `item_age`, `target_encoding`, `relative_price`),
 or they are somebody's own.
 """

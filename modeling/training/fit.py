@@ -30,11 +30,10 @@ from modeling.splits import Split, trained_items
 from modeling.training import checkpoints
 from modeling.training.checkpoints import State
 from modeling.training.log import Log, Report, describe_cases
-from modeling.training.optimizer import clip_gradients, make_optimizer, use_sparse_gradients
+from modeling.training.optimizer import RowAdamW, clip_gradients, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule, make_schedule
 from modeling.training.validation import Judge, judge_of, validate
-from schemas.columns import FIRST_ID
 from schemas.errors import DivergedError, InputError
 from schemas.features import FeatureSchema
 
@@ -85,12 +84,19 @@ def fit(
     )
     wall, cpu = time.perf_counter(), time.process_time()
     set_seed(config.seed)  # what training draws does not depend on what building the model drew
+    optimizer = make_optimizer(model, config)
+    state = checkpoints.resume(folder, model, optimizer) or State()
+    if state.step:
+        report(f"Going on from step {state.step:,}.")
+    log = Log(plan, judge, report, state)
     if config.trainer == "hugging_face":
         from modeling.training import hugging_face
 
-        state = hugging_face.train(model, schedule, judge, plan, folder, report, after_step)
+        hugging_face.train(model, optimizer, schedule, log, folder, after_step)
     else:
-        state = train(model, schedule, judge, plan, folder, report, after_step)
+        train(model, optimizer, schedule, log, folder, after_step)
+    if state.chosen_step:
+        checkpoints.load_weights(folder, state.chosen_step, model)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     require_finite(model, config)
     facts = {"parameters": _size(model), "sessions": len(sessions), "device": device}
@@ -138,26 +144,20 @@ def _costs(tokens: int, wall: float, cpu: float) -> dict[str, Any]:
 
 def train(
     model: SequenceModel,
+    optimizer: RowAdamW,
     schedule: Schedule,
-    judge: Judge,
-    plan: Plan,
+    log: Log,
     folder: Path,
-    report: Report,
     after_step: AfterStep | None = None,
-) -> State:
-    """Do all steps of the plan, or those left -> the state at the end; the model has the weights that were chosen.
+) -> None:
+    """Do the steps of the plan that are left; the model has the weights of the last one, `log.state` what became of the run.
 
     The host reads nothing of the device between two log lines.
 
     Raises:
         DivergedError: when the loss is not finite.
     """
-    config = plan.config
-    optimizer = make_optimizer(model, config)
-    state = checkpoints.resume(folder, model, optimizer) or State()
-    if state.step:
-        report(f"Going on from step {state.step:,}.")
-    log = Log(plan, judge, report, state)
+    plan, judge, state = log.plan, log.judge, log.state
     loss_sum, summed = torch.zeros((), device=model.device), 0
     model.train()
     for step in range(state.step, len(schedule)):
@@ -167,8 +167,8 @@ def train(
             group["lr"] = plan.rate(step)
         loss = loss_of(model, schedule[step])
         loss.backward()
-        if config.max_grad_norm:
-            clip_gradients(model.parameters(), config.max_grad_norm)
+        if plan.config.max_grad_norm:
+            clip_gradients(model.parameters(), plan.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         loss_sum, summed = loss_sum + loss.detach(), summed + 1
@@ -183,9 +183,6 @@ def train(
             loss_sum, summed = torch.zeros((), device=model.device), 0
         if state.step in plan.saves:
             checkpoints.save(folder, model, optimizer, state)
-    if state.chosen_step:
-        checkpoints.load_weights(folder, state.chosen_step, model)
-    return state
 
 
 def require_finite(model: SequenceModel, config: TrainingConfig) -> None:
@@ -253,14 +250,8 @@ def set_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
 
     The newest day counts one event more of every item.
     """
-    head.popularity_V.copy_(_counts(train, len(head.popularity_V)))
+    head.popularity_V.copy_(train.item_counts(len(head.popularity_V)))
     head.uniform_U = head.popularity_V.nonzero().squeeze(1)  # an item that training does not hold is no negative
     if head.bias_V is not None:
-        counts_V = _counts(last_day, len(head.bias_V)) + 1
+        counts_V = last_day.item_counts(len(head.bias_V)).float() + 1
         head.bias_V.copy_((counts_V / counts_V.mean()).log())
-
-
-def _counts(sessions: Sessions, num_items: int) -> torch.Tensor:
-    _, event = sessions.event_index()
-    column = sessions.items[event].long() - FIRST_ID
-    return torch.bincount(column[column >= 0], minlength=num_items).float()

@@ -18,8 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 from modeling.batches import Batch
 from modeling.model import SequenceModel
 from modeling.training import checkpoints
-from modeling.training.checkpoints import State
-from modeling.training.log import Log, Report
+from modeling.training.log import Log
 from modeling.training.optimizer import make_optimizer
 from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule
@@ -102,19 +101,18 @@ class ScheduleTrainer(Trainer):
 
 def train(
     model: SequenceModel,
+    optimizer: torch.optim.Optimizer,
     schedule: Schedule,
-    judge: Judge,
-    plan: Plan,
+    log: Log,
     folder: Path,
-    report: Report,
     after_step: Any = None,
-) -> State:
+) -> None:
     """As `modeling.training.fit.train`.
 
     Raises:
         InputError: for gradients to be clipped that hold only the rows read.
     """
-    config = plan.config
+    plan, state, config = log.plan, log.state, log.plan.config
     if config.max_grad_norm and model.inputs.items.sparse:
         raise InputError(
             "training.max_grad_norm: transformers.Trainer cannot clip the sparse gradients of so many items. Set it to 0, or "
@@ -127,26 +125,19 @@ def train(
         max_grad_norm=config.max_grad_norm or 0.0, logging_strategy="no", eval_strategy="no", save_strategy="no",
         logging_nan_inf_filter=False, remove_unused_columns=False, disable_tqdm=True, report_to="none",
     )  # fmt: skip
-    optimizer = make_optimizer(model, config)
-    state = checkpoints.resume(folder, model, optimizer)
-    if state:
-        report(f"Going on from step {state.step:,}.")
-    state = state or State()
     if state.step < plan.steps and not state.stopped:
-        trainer = ScheduleTrainer(model, schedule, judge, plan, arguments, start=state.step)
+        trainer = ScheduleTrainer(model, schedule, log.judge, plan, arguments, start=state.step)
         trainer.optimizer = optimizer
-        trainer.add_callback(Conductor(trainer, state, Log(plan, judge, report, state), folder, after_step))
+        trainer.add_callback(Conductor(trainer, log, folder, after_step))
         trainer.train()
-    if state.chosen_step:
-        checkpoints.load_weights(folder, state.chosen_step, model)
-    return state
 
 
 class Conductor(TrainerCallback):
     """Logs, validates, saves and stops where our loop does."""
 
-    def __init__(self, trainer: ScheduleTrainer, state: State, log: Log, folder: Path, after_step: Any) -> None:
-        self.trainer, self.state, self.log, self.folder, self.after_step = trainer, state, log, folder, after_step
+    def __init__(self, trainer: ScheduleTrainer, log: Log, folder: Path, after_step: Any) -> None:
+        self.trainer, self.log, self.folder, self.after_step = trainer, log, folder, after_step
+        self.state = log.state
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Random numbers go on where the checkpoint left them, also where building a Trainer drew some."""

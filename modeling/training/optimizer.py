@@ -64,7 +64,7 @@ def is_matrix(parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether a module's own parameter is a matrix that it multiplies with: what weight decay is for.
 
     Rows of tables are not: those a step does not read would fade. Nor are norms, single vectors, and parameters with fewer
-    dimensions than others of their module, its biases. `parameter._no_weight_decay = True` (as in Mamba's code) says so, too.
+    dimensions than the rest of their module, its biases. `parameter._no_weight_decay = True` (as in Mamba's code) says so, too.
     """
     if isinstance(module, (*TABLES, *NORMS)) or getattr(parameter, "_no_weight_decay", False):
         return False

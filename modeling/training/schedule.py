@@ -101,7 +101,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         return self.make_batch(self._chosen(first, end), generator, self._shape(first, end))
 
     def _chosen(self, first: int, end: int) -> Sessions:
-        """The sessions of a step; for a flat row as many as the largest step has, the others of which are empty."""
+        """The sessions of a step; for a flat row as many as the largest step has, the rest of which are empty."""
         if self._on_cpu or not self.flat:
             return self.sessions.select(self._here[first:end])
         chosen = self.sessions.select(self._here[first : first + self._most_sessions])
