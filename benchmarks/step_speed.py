@@ -12,6 +12,7 @@ On a machine without a GPU sizes are tiny and nothing is captured: it shows that
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import subprocess
@@ -120,7 +121,7 @@ def timed(steps: Steps) -> Json:
         marks[-1].record()
     wait()
     wall = (time.perf_counter() - began) / TIMED
-    apart = [one.elapsed_time(two) for one, two in zip(marks, marks[1:], strict=False)]
+    apart = [one.elapsed_time(two) for one, two in itertools.pairwise(marks)]
     schedule = steps.schedule
     asked = sum(schedule.tokens_per_epoch) / len(schedule)
     events = schedule.sessions.num_events * schedule.epochs / len(schedule)

@@ -2,8 +2,8 @@
 
     step = batch of the step's number -> loss -> gradients -> AdamW -> the sum of losses and the number go up
 
-A step of a thousand events is some hundred kernels that a GPU does faster than Python can start them. Where all batches have one
-shape, a step depends on nothing but tensors that stay where they are: the number of the step, the order of the epoch, the
+A step of a thousand events is some hundred kernels that a GPU does faster than Python can start them. Where all batches have
+one shape, a step depends on nothing but tensors that stay where they are: the number of the step, the order of the epoch, the
 learning rates, weights and moments. After a few steps done as usual the whole of it is recorded, and the host starts each
 further one at once. Random numbers are the same as without: a graph advances torch's generators as its operations would.
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,13 +133,14 @@ def work(schedule: Schedule, first: int) -> int:
     return (len(schedule) - first) * (schedule.places_per_step + 8192)
 
 
-def new_graph() -> Any:
+def new_graph() -> torch.cuda.CUDAGraph:
+    """A graph that nothing is recorded in."""
     return torch.cuda.CUDAGraph()
 
 
 @contextlib.contextmanager
 def stream_of_its_own(model: SequenceModel) -> Iterator[None]:
-    """All that is done on a GPU within is done on one stream, after what was asked before and before what is asked afterwards."""
+    """What is done on a GPU within is done on one stream, after what was asked before, before what is asked afterwards."""
     if model.device.type != "cuda" or not torch.backends.cuda.is_built():
         yield
         return

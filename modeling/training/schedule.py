@@ -88,10 +88,12 @@ class Schedule(torch.utils.data.Dataset[Batch]):
             self._most_places = max(self._most_places, int(upto[self._bounds].diff().max()))
         self._epoch = -1
         self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
-        long = {"dtype": torch.long, "device": sessions.starts.device}
-        self._order_here = torch.zeros(len(sessions) + self._most_sessions, **long)  # room for the largest step behind
-        self._begin_here, self._end_here = torch.zeros(2, max(self.steps_per_epoch), **long)
-        self._first_here = torch.zeros(1, **long)  # step of the epoch
+        room = sessions.starts.new_zeros  # int64, where the sessions are
+        self._order_here = room(
+            len(sessions) + self._most_sessions
+        )  # behind its end, there is room for the largest step
+        self._begin_here, self._end_here = room(2, max(self.steps_per_epoch))
+        self._first_here = room(1)  # step of the epoch
 
     def __len__(self) -> int:
         return int(self._first_step[-1])
