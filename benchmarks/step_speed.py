@@ -62,7 +62,7 @@ def made_up_schema() -> FeatureSchema:
         dataset="made_up",
         max_length=30,
         split="day",
-        columns=(FeatureColumn(name=ITEM_ID, **item),),  # type: ignore[arg-type]
+        columns=(FeatureColumn(name=ITEM_ID, **item),),
     )
 
 
@@ -188,7 +188,7 @@ def measure(arguments: argparse.Namespace, sessions: Sessions, mode: str, plain:
         apart = max((abs(one - two) for one, two in zip(losses, plain, strict=False)), default=None)
         about = {
             "mode": mode,
-            "captured": steps.graph is not None,
+            "captured": steps.recording is not None,
             "first_s": round(seconds[0], 2),
             "capture_s": round(max(seconds[on_device.WARM_UP : on_device.WARM_UP + 2]), 2),
             "losses": [round(losses[0], 4), round(losses[-1], 4)],
@@ -215,7 +215,8 @@ def unrecordable(model: SequenceModel) -> Any:
 
 def run(arguments: argparse.Namespace) -> None:
     """What a process of its own does."""
-    sessions, plain = made_up_sessions(), []
+    sessions = made_up_sessions()
+    plain: list[float] = []
     for mode in arguments.modes.split(","):
         try:
             losses = measure(arguments, sessions, mode, plain)
@@ -259,7 +260,7 @@ def start(arguments: argparse.Namespace, body: str, size: str, modes: str) -> No
     try:
         done = subprocess.run(command, timeout=arguments.limit, check=False).returncode
     except subprocess.TimeoutExpired:
-        done = "timeout"
+        done = 124
     if done:
         print(json.dumps({"body": body, "tokens": size, "modes": modes, "ended": done}), flush=True)
 

@@ -42,7 +42,7 @@ class Steps:
         self.half = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.loss_sum, self.summed = torch.zeros((), device=model.device), 0
         self.on_device = schedule.fixed and not is_sparse(model)
-        self.graph: torch.cuda.CUDAGraph | None = None
+        self.recording: Recording | None = None
         self.captures = self.on_device and plan.config.capture == "auto" and can_capture(model)
         self.done = 0
         if self.on_device:
@@ -58,10 +58,10 @@ class Steps:
     def do(self, step: int) -> None:
         """Do a step, the one after that done before."""
         self.schedule.seek(step)
-        if self.captures and self.done >= WARM_UP and self.graph is None:
+        if self.captures and self.done >= WARM_UP and self.recording is None:
             self.capture()
-        if self.graph is not None:
-            self.graph.replay()
+        if self.recording is not None:
+            self.recording.replay()
         elif self.on_device:
             self._on_device()
         else:
@@ -99,22 +99,44 @@ class Steps:
 
     def capture(self) -> None:
         """Record a step, which is not done by that. Where it cannot be recorded, steps go on as before, and why is said."""
-        gc.collect()  # what an earlier step left would be asked for on its stream
-        before = torch.cuda.get_rng_state()
-        graph = new_graph()
-        graph.register_generator_state(self.schedule.generator)
+        gc.collect()  # what an earlier step left would be waited for
         try:
-            with torch.cuda.graph(graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
-                self._on_device()
+            self.recording = Recording(self._on_device, self.schedule.generator)
         except RuntimeError as error:
             self.captures = False
             self.optimizer.zero_grad()
-            graph.reset()
-            restore_generators(self.schedule, before)
             reason = " ".join(str(error.__context__ or error).split())[:200]
             self.report(f"Steps are not captured in a CUDA graph, and go on without: {reason}")
-        else:
-            self.graph = graph
+
+
+class Recording:
+    """Work recorded in a CUDA graph, without being done."""
+
+    def __init__(self, work: Callable[[], None], generator: torch.Generator) -> None:
+        """`generator` is what the work draws from, but for torch's own.
+
+        Raises:
+            RuntimeError: when the work does what cannot be recorded, such as reading a value. Generators are as before.
+        """
+        state, seed = torch.cuda.get_rng_state(), generator.initial_seed()
+        self.graph = torch.cuda.CUDAGraph()
+        self.graph.register_generator_state(generator)
+        try:
+            with torch.cuda.graph(self.graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"):
+                work()
+        except RuntimeError:
+            with contextlib.suppress(RuntimeError):  # there may be nothing to reset
+                self.graph.reset()
+            # They believe that recording goes on: they get fresh states, of the same numbers.
+            for stuck in (generator, torch.cuda.default_generators[torch.cuda.current_device()]):
+                stuck.graphsafe_set_state(torch.Generator("cuda").graphsafe_get_state())
+            torch.cuda.set_rng_state(state)
+            generator.manual_seed(seed)
+            raise
+
+    def replay(self) -> None:
+        """Do the work."""
+        self.graph.replay()
 
 
 def is_sparse(model: SequenceModel) -> bool:
@@ -133,11 +155,6 @@ def work(schedule: Schedule, first: int) -> int:
     return (len(schedule) - first) * (schedule.places_per_step + 8192)
 
 
-def new_graph() -> torch.cuda.CUDAGraph:
-    """A graph that nothing is recorded in."""
-    return torch.cuda.CUDAGraph()
-
-
 @contextlib.contextmanager
 def stream_of_its_own(model: SequenceModel) -> Iterator[None]:
     """What is done on a GPU within is done on one stream, after what was asked before, before what is asked afterwards."""
@@ -149,13 +166,3 @@ def stream_of_its_own(model: SequenceModel) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     outside.wait_stream(stream)
-
-
-def restore_generators(schedule: Schedule, state: Tensor) -> None:
-    """After a capture that failed, generators believe that it goes on: give them fresh states, of the same numbers."""
-    default = torch.cuda.default_generators[torch.cuda.current_device()]
-    default.graphsafe_set_state(torch.Generator("cuda").graphsafe_get_state())
-    torch.cuda.set_rng_state(state)
-    seed = schedule.generator.initial_seed()
-    schedule.generator.graphsafe_set_state(torch.Generator("cuda").graphsafe_get_state())
-    schedule.generator.manual_seed(seed)
