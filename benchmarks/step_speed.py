@@ -182,7 +182,7 @@ def measure(arguments: argparse.Namespace, sessions: Sessions, mode: str, plain:
         torch.cuda.reset_peak_memory_stats()
     steps = steps_of(arguments, sessions, mode)
     if mode == "broken":
-        steps.loss_of = unrecordable(steps.model)
+        steps.loss_of_step = unrecordable(steps)
     with stream_of_its_own(steps.model):
         losses, seconds = first_losses(steps)
         apart = max((abs(one - two) for one, two in zip(losses, plain, strict=False)), default=None)
@@ -201,16 +201,17 @@ def measure(arguments: argparse.Namespace, sessions: Sessions, mode: str, plain:
     return losses
 
 
-def unrecordable(model: SequenceModel) -> Any:
-    """A loss that asks the device for a value while it is recorded."""
+def unrecordable(steps: Steps) -> Any:
+    """The loss of a step, which asks the device for a value while it is recorded."""
+    plain = steps.loss_of_step
 
-    def loss_of(batch: Any) -> Any:
-        loss = model(batch)
+    def loss_of_step() -> Any:
+        loss = plain()
         if CUDA and torch.cuda.is_current_stream_capturing():
             loss = loss * loss.item()
         return loss
 
-    return loss_of
+    return loss_of_step
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -38,7 +38,6 @@ class Steps:
         self, model: SequenceModel, optimizer: RowAdamW, schedule: Schedule, plan: Plan, first: int, report: Report
     ) -> None:
         self.model, self.optimizer, self.schedule, self.plan, self.report = model, optimizer, schedule, plan, report
-        self.loss_of: Callable[[Batch], Tensor] = model
         self.half = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.loss_sum, self.summed = torch.zeros((), device=model.device), 0
         self.on_device = schedule.fixed and not is_sparse(model)
@@ -52,8 +51,10 @@ class Steps:
             self.rate = torch.zeros((), device=model.device)
             for group in optimizer.param_groups:
                 group["lr"], group["capturable"] = self.rate, True
-        if can_capture(model) and plan.config.compile == "auto" and work(schedule, first) >= COMPILED_FROM:
-            self.compile()
+        self.loss_of_step: Callable[[], Tensor] = self._loss_of_step
+        self.compiles = self.captures and plan.config.compile == "auto" and work(schedule, first) >= COMPILED_FROM
+        if self.compiles:  # kernels are made in the first step
+            self.loss_of_step = torch.compile(self._loss_of_step, dynamic=False)
 
     def do(self, step: int) -> None:
         """Do a step, the one after that done before."""
@@ -67,7 +68,7 @@ class Steps:
         else:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.plan.rate(step)
-            self._learn(self.schedule[step])
+            self._learn(self._loss_of(self.schedule[step]))
         self.done, self.summed = self.done + 1, self.summed + 1
 
     def mean_loss(self) -> float:
@@ -80,22 +81,26 @@ class Steps:
     def _on_device(self) -> None:
         """A step in which the host says nothing that differs from step to step."""
         self.rate.copy_(self.rates[self.step_1].squeeze(0))
-        self._learn(self.schedule.batch(self.step_1))
+        self._learn(self.loss_of_step())
         self.step_1 += 1
 
-    def _learn(self, batch: Batch) -> None:
+    def _loss_of_step(self) -> Tensor:
+        """The loss of the step whose number lies on the device."""
+        return self._loss_of(self.schedule.batch(self.step_1))
+
+    def _loss_of(self, batch: Batch) -> Tensor:
+        """The loss of a batch, in bfloat16 where the GPU has it."""
         with torch.autocast("cuda", torch.bfloat16) if self.half else contextlib.nullcontext():
-            loss = self.loss_of(batch)
+            loss: Tensor = self.model(batch)
+        return loss
+
+    def _learn(self, loss: Tensor) -> None:
         loss.backward()
         if self.plan.config.max_grad_norm:
             clip_gradients(self.model.parameters(), self.plan.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.loss_sum += loss.detach()
-
-    def compile(self) -> None:
-        """Let torch write kernels for the model; they are made in the next step."""
-        self.loss_of = torch.compile(self.model, dynamic=False)
 
     def capture(self) -> None:
         """Record a step, which is not done by that. Where it cannot be recorded, steps go on as before, and why is said."""
