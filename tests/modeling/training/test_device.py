@@ -70,13 +70,6 @@ class Recorded:
         self.is_done = False
 
 
-class Unrecordable:
-    """Stands in for a graph whose recording fails, half-way through the step."""
-
-    def __init__(self, work: Callable[[], None], generator: torch.Generator) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing")
-
-
 def shares(out: PretendedTensor, given: Any) -> bool:
     """Whether a result is a view of an argument."""
     own = out.inner.untyped_storage().data_ptr()
@@ -89,12 +82,14 @@ def run(
 ) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
     """Fit a small model on the pretended device; its weights, the facts and the lines said."""
     sessions, lines = random_sessions(60, 50), []
+    modes: list[str] = []
     model = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}} | groups)
     config = CONFIG.model_copy(update=training)
     with pretended_cuda(), pytest.MonkeyPatch.context() as patched:
         if recording:
             patched.setattr(device, "can_capture", lambda model: True)
             patched.setattr(device, "Recording", recording)
+            patched.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
         split = split_of(sessions, sessions)
         fitted, facts = fit(
             schema_of(50), split, model, config, folder, lambda line: lines.append(str(line)), after_step=after_step
@@ -130,10 +125,22 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert again["history"] == facts["history"]
 
 
-def test_what_cannot_be_recorded_is_said_once_and_done_all_the_same(tmp_path: Path) -> None:
+def test_what_reads_a_value_is_found_out_said_once_and_done_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the step before the recording may not read; what fails there has changed nothing."""
     plain, _, _ = run(tmp_path / "plain", CASES[0], None)
-    found, _, lines = run(tmp_path / "failing", CASES[0], Unrecordable)
-    assert sum("operation not permitted when stream is capturing" in line for line in lines) == 1
+    Recorded.made, doing = 0, device.Steps._loss_of_step
+
+    def reading(steps: device.Steps) -> Tensor:
+        if steps.captures and steps.done == device.WARM_UP:
+            raise RuntimeError("called a synchronizing CUDA operation")
+        return doing(steps)
+
+    monkeypatch.setattr(device.Steps, "_loss_of_step", reading)
+    found, _, lines = run(tmp_path / "reading", CASES[0], Recorded)
+    assert sum("called a synchronizing CUDA operation" in line for line in lines) == 1
+    assert not Recorded.made
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
 
 
