@@ -23,6 +23,10 @@ class Engine(Protocol):
     target: Target
     """Where Polars runs all other plans."""
 
+    def bucket_rows(self, bytes_a_row: int) -> int:
+        """How many rows of so many bytes, as they are read, a bucket may hold at most."""
+        ...
+
     def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """Rows -> of each feature, the statistics of its next encoder, as `FittedFeature.partial_fit` says."""
         ...
