@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import polars as pl
@@ -21,11 +21,18 @@ class PolarsEngine:
     """Runs the plans of features as they are."""
 
     def __init__(self, gpu: bool = False) -> None:
-        self.target: Target = _gpu() if gpu else CPU
+        self.gpu = gpu
+        if gpu:
+            _free_bytes()
+
+    @cached_property
+    def target(self) -> Target:
+        """Where plans run. Memory of a GPU is taken when it is first asked for: not by a process that only has workers."""
+        return _gpu() if self.gpu else CPU
 
     def bucket_rows(self, bytes_a_row: int) -> int:
         """Rows of a bucket: few on a CPU, where several buckets share a memory; on a GPU as many as its plans can hold."""
-        if self.target == CPU:
+        if not self.gpu:
             return CPU_ROWS
         return max(CPU_ROWS, min(GPU_ROWS, _free_bytes() // (bytes_a_row * COPIES)))
 
@@ -40,25 +47,12 @@ class PolarsEngine:
 
 @cache
 def _gpu() -> pl.GPUEngine:
-    """cuDF's in-memory engine with plain device memory: what does not fit fails instead of crawling. One a process.
-
-    Raises:
-        InputError: where cudf-polars or a GPU is missing.
-    """
-    how = "Run on the CPU with --engine cpu, or install the extra `gpu` on a machine with an NVIDIA GPU."
-    try:
-        import cudf_polars  # noqa: F401
-        from rmm._cuda.gpu import getDevice
-
-        getDevice()
-        _free_bytes()  # asked before the pool holds any
-        memory = memory_resource()
-    except ImportError as error:
-        raise InputError(f"--engine gpu needs cudf-polars ({error}). {how}") from None
-    except Exception as error:  # rmm raises its own kinds when there is no driver or no device
-        raise InputError(f"--engine gpu finds no GPU ({error}). {how}") from None
+    """cuDF's in-memory engine with plain device memory: what does not fit fails instead of crawling. One a process."""
     return pl.GPUEngine(
-        executor="in-memory", raise_on_fail=True, memory_resource=memory, parquet_options={"chunked": True}
+        executor="in-memory",
+        raise_on_fail=True,
+        memory_resource=memory_resource(),
+        parquet_options={"chunked": True},
     )
 
 
@@ -71,8 +65,20 @@ def memory_resource() -> Any:
 
 @cache
 def _free_bytes() -> int:
-    """Device memory that was free when this process first asked."""
-    import rmm
+    """Device memory that was free when this process first asked, before its own pool held any.
 
-    free, _ = rmm.mr.available_device_memory()
-    return int(free)
+    Raises:
+        InputError: where cudf-polars or a GPU is missing.
+    """
+    how = "Run on the CPU with --engine cpu, or install the extra `gpu` on a machine with an NVIDIA GPU."
+    try:
+        import cudf_polars  # noqa: F401
+        import rmm
+        from rmm._cuda.gpu import getDevice
+
+        getDevice()
+        return int(rmm.mr.available_device_memory()[0])
+    except ImportError as error:
+        raise InputError(f"--engine gpu needs cudf-polars ({error}). {how}") from None
+    except Exception as error:  # rmm raises its own kinds when there is no driver or no device
+        raise InputError(f"--engine gpu finds no GPU ({error}). {how}") from None
