@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 import polars as pl
 
 from preprocessing.engines import EngineName, engine_of
-from preprocessing.execution.reading import Source
+from preprocessing.execution.reading import IN_MEMORY_BYTES, Source
 from preprocessing.execution.run import Run, Workers
 from preprocessing.features.uses import with_text_types
 from preprocessing.history.changes import COUNTED, Changes, find_changes
@@ -60,7 +60,7 @@ def prepare(
         Ledger.require(artifacts, line)
     with artifacts.unfinished(line) as scratch:
         ledger = Ledger.read(artifacts, line)
-        source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress)
+        source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress, IN_MEMORY_BYTES[engine])
         run = Run(artifacts, dataset, source, scratch, engine, workers, progress, secrets)
         run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is read)
         if dataset.split == "day":
@@ -86,14 +86,16 @@ def prepare(
         return publish_days(history, window) if isinstance(history, Days) else publish_whole(history, window)
 
 
-def index(artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report) -> Source:
+def index(
+    artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report, in_memory_bytes: int
+) -> Source:
     """Which days' events every file of the source holds; only files that are new or changed are opened."""
     progress(Progress("index", 0, 1))
     place = identify(code="", place=place_of(dataset.source))[
         :8
     ]  # other files elsewhere may have the same names and times
     kept_in = artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
-    source = Source.open(dataset, kept_in, ledger.types, now)
+    source = Source.open(dataset, kept_in, ledger.types, now, in_memory_bytes)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"
     if source.empty_rows:

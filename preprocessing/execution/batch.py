@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -14,6 +14,7 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
+from preprocessing.engines import engine_of
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.run import Run
@@ -28,6 +29,8 @@ from schemas.columns import DAY, USER_ID
 from schemas.errors import InputError
 
 SAMPLE = 10_000  # rows a bucket of which users are taken to divide them
+GPU_THREADS = 3  # tasks in hand: of one bucket the plans run, while others are read, or written
+TEXT_BYTES = 32  # of a value without a fixed size: no plan is right to the byte
 
 
 @dataclass
@@ -161,7 +164,9 @@ class Batch:
         """So many that none is larger than it should be; one where a step needs all rows."""
         if self.run.plan.needs_all_rows:
             return 1
-        return max(self.run.workers.min_buckets, -(-self._rows() // self.run.workers.bucket_rows))
+        workers = self.run.workers
+        most = workers.bucket_rows or engine_of(self.run.engine).bucket_rows(bytes_a_row(self.run.source.types))
+        return max(workers.min_buckets, -(-self._rows() // most))
 
     def _boundaries(self, events: pl.LazyFrame, count: int) -> pl.Series:
         """The last user of each bucket but the last, from a sample of rows."""
@@ -221,11 +226,17 @@ class Batch:
     def _run(self, task: Callable[[Job, int], None], tick: Callable[[int], object]) -> None:
         """Here or on the workers; what a worker that died was doing is done by another."""
         executor = self.run.workers.executor
-        if executor is None:
+        if executor is not None:
+            self._run_on(executor, task, tick)
+        elif self.run.engine == "gpu" and len(self.buckets) > 1:
+            with ThreadPoolExecutor(GPU_THREADS) as threads:
+                self._run_on(threads, task, tick)
+        else:
             for done, bucket in enumerate(self.buckets, start=1):
                 task(self.job, bucket)
                 tick(done)
-            return
+
+    def _run_on(self, executor: Executor, task: Callable[[Job, int], None], tick: Callable[[int], object]) -> None:
         futures = [executor.submit(task, self.job, bucket) for bucket in self.buckets]
         for done, future in enumerate(as_completed(futures), 1):
             future.result()
@@ -235,3 +246,8 @@ class Batch:
         if self.first == self.last:
             return name_of(self.first)
         return f"{self.first} to {self.last}"
+
+
+def bytes_a_row(types: pl.Schema) -> int:
+    """Bytes of a row of events as they are read, about."""
+    return sum(8 if dtype.is_numeric() or dtype.is_temporal() else TEXT_BYTES for dtype in types.values())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from preprocessing.engines import EngineName
 from preprocessing.frames import collect
 from preprocessing.sessions import EVENT_DAY, ONE_BATCH, Window
 from preprocessing.source.events import FILE, EventFiles, frozen, unread_times
@@ -21,7 +22,8 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 
 NO_LIMIT = Window()
-IN_MEMORY_BYTES = 128_000_000  # new files of up to this size are read once and kept
+# New files of up to this size are read once and kept. A GPU's buckets are large, and so is the memory of its machine.
+IN_MEMORY_BYTES: dict[EngineName, int] = {"cpu": 128_000_000, "nvtabular": 128_000_000, "gpu": 1_024_000_000}
 
 
 @dataclass
@@ -43,8 +45,17 @@ class Source:
     _in_memory: tuple[set[str], pl.LazyFrame] | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, dataset: Dataset, kept_in: Path, types: pl.Schema | None, now: datetime) -> Source:
+    def open(
+        cls,
+        dataset: Dataset,
+        kept_in: Path,
+        types: pl.Schema | None,
+        now: datetime,
+        in_memory_bytes: int,
+    ) -> Source:
         """List the files and count what is new. `types` are those of the line's first days, if there are any.
+
+        New files of up to `in_memory_bytes` together are read once and kept.
 
         Raises:
             InputError: for files that cannot be read, lack a column or differ in type, and when there are no events.
@@ -56,7 +67,7 @@ class Source:
         def scan(new: list[SourceFile]) -> pl.LazyFrame:
             empty.append(files.count_without_events(new))
             events = files.scan(new, expected=types, number=True)
-            if sum(file.size for file in new) > IN_MEMORY_BYTES:
+            if sum(file.size for file in new) > in_memory_bytes:
                 return events
             read = collect(events).lazy()
             in_memory.append(({file.path for file in new}, read.drop(FILE)))

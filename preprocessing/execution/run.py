@@ -22,8 +22,6 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.progress import Progress, Report
 
-BUCKET_ROWS = 2_500_000  # rows of a bucket: about half a gigabyte on the way
-
 
 @dataclass(frozen=True)
 class Workers:
@@ -31,7 +29,8 @@ class Workers:
 
     executor: Executor | None = None
     min_buckets: int = 1
-    bucket_rows: int = BUCKET_ROWS
+    bucket_rows: int | None = None
+    """Rows of a bucket at most; None: what the engine can hold."""
 
 
 @dataclass
