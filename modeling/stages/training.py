@@ -49,6 +49,7 @@ def train(
     _require_one_process()
     import polars as pl
 
+    from modeling.memory import kept_memory
     from modeling.splits import split_sessions  # torch is only loaded when there is something to train
     from modeling.training.fit import fit
 
@@ -59,6 +60,7 @@ def train(
     with (
         artifacts.unfinished(artifact_id) as checkpoints,
         artifacts.write(MODELS, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
+        kept_memory(),
     ):
         model, facts = fit(schema, split, model_config, config, checkpoints, progress, items)
         model.save(draft.folder)
