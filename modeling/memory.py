@@ -1,9 +1,9 @@
 """Memory of large tensors on a CPU: kept from step to step instead of being returned to the system and asked for again.
 
-glibc gives a block of more than 32 MiB pages of its own, and returns the end of its heap once 64 MiB of it are free. The tensors
-of a training step are made and freed many times a second, and each time the system finds and clears their pages: a page fault
-for every 4 KiB. Within `kept_memory` freed blocks stay with the process, up to `KEPT_BYTES` at the end of its heap. Numbers are
-the same to the last bit. Where the C library is another one (musl, macOS, Windows), nothing is done.
+glibc gives a block of more than 32 MiB pages of its own, and returns the end of its heap once 64 MiB of it are free. Tensors of
+a training step are made and freed many times a second, and each time the system finds and clears their pages: a page fault for
+every 4 KiB. Within `kept_memory` freed blocks stay with the process, up to `KEPT_BYTES` at the end of its heap. Numbers are the
+same to the last bit. Where the C library is another one (musl, macOS, Windows), nothing is done.
 """
 
 from __future__ import annotations
