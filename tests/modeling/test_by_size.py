@@ -1,7 +1,14 @@
+from pathlib import Path
+
+import polars as pl
 import pytest
 
 from modeling.by_size import LEAST_TOKENS, MOST_TOKENS, SAMPLED_FROM, WARMUP, settings_by_size, tokens_per_step
 from modeling.config import ModelConfig, TrainingConfig
+from modeling.stages import train
+from preprocessing.pipeline import prepare
+from schemas.artifacts import Artifacts
+from schemas.dataset import Dataset
 
 
 def _chosen(model: dict, training: dict, num_events: int = 100_000, num_items: int = 1_000) -> dict:
@@ -62,3 +69,37 @@ def test_a_large_catalogue_is_sampled_from_unless_a_loss_or_its_options_were_giv
 
 def test_a_model_without_items_to_predict_has_no_loss_to_choose() -> None:
     assert "loss" not in _chosen({"heads": {"bought": {"name": "binary"}}}, {})
+
+
+def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_settings_written_out(
+    tmp_path: Path,
+) -> None:
+    rows = [(f"u{user}", f"i{(user + place) % 9}", place) for user in range(60) for place in range(6)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row").write_csv(tmp_path / "events.csv")
+    about = {
+        "name": "ring",
+        "events": {"path": "events.csv", "columns": {name: name for name in ("user_id", "item_id", "position")}},
+        "sessions": {"rule": "history"},
+        "split": "leave_one_out",
+    }
+    artifacts, lines = Artifacts(tmp_path / "root"), list[str]()
+    sessions = prepare(artifacts, Dataset.model_validate(about).at(tmp_path), progress=lambda line: None)
+    model = ModelConfig.model_validate({"body": {"dim": 8}})
+    say = lambda line: lines.append(str(line))  # noqa: E731
+    given = TrainingConfig(epochs=1, threads=1)
+    by_rule = train(artifacts, sessions, model, given, say)
+    assert by_rule.facts["by_size"] == {
+        "training.tokens_per_step": 64,
+        "training.learning_rate": 0.003,
+        "training.warmup_steps": 0.1,
+        "loss": "full_softmax",
+    }
+    assert (
+        by_rule.parameters["training"] | {"tokens_per_step": 64, "learning_rate": 0.003}
+        == by_rule.parameters["training"]
+    )
+    assert len([line for line in lines if "Chosen by the size of the data (360 events, 9 items)" in line]) == 1
+    written = TrainingConfig(epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1)
+    explicit = ModelConfig.model_validate({"body": {"dim": 8}, "loss": "full_softmax"})
+    assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
+    assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
