@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from modeling.by_size import describe, settings_by_size
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.stages.identity import code_of_training
 from schemas import plugins
@@ -30,25 +31,33 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
+    Settings that nobody has given follow the size of the data (`modeling.by_size`); it is the settings trained with that name
+    the model, so whoever writes them out gets the same one.
+
     Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
     that are chosen: another body, baseline or report that changed is no reason to train again. Another number of CPU threads
     adds numbers in another order and gives other bits: it is another model.
 
     The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json (`HistoryRow`s). Facts:
     parameters, steps, tokens, CPU and wall seconds, tokens per CPU second, validation cases, what chose the weights, the best
-    validation score.
+    validation score, and `by_size`: the settings that followed the size of the data, by name.
 
     Raises:
         InputError: for one of several processes that were started together; when another process trains the same model.
     """
+    num_events, num_items = sessions.facts["events"], sessions.facts["items"]
+    model_config, config, chosen = settings_by_size(model_config, config, num_events, num_items)
     config = config.model_copy(update={"threads": config.threads or cpu_threads()})
     artifact_id = _identity(sessions, model_config, config)
     if existing := artifacts.find(MODELS, artifact_id):
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
     _require_one_process()
+    if chosen:
+        progress(describe(chosen, num_events, num_items))
     import polars as pl
 
+    from modeling.memory import kept_memory
     from modeling.splits import split_sessions  # torch is only loaded when there is something to train
     from modeling.training.fit import fit
 
@@ -59,12 +68,14 @@ def train(
     with (
         artifacts.unfinished(artifact_id) as checkpoints,
         artifacts.write(MODELS, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
+        kept_memory(),
     ):
         model, facts = fit(schema, split, model_config, config, checkpoints, progress, items)
         model.save(draft.folder)
         _copy_schema(sessions.folder, draft.folder)
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
-        draft.facts = facts | {"test_day": sessions.facts["test_day"]}  # it learned from the days before
+        # It learned from the days before the test day.
+        draft.facts = facts | {"test_day": sessions.facts["test_day"], "by_size": chosen}
     return draft.manifest
 
 
