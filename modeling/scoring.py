@@ -58,7 +58,7 @@ def predict(model: SequenceModel, histories: Sessions) -> dict[str, Tensor]:
 class VectorScorer(ABC):
     """Scores that are products of queries and item vectors, with a bias or without.
 
-    On a CPU the vectors are kept a second time as the products want them: `blocks`, [V / 1008, E + 1, 1008], each a tile of
+    On a CPU the vectors are kept a second time as the products want them: `blocks`, [V / 1024, E + 1, 1024], each a tile of
     items side by side, with a row of ones below. That saves a product of few histories a fifth of its time.
     """
 
@@ -137,7 +137,7 @@ class ModelScorer(VectorScorer):
 
 
 def _blocks(items_VE: Tensor) -> Tensor:
-    """[V / 1008, E + 1, 1008]: tiles of item vectors side by side above a row of ones, zeros behind the last item."""
+    """[V / 1024, E + 1, 1024]: tiles of item vectors side by side above a row of ones, zeros behind the last item."""
     num_items, width = items_VE.shape
     blocks = items_VE.new_zeros(-(-num_items // BLOCK), width + 1, BLOCK)
     for block, first in enumerate(range(0, num_items, BLOCK)):

@@ -4,13 +4,14 @@ N histories of a chunk, R of them taken at a time, V items of the catalogue, T i
 items of a tile, B items that are kept.
 
 Of two items that tie (see `ranking`) the lower id comes first. On a CPU most of a tile is never looked at: a first pass finds
-the maximum of each group of 21 items, and only groups whose maximum reaches the k-th best so far are opened. On a GPU, where
+the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened. On a GPU, where
 the host must not wait for what a tile holds, as many groups as could matter are opened in each tile.
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from modeling.evaluation.candidates import GROUP, Candidates, best_of_tile
@@ -20,7 +21,7 @@ from schemas.columns import FIRST_ID
 from schemas.errors import DivergedError
 
 ROWS, TILE = {"cpu": 256, "cuda": 8192}, {"cpu": 8 * BLOCK, "cuda": 16 * BLOCK}
-LONGEST = 200  # of lists that are made from groups of a block
+LONGEST = 100  # of lists that are made from groups of a block
 
 
 @torch.no_grad()
@@ -59,17 +60,19 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
 
 def _by_groups(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """More than the best k, best first, their columns, and the score above which none is missing: [N, B], [N, B], [N]."""
-    kept = [Candidates(scorer, queries[begin:end], k) for begin, end in hidden.parts]
-    room_RT = queries.new_empty(ROWS["cpu"], BLOCK)
+    kept = [Candidates(end - begin, k, BLOCK // GROUP) for begin, end in hidden.parts]
+    room_RT = torch.empty(ROWS["cpu"], BLOCK)
     for tile, (first, last) in enumerate(hidden.tiles.spans):
+        width = last - first
         for part, (begin, end) in enumerate(hidden.parts):
-            out = room_RT[: end - begin, : last - first]
-            scores_RT = hidden.mask(scorer.tile(queries[begin:end], first, last, out=out), tile, part)
-            kept[part].add(scores_RT, first)
-            if tile & (tile + 1) == 0:  # 1, 2, 4, 8 tiles are done: the limit would rise by little in between
-                kept[part].compact()
-    found = [candidates.best() for candidates in kept]
-    scores, columns, least = zip(*found, strict=True)
+            scores_RT = room_RT[: end - begin]
+            if width < BLOCK:
+                scores_RT = scores_RT.new_empty(end - begin, width)
+            hidden.mask(scorer.tile(queries[begin:end], first, last, out=scores_RT), tile, part)
+            if width < BLOCK:
+                scores_RT = F.pad(scores_RT, (0, BLOCK - width), value=-torch.inf)
+            kept[part].add(scores_RT, first, tile)
+    scores, columns, least = zip(*(candidates.best() for candidates in kept), strict=True)
     return torch.cat(scores), torch.cat(columns), torch.cat(least)
 
 

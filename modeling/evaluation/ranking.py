@@ -78,23 +78,26 @@ def _above(
 def _from_halves(scorer: Scorer, hidden: Hidden, relative: Tensor) -> Tensor:
     """Count by what `Scorer.relative` makes: cut to 0.5 .. 2 and to an integer, 2 is an item above, 1 a tie, 0 an item below.
 
-    These are bytes, and bytes are added up eight columns at once as one int64: a tile has 126 such columns, so that no byte's
-    sum leaves 0 .. 255. Comparing twice and adding floats costs twice as much.
+    These are bytes, and bytes are added up eight columns at once as int64, 64 of them so that no byte's sum leaves 0 .. 255.
+    Comparing twice and adding floats costs twice as much.
     """
     num_rows, tiles = len(relative), hidden.tiles
     room_RT = relative.new_empty(BLOCK_ROWS, BLOCK)
-    halves_RT = torch.zeros(BLOCK_ROWS, BLOCK, dtype=torch.uint8)
-    sums_MN = torch.empty(len(tiles.spans), num_rows, dtype=torch.int64)
+    half_RT = torch.zeros(BLOCK_ROWS, BLOCK, dtype=torch.int8)
+    half_RHW = half_RT.view(torch.int64).view(BLOCK_ROWS, 2, 64)
+    sums_MNH = torch.empty(len(tiles.spans), num_rows, 2, dtype=torch.int64)
+    parts = [(begin, end, relative[begin:end], half_RHW[: end - begin]) for begin, end in hidden.parts]
     for tile, (first, last) in enumerate(tiles.spans):
         width = last - first
         if width < BLOCK:
-            halves_RT.zero_()
-        for part, (begin, end) in enumerate(hidden.parts):
-            x_RT = scorer.tile(relative[begin:end], first, last, out=room_RT[: end - begin, :width])
+            half_RT.zero_()
+            room_RT = room_RT.view(-1)[: BLOCK_ROWS * width].view(BLOCK_ROWS, width)
+        for part, (begin, end, queries, bytes_RHW) in enumerate(parts):
+            x_RT = scorer.tile(queries, first, last, out=room_RT[: end - begin])
             hidden.mask(x_RT, tile, part).clamp_(0.5, 2)
-            halves_RT[: end - begin, :width].copy_(x_RT)
-            torch.sum(halves_RT[: end - begin].view(torch.int64), 1, out=sums_MN[tile, begin:end])
-    bytes_MNB = sums_MN.view(torch.uint8).view(len(tiles.spans), num_rows, 8)
+            half_RT[: end - begin, :width].copy_(x_RT)
+            torch.sum(bytes_RHW, 2, out=sums_MNH[tile, begin:end])
+    bytes_MNB = sums_MNH.view(torch.uint8).view(len(tiles.spans), num_rows, 16)
     return 0.5 * bytes_MNB.sum(2).sum(0).double()
 
 

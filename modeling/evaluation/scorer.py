@@ -16,7 +16,7 @@ from torch import Tensor
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID
 
-BLOCK = 1008  # items of a tile on a CPU: 126 times eight, see `ranking`
+BLOCK = 1024  # items of a tile on a CPU
 DIVERGED = "scores are not finite: the model has diverged (try a lower learning_rate)"
 
 
@@ -104,21 +104,23 @@ class Hidden:
             self._sort(torch.cat(pairs), rows)
 
     def _sort(self, pair_P2: Tensor, rows: int) -> None:
-        size, num_parts = self.tiles.size, len(self.parts)
+        size, num_parts, num_items = self.tiles.size, len(self.parts), self.tiles.num_items
         row_P, column_P = pair_P2.T
-        inside_P = (column_P >= 0) & (column_P < self.tiles.num_items)
-        end = (self.tiles.num_items // size + 1) * num_parts
+        inside_P = (column_P >= 0) & (column_P < num_items)
+        end = (num_items // size + 1) * num_parts
         key_P = torch.where(inside_P, (column_P // size) * num_parts + row_P // rows, end)
         key_P, order_P = key_P.sort()
-        self._row_P, self._column_P = row_P[order_P] % rows, column_P[order_P] % size
+        row_P, column_P = row_P[order_P] % rows, column_P[order_P]
+        width_P = (num_items - column_P // size * size).clamp(max=size)  # the last tile's is less
+        self._place_P = row_P * width_P + column_P % size
         self._bounds = torch.searchsorted(key_P, torch.arange(end + 1, device=key_P.device)).tolist()
 
     def mask(self, scores_RT: Tensor, tile: int, part: int) -> Tensor:
-        """Hide, in place, what falls into tiles.spans[tile] and parts[part]."""
+        """Hide, in place, what falls into tiles.spans[tile] and parts[part]; the scores are contiguous."""
         if self._any:
             place = self.tiles.spans[tile][0] // self.tiles.size * len(self.parts) + part
             low, high = self._bounds[place], self._bounds[place + 1]
             if high > low:
-                scores_RT[self._row_P[low:high], self._column_P[low:high]] = -torch.inf
+                scores_RT.view(-1).index_fill_(0, self._place_P[low:high], -torch.inf)
         self.tiles.hide(scores_RT, tile)
         return scores_RT
