@@ -43,6 +43,6 @@ def translating(
             refused.extend(untranslatable(plans[0] if len(plans) == 1 else together(plans)))
             if trips is not None:
                 trips.append(len(plans))
-        return [plan.collect(engine="in-memory") for plan in plans]
+        return pl.collect_all(list(plans), engine="in-memory")
 
     return run
