@@ -67,8 +67,9 @@ def group(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> p
 
 
 def count_sessions(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Kept rows -> how many sessions each day has: `day`, `sessions`."""
-    return rows.group_by(DAY).agg(pl.col(SESSION_INDEX).n_unique().cast(pl.Int64).alias(NUM_SESSIONS))
+    """Kept rows, by session -> how many sessions each day has: `day`, `sessions`."""
+    starts = rows.filter(changed(SESSION_INDEX))
+    return starts.group_by(DAY).agg(pl.len().cast(pl.Int64).alias(NUM_SESSIONS))
 
 
 def write_parts(
