@@ -54,9 +54,7 @@ def ranks(
     return rank_N
 
 
-def _above(
-    scorer: Scorer, tiles: dict[int, Tiles], histories: Sessions, column_N: Tensor, filter_seen: bool
-) -> Tensor:
+def _above(scorer: Scorer, tiles: dict[int, Tiles], histories: Sessions, column_N: Tensor, filter_seen: bool) -> Tensor:
     """How many items are better than the targets, and half of those that tie with them, float64 of shape [N]."""
     queries, column_N1 = scorer.queries(histories), column_N.unsqueeze(1)
     score_N1, rounding_N1 = scorer.scores(queries, column_N1), scorer.rounding(queries, column_N1)
