@@ -10,19 +10,35 @@ B rows, H heads, L places, K head size, S sessions, T = B * L; G blocks of C que
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+Value = TypeVar("Value")
 Direction = Literal["causal", "both", "permuted"]
 FLEX_BLOCK = 128  # places, the least that its kernels take; rows are of whole multiples
 FLEX_ON, LEAST_FLEX_HEAD = ("cuda",), 16
 HEAD_SIZES = 8  # whole multiples of which a GPU's kernels take
+
+
+class once(Generic[Value]):  # noqa: N801 (read as a decorator)
+    """A property that is computed when it is first asked for, and kept.
+
+    `functools.cached_property` takes a lock in Python 3.11, at which compiled code falls to pieces.
+    """
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Value:
+        value = self.make(owner)
+        object.__setattr__(owner, self.name, value)  # found before this from now on
+        return value
 
 
 @dataclass(frozen=True)
@@ -52,33 +68,33 @@ class Layout:
     most: int | None = None
     block: int | None = None
 
-    @property
+    @once
     def session_BL(self) -> Tensor:
         """The session's number from 0; padding counts as of session 0."""
         return (self.segments_BL - 1).clamp(min=0)
 
-    @property
+    @once
     def inside_BL(self) -> Tensor:
         """Whether a place belongs to a session."""
         return self.segments_BL > 0
 
-    @property
+    @once
     def is_end_BL(self) -> Tensor:
         """Whether a place is the last of its session."""
         return (self.from_end_BL == 0) & self.inside_BL
 
-    @cached_property
+    @once
     def same_BLL(self) -> Tensor:
         """Whether two places belong to the same session; padding counts as one session."""
         return self.segments_BL[:, :, None] == self.segments_BL[:, None, :]
 
-    @cached_property
+    @once
     def mask_B1LL(self) -> Tensor:
         """Whether place i may see place j. No row is empty: every place sees itself."""
         same_BLL = self.same_BLL
         return (same_BLL.tril() if self.direction == "causal" else same_BLL)[:, None]
 
-    @cached_property
+    @once
     def seen_G1CW(self) -> Tensor:
         """Whether a query of a block may see a key of its window; of rows attended whole, `mask_B1LL`."""
         if self.block is None:
@@ -87,7 +103,7 @@ class Layout:
         seen_GCW = (self.queries(segment_B1L1) == self.keys(segment_B1L1).transpose(2, 3)).squeeze(1)
         return (seen_GCW & (self.apart_CW >= 0) if self.direction == "causal" else seen_GCW)[:, None]
 
-    @cached_property
+    @once
     def block_mask(self) -> BlockMask:
         """The same of a flat row for `flex_attention`, which leaves out what no query of a block sees."""
         width, device = self.segments_BL.shape[1], self.segments_BL.device
@@ -114,7 +130,7 @@ class Layout:
             mask_mod=sees,
         )
 
-    @property
+    @once
     def apart_CW(self) -> Tensor:
         """How many places a query of a block lies behind a key of its window."""
         length = self.block or self.segments_BL.shape[1]

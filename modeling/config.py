@@ -143,6 +143,13 @@ class BodyConfig(Choice):
     num_layers: int = Field(2, ge=1, le=128, title="Layers", description="Blocks of the body.")
     num_heads: int = Field(2, ge=1, le=128, title="Heads", description="Attention heads; must divide the width.")
     dropout: float = Field(0.2, ge=0, lt=1, title="Dropout", description="Share of activations zeroed in training.")
+    attention_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Attention dropout",
+        description="Share of attention weights zeroed in training; with any, a GPU's attention takes several times as long.",
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

@@ -87,6 +87,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
             self._most_sessions = max(self._most_sessions, int(self._bounds.diff().max()))
             self._most_places = max(self._most_places, int(upto[self._bounds].diff().max()))
         self._epoch = -1
+        self._room = Shape(self._most_places, max(int(self._places.max()), 1), flat=True)  # of a flat row
         self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
         room = sessions.starts.new_zeros  # int64, where the sessions are
         self._order_here = room(
@@ -128,8 +129,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         place_S = begin_1 + torch.arange(self._most_sessions, device=step_1.device)
         chosen = self.sessions.select(self._order_here[place_S])
         chosen = replace(chosen, lengths=chosen.lengths * (place_S < end_1))
-        shape = Shape(self._most_places, max(int(self._places.max()), 1), flat=True)
-        return self.make_batch(chosen, self.generator, shape)
+        return self.make_batch(chosen, self.generator, self._room)
 
     @property
     def places_per_step(self) -> int:
