@@ -70,7 +70,7 @@ class VectorScorer(ABC):
         self.chunk = 1024 if on_cpu else 8192
         self.length_V = self.items_VE.norm(dim=1)
         self.is_finite = bool(self.length_V.isfinite().all())
-        self.blocks = _blocks(self.items_VE) if on_cpu else None
+        self.blocks = _blocks(self.items_VE).unbind() if on_cpu else None
 
     @abstractmethod
     def queries(self, histories: Sessions) -> Tensor:
@@ -79,7 +79,7 @@ class VectorScorer(ABC):
     def tile(self, queries: Tensor, first: int, last: int, out: Tensor | None = None) -> Tensor:
         """query . item + bias, [N, last - first]; of queries that are `relative`, what these are made for."""
         if self.blocks is not None and first % BLOCK == 0 and last - first <= BLOCK:
-            vectors_ET = self.blocks[first // BLOCK, : queries.shape[1], : last - first]
+            vectors_ET = self.blocks[first // BLOCK][: queries.shape[1], : last - first]
         else:
             vectors_ET = self.items_VE[first:last].T
         scores_NT = torch.mm(queries, vectors_ET, out=out)

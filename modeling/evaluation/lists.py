@@ -20,7 +20,7 @@ from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID
 from schemas.errors import DivergedError
 
-ROWS, TILE = {"cpu": 256, "cuda": 8192}, {"cpu": 8 * BLOCK, "cuda": 16 * BLOCK}
+ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 8 * BLOCK, "cuda": 16 * BLOCK}
 LONGEST = 100  # of lists that are made from groups of a block
 
 

@@ -25,6 +25,7 @@ __all__ = ["Scorer", "ranks", "top_k"]
 
 # Histories whose scores are counted while they are in the processor's second cache (0.5 MB of a block's).
 BLOCK_ROWS = 128
+LOW_BYTES = 0x00FF00FF00FF00FF
 ROWS, TILE = {"cpu": 256, "cuda": 8192}, {"cpu": 2048, "cuda": 16384}  # where scores themselves are compared
 
 
@@ -82,21 +83,30 @@ def _from_halves(scorer: Scorer, hidden: Hidden, relative: Tensor) -> Tensor:
     num_rows, tiles = len(relative), hidden.tiles
     room_RT = relative.new_empty(BLOCK_ROWS, BLOCK)
     half_RT = torch.zeros(BLOCK_ROWS, BLOCK, dtype=torch.int8)
-    half_RHW = half_RT.view(torch.int64).view(BLOCK_ROWS, 2, 64)
     sums_MNH = torch.empty(len(tiles.spans), num_rows, 2, dtype=torch.int64)
-    parts = [(begin, end, relative[begin:end], half_RHW[: end - begin]) for begin, end in hidden.parts]
+    parts = relative.split(BLOCK_ROWS)
     for tile, (first, last) in enumerate(tiles.spans):
         width = last - first
         if width < BLOCK:
             half_RT.zero_()
-            room_RT = room_RT.view(-1)[: BLOCK_ROWS * width].view(BLOCK_ROWS, width)
-        for part, (begin, end, queries, bytes_RHW) in enumerate(parts):
-            x_RT = scorer.tile(queries, first, last, out=room_RT[: end - begin])
-            hidden.mask(x_RT, tile, part).clamp_(0.5, 2)
-            half_RT[: end - begin, :width].copy_(x_RT)
+        views = [_views(room_RT, half_RT, len(part), width) for part in parts] if tile == 0 or width < BLOCK else views
+        for part, (begin, end) in enumerate(hidden.parts):
+            x_RT, to_RT, bytes_RHW = views[part]
+            hidden.mask(scorer.tile(parts[part], first, last, out=x_RT), tile, part).clamp_(0.5, 2)
+            to_RT.copy_(x_RT)
             torch.sum(bytes_RHW, 2, out=sums_MNH[tile, begin:end])
-    bytes_MNB = sums_MNH.view(torch.uint8).view(len(tiles.spans), num_rows, 16)
-    return 0.5 * bytes_MNB.sum(2).sum(0).double()
+    # Bytes are added to their neighbours' before tiles are added, in 16 bits of which a tile fills nine.
+    total_N = torch.zeros(num_rows, dtype=torch.int64)
+    for some_MNH in sums_MNH.split(64):
+        lanes_N = ((some_MNH & LOW_BYTES) + ((some_MNH >> 8) & LOW_BYTES)).sum((0, 2))
+        total_N += lanes_N.view(torch.int16).view(num_rows, 4).long().bitwise_and(0xFFFF).sum(1)
+    return 0.5 * total_N.double()
+
+
+def _views(room_RT: Tensor, half_RT: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where a tile's numbers go, where their halves go, and these again as two runs of eight columns each."""
+    x_RT = room_RT.view(-1)[: rows * width].view(rows, width)
+    return x_RT, half_RT[:rows, :width], half_RT[:rows].view(torch.int64).view(rows, 2, BLOCK // 16)
 
 
 def _from_scores(scorer: Scorer, hidden: Hidden, queries: Tensor, least_N1: Tensor, most_N1: Tensor) -> Tensor:

@@ -99,7 +99,8 @@ class Hidden:
             session, event = histories.event_index()
             pairs.append(torch.stack([session, histories.items[event].long() - FIRST_ID], 1))
         self.parts = [(first, min(first + rows, len(histories))) for first in range(0, len(histories), rows)]
-        self._any = bool(pairs)
+        self._any, self._some_never = bool(pairs), bool(len(tiles.never))
+        self._first_of = [first // tiles.size * len(self.parts) for first, _ in tiles.spans]
         if pairs:
             self._sort(torch.cat(pairs), rows)
 
@@ -118,9 +119,10 @@ class Hidden:
     def mask(self, scores_RT: Tensor, tile: int, part: int) -> Tensor:
         """Hide, in place, what falls into tiles.spans[tile] and parts[part]; the scores are contiguous."""
         if self._any:
-            place = self.tiles.spans[tile][0] // self.tiles.size * len(self.parts) + part
+            place = self._first_of[tile] + part
             low, high = self._bounds[place], self._bounds[place + 1]
             if high > low:
                 scores_RT.view(-1).index_fill_(0, self._place_P[low:high], -torch.inf)
-        self.tiles.hide(scores_RT, tile)
+        if self._some_never:
+            self.tiles.hide(scores_RT, tile)
         return scores_RT
