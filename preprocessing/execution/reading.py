@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -43,8 +43,17 @@ class Source:
     _in_memory: tuple[set[str], pl.LazyFrame] | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, dataset: Dataset, kept_in: Path, types: pl.Schema | None, now: datetime) -> Source:
+    def open(
+        cls,
+        dataset: Dataset,
+        kept_in: Path,
+        types: pl.Schema | None,
+        now: datetime,
+        before_reading: Callable[[], object] = lambda: None,
+    ) -> Source:
         """List the files and count what is new. `types` are those of the line's first days, if there are any.
+
+        `before_reading` is called before a file is opened.
 
         Raises:
             InputError: for files that cannot be read, lack a column or differ in type, and when there are no events.
@@ -54,6 +63,7 @@ class Source:
         empty: list[int] = []
 
         def scan(new: list[SourceFile]) -> pl.LazyFrame:
+            before_reading()
             empty.append(files.count_without_events(new))
             events = files.scan(new, expected=types, number=True)
             if sum(file.size for file in new) > IN_MEMORY_BYTES:
