@@ -29,6 +29,7 @@ from modeling.sessions import Sessions
 from modeling.splits import Split, trained_items
 from modeling.training import checkpoints
 from modeling.training.checkpoints import State
+from modeling.training.distributed import Together, num_processes
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, clip_gradients, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
@@ -158,6 +159,7 @@ def train(
         DivergedError: when the loss is not finite.
     """
     plan, judge, state = log.plan, log.judge, log.state
+    together = Together(model, plan.config.seed)
     loss_sum, summed = torch.zeros((), device=model.device), 0
     model.train()
     for step in range(state.step, len(schedule)):
@@ -165,13 +167,14 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
-        loss = loss_of(model, schedule[step])
+        loss = loss_of(model, together.part(schedule[step], step))
         loss.backward()
+        loss = together.sum(loss, check=step + 1 in plan.logs)
         if plan.config.max_grad_norm:
             clip_gradients(model.parameters(), plan.config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
-        loss_sum, summed = loss_sum + loss.detach(), summed + 1
+        loss_sum, summed = loss_sum + loss, summed + 1
         state.step = step + 1
         if after_step:
             after_step(state)
@@ -211,7 +214,7 @@ def choose_device(report: Report) -> str:
     """`cuda` or `cpu`: one process trains on one device."""
     if not torch.cuda.is_available():
         return "cpu"
-    if (count := torch.cuda.device_count()) > 1:
+    if (count := torch.cuda.device_count()) > 1 and num_processes() == 1:
         report(f"Of {count} GPUs, number {torch.cuda.current_device()} is used: one process trains on one.")
     return "cuda"
 
