@@ -22,8 +22,10 @@ from torch.distributed.rendezvous import rendezvous
 
 from modeling.batches import Batch
 from modeling.training.division import part_of
+from schemas.errors import InputError
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by torchrun, to each process
 PATIENCE = timedelta(days=1)  # the others may wait while the first one prepares; whoever dies is noticed at once
 CHECKSUMS = 1 << 24  # as many whole numbers have a place in float32
 
@@ -45,8 +47,17 @@ def is_first() -> bool:
 
 @contextmanager
 def joined(number: int | None = None, count: int | None = None, store: dist.Store | None = None) -> Iterator[None]:
-    """Be process `number` of `count`, which meet at `store`; without them as torchrun says (RANK, WORLD_SIZE, MASTER_ADDR)."""
+    """Be process `number` of `count`, which meet at `store`; without these as the variables of torchrun say.
+
+    Raises:
+        InputError: when such a variable is missing.
+    """
     if store is None or number is None or count is None:
+        if missing := [name for name in TOLD if not os.environ.get(name)]:
+            raise InputError(
+                f"WORLD_SIZE={os.environ.get('WORLD_SIZE')} says that several processes train together, but {', '.join(missing)} "
+                "is not set: start them with torchrun, or one with --devices, or unset WORLD_SIZE."
+            )
         store, number, count = next(rendezvous("env://", timeout=PATIENCE))
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda":

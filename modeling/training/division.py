@@ -10,6 +10,7 @@ B rows, L places, T = B * L, N predictions.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def _cut(batch: Batch, first: int, size: int, width: int, own_T: Tensor | None, 
         return cut_BL.unflatten(0, (-1, width))
 
     layout = batch.layout
-    by_place = {
+    by_place: dict[str, Any] = {
         name: places(name, values)
         for name in NOTHING
         if (values := getattr(layout, name)) is not None and values.numel()
