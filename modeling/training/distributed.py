@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from modeling.batches import Batch
+from modeling.model import SequenceModel
 from modeling.training.division import part_of
+from modeling.training.plan import Plan
 from schemas.errors import InputError
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
@@ -55,8 +57,8 @@ def joined(number: int | None = None, count: int | None = None, store: dist.Stor
     if store is None or number is None or count is None:
         if missing := [name for name in TOLD if not os.environ.get(name)]:
             raise InputError(
-                f"WORLD_SIZE={os.environ.get('WORLD_SIZE')} says that several processes train together, but {', '.join(missing)} "
-                "is not set: start them with torchrun, or one with --devices, or unset WORLD_SIZE."
+                f"WORLD_SIZE={os.environ.get('WORLD_SIZE')} says that several processes train together, but "
+                f"{', '.join(missing)} is not set: start them with torchrun, or one with --devices, or unset WORLD_SIZE."
             )
         store, number, count = next(rendezvous("env://", timeout=PATIENCE))
     kind = "cuda" if torch.cuda.is_available() else "cpu"
@@ -100,53 +102,54 @@ def divided(count: int, device: torch.device, measure: Callable[[Tensor], Tensor
 class Together:
     """The steps of a model that this process trains, alone or with others."""
 
-    def __init__(self, model: nn.Module, seed: int) -> None:
+    def __init__(self, model: SequenceModel, plan: Plan) -> None:
         """
         Raises:
             RuntimeError: when the weights are not those of the other processes.
         """
-        self.model, self.seed, self.count = model, seed, num_processes()
-        self.draws: torch.Generator | None = None
+        self.model, self.plan, self.count, self.step = model, plan, num_processes(), 0
+        self.draws = torch.Generator()
         self.dense: list[nn.Parameter] = []
         self.sparse: list[nn.Parameter] = []
-        self.sums = torch.empty(
-            0
-        )  # the loss, a checksum of each process's weights where it is asked for, the gradients
         if self.count > 1:
-            device = next(model.parameters()).device
-            checksums = torch.zeros(self.count, device=device)
+            checksums = torch.zeros(self.count, device=model.device)
             checksums[rank()] = checksum(model)
             dist.all_reduce(checksums)
             require_equal(checksums)
 
-    def part(self, batch: Batch, step: int) -> Batch:
-        """This process's part of the batch of a step (from 0).
+    def begin(self, step: int) -> None:
+        """Before a step, from 0.
 
         What a loss draws for the whole batch comes from the generator that a single process draws from; what layers draw,
         dropout most of all, is a function of the seed, the step and the process.
         """
+        self.step = step
+        if self.count > 1:
+            self.draws.set_state(torch.get_rng_state())
+            torch.manual_seed((self.plan.config.seed * 1_000_003 + step) * self.count + rank())
+
+    def part(self, batch: Batch) -> Batch:
+        """This process's part of the batch of the step."""
         if self.count == 1:
             return batch
-        self.draws = torch.Generator().set_state(torch.get_rng_state())
-        torch.manual_seed((self.seed * 1_000_003 + step) * self.count + rank())
-        on_cpu = batch.asked_N.device.type == "cpu"
+        on_cpu = self.model.device.type == "cpu"
         return part_of(batch, rank(), self.count, self.draws if on_cpu else None)
 
-    def sum(self, loss: Tensor, *, check: bool) -> Tensor:
+    def sum(self, loss: Tensor) -> Tensor:
         """The loss of the whole batch, and its gradients in the place of those of this process's part: one all-reduce.
 
-        Gradients that hold only the rows read are gathered. With `check` weights are compared, which the host waits for.
+        Gradients that hold only the rows read are gathered. Before a line of the log, weights are compared.
 
         Raises:
             RuntimeError: when weights are not those of the other processes any more.
         """
         if self.count == 1:
             return loss.detach()
-        assert self.draws is not None
         torch.set_rng_state(self.draws.get_state())
         if not self.dense:
             self._agree()
-        head = torch.zeros(1 + self.count, device=loss.device)
+        check = self.step + 1 in self.plan.logs
+        head = torch.zeros(1 + self.count, device=loss.device)  # the loss, and checksums of each process's weights
         head[0] = loss.detach()
         if check:
             head[1 + rank()] = checksum(self.model)
@@ -191,7 +194,7 @@ def gathered_rows(table_VE: Tensor) -> Tensor:
     dist.all_gather(received, sent)
     rows = torch.cat([part[:size] for part, size in zip(received, counts.tolist(), strict=True)])
     numbers = rows[:, width].contiguous().view(torch.int32).long()
-    return torch.sparse_coo_tensor(numbers[None], rows[:, :width], table_VE.shape).coalesce()
+    return torch.sparse_coo_tensor(numbers[None], rows[:, :width], table_VE.shape, check_invariants=False).coalesce()
 
 
 @torch.no_grad()

@@ -159,7 +159,7 @@ def train(
         DivergedError: when the loss is not finite.
     """
     plan, judge, state = log.plan, log.judge, log.state
-    together = Together(model, plan.config.seed)
+    together = Together(model, plan)
     loss_sum, summed = torch.zeros((), device=model.device), 0
     model.train()
     for step in range(state.step, len(schedule)):
@@ -167,9 +167,10 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
-        loss = loss_of(model, together.part(schedule[step], step))
+        together.begin(step)
+        loss = loss_of(model, together.part(schedule[step]))
         loss.backward()
-        loss = together.sum(loss, check=step + 1 in plan.logs)
+        loss = together.sum(loss)
         if plan.config.max_grad_norm:
             clip_gradients(model.parameters(), plan.config.max_grad_norm)
         optimizer.step()
