@@ -322,6 +322,16 @@ class TrainingConfig(Concern):
         title="Trainer",
         description="own: Overnight's loop. hugging_face: transformers.Trainer on the same batches, for its callbacks.",
     )
+    capture: Literal["auto", "off"] = Field(
+        "auto",
+        title="Capture",
+        description="auto: on a GPU, a step whose shapes are fixed is captured in a CUDA graph and replayed. off: never.",
+    )
+    compile: Literal["auto", "off"] = Field(
+        "auto",
+        title="Compile",
+        description="auto: on a GPU, the model of a long run goes through torch.compile. off: never.",
+    )
     seed: int = Field(17, ge=0, title="Seed", description="Same seed and threads, same bits (on one machine's CPU).")
     threads: int | None = Field(
         None,

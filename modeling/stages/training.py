@@ -143,7 +143,7 @@ def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingCon
         code=code_of_training(model_config),
         parents=(sessions.name,),
         model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
-        training=config.model_dump(),
+        training=config.model_dump(exclude={"capture", "compile"}),  # how a GPU does the same steps
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
         made_with=plugins.contents(model_config.parts),
     )

@@ -1,4 +1,4 @@
-"""Real processes that train one model together on a CPU: the curve of one process, the same weights, resumed at the same bits."""
+"""Real processes that train one model together on a CPU: the curve of one process, the same weights, the same bits when resumed."""
 
 from __future__ import annotations
 
