@@ -20,6 +20,7 @@ from schemas.columns import FIRST_ID
 from tests.conftest import model_of, random_sessions
 from tests.laws.test_flat_rows import FLAT, both_batches, long_sessions
 from tests.modeling.test_heads import coin_sessions, model_with, schema_with
+from tests.second_device import pretended_cuda
 
 TOGETHER = [
     (body, objective)
@@ -138,3 +139,19 @@ def test_the_pieces_of_a_flat_row_hold_each_session_whole_and_once() -> None:
 def test_a_batch_of_one_process_is_no_part() -> None:
     model = model_of("sasrec")
     assert make_schedule(model, random_sessions(20, 50), CONFIG)[0].part is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="counts are taken on the pretended device")
+@pytest.mark.parametrize(
+    "groups", [{"body": "sasrec"}, {"body": "gru4rec"}, {"body": "bert4rec", "objective": "masked"}], ids=str
+)
+def test_parts_ask_a_gpu_for_nothing(groups: dict[str, Any]) -> None:
+    with pretended_cuda() as device:
+        model = model_of(body, objective=objective, loss="sampled_softmax").to("cuda").train()
+        schedule = make_schedule(model, random_sessions(150, 50).to("cuda"), CONFIG)
+        for rank in range(3):
+            batch = schedule[rank % 2]
+            device.reads.clear()
+            device.uploads = 0
+            model(part_of(batch, rank, 3)).backward()
+            assert (device.reads.total(), device.uploads) == (0, 0)

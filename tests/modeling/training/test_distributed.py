@@ -1,4 +1,4 @@
-"""Real processes that train one model together on a CPU: the curve of one process, the same weights, the same bits when resumed."""
+"""Real processes that train one model together on a CPU: the curve of one process, and the same bits when they are resumed."""
 
 from __future__ import annotations
 
