@@ -364,6 +364,14 @@ class TrainingConfig(Concern):
         "other bits, and a model of its own.",
     )
 
+    devices: int = Field(
+        1,
+        ge=1,
+        title="Devices",
+        description="Processes that train the model together and share each step, each on a GPU of its own or all on the CPU. "
+        "Another number adds in another order, so it gives a model of its own.",
+    )
+
     @model_validator(mode="after")
     def _whole_warmup(self) -> Self:
         if self.warmup_steps >= 1 and not float(self.warmup_steps).is_integer():
