@@ -10,13 +10,14 @@ S sessions, E events, B rows, L places in a row, T = B * L, N predictions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from modeling.attention import FLEX_BLOCK, Direction, Layout
+from modeling.draws import Rows
 from modeling.sessions import Sessions
 
 ROW_LENGTH = 64
@@ -30,7 +31,8 @@ class Batch:
     `features` are read, [B, L] or [B, L, W] by name, 0 where there is nothing; `masked_BL` are places of sessions whose event
     is not read. `asked_N` numbers the places asked about row by row; `target_N` is the item to predict (0: none), `labels` by
     name are float32 [N] (NaN: not to be learned), `is_last_N` whether the event asked about is its session's last. `weight_N`
-    sums to 1: predictions that only fill the room have weight 0, no target and no labels.
+    sums to 1: predictions that only fill the room have weight 0, no target and no labels. Of a batch that several processes
+    share, each has its `part`; the weights of all parts together sum to 1.
     """
 
     layout: Layout
@@ -41,10 +43,15 @@ class Batch:
     weight_N: Tensor
     is_last_N: Tensor
     labels: dict[str, Tensor]
+    part: Part | None = None
 
     def states(self, h_BLD: Tensor) -> Tensor:
         """The hidden states at the places asked about, [N, D]."""
         return h_BLD.flatten(0, 1)[self.asked_N]
+
+    def total(self, weight_N: Tensor, weigh: Callable[[Batch], Tensor]) -> Tensor:
+        """The sum of weights over the whole batch: of `weight_N`, which `weigh` gives for this one. A scalar."""
+        return weight_N.sum() if self.part is None else weigh(self.part.whole).sum()
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of the batch, always in the same order."""
@@ -53,6 +60,19 @@ class Batch:
         for value in (*layout, *self.features.values(), *own, *self.labels.values()):
             if isinstance(value, Tensor):
                 yield value
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of which batch a process has a part.
+
+    With `rows`, its predictions are those of the whole batch from number `first` on, and what is drawn for some is drawn for
+    all of them.
+    """
+
+    whole: Batch
+    first: int
+    rows: Rows | None
 
 
 @dataclass(frozen=True)

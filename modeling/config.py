@@ -205,7 +205,11 @@ class LossConfig(Choice):
 
     model_config = ConfigDict(title="Loss")
 
-    name: str = Field("full_softmax", title="Loss", description="A file of modeling/losses.")
+    name: str = Field(
+        "full_softmax",
+        title="Loss",
+        description="A file of modeling/losses. Left out, a run takes sampled_softmax from 50,000 items on.",
+    )
     negatives: NegativesConfig = Field(NegativesConfig(), title="Negatives")
 
 
@@ -281,8 +285,20 @@ class TrainingConfig(Concern):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
-    tokens_per_step: int = Field(1024, ge=16, title="Tokens per step", description="Events in one optimizer step.")
-    learning_rate: float = Field(1e-3, gt=0, title="Learning rate", description="Peak of AdamW's learning rate.")
+    # `overnight train` chooses these two, and with the rate the warm-up, by the size of the data (modeling/by_size.py).
+    tokens_per_step: int = Field(
+        1024,
+        ge=16,
+        title="Tokens per step",
+        description="Events in one optimizer step. Left out, a run takes 0.26 events^(2/3), as a power of two.",
+    )
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        title="Learning rate",
+        description="Peak of AdamW's learning rate. Left out, a run takes 0.003 to 512 events a step and 0.002 above, with a "
+        "warm-up of 0.1.",
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."
     )
@@ -346,6 +362,14 @@ class TrainingConfig(Concern):
         title="Threads",
         description="CPU threads. Empty: OMP_NUM_THREADS, or all cores. Another number adds in another order, so it gives "
         "other bits, and a model of its own.",
+    )
+
+    devices: int = Field(
+        1,
+        ge=1,
+        title="Devices",
+        description="Processes that train the model together and share each step, each on a GPU of its own or all on the CPU. "
+        "Another number adds in another order, so it gives a model of its own.",
     )
 
     @model_validator(mode="after")

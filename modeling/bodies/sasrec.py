@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from modeling.attention import Direction, Layout, attend
 from modeling.bodies import Body
 from modeling.config import BodyConfig
+from modeling.dropout import dropout
 
 
 class SASRec(Body):
@@ -70,4 +71,4 @@ class Block(nn.Module):
         return x_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)

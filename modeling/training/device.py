@@ -22,6 +22,7 @@ from torch import Tensor
 
 from modeling.batches import Batch
 from modeling.model import SequenceModel
+from modeling.training.distributed import Together
 from modeling.training.optimizer import RowAdamW, clip_gradients
 from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule
@@ -42,7 +43,11 @@ class Steps:
         self.half = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.loss_sum, self.summed, self.done = torch.zeros((), device=model.device), 0, 0
         self.on_device = schedule.fixed and not model.inputs.items.sparse  # the host reads which rows a step has read
+        self.together = Together(model, plan)
         self.captures = self.on_device and plan.config.capture == "auto" and can_capture(model)
+        if self.captures and self.together.count > 1:
+            self.captures = False
+            report(f"{self.together.count} processes train together: steps are not captured in a CUDA graph.")
         self.recording: Recording | None = None
         self.loss_of_step: Callable[[], Tensor] = self._loss_of_step
         if self.on_device:
@@ -58,6 +63,7 @@ class Steps:
             InputError: when a step that asks the device for nothing cannot be captured all the same.
         """
         self.schedule.seek(step)
+        self.together.begin(step)
         if self.recording is not None:
             self.recording.replay()
         elif self.compiles and not self.done:
@@ -98,16 +104,17 @@ class Steps:
     def _loss_of(self, batch: Batch) -> Tensor:
         """The loss of a batch, in bfloat16 where the GPU has it."""
         with torch.autocast("cuda", torch.bfloat16) if self.half else contextlib.nullcontext():
-            loss: Tensor = self.model(batch)
+            loss: Tensor = self.model(self.together.part(batch))
         return loss
 
     def _learn(self, loss: Tensor) -> None:
         loss.backward()
+        loss = self.together.sum(loss)
         if self.plan.config.max_grad_norm:
             clip_gradients(self.model.parameters(), self.plan.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.loss_sum += loss.detach()
+        self.loss_sum += loss
 
     def _take_rates(self, first: int) -> None:
         """Put on the device the number of the step to do and the learning rates, one of which the optimizer reads."""

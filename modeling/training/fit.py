@@ -28,6 +28,7 @@ from modeling.splits import Split, trained_items
 from modeling.training import checkpoints
 from modeling.training.checkpoints import State
 from modeling.training.device import Steps, stream_of_its_own
+from modeling.training.distributed import num_processes
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
@@ -194,7 +195,7 @@ def choose_device(report: Report) -> str:
     """`cuda` or `cpu`: one process trains on one device."""
     if not torch.cuda.is_available():
         return "cpu"
-    if (count := torch.cuda.device_count()) > 1:
+    if (count := torch.cuda.device_count()) > 1 and num_processes() == 1:
         report(f"Of {count} GPUs, number {torch.cuda.current_device()} is used: one process trains on one.")
     return "cuda"
 
