@@ -40,7 +40,7 @@ def of_rows(rows: Rows | None) -> Iterator[None]:
 
 def rand_of_rows(shape: torch.Size, device: torch.device) -> Tensor:
     """Uniform numbers in [0, 1) for a tensor of this shape, [B, ...]."""
-    rows = _rows.get()
+    rows = None if torch.compiler.is_compiling() else _rows.get()  # a step is only compiled where one process does all
     if rows is None:
         return torch.rand(shape, device=device)
     whole = torch.rand((rows.count, *shape[1:]), device=device, generator=rows.generator)
