@@ -50,6 +50,10 @@ def train(
         InputError: when another process trains the same model; for processes that do not fit the settings.
     """
     config = _settle(config)
+    if config.shard_items:
+        from modeling.training.sharding import check_shards
+
+        check_shards(model_config, config)
     artifact_id = _identity(sessions, model_config, config)
     if existing := artifacts.find(MODELS, artifact_id):
         progress(f"Model {existing.name} is there already: nothing to train.")
