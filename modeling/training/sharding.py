@@ -69,8 +69,8 @@ def cut(model: SequenceModel) -> None:
     shard = Shard(len(items.table_VE), rank(), num_processes())
     if shard.total // shard.count <= FIRST_ID:
         raise InputError(
-            f"training.shard_items: {shard.total - FIRST_ID} items are too few for {shard.count} devices. Leave it out: it is for "
-            "millions of items."
+            f"training.shard_items: {shard.total - FIRST_ID} items are too few for {shard.count} devices. Leave it out; it is "
+            "for millions of items."
         )
     items.table_VE = nn.Parameter(items.table_VE.detach()[shard.first : shard.first + shard.num_rows].clone())
     items.shard = shard
