@@ -16,13 +16,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from modeling.attention import Direction, Layout
+from modeling.attention import FLEX_BLOCK, Direction, Layout
 from modeling.draws import Rows
 from modeling.sessions import Sessions
 
 ROW_LENGTH = 64
 BLOCK = 64  # places of a flat row whose attention is computed together, unless sessions are longer
-ALIGNED = 16  # blocks are of whole multiples, as kernels with masks need
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,13 @@ class Shape:
     @property
     def block(self) -> int:
         """C: no session is longer, so that it lies in two neighbouring blocks at most."""
-        return -(-max(self.longest, BLOCK) // ALIGNED) * ALIGNED
+        return BLOCK if self.longest <= BLOCK else -(-self.longest // FLEX_BLOCK) * FLEX_BLOCK
+
+    @property
+    def width(self) -> int:
+        """T of a flat row: whole blocks of either kind."""
+        whole = max(self.block, FLEX_BLOCK)
+        return max(math.ceil(self.num_places / whole), 1) * whole
 
     @classmethod
     def of(cls, lengths_S: Tensor, flat: bool) -> Shape:
@@ -175,13 +180,12 @@ def _one_each(lengths_S: Tensor, longest: int, most: int | None) -> Layout:
 
 def _flat_row(lengths_S: Tensor, shape: Shape) -> Layout:
     """One session behind the other in a single row, and padding at its end, in whole blocks."""
-    width = max(math.ceil(shape.num_places / shape.block), 1) * shape.block
+    width = shape.width
     upto_S = lengths_S.cumsum(0)
     place_T = torch.arange(width, device=lengths_S.device)
     inside_T = place_T < upto_S[-1:]
     session_T = torch.searchsorted(upto_S, place_T, right=True).clamp(max=len(lengths_S) - 1)
     begin_S = upto_S - lengths_S
-    pieces = torch.arange(-(-width // shape.longest) + 1, device=lengths_S.device) * shape.longest
     return Layout(
         torch.where(inside_T, session_T + 1, 0)[None],
         torch.where(inside_T, place_T - begin_S[session_T], 0)[None],
@@ -189,7 +193,6 @@ def _flat_row(lengths_S: Tensor, shape: Shape) -> Layout:
         longest=shape.longest,
         most=width,
         block=shape.block,
-        bounds=torch.cat([begin_S, (upto_S[-1:] + pieces).clamp(max=width)]).int(),
     )
 
 

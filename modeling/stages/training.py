@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modeling.by_size import describe, settings_by_size
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.stages.identity import code_of_training
 from schemas import plugins
@@ -35,13 +36,16 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
+    Settings that nobody has given follow the size of the data (`modeling.by_size`); it is the settings trained with that name
+    the model, so whoever writes them out gets the same one.
+
     Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
     that are chosen: another body, baseline or report that changed is no reason to train again. Another number of CPU threads
     adds numbers in another order and gives other bits: it is another model.
 
     The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json (`HistoryRow`s). Facts:
     parameters, steps, tokens, CPU and wall seconds, tokens per CPU second, validation cases, what chose the weights, the best
-    validation score.
+    validation score, and `by_size`: the settings that followed the size of the data, by name.
 
     With `config.devices` processes, or those of torchrun, that train it together: sums are rounded in another order than by
     one process, so their number names the model too. The first one writes; all return the same manifest.
@@ -49,6 +53,8 @@ def train(
     Raises:
         InputError: when another process trains the same model; for processes that do not fit the settings.
     """
+    num_events, num_items = sessions.facts["events"], sessions.facts["items"]
+    model_config, config, chosen = settings_by_size(model_config, config, num_events, num_items)
     config = _settle(config)
     if config.shard_items:
         from modeling.training.sharding import check_shards
@@ -58,11 +64,13 @@ def train(
     if existing := artifacts.find(MODELS, artifact_id):
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
+    if chosen:
+        progress(describe(chosen, num_events, num_items))
     if config.devices == 1:
-        return _fit(artifacts, artifact_id, sessions, model_config, config, progress)
+        return _fit(artifacts, artifact_id, sessions, model_config, config, chosen, progress)
     from modeling.training import launch  # torch is only loaded when there is something to train
 
-    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config)
+    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config, chosen)
     launch.together(work, config.devices, progress)
     trained = artifacts.find(MODELS, artifact_id)
     assert trained
@@ -93,13 +101,14 @@ def _take_part(
     sessions: Manifest,
     model_config: ModelConfig,
     config: TrainingConfig,
+    chosen: dict[str, Any],
     progress: Report,
 ) -> None:
     """Fit the model together with other processes, the first of which writes it."""
     from modeling.training.distributed import is_first
 
     if is_first():
-        _fit(artifacts, artifact_id, sessions, model_config, config, progress)
+        _fit(artifacts, artifact_id, sessions, model_config, config, chosen, progress)
     else:
         _run(sessions, model_config, config, artifacts.root / UNFINISHED / artifact_id, progress)
 
@@ -110,6 +119,7 @@ def _fit(
     sessions: Manifest,
     model_config: ModelConfig,
     config: TrainingConfig,
+    chosen: dict[str, Any],
     progress: Report,
 ) -> Manifest:
     """Fit the model and write its folder."""
@@ -122,7 +132,8 @@ def _fit(
         model.save(draft.folder)
         _copy_schema(sessions.folder, draft.folder)
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
-        draft.facts = facts | {"test_day": sessions.facts["test_day"]}  # it learned from the days before
+        # It learned from the days before the test day.
+        draft.facts = facts | {"test_day": sessions.facts["test_day"], "by_size": chosen}
     return draft.manifest
 
 
@@ -132,13 +143,15 @@ def _run(
     """Sessions and settings -> the model, and facts about the run."""
     import polars as pl
 
+    from modeling.memory import kept_memory
     from modeling.splits import split_sessions  # torch is only loaded when there is something to train
     from modeling.training.fit import fit
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, config.validation_sessions)
     items = pl.read_parquet(sessions.folder / ITEMS, glob=False)
-    return fit(schema, split, model_config, config, checkpoints, progress, items)
+    with kept_memory():
+        return fit(schema, split, model_config, config, checkpoints, progress, items)
 
 
 def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingConfig) -> str:

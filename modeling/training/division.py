@@ -75,7 +75,6 @@ def _cut(batch: Batch, first: int, size: int, width: int, own_T: Tensor | None, 
         **by_place,
         end_S=layout.end_S[:0],
         most=None if layout.most is None else min(layout.most, size),
-        bounds=None if layout.bounds is None else (layout.bounds - first).clamp(0, size),
     )
     cut = replace(
         batch,

@@ -87,11 +87,14 @@ class Schedule(torch.utils.data.Dataset[Batch]):
             self._most_sessions = max(self._most_sessions, int(self._bounds.diff().max()))
             self._most_places = max(self._most_places, int(upto[self._bounds].diff().max()))
         self._epoch = -1
+        self._room = Shape(self._most_places, max(int(self._places.max()), 1), flat=True)  # of a flat row
         self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
-        long = {"dtype": torch.long, "device": sessions.starts.device}
-        self._order_here = torch.zeros(len(sessions) + self._most_sessions, **long)  # room for the largest step behind
-        self._begin_here, self._end_here = torch.zeros(2, max(self.steps_per_epoch), **long)
-        self._first_here = torch.zeros(1, **long)  # step of the epoch
+        room = sessions.starts.new_zeros  # int64, where the sessions are
+        self._order_here = room(
+            len(sessions) + self._most_sessions
+        )  # behind its end, there is room for the largest step
+        self._begin_here, self._end_here = room(2, max(self.steps_per_epoch))
+        self._first_here = room(1)  # step of the epoch
 
     def __len__(self) -> int:
         return int(self._first_step[-1])
@@ -126,8 +129,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         place_S = begin_1 + torch.arange(self._most_sessions, device=step_1.device)
         chosen = self.sessions.select(self._order_here[place_S])
         chosen = replace(chosen, lengths=chosen.lengths * (place_S < end_1))
-        shape = Shape(self._most_places, max(int(self._places.max()), 1), flat=True)
-        return self.make_batch(chosen, self.generator, shape)
+        return self.make_batch(chosen, self.generator, self._room)
 
     @property
     def places_per_step(self) -> int:
