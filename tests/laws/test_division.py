@@ -136,10 +136,8 @@ def test_a_batch_of_one_process_is_no_part() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="counts are taken on the pretended device")
-@pytest.mark.parametrize(
-    "groups", [{"body": "sasrec"}, {"body": "gru4rec"}, {"body": "bert4rec", "objective": "masked"}], ids=str
-)
-def test_parts_ask_a_gpu_for_nothing(groups: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("body", "objective"), [("sasrec", "causal"), ("gru4rec", "causal"), ("bert4rec", "masked")])
+def test_parts_ask_a_gpu_for_nothing(body: str, objective: str) -> None:
     with pretended_cuda() as device:
         model = model_of(**groups, loss="sampled_softmax").to("cuda").train()
         schedule = make_schedule(model, random_sessions(150, 50).to("cuda"), CONFIG)
