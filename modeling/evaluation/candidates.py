@@ -45,7 +45,9 @@ class Candidates:
         self.count_R = torch.zeros(rows, dtype=torch.long)
         self.begin_R = torch.arange(rows) * self.room
         self.limit_R1 = torch.full((rows, 1), LEAST)
-        self.dropped_R = torch.full((rows,), -torch.inf)  # the best maximum of a group that reached the limit and is not kept
+        self.dropped_R = torch.full(
+            (rows,), -torch.inf
+        )  # the best maximum of a group that reached the limit and is not kept
 
     def add(self, scores_RT: Tensor, first: int, tile: int) -> None:
         """Keep what may belong to the lists of a tile, the one of that number, which begins at item `first`."""
