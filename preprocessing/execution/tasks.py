@@ -39,7 +39,7 @@ from preprocessing.output.profile import counts
 from preprocessing.plan import Plan, plan_of
 from preprocessing.sessions import EVENT_DAY, KEY, is_last, row_key
 from preprocessing.source.values import local_day
-from schemas.columns import DAY, TIMESTAMP
+from schemas.columns import DAY, LENGTH, TIMESTAMP
 from schemas.dataset import Dataset
 
 ROWS_KEPT_DAYS = 35  # days whose rows are known one by one; older ones by file
@@ -184,15 +184,13 @@ def encode_bucket(job: Job, bucket: int) -> None:
     dataset, engine, features = job.parsed, engine_of(job.engine), job.plan.features
     rows = collect(spool.get(f"kept-{bucket}"))
     encoded = engine.transform(rows, fitted_so_far(job), sessions.kept_columns(dataset, rows.columns))
+    grouped = sessions.group(encoded, dataset, features)
+    earlier = [collect(spool.get(f"counts-{other}")) for other in range(bucket)]
+    sessions.write_parts(grouped, earlier, dataset, job.parts, bucket)
+    lengths = pl.DataFrame(grouped.select([DAY, LENGTH]))
     lasting = encoded.lazy()
     if dataset.split == "leave_one_out":
         lasting = lasting.filter(~is_last())
-    grouped, latest = collect_all(
-        [sessions.group(encoded.lazy(), dataset, features), items.latest_by_day(lasting, dataset, features)],
-        engine.target,
-    )
-    earlier = [collect(spool.get(f"counts-{other}")) for other in range(bucket)]
-    sessions.write_parts(grouped, earlier, dataset, job.parts, bucket)
-    spool.put(f"items-{bucket}", latest)
-    spool.put(f"profile-{bucket}", counts.count(rows, grouped, dataset, features, engine.target))
+    spool.put(f"items-{bucket}", collect(items.latest_by_day(lasting, dataset, features)))
+    spool.put(f"profile-{bucket}", counts.count(rows, lengths, dataset, features))
     spool.drop(f"kept-{bucket}")
