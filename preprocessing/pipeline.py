@@ -74,13 +74,14 @@ def prepare(
             window = choose_window(_rows_by_day(ledger, changes), source, until, days)
             assert window.last
             history: Days | Whole = (finished := Days(run, ledger, changes))
-            to_do = finished.work(window.last, redo, verify=verify)
+            to_do = finished.work(window.last, redo, used_from=window.first, verify=verify)
         else:
             source.window = window = choose_window(source.index.days(), source, until, days)
             history = (whole := Whole(run, line))
             to_do = whole.work()
         for work in to_do:
             if not history.finds(work):
+                artifacts.begin_work()
                 work.batch.read()
                 work.batch.clean()
                 work.batch.fit()
@@ -99,7 +100,7 @@ def index(
         :8
     ]  # other files elsewhere may have the same names and times
     kept_in = artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
-    source = Source.open(dataset, kept_in, ledger.types, now, room)
+    source = Source.open(dataset, kept_in, ledger.types, now, room, artifacts.begin_work)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"
     if source.empty_rows:
@@ -114,8 +115,8 @@ def index(
 
 def _rows_by_day(ledger: Ledger, changes: Changes) -> dict[date, int]:
     """Rows of each day: those in the source or, where they are more, those that the finished day was made of."""
-    dated = changes.parts.drop_nulls(DAY).group_by(COUNTED).agg(pl.col(ROWS).sum())
-    rows = dict(dated.rows())
-    for day, made_of in ledger.rows_by_day().items():
-        rows[day] = max(made_of, rows.get(day, 0))
-    return rows
+    there = changes.parts.lazy().drop_nulls(DAY).select(pl.col(COUNTED).alias("finished"), ROWS)
+    made = ledger.parts().lazy().filter(pl.col(DAY) == pl.col("finished")).select("finished", ROWS)
+    sums = [table.group_by("finished").agg(pl.col(ROWS).sum()) for table in (there, made)]
+    most = pl.concat(sums).group_by("finished").agg(pl.col(ROWS).max())
+    return dict(most.collect().iter_rows())

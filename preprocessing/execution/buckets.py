@@ -22,7 +22,12 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def clear_after_boot(scratch: Path, boot: Path = _BOOT) -> None:
-    """Empty a scratch folder unless all of it was written since this machine started, of which `boot` holds the number."""
+    """Empty a scratch folder unless all of it was written since this machine started, of which `boot` holds the number.
+
+    A folder that is not there, since no work is to be begun, stays so.
+    """
+    if not scratch.is_dir():
+        return
     mark = scratch / "boot"
     now = boot.read_text() if boot.is_file() else ""
     if now and mark.is_file() and mark.read_text() == now:

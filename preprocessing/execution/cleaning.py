@@ -86,7 +86,9 @@ class Flow:
 
         Rows that are not `inside` are dropped uncounted. Columns `drop` are needed no longer.
         """
-        passed, columns, stages = inside if inside is not None else pl.lit(True), {}, {}
+        passed = inside if inside is not None else pl.lit(True)
+        columns: dict[str, pl.Expr] = {}
+        stages: dict[int, str] = {}
         for name, kept in filters.items():
             stages[len(self.counts) + len(stages)] = name
             columns[f"drops {name}"] = passed & ~kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -59,14 +59,24 @@ class Source:
     _in_memory: tuple[tuple[str, ...], pl.LazyFrame] | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, dataset: Dataset, kept_in: Path, types: pl.Schema | None, now: datetime, room: Room) -> Source:
+    def open(
+        cls,
+        dataset: Dataset,
+        kept_in: Path,
+        types: pl.Schema | None,
+        now: datetime,
+        room: Room,
+        before_reading: Callable[[], object] = lambda: None,
+    ) -> Source:
         """List the files and read what is new, once. `types` are those of the line's first days, if there are any.
+
+        `before_reading` is called before a file is opened.
 
         Raises:
             InputError: for files that cannot be read, lack a column or differ in type, and when there are no events.
         """
         files = EventFiles(dataset)
-        read = _NewFiles(files, types, room)
+        read = _NewFiles(files, types, room, before_reading)
         with reading(dataset.source):
             index = Index.take(dataset, files.files, kept_in, now, read.scan)
         if not index.rows and types is None:
@@ -136,12 +146,14 @@ class _NewFiles:
     files: EventFiles
     types: pl.Schema | None
     room: Room
+    before_reading: Callable[[], object]
     empty_rows: int = 0
     in_memory: tuple[tuple[str, ...], pl.LazyFrame] | None = None
     division: Division | None = None
 
     def scan(self, new: list[SourceFile]) -> pl.LazyFrame:
         """Their rows, with FILE."""
+        self.before_reading()
         room = self.room
         self.empty_rows = self.files.count_without_events(new)
         if sum(file.size for file in new) <= room.bytes:
