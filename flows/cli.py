@@ -18,6 +18,7 @@ from flows.options import (
     SourceOption,
     with_settings,
 )
+from flows.together import in_turn, taking_part
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,9 +129,12 @@ def verify(
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""
-    model = _train(settings, _prepare(settings))
-    about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
-    _end(model.facts | about, as_json)
+    with taking_part():
+        with in_turn():
+            sessions = _prepare(settings)
+        model = _train(settings, sessions)
+        about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
+        _end(model.facts | about, as_json)
 
 
 @app.command()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.config import InputsConfig, ModelConfig
+from modeling.draws import rand_of_rows
 from modeling.features import Feature, Reached, read_features, stored
 from modeling.sessions import values_of
 from modeling.vectors import Pretrained, read_vectors
@@ -60,7 +61,7 @@ class ItemVectors(nn.Module):
         """
         read = self.reached(ids) if event is not None else ids
         if self.training and self.id_dropout and self.stands_without_ids:
-            dropped = (torch.rand(ids.shape, device=ids.device) < self.id_dropout) & (ids >= FIRST_ID)
+            dropped = (rand_of_rows(ids.shape, ids.device) < self.id_dropout) & (ids >= FIRST_ID)
             read = ids.masked_fill(dropped, UNKNOWN)
         x = F.embedding(read, self.table_VE, sparse=self.sparse)
         if self.pretrained:

@@ -12,8 +12,9 @@ from datetime import UTC, date, datetime
 import polars as pl
 
 from preprocessing.engines import EngineName, engine_of
-from preprocessing.execution.reading import Source
-from preprocessing.execution.run import Run, Workers
+from preprocessing.execution.buckets import clear_after_boot
+from preprocessing.execution.reading import Room, Source
+from preprocessing.execution.run import Run, Workers, room_of
 from preprocessing.features.uses import with_text_types
 from preprocessing.history.changes import COUNTED, Changes, find_changes
 from preprocessing.history.days import Days
@@ -54,13 +55,16 @@ def prepare(
     """
     engine_of(engine)  # a GPU that is not there is named before any work
     as_written, dataset = dataset, with_text_types(dataset)
-    secrets = tuple(step.secret for _, step in build_steps(dataset))
+    steps = [step for _, step in build_steps(dataset)]
+    secrets = tuple(step.secret for step in steps)
     line = line_of(as_written, secrets)  # what encoders take is code, which is no part of a line
     if dataset.split == "day":
         Ledger.require(artifacts, line)
     with artifacts.unfinished(line) as scratch:
         ledger = Ledger.read(artifacts, line)
-        source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress)
+        clear_after_boot(scratch)
+        room = room_of(scratch, engine, workers, steps)
+        source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress, room)
         run = Run(artifacts, dataset, source, scratch, engine, workers, progress, secrets)
         run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is read)
         if dataset.split == "day":
@@ -87,14 +91,16 @@ def prepare(
         return publish_days(history, window) if isinstance(history, Days) else publish_whole(history, window)
 
 
-def index(artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report) -> Source:
+def index(
+    artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report, room: Room
+) -> Source:
     """Which days' events every file of the source holds; only files that are new or changed are opened."""
     progress(Progress("index", 0, 1))
     place = identify(code="", place=place_of(dataset.source))[
         :8
     ]  # other files elsewhere may have the same names and times
     kept_in = artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
-    source = Source.open(dataset, kept_in, ledger.types, now, artifacts.begin_work)
+    source = Source.open(dataset, kept_in, ledger.types, now, room, artifacts.begin_work)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"
     if source.empty_rows:

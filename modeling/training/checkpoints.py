@@ -21,6 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from modeling.training.distributed import first_alone, is_first, wait
 from schemas.progress import HistoryRow
 
 NAME = "checkpoint-"
@@ -51,7 +52,13 @@ class State(BaseModel):
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    """Write `checkpoint-<step>`, then remove all but it and that of the chosen step."""
+    """Write `checkpoint-<step>`, then remove all but it and that of the chosen step. Of several processes the first does."""
+    if is_first():
+        _write(folder, model, optimizer, state)
+    wait()
+
+
+def _write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     name = f"{NAME}{state.step}"
     draft = folder / f".{name}"
     shutil.rmtree(draft, ignore_errors=True)
@@ -73,8 +80,14 @@ def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state
 def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
     """Set model, optimizer and random states to the newest whole checkpoint -> its state; None if there is none.
 
-    A checkpoint that cannot be read, or whose chosen weights cannot, is removed, and nothing is taken from it.
+    A checkpoint that cannot be read, or whose chosen weights cannot, is removed, and nothing is taken from it. Of several
+    processes the first one does that before the others read.
     """
+    with first_alone():
+        return _newest(folder, model, optimizer)
+
+
+def _newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> State | None:
     for step in sorted(steps_of(folder), reverse=True):
         checkpoint = folder / f"{NAME}{step}"
         try:
