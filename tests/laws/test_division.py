@@ -139,7 +139,7 @@ def test_a_batch_of_one_process_is_no_part() -> None:
 @pytest.mark.parametrize(("body", "objective"), [("sasrec", "causal"), ("gru4rec", "causal"), ("bert4rec", "masked")])
 def test_parts_ask_a_gpu_for_nothing(body: str, objective: str) -> None:
     with pretended_cuda() as device:
-        model = model_of(**groups, loss="sampled_softmax").to("cuda").train()
+        model = model_of(body, objective=objective, loss="sampled_softmax").to("cuda").train()
         schedule = make_schedule(model, random_sessions(150, 50).to("cuda"), CONFIG)
         for rank in range(3):
             batch = schedule[rank % 2]
