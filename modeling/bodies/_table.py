@@ -65,7 +65,7 @@ TABLE = {
         "arXiv:2204.06745",
         settings={"rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0}},
     ),
-    # As many heads for keys as for queries. The type has dropout of attention alone.
+    # As many heads for keys as for queries. The type has dropout of attention alone, so without body.attention_dropout none.
     "llama": Row("Pre-norm blocks: RMSNorm, SwiGLU, no biases", "arXiv:2302.13971"),
     "mistral": Row("Llama's blocks", "arXiv:2310.06825"),
     "modernbert": Row("Pre-norm blocks with a gated feed-forward, no biases", "arXiv:2412.13663"),

@@ -153,7 +153,7 @@ def test_feed_forward_is_four_times_as_wide_and_heads_share_the_width(name: str)
 
 @every_named
 def test_dropout_is_that_of_the_config_and_not_at_the_input(name: str) -> None:
-    body, x_LD = body_of(name, dropout=0.5).train(), events(6)
+    body, x_LD = body_of(name, dropout=0.5, attention_dropout=0.5).train(), events(6)
     one, other = states(body, x_LD, direction=min(body.directions)), states(body, x_LD, direction=min(body.directions))
     assert torch.equal(one, other) is (name == "mamba2")  # the type has none
     at_input = [module for path, module in body.named_modules() if isinstance(module, nn.Dropout) and "emb" in path]

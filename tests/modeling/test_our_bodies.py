@@ -216,7 +216,7 @@ def test_hstu_takes_sessions_longer_than_the_distances_it_tells_apart(
 
 def states_in_training(name: str, dropout: float) -> tuple[Tensor, Tensor]:
     """The states of a body in evaluation and in training."""
-    body = body_of(name, dropout=dropout)
+    body = body_of(name, dropout=dropout, attention_dropout=dropout)
     torch.manual_seed(1)
     return states(body, events(), "causal"), states(body.train(), events(), "causal")
 
