@@ -115,7 +115,7 @@ class Candidates:
         self._compact()
         first_RB = self.columns_RB[:, : self.kept]
         scores_RBG = self.scores_RBG[:, : self.kept]
-        scores_RBG = scores_RBG.where(self.most_RB[:, : self.kept, None] > -torch.inf, -torch.inf)
+        scores_RBG = scores_RBG.where(self.most_RB[:, : self.kept, None] != -torch.inf, -torch.inf)
         scores_RB, place_RB = _best(scores_RBG.flatten(1), self.kept)
         scores_RB, order_RB = scores_RB.sort(1, descending=True)
         place_RB = place_RB.gather(1, order_RB)
