@@ -49,10 +49,11 @@ class Candidates:
             (rows,), -torch.inf
         )  # the best maximum of a group that reached the limit and is not kept
 
-    def add(self, scores_RT: Tensor, first: int, tile: int) -> None:
-        """Keep what may belong to the lists of a tile, the one of that number, which begins at item `first`."""
-        groups_RGT = scores_RT.view(len(scores_RT), GROUP, self.num_groups)
-        most_RG = groups_RGT.amax(1)
+    def add(self, groups_RGT: Tensor, most_RG: Tensor, first: int, tile: int) -> None:
+        """Keep what may belong to the lists of a tile, the one of that number, which begins at item `first`.
+
+        Scores as [R, 16, G], of which each group's are [:, :, g], and the maximum of each group.
+        """
         bank = tile * self.num_groups % self.slots_RS.shape[1]
         slots_RG = self.slots_RS[:, bank : bank + self.num_groups]
         torch.maximum(slots_RG, most_RG, out=slots_RG)
