@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import reduce
+from operator import and_, or_
 
 import polars as pl
 
@@ -18,6 +20,10 @@ from schemas.dataset import Dataset
 
 EVENT_DAY = "event day"  # the local day of an event, or the day it counts to when its time cannot be used
 KEY = "row key"
+TIE, TIED = (
+    "tie",
+    "tied",
+)  # whether a row agrees with the one before it in all that orders rows; also with the one after it
 SESSION_INDEX = "session_index"  # numbers sessions in the order of the rows, from 1
 ONE_BATCH = date(1970, 1, 1)  # the day of all rows of a dataset that is taken as one batch (split: leave_one_out)
 
@@ -52,32 +58,21 @@ def changed(column: str) -> pl.Expr:
     return pl.col(column).ne_missing(pl.col(column).shift(1))
 
 
-def in_order(events: pl.LazyFrame, keys: list[str], others: Iterable[str] = ()) -> pl.LazyFrame:
-    """Events by `sort_keys`; with `others`, rows that agree in all keys are ordered by those columns too."""
-    return events.sort([*keys, *others])
-
-
-def has_ties(ordered: pl.LazyFrame, keys: list[str], others: list[str]) -> pl.LazyFrame:
+def has_ties(ordered: pl.LazyFrame, keys: list[str], others: list[str], among: pl.Expr | None = None) -> pl.LazyFrame:
     """Of events in order of `keys`: one value, whether any two neighbours agree in all keys and differ in `others`.
+
+    Only rows `among` them count.
 
     Sorting by all columns is dear and ties are rare, so a caller looks here first.
     """
-    tie = ~_any(changed(name) for name in keys)
-    groups = ordered.filter(tie | tie.shift(-1).fill_null(False))
-    return groups.select((tie & _any(changed(name) for name in others)).any())
+    tie = ~differs(keys) if among is None else ~differs(keys) & among
+    marked = ordered.with_columns(tie.alias(TIE), (tie | tie.shift(-1).fill_null(False)).alias(TIED))
+    return marked.filter(TIED).select((pl.col(TIE) & differs(others)).any())
 
 
-def drop_duplicates(ordered: pl.LazyFrame, dataset: Dataset, columns: list[str]) -> pl.LazyFrame:
-    """Of events in order, the first of those that are the same: equal in all of `columns`, or in those the dataset names.
-
-    The dataset's are compared within one user and one local day, so that neither nights nor buckets of users matter.
-    """
-    if dataset.duplicates == "keep":
-        return ordered
-    if isinstance(dataset.duplicates, tuple):
-        same = dict.fromkeys((USER_ID, EVENT_DAY, *dataset.duplicates))
-        return ordered.unique(list(same), keep="first", maintain_order=True)
-    return ordered.filter(_any(changed(name) for name in columns))
+def differs(columns: Iterable[str]) -> pl.Expr:
+    """Whether a row, of rows in order, differs from the one before it in any of `columns`."""
+    return _any(changed(name) for name in columns)
 
 
 def cut(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
@@ -112,25 +107,26 @@ def close(events: pl.LazyFrame, dataset: Dataset) -> pl.LazyFrame:
     return events.with_columns(end.alias(END)).with_columns(day.alias(DAY))
 
 
-def drop_short(events: pl.LazyFrame, min_length: int) -> pl.LazyFrame:
-    """Drop sessions of fewer than `min_length` events.
+def long_enough(min_length: int) -> pl.Expr:
+    """Whether a row, of rows in order, is of a session of at least `min_length` events.
 
     A session is long enough when `min_length` neighbouring rows belong to it: each of its rows is in such a stretch.
     """
     index = pl.col(SESSION_INDEX)
+
+    def same(shift: int) -> pl.Expr:
+        return index.shift(shift).fill_null(0) == index
+
     if min_length == 1:
-        return events
-    stretches = (
-        (index.shift(place).fill_null(0) == index) & (index.shift(place - min_length + 1).fill_null(0) == index)
-        for place in range(min_length)
-    )
-    return events.filter(_any(stretches))
+        return pl.lit(True)
+    ends = [[shift for shift in (place, place - min_length + 1) if shift] for place in range(min_length)]
+    return reduce(or_, (reduce(and_, map(same, shifts)) for shifts in ends))
 
 
-def keep_recent(events: pl.LazyFrame, max_length: int) -> pl.LazyFrame:
-    """Keep the last `max_length` events of each session."""
+def recent(max_length: int) -> pl.Expr:
+    """Whether a row, of rows in order, is one of the last `max_length` events of its session."""
     index = pl.col(SESSION_INDEX)
-    return events.filter(index.shift(-max_length).fill_null(0) != index)
+    return index.shift(-max_length).fill_null(0) != index
 
 
 def is_last() -> pl.Expr:

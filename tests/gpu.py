@@ -11,6 +11,8 @@ from importlib.util import find_spec
 import polars as pl
 import pytest
 
+from preprocessing.frames import together
+
 GPU = pl.GPUEngine(executor="in-memory", raise_on_fail=True)
 
 
@@ -28,12 +30,19 @@ def untranslatable(plan: pl.LazyFrame) -> list[str]:
     return sorted({f"{type(error).__name__}: {error}" for error in translator.errors})
 
 
-def translating(refused: list[str]) -> Callable[[Sequence[pl.LazyFrame], object], list[pl.DataFrame]]:
-    """For the place of `preprocessing.frames.run`: runs every plan on the CPU, and notes why a GPU would refuse it."""
+def translating(
+    refused: list[str], trips: list[int] | None = None
+) -> Callable[[Sequence[pl.LazyFrame], object], list[pl.DataFrame]]:
+    """For the place of `preprocessing.frames.run`: runs every plan on the CPU, and notes why a GPU would refuse it.
+
+    `trips` gets, of each trip to a GPU, how many plans went there together.
+    """
 
     def run(plans: Sequence[pl.LazyFrame], target: object) -> list[pl.DataFrame]:
-        if isinstance(target, pl.GPUEngine):
-            refused.extend(reason for plan in plans for reason in untranslatable(plan))
-        return [plan.collect(engine="in-memory") for plan in plans]
+        if isinstance(target, pl.GPUEngine) and plans:
+            refused.extend(untranslatable(plans[0] if len(plans) == 1 else together(plans)))
+            if trips is not None:
+                trips.append(len(plans))
+        return pl.collect_all(list(plans), engine="in-memory")
 
     return run

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import polars as pl
 import pytest
 from polars import col
 
-from tests.gpu import untranslatable
+from preprocessing.frames import together
+from tests.gpu import GPU, untranslatable
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 EVENTS = pl.LazyFrame(
@@ -97,3 +99,27 @@ def test_every_reason_is_told() -> None:
 
 def test_what_the_optimiser_removes_is_no_reason() -> None:
     assert untranslatable(EVENTS.with_columns(number=col("item_id").rle_id()).select("user_id")) == []
+
+
+def test_what_plans_that_go_together_share_is_made_once_and_each_keeps_a_side_of_its_own() -> None:
+    pytest.importorskip("cudf_polars")
+    from cudf_polars import Translator
+
+    ordered = EVENTS.sort("user_id", "timestamp").filter(col("price") > 0)
+    plans = [ordered, ordered.group_by("user_id").len("events"), ordered.select(col("price").sum())]
+    whole = Translator(together(plans)._ldf.visit(), GPU).translate_ir()
+    assert [list(side.schema) for side in whole.children] == [
+        [f"0 {name}" for name in EVENTS.collect_schema()],
+        ["1 user_id", "1 events"],
+        ["2 price"],
+    ]
+
+    def sorts(node: Any, made: set[int]) -> int:
+        """How often the rows are put in order, where what is in the cache is made once."""
+        if type(node).__name__ == "Cache":
+            if node.key in made:
+                return 0
+            made.add(node.key)
+        return (type(node).__name__ == "Sort") + sum(sorts(child, made) for child in node.children)
+
+    assert sorts(whole, set()) == 1

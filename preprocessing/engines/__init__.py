@@ -20,8 +20,14 @@ EngineName = Literal["cpu", "gpu", "nvtabular"]
 class Engine(Protocol):
     """What fits and transforms features."""
 
-    target: Target
-    """Where Polars runs all other plans."""
+    @property
+    def target(self) -> Target:
+        """Where Polars runs all other plans."""
+        ...
+
+    def bucket_rows(self, bytes_a_row: int) -> int:
+        """How many rows of so many bytes, as they are read, a bucket may hold at most."""
+        ...
 
     def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """Rows -> of each feature, the statistics of its next encoder, as `FittedFeature.partial_fit` says."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -14,9 +14,12 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
+from preprocessing.engines import engine_of
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
+from preprocessing.execution.division import PARTS, SAMPLE, Division, boundaries_of
 from preprocessing.execution.run import Run
+from preprocessing.execution.selection import Selection
 from preprocessing.execution.tasks import Job
 from preprocessing.features.state import FeatureState, State, Statistics, fit_next, merge
 from preprocessing.frames import collect
@@ -27,7 +30,9 @@ from preprocessing.source.files import reading
 from schemas.columns import DAY, USER_ID
 from schemas.errors import InputError
 
-SAMPLE = 10_000  # rows a bucket of which users are taken to divide them
+LARGER = 2  # how many times the rows that a bucket may have one may have: they are divided by a sample, before they are counted
+GPU_THREADS = 3  # tasks in hand: of one bucket the plans run, while others are read, or written
+TEXT_BYTES = 32  # of a value without a fixed size: no plan is right to the byte
 
 
 @dataclass
@@ -68,20 +73,33 @@ class Batch:
         in_memory = count == 1 and run.workers.executor is None
         if in_memory:  # what a run that was killed left may be of other buckets
             shutil.rmtree(folder, ignore_errors=True)
-        spool = Spool(None if in_memory else folder)
         with run.phase("read") as said:
             with reading(run.dataset.source):
-                raw = run.source.events(self.files, self.undated)
+                rows, select, division = run.source.events(self.files, self.undated)
+                raw = select.of(rows)
+                spool = Spool(None if in_memory else folder)
                 self.job = self._job(raw.collect_schema(), spool, folder / "sessions")
-                events = self.job.plan.read(raw)
-                boundaries = self._boundaries(events, count)
-                spool.divide("raw", events, USER_ID, boundaries)
+                boundaries = self._divide(self.job.plan.read(raw), count, select, division)
             if self.carried is not None and self.carried.height:
                 spool.divide("carried", self.carried.lazy(), USER_ID, boundaries)
             self.buckets = range(len(boundaries) + 1)
             said(f"{self._rows():,} events dated {self._days_in_words()}")
             if len(self.buckets) > 1:
                 said(f"in {len(self.buckets)} parts")
+
+    def _divide(self, events: pl.LazyFrame, count: int, select: Selection, division: Division | None) -> pl.Series:
+        """Leave the events in the spool by bucket, unless they lie divided already; returns the last user of all but one."""
+        spool = self.job.spool
+        if spool.folder and division and division.largest() <= LARGER * self._bucket_rows():
+            # A run that was killed may have divided them otherwise; what it has done is of its own buckets.
+            if not spool.has("boundaries"):
+                spool.put("boundaries", division.boundaries.to_frame())
+            if collect(spool.get("boundaries")).to_series().equals(division.boundaries):
+                spool.divided, spool.select = division.folder / PARTS, select
+                return division.boundaries
+        boundaries = self._boundaries(events, count)
+        spool.divide("raw", events, USER_ID, boundaries)
+        return boundaries
 
     def clean(self) -> None:
         """Check, step, cut; refuse what a rule does not tolerate.
@@ -161,7 +179,12 @@ class Batch:
         """So many that none is larger than it should be; one where a step needs all rows."""
         if self.run.plan.needs_all_rows:
             return 1
-        return max(self.run.workers.min_buckets, -(-self._rows() // self.run.workers.bucket_rows))
+        return max(self.run.workers.min_buckets, -(-self._rows() // self._bucket_rows()))
+
+    def _bucket_rows(self) -> int:
+        """Rows of a bucket at most."""
+        most = self.run.workers.bucket_rows
+        return most or engine_of(self.run.engine).bucket_rows(bytes_a_row(self.run.source.types))
 
     def _boundaries(self, events: pl.LazyFrame, count: int) -> pl.Series:
         """The last user of each bucket but the last, from a sample of rows."""
@@ -171,9 +194,8 @@ class Batch:
             users = (
                 events.select(USER_ID).gather_every(every).drop_nulls() if count > 1 else events.select(USER_ID).clear()
             )
-            sample = users.collect(engine="streaming").sort(USER_ID)
-            places = sorted({sample.height * part // count for part in range(1, count)}) if sample.height else []
-            spool.put("boundaries", sample[places].unique(maintain_order=True))
+            sample = users.collect(engine="streaming").to_series()
+            spool.put("boundaries", boundaries_of(sample, count).to_frame())
         return collect(spool.get("boundaries"))[USER_ID]
 
     def _check_first(self) -> None:
@@ -221,11 +243,17 @@ class Batch:
     def _run(self, task: Callable[[Job, int], None], tick: Callable[[int], object]) -> None:
         """Here or on the workers; what a worker that died was doing is done by another."""
         executor = self.run.workers.executor
-        if executor is None:
+        if executor is not None:
+            self._run_on(executor, task, tick)
+        elif self.run.engine == "gpu" and len(self.buckets) > 1:
+            with ThreadPoolExecutor(GPU_THREADS) as threads:
+                self._run_on(threads, task, tick)
+        else:
             for done, bucket in enumerate(self.buckets, start=1):
                 task(self.job, bucket)
                 tick(done)
-            return
+
+    def _run_on(self, executor: Executor, task: Callable[[Job, int], None], tick: Callable[[int], object]) -> None:
         futures = [executor.submit(task, self.job, bucket) for bucket in self.buckets]
         for done, future in enumerate(as_completed(futures), 1):
             future.result()
@@ -235,3 +263,8 @@ class Batch:
         if self.first == self.last:
             return name_of(self.first)
         return f"{self.first} to {self.last}"
+
+
+def bytes_a_row(types: pl.Schema) -> int:
+    """Bytes of a row of events as they are read, about."""
+    return sum(8 if dtype.is_numeric() or dtype.is_temporal() else TEXT_BYTES for dtype in types.values())

@@ -1,4 +1,8 @@
-"""Workers on this machine or on others: dask.distributed runs a batch's tasks, one bucket of users each.
+"""Workers that run a batch's tasks, one bucket of users each: processes of this machine, or dask.distributed's.
+
+    workers N                 `Processes`: forks of a process that has imported what tasks need
+    workers N, engine gpu     dask-cuda's LocalCUDACluster, a process a GPU
+    scheduler ADDRESS         the workers of a Dask scheduler, on any machine
 
 What a worker that died was doing is done again by another one, three times at most. Workers share the artifact root with
 whoever started the run: on other machines it must be the same folder of a shared file system.
@@ -12,10 +16,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from preprocessing.engines import EngineName, engine_of
+from preprocessing.execution.processes import RETRIES, Processes
 from preprocessing.execution.run import Workers
 from schemas.errors import InputError
 
-RETRIES = 3
 BUCKETS_A_WORKER = 2  # so that one who is done early can take another
 PATIENCE_SECONDS = 600  # a busy machine needs long; no address at all is refused at once
 LOCAL = {
@@ -42,7 +46,11 @@ def workers_of(engine: EngineName, workers: int | None = None, scheduler: str | 
         raise InputError(
             f"workers: {workers} is too few; give 1 or more, or leave it out to work in this process alone."
         )
-    with _client(engine, workers, scheduler) as client:
+    if workers is not None and engine != "gpu":
+        with Processes(workers) as processes:
+            yield Workers(processes, min_buckets=BUCKETS_A_WORKER * workers)
+        return
+    with _client(workers, scheduler) as client:
         count = len(client.scheduler_info()["workers"])
         if not count:
             raise InputError(f"The scheduler {scheduler} has no workers. Start some: dask worker {scheduler}")
@@ -50,13 +58,15 @@ def workers_of(engine: EngineName, workers: int | None = None, scheduler: str | 
 
 
 @contextmanager
-def _client(engine: EngineName, workers: int | None, scheduler: str | None) -> Iterator[Any]:
+def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
+    """The client of a scheduler that runs, or of a new one with a worker a GPU."""
     try:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError:
         raise InputError(
-            "Workers need Dask: pip install distributed. Or leave out --workers and --scheduler."
+            "A scheduler, and workers on GPUs, need Dask: pip install distributed. Or leave out --scheduler, and of --workers "
+            "and --engine gpu one."
         ) from None
     if scheduler is not None:
         try:
@@ -71,11 +81,7 @@ def _client(engine: EngineName, workers: int | None, scheduler: str | None) -> I
         return
     # Set before a worker begins, where it would be too late once Polars is imported.
     alone = {"distributed.nanny.pre-spawn-environ": {"POLARS_MAX_THREADS": "1"}}
-    with dask.config.set(alone):
-        cluster = (
-            _cuda_cluster(workers) if engine == "gpu" else LocalCluster(workers, silence_logs=logging.ERROR, **LOCAL)
-        )
-    with cluster, Client(cluster, set_as_default=False) as client:
+    with dask.config.set(alone), _cuda_cluster(workers) as cluster, Client(cluster, set_as_default=False) as client:
         yield client
 
 

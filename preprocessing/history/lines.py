@@ -39,12 +39,20 @@ def made_with(dataset: Dataset, tables: dict[str, str], line: str) -> dict[str, 
     rooms = Path(__file__).parents[1]
     return {
         "line": line,
-        "overnight": importlib.metadata.version("overnight"),
+        "overnight": _version(),
         "code": code_version(rooms, rooms.parent / "schemas")[:16],
         "dataset": dataset.model_dump(mode="json", exclude={"source", "plugins"}, exclude_defaults=True),
         "tables": tables,
         "parts": dataset.own_parts(),
     }
+
+
+def _version() -> str:
+    """Of Overnight; empty where its folder is used without having been installed."""
+    try:
+        return importlib.metadata.version("overnight")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def check_source(ledger: Ledger, dataset: Dataset, changes: Changes) -> None:

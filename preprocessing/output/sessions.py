@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from preprocessing.features.feature import Feature
-from preprocessing.frames import write
 from preprocessing.sessions import ONE_BATCH, SESSION_INDEX, changed
 from preprocessing.source.values import TIME
 from schemas.columns import (
@@ -34,46 +36,47 @@ def kept_columns(dataset: Dataset, columns: list[str]) -> list[str]:
     return [name for name in wanted if name in columns]
 
 
-def group(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
-    """One row a session: day, who, when it began and ended, how long; a list for every feature and label per event.
+def group(encoded: pl.DataFrame, dataset: Dataset, features: list[Feature]) -> pa.Table:
+    """Encoded rows by day, session and time -> one row a session: day, who, when it began and ended, how long; a list for
+    every feature and label per event.
 
     Of a feature per session it is the first event's value, which is known when the session starts: the last event is the one
     to be predicted. Of a label per session, which is predicted itself, it is the last event's.
-    Rows are in order of session and time, and so are the lists. Sessions come in order of their day.
+    Lists are made here, from where each begins, whatever the engine: a column of values is not moved for it.
     """
-    given = [pl.col(SESSION_ID).first()] if dataset.sessions.rule == "given" else []
-    dated = TIMESTAMP in dataset.events.columns
+    index = encoded[SESSION_INDEX]
+    starts = (
+        index.ne_missing(index.shift(1)).fill_null(True).arg_true() if len(index) else pl.Series([], dtype=pl.UInt32)
+    )
+    offsets = pl.concat([starts.cast(pl.Int32), pl.Series([len(index)], dtype=pl.Int32)])
+    given = [SESSION_ID] if dataset.sessions.rule == "given" else []
     context = [feature.name for feature in features if feature.per == "session"]
     labels = [label.column for label in dataset.labels if label.per == "session"]
     lists = [feature.name for feature in features if feature.per == "event"]
     lists += [label.column for label in dataset.labels if label.per == "event"]
-    return (
-        encoded.sort(DAY, maintain_order=True)  # moving events now costs a third of moving lists later
-        .with_columns(changed(SESSION_INDEX).cast(pl.Int64).cum_sum().set_sorted().alias(SESSION_INDEX))
-        .group_by(SESSION_INDEX, maintain_order=True)
-        .agg(
-            pl.col(DAY).first(),
-            *given,
-            pl.col(USER_ID).first(),
-            (pl.col(TIMESTAMP) if dated else pl.lit(None, dtype=TIME)).first().alias(START),
-            pl.col(END).first(),
-            pl.len().cast(pl.Int32).alias(LENGTH),
-            *(pl.col(name).first() for name in context),
-            *(pl.col(name).last() for name in labels),
-            *(pl.col(name) for name in lists),
-        )
-        .drop(SESSION_INDEX)
-    )
+    first = encoded.select(DAY, *given, USER_ID, *_start(dataset), END, *context)[starts]
+    last = [encoded[name].gather(offsets[1:] - 1) for name in labels]
+    lengths = (offsets[1:] - offsets[:-1]).alias(LENGTH)
+    place = first.columns.index(END) + 1
+    table = first[:, :place].with_columns(lengths).hstack(first[:, place:]).hstack(last).to_arrow()
+    for name in lists:
+        values = encoded[name].rechunk().to_arrow()
+        table = table.append_column(name, pa.ListArray.from_arrays(offsets.to_arrow(), values))
+    return table
+
+
+def _start(dataset: Dataset) -> list[pl.Expr]:
+    dated = TIMESTAMP in dataset.events.columns
+    return [(pl.col(TIMESTAMP) if dated else pl.lit(None, dtype=TIME)).alias(START)]
 
 
 def count_sessions(rows: pl.LazyFrame) -> pl.LazyFrame:
-    """Kept rows -> how many sessions each day has: `day`, `sessions`."""
-    return rows.group_by(DAY).agg(pl.col(SESSION_INDEX).n_unique().cast(pl.Int64).alias(NUM_SESSIONS))
+    """Kept rows, by session -> how many sessions each day has: `day`, `sessions`."""
+    starts = rows.filter(changed(SESSION_INDEX))
+    return starts.group_by(DAY).agg(pl.len().cast(pl.Int64).alias(NUM_SESSIONS))
 
 
-def write_parts(
-    sessions: pl.DataFrame, earlier: list[pl.DataFrame], dataset: Dataset, folder: Path, bucket: int
-) -> None:
+def write_parts(sessions: pa.Table, earlier: list[pl.DataFrame], dataset: Dataset, folder: Path, bucket: int) -> None:
     """Write the sessions of one bucket, which come in order of their day, as `<folder>/<day>/<bucket>.parquet`.
 
     `earlier` are the counts of the buckets before this one. Sessions without a given id are numbered day by day, in order of
@@ -83,15 +86,26 @@ def write_parts(
     for counts in earlier:
         for day, number in counts.iter_rows():
             before[day] = before.get(day, 0) + number
-    place = 0
-    for day, number in sessions.group_by(DAY, maintain_order=True).len().iter_rows():
-        part = sessions.slice(place, number).drop(DAY)
+    days = pl.DataFrame({DAY: pl.from_arrow(sessions[DAY])})
+    sessions, place = sessions.drop_columns([DAY]), 0
+    parts: dict[Path, pa.Table] = {}
+    for day, number in days.group_by(DAY, maintain_order=True).len().iter_rows():
+        part = sessions.slice(place, number)
         place += number
         if dataset.sessions.rule != "given":
             first = (day - ONE_BATCH).days * SESSIONS_A_DAY + 1 + before.get(day, 0)
-            part = part.with_row_index(SESSION_ID).with_columns(pl.col(SESSION_ID).cast(pl.Int64) + first)
-        part = part.select(SESSION_ID, pl.exclude(SESSION_ID))
-        write(part, folder / name_of(day) / f"{bucket:05}.parquet")
+            numbers = pl.int_range(first, first + number, eager=True)  # pyarrow would import pandas for one of NumPy's
+            part = part.add_column(0, SESSION_ID, numbers.to_arrow())
+        parts[folder / name_of(day) / f"{bucket:05}.parquet"] = part
+    # Packing is the most of a GPU's encoding, and pyarrow packs a file in one thread.
+    with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
+        list(threads.map(_write, parts.values(), parts))
+
+
+def _write(table: pa.Table, file: Path) -> None:
+    """Without dictionaries, which lists of ids hardly repeat in: a third less work for files of the same size."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, compression="zstd", compression_level=1, use_dictionary=False)
 
 
 def name_of(day: date) -> str:

@@ -31,7 +31,7 @@ def read_through(name: str, step: Step, events: pl.LazyFrame, *, count: bool = F
     if type(step).read is Step.read:
         return events
     read = _through(name, step, step.read, events)
-    if count and _is_own(step):
+    if count and not is_built_in(step):
         before, after = (_count(frame) for frame in (events, read))
         if before != after:
             raise InputError(
@@ -44,7 +44,7 @@ def read_through(name: str, step: Step, events: pl.LazyFrame, *, count: bool = F
 def _through(
     name: str, step: Step, function: Callable[[pl.LazyFrame], pl.LazyFrame], events: pl.LazyFrame
 ) -> pl.LazyFrame:
-    if not _is_own(step):
+    if is_built_in(step):
         return function(events)
     where = f"{_called(name, step)}: {function.__name__}"
     columns = events.collect_schema()
@@ -66,9 +66,9 @@ def _through(
     return result
 
 
-def _is_own(step: Step) -> bool:
-    """Whether a step is of other people."""
-    return not type(step).__module__.startswith(f"{built_in}.")
+def is_built_in(step: Step) -> bool:
+    """Whether a step is Overnight's, not of other people."""
+    return type(step).__module__.startswith(f"{built_in}.")
 
 
 def _called(name: str, step: Step) -> str:

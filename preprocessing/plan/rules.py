@@ -65,8 +65,10 @@ class Rules:
         """`names[n - 1]` is the rule of code n."""
         return tuple(check.name for check in self.checks)
 
-    def mark(self, events: pl.LazyFrame, now: datetime) -> pl.LazyFrame:
+    def mark(self, events: pl.LazyFrame, now: datetime, *, alone: bool = False) -> pl.LazyFrame:
         """Add the column RULE_CODE. Expects all events of some users on some days; the order of rows may change.
+
+        `alone`: only by rules that look at each row alone; then more rows may seem good.
 
         Raises:
             InputError: for a rule that cannot be applied to a column's type.
@@ -75,6 +77,8 @@ class Rules:
         _try_on_types(self.checks, schema, now)
         events = events.with_columns(pl.lit(0, dtype=pl.Int32).alias(RULE_CODE))
         for order, group in groupby(enumerate(self.checks, start=1), key=_sorted_for):
+            if order and alone:
+                continue
             code = pl.col(RULE_CODE)
             for number, check in reversed([(number, check) for number, check in group if not check.keeps_rows]):
                 code = pl.when(check.bad(now)).then(pl.lit(number, dtype=pl.Int32)).otherwise(code)
@@ -106,10 +110,10 @@ class Rules:
         ]
         return pl.concat(lost) if lost else good.clear().select(day, pl.lit("").alias(RULE), pl.lit(0).alias(COUNT))
 
-    def without_private(self, good: pl.LazyFrame) -> pl.LazyFrame:
-        """Rows without RULE_CODE and without the values as they were found."""
+    def without_private(self, good: pl.LazyFrame, *, code: bool = False) -> pl.LazyFrame:
+        """Rows without the values as they were found, and without RULE_CODE unless `code`."""
         columns = good.collect_schema().names()
-        private = [RULE_CODE, *map(as_found, columns)]
+        private = [*([] if code else [RULE_CODE]), *map(as_found, columns)]
         return good.drop(name for name in private if name in columns)
 
     def examples(self, bad: pl.LazyFrame, name: str) -> list[Any]:

@@ -66,6 +66,13 @@ class Step(BaseModel):
         """The events after this step. It sees some users with all their events of one or more days, not all users."""
         return events
 
+    def keeps(self) -> pl.Expr | None:
+        """Of a step that only drops rows, each for what is in its own session, in order: whether a row stays, never null.
+
+        `apply` then is `events.filter(keeps)`, and may be done in one go with other such filters. None: it is no such step.
+        """
+        return None
+
     def expect(self, events: pl.LazyFrame, there: Iterable[str] = (), free: Iterable[str] = ()) -> None:
         """Raise InputError for columns that are not there, or for names of new ones that are taken.
 

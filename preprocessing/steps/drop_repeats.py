@@ -19,8 +19,12 @@ class DropRepeats(Step):
 
     keep: Literal["first", "last"] = Field("first", description="Which of the events in a row is kept.")
 
-    def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
+    def keeps(self) -> pl.Expr:
         """Compare each row with its neighbour."""
         neighbour = {"first": 1, "last": -1}[self.keep]
-        columns = (pl.col(SESSION_INDEX), pl.col(ITEM_ID))
-        return events.filter(pl.any_horizontal(column.ne_missing(column.shift(neighbour)) for column in columns))
+        session, item = (pl.col(name).ne_missing(pl.col(name).shift(neighbour)) for name in (SESSION_INDEX, ITEM_ID))
+        return session | item
+
+    def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        """Drop what repeats its neighbour."""
+        return events.filter(self.keeps())

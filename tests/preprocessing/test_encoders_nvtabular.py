@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from preprocessing.features.feature import FittedFeature
-from preprocessing.sessions import SESSION_INDEX, keep_recent
+from preprocessing.sessions import SESSION_INDEX, recent
 from preprocessing.vocabulary import admit, from_nvtabular
 from schemas.columns import DAY
 from schemas.errors import InputError
@@ -87,7 +87,7 @@ def test_sessions_keep_what_a_negative_slice_keeps(
         pytest.skip(NOT_OURS[operator])
     lists = pl.LazyFrame({"l": fit["l"]}).with_row_index(SESSION_INDEX, offset=1)
     events = lists.with_columns(pl.col(SESSION_INDEX).cast(pl.Int64)).explode("l", empty_as_null=True)
-    kept = keep_recent(events, -options["start"]).group_by(SESSION_INDEX, maintain_order=True).agg("l").collect()
+    kept = events.filter(recent(-options["start"])).group_by(SESSION_INDEX, maintain_order=True).agg("l").collect()
     assert kept["l"].to_list() == expected["l"]
 
 

@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.engines import engine_of
-from preprocessing.execution.tasks import order_events
+from preprocessing.execution.cleaning import Flow, order
+from preprocessing.execution.ordering import Packing, packing_of
 from preprocessing.sessions import (
     EVENT_DAY,
     ONE_BATCH,
     SESSION_INDEX,
     close,
     cut,
-    drop_short,
-    keep_recent,
+    long_enough,
+    recent,
+    sort_keys,
 )
 from schemas.dataset import Dataset
 from tests.preprocessing.small import at, dataset_of
@@ -29,8 +30,13 @@ def events_of(rows: list[tuple[Any, ...]], *more: str) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", *more], orient="row")
 
 
-def ordered(events: pl.DataFrame, dataset: Dataset) -> pl.DataFrame:
-    return order_events(events, dataset, engine_of("cpu"))
+def ordered(events: pl.DataFrame, dataset: Dataset, packing: Packing | None = None) -> pl.DataFrame:
+    for ties in (False, True):
+        flow = Flow(events.lazy())
+        tied = order(flow, dataset, packing, ties=ties)
+        if tied is None or not tied.collect().item():
+            break
+    return flow.rows.collect()
 
 
 def index_of(events: pl.DataFrame, dataset: Dataset) -> list[int]:
@@ -84,6 +90,30 @@ def test_what_makes_two_rows_the_same_is_said_in_the_dataset(rows: list[tuple[An
     assert ordered(on_one_day, of_item)["price"].to_list() == [2.0, 3.0]
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(-3, 3), st.integers(5, 9), st.integers(-9, 9), st.sampled_from([0, 1, 1_000])), min_size=1
+    )
+)
+def test_one_integer_orders_as_all_keys_do(rows: list[tuple[int, int, int, int]]) -> None:
+    """Times before 1970, of whole seconds or not; ids below 0; what is there twice."""
+    events = events_of([(u, i, at(0) + timedelta(days=-20_000, seconds=s, milliseconds=m)) for u, i, s, m in rows])
+    dataset = dataset_of(".")
+    packing = packing_of(events.lazy(), sort_keys(dataset, events.columns))
+    assert packing is not None
+    assert ordered(events, dataset, packing).equals(ordered(events, dataset))
+
+
+@pytest.mark.parametrize(
+    ("users", "items"),
+    [(["a"], [1]), ([None, 1], [1, 1]), ([-(2**40), 2**40], [1, 2**40])],
+    ids=["text", "null", "too wide"],
+)
+def test_keys_that_do_not_fit_one_integer_order_by_themselves(users: list[Any], items: list[int]) -> None:
+    events = events_of([(user, item, at(0)) for user, item in zip(users, items, strict=True)])
+    assert packing_of(events.lazy(), ["user_id", "timestamp", "item_id"]) is None
+
+
 def test_position_orders_what_has_no_time() -> None:
     columns = {"user_id": "user_id", "item_id": "item_id", "position": "position"}
     dataset = dataset_of(".", columns=columns, sessions={"rule": "history"}, split="leave_one_out")
@@ -99,10 +129,10 @@ def test_lengths(lengths: list[int], limit: int) -> None:
     index = [number for number, length in enumerate(lengths, start=1) for _ in range(length)]
     place = [place for length in lengths for place in range(length, 0, -1)]
     events = pl.LazyFrame({SESSION_INDEX: pl.Series(index, dtype=pl.Int64), "left": place})
-    long = drop_short(events, limit).collect()[SESSION_INDEX].to_list()
+    long = events.filter(long_enough(limit)).collect()[SESSION_INDEX].to_list()
     assert long == [number for number in index if index.count(number) >= limit]
-    recent = keep_recent(events, limit).collect()["left"].to_list()
-    assert recent == [left for left in place if left <= limit]
+    last = events.filter(recent(limit)).collect()["left"].to_list()
+    assert last == [left for left in place if left <= limit]
 
 
 @pytest.mark.parametrize(

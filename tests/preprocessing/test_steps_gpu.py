@@ -13,8 +13,6 @@ import polars as pl
 import pytest
 
 from preprocessing import checks, steps
-from preprocessing.features.compile import compile_features
-from preprocessing.output import sessions as tables
 from preprocessing.plan import build_steps
 from preprocessing.plan.rules import RULE_CODE, Rules
 from preprocessing.source.events import as_found
@@ -97,17 +95,6 @@ def test_the_gpu_takes_every_step(entry: Any, tmp_path: Path, monkeypatch: pytes
     ((_, step),) = build_steps(shop(tmp_path, steps=[entry], split="leave_one_out"))
     events = step.read(EVENTS.lazy()).collect()
     assert untranslatable(step.apply(events.lazy())) == []
-
-
-@pytest.mark.gpu_plans
-def test_the_gpu_takes_labels_and_context(tmp_path: Path) -> None:
-    context = {"first_type": {"column": "event_type", "encode": "category", "per": "session"}}
-    labels = ["good", *({"column": name, "per": "event"} for name in ("price", "stars", "liked"))]
-    dataset = shop(tmp_path, features=context, labels=labels)
-    kept = EVENTS.with_columns(day=pl.lit(MONDAY.date()), end=pl.lit(MONDAY), good=True, stars=1, liked=pl.lit(True))
-    features = compile_features(dataset, kept.schema)
-    encoded = kept.with_columns(item_id=pl.lit(3, dtype=pl.Int32), first_type=pl.lit(3, dtype=pl.Int32))
-    assert untranslatable(tables.group(encoded.lazy(), dataset, features)) == []
 
 
 @pytest.mark.gpu_plans

@@ -1,4 +1,4 @@
-"""Batches on the workers of a real local Dask cluster: the same sessions as without, also when a worker dies."""
+"""Batches on processes of this machine and of a Dask scheduler: the sessions of none, also when a worker dies."""
 
 from __future__ import annotations
 
@@ -59,6 +59,24 @@ def test_two_workers_give_the_sessions_of_none(shop: Path, alone: dict[str, Any]
 def process_id() -> int:
     time.sleep(0.2)  # so that the other worker takes the other one
     return os.getpid()
+
+
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refuses() -> None:
+    raise InputError("not this")
+
+
+def test_what_a_task_raises_is_raised_where_it_was_asked_for_and_one_that_kills_its_workers_ends() -> None:
+    with workers_of("cpu", workers=1) as workers:
+        assert workers.executor
+        with pytest.raises(InputError, match="not this"):
+            workers.executor.submit(refuses).result()
+        with pytest.raises(RuntimeError, match="died 4 times"):
+            workers.executor.submit(dies).result()
+        assert workers.executor.submit(polars_threads).result() == 1, "another has taken its place"
 
 
 def slowed(task: Any, job: Any, bucket: int) -> Any:
@@ -156,6 +174,6 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/nvidia0").exists():
         assert "--engine cpu" in refused("gpu", workers=1)
     monkeypatch.setitem(sys.modules, "distributed", None)
-    assert "pip install distributed" in refused("cpu", workers=1)
+    assert "pip install distributed" in refused("cpu", scheduler="tcp://127.0.0.1:9")
     with workers_of("cpu") as workers:
         assert workers == Workers()

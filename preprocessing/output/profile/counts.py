@@ -18,7 +18,7 @@ import polars as pl
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
 from preprocessing.features.feature import Feature
-from preprocessing.frames import Target, collect, collect_all
+from preprocessing.frames import CPU, Target, collect, collect_all
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
@@ -47,7 +47,7 @@ def is_fitted(feature: Feature, dataset: Dataset) -> bool:
 
 
 def count(
-    rows: pl.DataFrame, sessions: pl.DataFrame, dataset: Dataset, features: list[Feature], target: Target
+    rows: pl.DataFrame, sessions: pl.DataFrame, dataset: Dataset, features: list[Feature], target: Target = CPU
 ) -> pl.DataFrame:
     """The table of one bucket, but for values that encoders have counted."""
     events, packed, plain = rows.lazy(), {}, {}

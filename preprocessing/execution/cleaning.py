@@ -1,0 +1,283 @@
+"""The plan that cleans a bucket: raw rows -> checked, in order, without duplicates, cut, through steps -> kept rows by day.
+
+All outputs are plans over the same rows, which are collected together: one trip to a GPU, and on the CPU nothing is done twice.
+Where the plan finds that rows tie in all that orders them, it is made and run once more, with rows ordered by all columns.
+
+    kept         rows by day, session and time, with `day` and `session_index`
+    open         events of sessions that close on a later day than the event's
+    quarantine   bad rows, with their `rule`
+    counts       `stage`, `day`, `count`: rows before and after what may drop some
+    nulled       good rows that lost a value, by `day` and `rule`
+    ties         whether any rows tied
+    early-NAME   statistics of encoders that see open sessions, too
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import partial
+
+import polars as pl
+
+from preprocessing.account import CUT, DROPPED, DUPLICATES, NULLED, QUARANTINED, READ, SHORT, Account, count_rows
+from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
+from preprocessing.features.feature import FittedFeature
+from preprocessing.plan import Plan
+from preprocessing.plan.own_steps import apply_through, is_built_in
+from preprocessing.plan.rules import RULE_CODE
+from preprocessing.sessions import (
+    EVENT_DAY,
+    SESSION_INDEX,
+    close,
+    cut,
+    differs,
+    has_ties,
+    long_enough,
+    recent,
+    sort_keys,
+)
+from preprocessing.steps import Step
+from schemas.columns import COUNT, DAY, END, ITEM_ID, RULE, USER_ID
+from schemas.dataset import Dataset
+from schemas.errors import InputError
+
+KEPT_ROWS, OPEN, QUARANTINE, COUNTS, NULLED_ROWS, TIES = "kept", "open", "quarantine", "counts", "nulled", "ties"
+EARLY, EARLY_ROWS = "early-", "early"
+STAGE, PASSES, STAYS = "stage", "passes all", "stays"
+PLACE = "place"  # of a row, while a step runs that may change the order
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What may drop rows, and the stages at which these are counted."""
+
+    name: str
+    before: int
+    after: int | None
+    """None: `before` counts what is dropped."""
+
+
+class Flow:
+    """Rows on their way, and plans that count them by day wherever some may be dropped."""
+
+    def __init__(self, rows: pl.LazyFrame) -> None:
+        self.rows = rows
+        self.day = EVENT_DAY  # the column that says to which day a row counts
+        self.counts: list[pl.LazyFrame] = []
+        self.drops: list[Drop] = []
+        self._stage: int | None = None  # of the rows as they are, if they are counted
+
+    def change(self, rows: pl.LazyFrame, day: str) -> None:
+        """Go on with other rows, which count to other days."""
+        # Several plans go on from here, and the optimiser does not see that they all begin alike.
+        self.rows, self.day, self._stage = rows.cache(), day, None
+
+    def through(self, name: str, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
+        """Apply what may drop rows or change columns."""
+        before = self._stage if self._stage is not None else self._count(self.rows)
+        self.rows = step(self.rows).cache()
+        self._stage = self._count(self.rows)
+        self.drops.append(Drop(name, before, self._stage))
+
+    def keep(self, filters: dict[str, pl.Expr], inside: pl.Expr | None = None, drop: tuple[str, ...] = ()) -> None:
+        """Keep rows that pass all filters, in one go; what a filter drops is counted for it if those before let it pass.
+
+        Rows that are not `inside` are dropped uncounted. Columns `drop` are needed no longer.
+        """
+        passed = inside if inside is not None else pl.lit(True)
+        columns: dict[str, pl.Expr] = {}
+        stages: dict[int, str] = {}
+        for name, kept in filters.items():
+            stages[len(self.counts) + len(stages)] = name
+            columns[f"drops {name}"] = passed & ~kept
+            passed = passed & kept
+        # Columns of their own: a filter that looks at neighbours must see rows before any filter is done.
+        rows = self.rows.with_columns(**columns, **{PASSES: passed})
+        if filters:
+            rows = rows.cache()
+            dropped = rows.group_by(pl.col(self.day).alias(DAY)).agg(pl.col(list(columns)).sum().cast(pl.Int64))
+            for stage, name in stages.items():
+                number = pl.lit(stage, dtype=pl.Int32).alias(STAGE)
+                self.counts.append(dropped.select(number, DAY, pl.col(f"drops {name}").alias(COUNT)))
+                self.drops.append(Drop(name, stage, None))
+        # Polars 1.44 panics where a filter is all that follows upon rows that are shared; here it is not.
+        left = rows.with_columns(pl.col(PASSES).alias(STAYS)).filter(STAYS)
+        self.change(left.drop(PASSES, STAYS, *columns, *drop), self.day)
+
+    def _count(self, rows: pl.LazyFrame) -> int:
+        stage = pl.lit(len(self.counts), dtype=pl.Int32).alias(STAGE)
+        counts = rows.group_by(pl.col(self.day).alias(DAY)).agg(pl.len().cast(pl.Int64).alias(COUNT))
+        self.counts.append(counts.select(stage, DAY, COUNT))
+        return len(self.counts) - 1
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What cleans a bucket."""
+
+    dataset: Dataset
+    plan: Plan
+    last: date
+    now: datetime
+    raw: pl.DataFrame
+    carried: pl.DataFrame | None
+    packing: Packing | None
+
+    @classmethod
+    def of(
+        cls, dataset: Dataset, plan: Plan, last: date, now: datetime, raw: pl.DataFrame, carried: pl.DataFrame | None,
+        pack: bool,
+    ) -> Cleaning:  # fmt: skip
+        """`pack`: order rows by one integer where that can be."""
+        cleaning = cls(dataset, plan, last, now, raw, carried, None)
+        return cls(dataset, plan, last, now, raw, carried, cleaning._packing() if pack else None)
+
+    def outputs(self, *, ties: bool) -> tuple[dict[str, pl.LazyFrame], list[Drop]]:
+        """The plans by name, and what may drop rows, in order; `ties`: whether rows tie in what orders them."""
+        rules = self.plan.rules
+        marked = rules.mark(self.raw.lazy(), self.now).cache()
+        outputs = {QUARANTINE: rules.as_found(marked.filter(pl.col(RULE_CODE) > 0))}
+        if any(check.keeps_rows for check in rules.checks):
+            outputs[NULLED_ROWS] = rules.nulled(marked, self.now, EVENT_DAY)
+        flow, packing = self._good(marked)
+        if (found := order(flow, self.dataset, packing, ties=ties)) is not None:
+            outputs[TIES] = found
+        for fitted in self.early():
+            outputs[f"{EARLY}{fitted.name}"] = fitted.partial_fit(flow.rows)
+        if wanted := self._early_columns() & set(flow.rows.collect_schema()):
+            outputs[EARLY_ROWS] = flow.rows.select(sorted(wanted))
+        flow.change(close(cut(flow.rows, self.dataset), self.dataset), DAY)
+        outputs[OPEN] = flow.rows.filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END)
+        self._sessions(flow)
+        kept = flow.rows.drop(EVENT_DAY)
+        # Moving events by day now costs less than statistics by day and moving sessions do later.
+        outputs[KEPT_ROWS] = kept.sort(DAY, maintain_order=True) if self.dataset.split == "day" else kept
+        outputs[COUNTS] = pl.concat(flow.counts)
+        return outputs, flow.drops
+
+    def early(self) -> list[FittedFeature]:
+        """The features whose first encoder to be fitted sees open sessions, too."""
+        fitted = map(FittedFeature, self.plan.features)
+        return [one for one in fitted if one.next_to_fit and not one.next_to_fit.by_day]
+
+    def _early_columns(self) -> set[str]:
+        """What later encoders need that see open sessions, too: hardly ever anything."""
+        chains = {
+            feature.column
+            for feature in self.plan.features
+            if sum(encoder.fits != "nothing" and not encoder.by_day for encoder in feature.encoders) > 1
+        }
+        return chains | {ITEM_ID} if chains else chains
+
+    def _packing(self) -> Packing | None:
+        """How keys fit into one integer: those of rows that no rule refuses for what they are by themselves."""
+        keys = sort_keys(self.dataset, self.raw.columns)
+        if len(keys) < 2 or not all(is_built_in(step) for _, step in self.plan.row_steps):
+            return None
+        marked = self.plan.rules.mark(self.raw.lazy(), self.now, alone=True)
+        good = marked.filter(pl.col(RULE_CODE) == 0).select(keys)
+        if self.carried is not None and self.carried.height:
+            good = pl.concat([good, self.carried.lazy().select(keys)], how="vertical_relaxed")
+        return packing_of(good, keys)
+
+    def _good(self, marked: pl.LazyFrame) -> tuple[Flow, Packing | None]:
+        """Good rows through the steps before sessions are cut, the events that were open before, and how to order them.
+
+        Without such steps, rows that are packed keep the bad ones, marked, among them: these go with duplicates, in one go.
+        """
+        rules, steps, packing = self.plan.rules, self.plan.row_steps, self.packing
+        late = packing is not None and not steps
+        good = rules.without_private(marked if late else marked.filter(pl.col(RULE_CODE) == 0), code=late)
+        flow = Flow(good)
+        for name, step in steps:
+            flow.through(name, partial(apply_through, name, step))
+        columns = flow.rows.collect_schema().names()
+        if packing is not None and [name for name, *_ in packing.columns] != sort_keys(self.dataset, columns):
+            packing = None  # a step has taken a key away
+        if self.carried is not None and self.carried.height:
+            carried = self.carried.lazy()
+            if late:
+                carried = carried.with_columns(pl.lit(0, dtype=pl.Int32).alias(RULE_CODE))
+            flow.change(pl.concat([flow.rows, carried.select(columns)], how="vertical_relaxed"), EVENT_DAY)
+        return flow, packing
+
+    def _sessions(self, flow: Flow) -> None:
+        """Sessions that close within the batch through the steps that need sessions; long enough; their last events."""
+        closed, steps = pl.col(DAY) <= self.last, list(self.plan.session_steps)
+        filters: dict[str, pl.Expr] = {}
+        if steps and is_built_in(steps[0][1]) and (kept := steps[0][1].keeps()) is not None:
+            filters[steps.pop(0)[0]] = kept
+        flow.keep(filters, closed)
+        for name, step in steps:
+            flow.through(name, _in_place(name, step))
+        rule = self.dataset.sessions
+        flow.keep({SHORT: long_enough(rule.min_length), CUT: recent(rule.max_length)})
+
+
+def order(flow: Flow, dataset: Dataset, packing: Packing | None, *, ties: bool) -> pl.LazyFrame | None:
+    """Put rows in order, of those that are the same the first; returns a plan for whether rows tie, one value.
+
+    Rows tie that agree in all that orders them and differ in other columns: with `ties`, these order them too. Bad rows, if
+    there are any, are marked by RULE_CODE, come last and are dropped.
+    """
+    schema = flow.rows.collect_schema()
+    good = pl.col(RULE_CODE) == 0 if RULE_CODE in schema else None
+    keys = sort_keys(dataset, schema)
+    others = [name for name, dtype in schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
+    if packing is not None:
+        key = packing.key() if good is None else pl.when(good).then(packing.key()).otherwise(LAST)
+        flow.rows, keys = flow.rows.with_columns(key.alias(KEY)), [KEY]
+    flow.rows = flow.rows.sort([*keys, *others] if ties else keys).cache()
+    tied = None if ties or not others else has_ties(flow.rows, keys, others, good)
+    drop = tuple(name for name in (KEY, RULE_CODE) if name in (*keys, *schema))
+    compared = [*keys, *(name for name in others if name != EVENT_DAY)] if ties else keys
+    if dataset.duplicates == "drop":
+        flow.keep({DUPLICATES: differs(compared)}, good, drop)
+        return tied
+    if drop:
+        flow.keep({}, good, drop)
+    if isinstance(dataset.duplicates, tuple):
+        same = list(dict.fromkeys((USER_ID, EVENT_DAY, *dataset.duplicates)))
+        flow.through(DUPLICATES, lambda rows: rows.unique(same, keep="first", maintain_order=True))
+    return tied
+
+
+def _in_place(name: str, step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+    """A step that leaves rows in order of session and time, also where it was not made for that."""
+    if step.needs_sessions:
+        return partial(apply_through, name, step)
+
+    def apply(rows: pl.LazyFrame) -> pl.LazyFrame:
+        return apply_through(name, step, rows.with_row_index(PLACE)).sort(PLACE).drop(PLACE)
+
+    return apply
+
+
+def account_of(
+    raw: pl.DataFrame, bad: pl.DataFrame, nulled: pl.DataFrame | None, counts: pl.DataFrame, drops: list[Drop]
+) -> Account:
+    """Where the rows of a bucket went, but for those that are kept.
+
+    Raises:
+        InputError: when a step made more rows than there were.
+    """
+    account = Account()
+    account.add(READ, count_rows(raw, EVENT_DAY))
+    for (rule,), rows in bad.partition_by(RULE, as_dict=True).items():
+        account.add(QUARANTINED, count_rows(rows, EVENT_DAY), str(rule))
+    for (rule,), rows in (nulled.partition_by(RULE, as_dict=True) if nulled is not None else {}).items():
+        account.add(NULLED, rows.rename({EVENT_DAY: DAY}), str(rule))
+    of_stage = {stage: rows for (stage,), rows in counts.partition_by(STAGE, as_dict=True).items()}
+    none = counts.clear()
+    for drop in drops:
+        before = of_stage.get(drop.before, none)
+        after = none if drop.after is None else of_stage.get(drop.after, none)
+        was, left = (int(rows[COUNT].sum()) for rows in (before, after))
+        if left > was:
+            raise InputError(f"step {drop.name} made {left:,} rows of {was:,}; a step may only drop rows.")
+        if left < was:
+            account.add(DROPPED, before, drop.name)
+            account.add(DROPPED, after, drop.name, sign=-1)
+    return account

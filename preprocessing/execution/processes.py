@@ -1,0 +1,127 @@
+"""Processes of this machine that run tasks: each is a fork of one process that has imported what tasks import, once.
+
+The process that is forked has never run a plan: all its threads are those of allocators, which outlive a fork. That of the
+night has pools of threads, which would be lost in the middle of what they hold.
+
+    night (Processes: a thread a worker) --socket--> python -m preprocessing.execution.processes --fork--> workers
+
+A worker that dies is replaced, and what it was doing is done again, `RETRIES` times at most. Workers end when the night does,
+however that ends: a closed socket is all they wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+RETRIES = 3
+# Workers are the parallelism, so what runs in one has a single thread. Read when Polars first runs, and when numpy is imported.
+SINGLE = {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class Processes(Executor):
+    """`count` workers, each a process; as an executor it takes functions that can be imported there."""
+
+    def __init__(self, count: int) -> None:
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            # The path of this process, in which people's own modules may be found.
+            command = [
+                sys.executable,
+                "-c",
+                f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as p; p.fork()",
+            ]
+            self._forked = subprocess.Popen(command, stdin=theirs.fileno(), env=os.environ | SINGLE)
+        self._threads = ThreadPoolExecutor(count)
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        for _ in range(count):
+            self._idle.put(self._new())
+
+    def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run a function on the next worker that is idle."""
+        return self._threads.submit(self._run, function, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End all workers, after what they are doing."""
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+        while not self._idle.empty():
+            self._idle.get().close()
+        self._control.close()
+        self._forked.wait()
+
+    def _new(self) -> Connection:
+        """A worker: the end of a socket at whose other end it listens."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+        return Connection(ours.detach())
+
+    def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        worker = self._idle.get()
+        try:
+            for again in range(RETRIES, -1, -1):
+                try:
+                    worker.send((function, args, kwargs))
+                    done, result = worker.recv()
+                    break
+                except (EOFError, ConnectionError) as error:
+                    if not again:
+                        raise RuntimeError(f"A worker died {RETRIES + 1} times over the same task.") from error
+                    worker.close()
+                    worker = self._new()
+        finally:
+            self._idle.put(worker)
+        if done:
+            return result
+        raise result
+
+
+def fork() -> None:
+    """Import what tasks need, then make a worker for each socket that comes in through stdin, until that is closed."""
+    import gc
+    import signal
+
+    import preprocessing.execution.tasks  # noqa: F401
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started the night decides; Ctrl-C reaches all of a terminal's
+    signal.signal(signal.SIGCHLD, lambda *_: _reap(os.WNOHANG))
+    gc.freeze()  # what is collected in a worker would have to be copied first
+    with socket.socket(fileno=os.dup(0)) as control:
+        while True:
+            message, sockets, *_ = socket.recv_fds(control, 1, 1)
+            if not message:
+                break
+            if not os.fork():
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                control.close()
+                os.close(0)
+                _serve(Connection(sockets[0]))
+                os._exit(0)
+            os.close(sockets[0])
+    _reap(0)
+
+
+def _reap(options: int) -> None:
+    """Wait for workers that have ended, or for all: their CPU seconds then count as those of the process that forked them."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, options)[0]:
+            pass
+
+
+def _serve(night: Connection) -> None:
+    with suppress(EOFError, ConnectionError):  # the night is over
+        while True:
+            function, args, kwargs = night.recv()
+            try:
+                answer = (True, function(*args, **kwargs))
+            except Exception as error:
+                answer = (False, error)
+            night.send(answer)
