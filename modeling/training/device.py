@@ -111,7 +111,7 @@ class Steps:
         loss.backward()
         loss = self.together.sum(loss)
         if self.plan.config.max_grad_norm:
-            clip_gradients(self.model.parameters(), self.plan.config.max_grad_norm)
+            clip_gradients(self.model.parameters(), self.plan.config.max_grad_norm, self.together.norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.loss_sum += loss
