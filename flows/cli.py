@@ -1,6 +1,5 @@
 """`overnight`: the stages of a night from a terminal. Exit code 0: done; 2: a mistake to mend, said in one line; 1: failure."""
 
-import functools
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from flows.options import (
     SourceOption,
     with_settings,
 )
+from flows.together import in_turn, taking_part
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
@@ -43,22 +43,18 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     from preprocessing.source.files import source_files
 
     source_files(settings.dataset)  # a wrong source is named before a server starts
-    from flows.server import prefect_server
-
-    with prefect_server(functools.partial(typer.echo, err=True)):
-        from flows.retrain import retrain as flow
-        from flows.tasks import MISTAKE
-
-        only_runs_speak()
-        state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
-    if state.name == MISTAKE:
-        raise InputError(state.message)
+    from flows.night import finished_night
     from flows.reports import terminal
+    from flows.serving import only_temporary
 
-    summary = state.result(raise_on_failure=True)
+    # A server only to say that there is nothing to do would cost more than all else; where people look at one, it is a run.
+    summary = finished_night(settings, _say_aside) if only_temporary() else None
+    recorded = summary is None
+    if summary is None:
+        summary = _run_flow(settings)
     if summary["nothing_to_do"]:
         _say("Nothing to do: every stage was done before, on the same events with the same settings.")
-    terminal.print_night(summary)
+    terminal.print_night(summary, recorded=recorded)
     _end(summary, as_json)
 
 
@@ -133,9 +129,12 @@ def verify(
 @with_settings
 def train(settings: "Settings", as_json: JsonOption = False) -> None:
     """Prepare if need be, then fit a model (`overnight models` lists what of). Interrupted, it goes on where it was."""
-    model = _train(settings, _prepare(settings))
-    about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
-    _end(model.facts | about, as_json)
+    with taking_part():
+        with in_turn():
+            sessions = _prepare(settings)
+        model = _train(settings, sessions)
+        about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
+        _end(model.facts | about, as_json)
 
 
 @app.command()
@@ -169,6 +168,17 @@ def recommend(
             "read too. Rows of one session_id, or user_id, are a session.",
         ),
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events; a Parquet file, a "
+            "folder of such files, CSV or JSON lines.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --from: the folder to write lists.parquet into.")
+    ] = None,
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
@@ -191,15 +201,19 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
-    if not items and not events:
+    if not items and not events and not source:
         raise InputError(
-            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE."
+            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE, or "
+            "--from FILE_OR_FOLDER --out FOLDER."
         )
-    if items and events:
-        raise InputError("Give the items of a session or --events FILE, not both.")
+    if bool(items) + bool(events) + bool(source) > 1:
+        raise InputError("Give the items of a session, --events FILE, or --from FILE_OR_FOLDER: one of them.")
+    if bool(source) != bool(out):
+        raise InputError("--from FILE_OR_FOLDER and --out FOLDER go together: many histories in, a file of lists out.")
     from flows.in_service import keeps_seen, model_folder
     from flows.raw_tables import read_table
     from flows.recommend import recommend as run
+    from flows.recommend import recommend_all
     from schemas.artifacts import Artifacts
 
     given = read_table(events, "--events") if events else items
@@ -207,9 +221,12 @@ def recommend(
     folder = model_folder(Artifacts(root), dataset, model)
     if Path(dataset).is_file():
         _use_plugins_of(dataset)
-    assert given is not None
     if keep_seen is None:
         keep_seen = keeps_seen(Artifacts(root), folder)
+    if source and out:
+        _end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=_say), as_json)
+        return
+    assert given is not None
     _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
 
 
@@ -342,6 +359,22 @@ def serve(
     run(root, source, port)
 
 
+def _run_flow(settings: "Settings") -> dict[str, Any]:
+    """The night as a flow run: its summary."""
+    from flows.server import prefect_server
+
+    with prefect_server(_say_aside):
+        from flows.retrain import retrain as flow
+        from flows.tasks import MISTAKE
+
+        only_runs_speak()
+        state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
+    if state.name == MISTAKE:
+        raise InputError(state.message)
+    summary: dict[str, Any] = state.result(raise_on_failure=True)
+    return summary
+
+
 def _prepare(settings: "Settings") -> "Manifest":
     from flows.reports.progress import TerminalProgress
     from flows.stages import prepare as run
@@ -367,6 +400,11 @@ def _use_plugins_of(dataset: str | None) -> None:
 
 def _say(line: object) -> None:
     typer.echo(line)
+
+
+def _say_aside(line: object) -> None:
+    """Where what is said does not mix with a command's result."""
+    typer.echo(line, err=True)
 
 
 def _end_changed(champion: "Champion", dataset: str, as_json: bool) -> None:

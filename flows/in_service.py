@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from pathlib import Path
 
 from modeling.evaluation.compare import Champion, champion_of, names_in_service, put_in_service
@@ -12,6 +13,14 @@ from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 MODELS, EVALUATIONS = "models", "evaluations"
+
+
+@dataclass(frozen=True)
+class InService:
+    """The name of the model in service, or `none`, and whether this run changed that."""
+
+    model: str
+    changed: bool
 
 
 def name_of(dataset: str) -> str:

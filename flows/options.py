@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.environment import prepare_environment
+from flows.together import require_alone
 
 if TYPE_CHECKING:
     from flows.settings.settings import Settings
@@ -54,6 +55,10 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Change a setting: body.dim=128, loss=gbce, dataset.split=day. Repeat."
     ),
 ]
+DevicesOption = Annotated[
+    int | None,
+    typer.Option("--devices", min=1, help="Train with so many processes, each on a GPU of its own or all on the CPU."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one machine-readable summary as the last line.")]
 OfDatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="List the parts of the folders that this YAML names, too.")
@@ -77,6 +82,7 @@ def settings_of(
     engine: EngineOption = "cpu",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
+    devices: DevicesOption = None,
     preset: PresetOption = None,
     set_: SetOption = None,
 ) -> "Settings":
@@ -90,7 +96,7 @@ def settings_of(
     from flows.settings.settings import Data, resolve
     from schemas.errors import parse
 
-    changes, groups = read_changes(set_ or [])
+    changes, groups = read_changes([*(set_ or []), *([f"training.devices={devices}"] if devices else [])])
     day = until.date() if until else None
     given = {
         "dataset": dataset,
@@ -114,6 +120,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        require_alone(command.__name__)
         settings = settings_of(**{name: given.pop(name) for name in common})
         command(settings, **given)
 

@@ -9,9 +9,9 @@ from prefect import State, flow
 from prefect.states import Completed
 
 from flows import stages
+from flows.night import Stages, run_stages
 from flows.reports import prefect_ui
 from flows.reports.progress import PREPARE, TRAIN
-from flows.reports.report import summarise
 from flows.settings.form import PresetName, Section
 from flows.settings.layers import Layer
 from flows.settings.settings import Data, resolve
@@ -28,12 +28,14 @@ from modeling.config import (
 )
 from schemas.errors import parse
 
-prepare = as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions)
-train = as_task(stages.train, TRAIN, show=prefect_ui.show_training)
-evaluate = as_task(stages.evaluate, show=prefect_ui.show_metrics)
-compare = as_task(stages.compare)
-promote = as_task(stages.promote)
-report = as_task(stages.report, show=prefect_ui.show_report)
+TASKS = Stages(
+    prepare=as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions),
+    train=as_task(stages.train, TRAIN, show=prefect_ui.show_training),
+    evaluate=as_task(stages.evaluate, show=prefect_ui.show_metrics),
+    compare=as_task(stages.compare),
+    promote=as_task(stages.promote),
+    report=as_task(stages.report, show=prefect_ui.show_report),
+)
 
 
 @flow(log_prints=True, validate_parameters=False)  # `resolve` does: what is unfit alone may be fit on top of a preset
@@ -67,11 +69,5 @@ def retrain(
     given: Layer = {"inputs": inputs, "body": body, "objective": objective, "loss": loss, "heads": heads}
     given |= {"training": training, "evaluation": evaluation, "promotion": promotion}
     settings = resolve(parse(Data, data, "data"), preset, given)
-    sessions = prepare(settings)
-    candidate = train(settings, sessions)
-    measured = evaluate(settings, candidate, sessions)
-    comparison = compare(settings, measured, sessions)
-    in_service = promote(settings, comparison)
-    page = report(settings, sessions, candidate, measured, comparison)
-    summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page)
-    return Completed(message=summary["verdict"], data=summary | {"preset": preset})
+    summary = run_stages(settings, TASKS)
+    return Completed(message=summary["verdict"], data=summary)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flows.server import HOST, startup_seconds, wait_for_server
+from flows.serving import serving_at
 from schemas.errors import InputError
 
 POOL = "overnight"
@@ -60,7 +61,8 @@ def running(root: Path, source: str | None, port: int) -> Iterator[list[subproce
         ):
             subprocess.run([sys.executable, "-m", "prefect", *command], env=environment, cwd=PROJECT, check=True)
         processes.append(_start(["worker", "start", "--pool", POOL, "--type", "process"], environment))
-        yield processes
+        with serving_at(url):
+            yield processes
     finally:
         for process in reversed(processes):
             _stop(process)

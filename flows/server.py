@@ -1,4 +1,5 @@
-"""The Prefect server that a command in a terminal runs against: the one PREFECT_API_URL names, else a temporary one.
+"""The Prefect server that a command in a terminal runs against: the one PREFECT_API_URL names, that of
+`overnight serve`, else a temporary one.
 
 Prefect would start a temporary server by itself, but gives it 20 seconds, ends with a traceback when it is slower, waits on
 when it has died, and leaves it behind when the run is killed. This one has ten minutes, and ends with the process that
@@ -38,6 +39,8 @@ NO_ANSWER = (OSError, http.client.HTTPException)
 def prefect_server(say: Callable[[str], object]) -> Iterator[str]:
     """Prefect's API for flows that run inside the block, as a URL. `say` gets a line if a person has to wait.
 
+    It is that of PREFECT_API_URL, else that of `overnight serve` for the same $PREFECT_HOME, else that of a temporary server.
+
     A temporary server is left running when the block ends, because Prefect sends its last lines when the process ends; it stops
     after that.
 
@@ -46,6 +49,7 @@ def prefect_server(say: Callable[[str], object]) -> Iterator[str]:
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, PREFECT_UI_URL, temporary_settings
 
+    from flows.serving import served_at
     from schemas.errors import InputError
 
     if url := PREFECT_API_URL.value():
@@ -57,8 +61,10 @@ def prefect_server(say: Callable[[str], object]) -> Iterator[str]:
             "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE allows no temporary server. Start one that "
             "stays (make serve) and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         )
-    url = _start_temporary(say)
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_UI_URL: ""}):  # it has no UI to give links to
+    served = served_at()
+    url = served or _start_temporary(say)
+    # A temporary server has no UI to give links to.
+    with temporary_settings({PREFECT_API_URL: url} if served else {PREFECT_API_URL: url, PREFECT_UI_URL: ""}):
         yield url
 
 

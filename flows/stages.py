@@ -7,22 +7,19 @@ that is `reused`. `flows.retrain` makes Prefect tasks of them; the commands of `
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
+from flows.in_service import InService
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.progress import Progress
 
+if TYPE_CHECKING:
+    from preprocessing.execution.run import Workers
+
 OnProgress = Callable[[Progress | str], object]
-
-
-@dataclass(frozen=True)
-class InService:
-    """The name of the model in service, or `none`, and whether this run changed that."""
-
-    model: str
-    changed: bool
 
 
 def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = False) -> Manifest:
@@ -34,11 +31,10 @@ def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = 
         InputError: for a source, a dataset or days that do not fit.
     """
     from flows.reports.day_profile import newest_page
-    from preprocessing.execution.workers import workers_of
     from preprocessing.pipeline import prepare
 
     data = settings.data
-    with workers_of(data.engine, data.workers, data.scheduler) as workers:
+    with _workers(settings) as workers:
         sessions = prepare(
             settings.artifacts,
             settings.dataset,
@@ -118,3 +114,13 @@ def report(
     )
     progress(f"Report: {page.folder / PAGE}")
     return page
+
+
+def _workers(settings: Settings) -> AbstractContextManager[Workers]:
+    from preprocessing.execution.run import Workers
+    from preprocessing.execution.workers import workers_of
+
+    data = settings.data
+    if settings.only_finished and None in (data.workers, data.scheduler):
+        return nullcontext(Workers())  # to find that all is done, nobody else is needed
+    return workers_of(data.engine, data.workers, data.scheduler)

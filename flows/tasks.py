@@ -11,9 +11,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
+from flows.in_service import InService
 from flows.reports.progress import run_progress
 from flows.settings.settings import Settings
-from flows.stages import InService
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 

@@ -10,16 +10,35 @@ B rows, H heads, L places, K head size, S sessions, T = B * L; G blocks of C que
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.varlen import varlen_attn
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
+Value = TypeVar("Value")
 Direction = Literal["causal", "both", "permuted"]
+FLEX_BLOCK = 128  # places, the least that its kernels take; rows are of whole multiples
+FLEX_ON, LEAST_FLEX_HEAD = ("cuda",), 16
+HEAD_SIZES = 8  # whole multiples of which a GPU's kernels take
+
+
+class once(Generic[Value]):  # noqa: N801 (read as a decorator)
+    """A property that is computed when it is first asked for, and kept.
+
+    `functools.cached_property` takes a lock in Python 3.11, at which compiled code falls to pieces.
+    """
+
+    def __init__(self, make: Callable[[Any], Value]) -> None:
+        self.make, self.name, self.__doc__ = make, make.__name__, make.__doc__
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Value:
+        value = self.make(owner)
+        object.__setattr__(owner, self.name, value)  # found before this from now on
+        return value
 
 
 @dataclass(frozen=True)
@@ -34,8 +53,7 @@ class Layout:
     from the end of their session, and `end_S` is the last place of each session, counted row by row (all empty by default).
 
     The rest is what the host knows without asking the device, None where it would have to ask: `longest`, no session has more
-    places; `most`, all sessions together have no more. A flat row also has its `block` C and `bounds`, int32: where each
-    session and each piece of padding (of `longest` places at most) begins, and T at the end, repeated up to a fixed size.
+    places; `most`, all sessions together have no more. A flat row also has its `block` C.
     """
 
     segments_BL: Tensor
@@ -49,35 +67,34 @@ class Layout:
     longest: int | None = None
     most: int | None = None
     block: int | None = None
-    bounds: Tensor | None = None
 
-    @property
+    @once
     def session_BL(self) -> Tensor:
         """The session's number from 0; padding counts as of session 0."""
         return (self.segments_BL - 1).clamp(min=0)
 
-    @property
+    @once
     def inside_BL(self) -> Tensor:
         """Whether a place belongs to a session."""
         return self.segments_BL > 0
 
-    @property
+    @once
     def is_end_BL(self) -> Tensor:
         """Whether a place is the last of its session."""
         return (self.from_end_BL == 0) & self.inside_BL
 
-    @cached_property
+    @once
     def same_BLL(self) -> Tensor:
         """Whether two places belong to the same session; padding counts as one session."""
         return self.segments_BL[:, :, None] == self.segments_BL[:, None, :]
 
-    @cached_property
+    @once
     def mask_B1LL(self) -> Tensor:
         """Whether place i may see place j. No row is empty: every place sees itself."""
         same_BLL = self.same_BLL
         return (same_BLL.tril() if self.direction == "causal" else same_BLL)[:, None]
 
-    @cached_property
+    @once
     def seen_G1CW(self) -> Tensor:
         """Whether a query of a block may see a key of its window; of rows attended whole, `mask_B1LL`."""
         if self.block is None:
@@ -86,7 +103,34 @@ class Layout:
         seen_GCW = (self.queries(segment_B1L1) == self.keys(segment_B1L1).transpose(2, 3)).squeeze(1)
         return (seen_GCW & (self.apart_CW >= 0) if self.direction == "causal" else seen_GCW)[:, None]
 
-    @property
+    @once
+    def block_mask(self) -> BlockMask:
+        """The same of a flat row for `flex_attention`, which leaves out what no query of a block sees."""
+        width, device = self.segments_BL.shape[1], self.segments_BL.device
+        size = max(self.block or 0, FLEX_BLOCK)
+        before, after = self._reach
+        causal, segment_T = self.direction == "causal", self.segments_BL[0].int()
+
+        def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            same = segment_T[query] == segment_T[key]
+            return same & (query >= key) if causal else same
+
+        keys, queries = (_band(width // size, *reach, device) for reach in ((before, after), (after, before)))
+        return BlockMask(
+            seq_lengths=(width, width),
+            kv_num_blocks=keys[0],
+            kv_indices=keys[1],
+            full_kv_num_blocks=None,
+            full_kv_indices=None,
+            q_num_blocks=queries[0],
+            q_indices=queries[1],
+            full_q_num_blocks=None,
+            full_q_indices=None,
+            BLOCK_SIZE=(size, size),
+            mask_mod=sees,
+        )
+
+    @once
     def apart_CW(self) -> Tensor:
         """How many places a query of a block lies behind a key of its window."""
         length = self.block or self.segments_BL.shape[1]
@@ -138,14 +182,21 @@ def attend(
 ) -> Tensor:
     """Scaled dot-product attention within sessions, in the layout's direction; [B, H, L, K].
 
-    On a GPU in half precision, without dropout, the sessions of a flat row go to a kernel that skips what a mask would hide.
+    Compiled code (`torch.compile`) that drops nothing makes a kernel of its own for a flat row, which is several times faster
+    than that under a mask. Kernels under a mask want head sizes of whole multiples: narrower heads are filled up with zeros.
     """
     if rotary:
         cos, sin = layout.rotation(q_BHLK.shape[-1])
         q_BHLK, k_BHLK = _rotate(q_BHLK, cos, sin), _rotate(k_BHLK, cos, sin)
-    half = q_BHLK.is_cuda and q_BHLK.dtype in (torch.bfloat16, torch.float16)
-    if half and not dropout and layout.bounds is not None:
-        return _attend_by_session(q_BHLK, k_BHLK, v_BHLK, layout, scale)
+    size = q_BHLK.shape[-1]
+    scale = size**-0.5 if scale is None else scale
+    if q_BHLK.is_cuda and (short := -size % HEAD_SIZES):
+        q_BHLK, k_BHLK, v_BHLK = (F.pad(x_BHLK, (0, short)) for x_BHLK in (q_BHLK, k_BHLK, v_BHLK))
+    if _takes_flex(q_BHLK, layout) and not dropout:
+        q_BHLK, k_BHLK = q_BHLK.to(v_BHLK.dtype), k_BHLK.to(v_BHLK.dtype)
+        out_BHLK = flex_attention(q_BHLK, k_BHLK, v_BHLK, block_mask=layout.block_mask, scale=scale)
+        assert isinstance(out_BHLK, Tensor)  # more comes only when it is asked for
+        return out_BHLK[..., :size]
     out_GHCK = F.scaled_dot_product_attention(
         layout.queries(q_BHLK),
         layout.keys(k_BHLK),
@@ -154,19 +205,24 @@ def attend(
         dropout_p=dropout,
         scale=scale,
     )
-    return layout.rows(out_GHCK)
+    return layout.rows(out_GHCK)[..., :size]
 
 
-def _attend_by_session(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, layout: Layout, scale: float | None) -> Tensor:
-    """The same through FlashAttention's kernel for sequences of different lengths."""
-    bounds, longest = layout.bounds, layout.longest
-    assert bounds is not None and longest is not None
-    batch, _, width, _ = q_BHLK.shape
-    q_THK, k_THK, v_THK = (x.transpose(1, 2).flatten(0, 1) for x in (q_BHLK, k_BHLK, v_BHLK))
-    window = (-1, 0) if layout.direction == "causal" else (-1, -1)
-    out_THK = varlen_attn(q_THK, k_THK, v_THK, bounds, bounds, longest, longest, scale=scale, window_size=window)
-    assert isinstance(out_THK, Tensor)  # a second result comes only when it is asked for
-    return out_THK.unflatten(0, (batch, width)).transpose(1, 2)
+def _takes_flex(q_BHLK: Tensor, layout: Layout) -> bool:
+    """Whether a kernel is made for this: it is compiled, on a GPU, and heads are no narrower than such kernels take."""
+    if not torch.compiler.is_compiling() or q_BHLK.device.type not in FLEX_ON:
+        return False
+    return layout.block is not None and layout.direction != "permuted" and q_BHLK.shape[-1] >= LEAST_FLEX_HEAD
+
+
+def _band(count: int, before: int, after: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Of each of `count` blocks, how many lie from `before` blocks before it to `after` behind it, and which: int32,
+    [1, 1, count] and [1, 1, count, count], of which the first columns count.
+    """
+    block = torch.arange(count, device=device, dtype=torch.int32)
+    first, last = (block - before).clamp(min=0), (block + after).clamp(max=count - 1)
+    which = (first[:, None] + block).clamp(max=count - 1)
+    return (last - first + 1)[None, None], which[None, None]
 
 
 def _rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

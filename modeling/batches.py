@@ -10,18 +10,18 @@ S sessions, E events, B rows, L places in a row, T = B * L, N predictions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
-from modeling.attention import Direction, Layout
+from modeling.attention import FLEX_BLOCK, Direction, Layout
+from modeling.draws import Rows
 from modeling.sessions import Sessions
 
 ROW_LENGTH = 64
 BLOCK = 64  # places of a flat row whose attention is computed together, unless sessions are longer
-ALIGNED = 16  # blocks are of whole multiples, as kernels with masks need
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Batch:
     `features` are read, [B, L] or [B, L, W] by name, 0 where there is nothing; `masked_BL` are places of sessions whose event
     is not read. `asked_N` numbers the places asked about row by row; `target_N` is the item to predict (0: none), `labels` by
     name are float32 [N] (NaN: not to be learned), `is_last_N` whether the event asked about is its session's last. `weight_N`
-    sums to 1: predictions that only fill the room have weight 0, no target and no labels.
+    sums to 1: predictions that only fill the room have weight 0, no target and no labels. Of a batch that several processes
+    share, each has its `part`; the weights of all parts together sum to 1.
     """
 
     layout: Layout
@@ -42,10 +43,15 @@ class Batch:
     weight_N: Tensor
     is_last_N: Tensor
     labels: dict[str, Tensor]
+    part: Part | None = None
 
     def states(self, h_BLD: Tensor) -> Tensor:
         """The hidden states at the places asked about, [N, D]."""
         return h_BLD.flatten(0, 1)[self.asked_N]
+
+    def total(self, weight_N: Tensor, weigh: Callable[[Batch], Tensor]) -> Tensor:
+        """The sum of weights over the whole batch: of `weight_N`, which `weigh` gives for this one. A scalar."""
+        return weight_N.sum() if self.part is None else weigh(self.part.whole).sum()
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of the batch, always in the same order."""
@@ -54,6 +60,19 @@ class Batch:
         for value in (*layout, *self.features.values(), *own, *self.labels.values()):
             if isinstance(value, Tensor):
                 yield value
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of which batch a process has a part.
+
+    With `rows`, its predictions are those of the whole batch from number `first` on, and what is drawn for some is drawn for
+    all of them.
+    """
+
+    whole: Batch
+    first: int
+    rows: Rows | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,13 @@ class Shape:
     @property
     def block(self) -> int:
         """C: no session is longer, so that it lies in two neighbouring blocks at most."""
-        return -(-max(self.longest, BLOCK) // ALIGNED) * ALIGNED
+        return BLOCK if self.longest <= BLOCK else -(-self.longest // FLEX_BLOCK) * FLEX_BLOCK
+
+    @property
+    def width(self) -> int:
+        """T of a flat row: whole blocks of either kind."""
+        whole = max(self.block, FLEX_BLOCK)
+        return max(math.ceil(self.num_places / whole), 1) * whole
 
     @classmethod
     def of(cls, lengths_S: Tensor, flat: bool) -> Shape:
@@ -155,13 +180,12 @@ def _one_each(lengths_S: Tensor, longest: int, most: int | None) -> Layout:
 
 def _flat_row(lengths_S: Tensor, shape: Shape) -> Layout:
     """One session behind the other in a single row, and padding at its end, in whole blocks."""
-    width = max(math.ceil(shape.num_places / shape.block), 1) * shape.block
+    width = shape.width
     upto_S = lengths_S.cumsum(0)
     place_T = torch.arange(width, device=lengths_S.device)
     inside_T = place_T < upto_S[-1:]
     session_T = torch.searchsorted(upto_S, place_T, right=True).clamp(max=len(lengths_S) - 1)
     begin_S = upto_S - lengths_S
-    pieces = torch.arange(-(-width // shape.longest) + 1, device=lengths_S.device) * shape.longest
     return Layout(
         torch.where(inside_T, session_T + 1, 0)[None],
         torch.where(inside_T, place_T - begin_S[session_T], 0)[None],
@@ -169,7 +193,6 @@ def _flat_row(lengths_S: Tensor, shape: Shape) -> Layout:
         longest=shape.longest,
         most=width,
         block=shape.block,
-        bounds=torch.cat([begin_S, (upto_S[-1:] + pieces).clamp(max=width)]).int(),
     )
 
 

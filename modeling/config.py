@@ -143,6 +143,13 @@ class BodyConfig(Choice):
     num_layers: int = Field(2, ge=1, le=128, title="Layers", description="Blocks of the body.")
     num_heads: int = Field(2, ge=1, le=128, title="Heads", description="Attention heads; must divide the width.")
     dropout: float = Field(0.2, ge=0, lt=1, title="Dropout", description="Share of activations zeroed in training.")
+    attention_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        title="Attention dropout",
+        description="Share of attention weights zeroed in training; with any, a GPU's attention takes several times as long.",
+    )
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
@@ -198,7 +205,11 @@ class LossConfig(Choice):
 
     model_config = ConfigDict(title="Loss")
 
-    name: str = Field("full_softmax", title="Loss", description="A file of modeling/losses.")
+    name: str = Field(
+        "full_softmax",
+        title="Loss",
+        description="A file of modeling/losses. Left out, a run takes sampled_softmax from 50,000 items on.",
+    )
     negatives: NegativesConfig = Field(NegativesConfig(), title="Negatives")
 
 
@@ -274,8 +285,20 @@ class TrainingConfig(Concern):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
-    tokens_per_step: int = Field(1024, ge=16, title="Tokens per step", description="Events in one optimizer step.")
-    learning_rate: float = Field(1e-3, gt=0, title="Learning rate", description="Peak of AdamW's learning rate.")
+    # `overnight train` chooses these two, and with the rate the warm-up, by the size of the data (modeling/by_size.py).
+    tokens_per_step: int = Field(
+        1024,
+        ge=16,
+        title="Tokens per step",
+        description="Events in one optimizer step. Left out, a run takes 0.26 events^(2/3), as a power of two.",
+    )
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        title="Learning rate",
+        description="Peak of AdamW's learning rate. Left out, a run takes 0.003 to 512 events a step and 0.002 above, with a "
+        "warm-up of 0.1.",
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."
     )
@@ -322,6 +345,16 @@ class TrainingConfig(Concern):
         title="Trainer",
         description="own: Overnight's loop. hugging_face: transformers.Trainer on the same batches, for its callbacks.",
     )
+    capture: Literal["auto", "off"] = Field(
+        "auto",
+        title="Capture",
+        description="auto: on a GPU, a step whose shapes are fixed is captured in a CUDA graph and replayed. off: never.",
+    )
+    compile: Literal["auto", "off"] = Field(
+        "auto",
+        title="Compile",
+        description="auto: on a GPU, the model of a long run goes through torch.compile. off: never.",
+    )
     seed: int = Field(17, ge=0, title="Seed", description="Same seed and threads, same bits (on one machine's CPU).")
     threads: int | None = Field(
         None,
@@ -329,6 +362,20 @@ class TrainingConfig(Concern):
         title="Threads",
         description="CPU threads. Empty: OMP_NUM_THREADS, or all cores. Another number adds in another order, so it gives "
         "other bits, and a model of its own.",
+    )
+
+    devices: int = Field(
+        1,
+        ge=1,
+        title="Devices",
+        description="Processes that train the model together and share each step, each on a GPU of its own or all on the CPU. "
+        "Another number adds in another order, so it gives a model of its own.",
+    )
+
+    shard_items: bool = Field(
+        False,
+        title="Shard items",
+        description="Divide the table of item vectors over the devices, for catalogues too large to be trained on one.",
     )
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.config import InputsConfig, ModelConfig
+from modeling.draws import rand_of_rows
 from schemas.columns import FIRST_ID, PADDING, UNKNOWN
 from schemas.errors import InputError, unknown
 from schemas.features import FeatureColumn, FeatureSchema
@@ -130,7 +131,7 @@ class Reached(nn.Module):
 
 def forget(ids: Tensor) -> Tensor:
     """A few ids become unknown, so that training reaches what stands for ids it has not seen."""
-    return ids.masked_fill((torch.rand(ids.shape, device=ids.device) < UNKNOWN_SHARE) & (ids >= FIRST_ID), UNKNOWN)
+    return ids.masked_fill((rand_of_rows(ids.shape, ids.device) < UNKNOWN_SHARE) & (ids >= FIRST_ID), UNKNOWN)
 
 
 class Category(nn.Embedding):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.batches import Batch, listed
 from modeling.config import ModelConfig
+from modeling.dropout import dropout
 from modeling.features import Feature, forget, read_features, time_feature
 from modeling.items import ItemVectors
 from modeling.sessions import Sessions
@@ -127,7 +127,7 @@ class Inputs(nn.Module):
             x_BLD = torch.where(batch.masked_BL.unsqueeze(-1), self.mask_D, x_BLD)
         if self.positions is not None:
             x_BLD = x_BLD + self.positions(layout.from_end_BL if self.from_end else layout.positions_BL)
-        x_BLD = F.dropout(x_BLD, self.dropout, self.training)
+        x_BLD = dropout(x_BLD, self.dropout, self.training)
         return x_BLD * layout.inside_BL.unsqueeze(-1)
 
     def _joined(self, item_BLE: Tensor, side: list[Tensor]) -> Tensor:

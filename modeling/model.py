@@ -6,6 +6,7 @@ B rows, L places, D width.
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from modeling.attention import Layout
 from modeling.batches import Batch, Shape, lay_out
 from modeling.bodies import Body
 from modeling.config import NEXT_ITEM, ModelConfig
+from modeling.draws import of_rows
 from modeling.heads import Head
 from modeling.heads._label import LabelHead
 from modeling.heads.next_item import NextItem
@@ -121,7 +123,9 @@ class SequenceModel(nn.Module):
         layout, seconds_BL = batch.layout, self.inputs.seconds(batch)
         if seconds_BL is not None:
             layout = replace(layout, seconds_BL=seconds_BL)
-        h_BLD: Tensor = self.body(self.inputs(batch, noise=noise), layout)
+        with of_rows(batch.part.rows) if batch.part else nullcontext():
+            x_BLD = self.inputs(batch, noise=noise)
+        h_BLD: Tensor = self.body(x_BLD, layout)
         return h_BLD
 
     def states(self, histories: Sessions) -> Tensor:

@@ -5,11 +5,13 @@ N histories, E width of item vectors, V items, T items of a tile.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from modeling.evaluation.scorer import BLOCK, DIVERGED
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from schemas.errors import DivergedError
@@ -53,29 +55,51 @@ def predict(model: SequenceModel, histories: Sessions) -> dict[str, Tensor]:
     return predicted
 
 
-class ModelScorer:
-    """A sequence model as ranking sees it: the state of each history against the item vectors, which are made once."""
+class VectorScorer(ABC):
+    """Scores that are products of queries and item vectors, with a bias or without.
+
+    On a CPU the vectors are kept a second time as the products want them: `blocks`, [V / 1024, E + 1, 1024], each a tile of
+    items side by side, with a row of ones below. That saves a product of few histories a fifth of its time.
+    """
 
     @torch.no_grad()
-    def __init__(self, model: SequenceModel) -> None:
-        self.model = model.eval()
-        self.num_items = model.schema.num_items
-        self.items_VE = model.next_item.catalogue(model.inputs.items).float()
-        self.bias_V = model.next_item.bias_V
-        self.rankable_V = model.next_item.popularity_V > 0
-        self.chunk = 256 if self.items_VE.device.type == "cpu" else 8192
+    def __init__(self, items_VE: Tensor, bias_V: Tensor | None, rankable_V: Tensor) -> None:
+        self.num_items = len(items_VE)
+        self.items_VE, self.bias_V, self.rankable_V = items_VE, bias_V, rankable_V
+        on_cpu = self.items_VE.device.type == "cpu"
+        self.chunk = 1024 if on_cpu else 8192
         self.length_V = self.items_VE.norm(dim=1)
+        self.is_finite = bool(self.length_V.isfinite().all())
+        self.blocks = _blocks(self.items_VE).unbind() if on_cpu else None
 
-    @torch.no_grad()
+    @abstractmethod
     def queries(self, histories: Sessions) -> Tensor:
-        """What item vectors are multiplied with, from the most recent events of each history, [N, E]."""
-        parts = [self.model.next_item.query(h_ND).float() for h_ND in states(self.model, histories)]
-        return torch.cat(parts) if parts else self.items_VE[:0]
+        """What item vectors are multiplied with, float32 of shape [N, E]."""
 
-    def tile(self, queries: Tensor, first: int, last: int) -> Tensor:
-        """query . item + bias."""
-        scores_NT = queries @ self.items_VE[first:last].T
+    def tile(self, queries: Tensor, first: int, last: int, out: Tensor | None = None) -> Tensor:
+        """query . item + bias, [N, last - first]; of queries that are `relative`, what these are made for."""
+        if self.blocks is not None and first % BLOCK == 0 and last - first <= BLOCK:
+            vectors_ET = self.blocks[first // BLOCK][: queries.shape[1], : last - first]
+        else:
+            vectors_ET = self.items_VE[first:last].T
+        scores_NT = torch.mm(queries, vectors_ET, out=out)
         return scores_NT if self.bias_V is None else scores_NT.add_(self.bias_V[first:last])
+
+    def scores(self, queries: Tensor, column_NK: Tensor) -> Tensor:
+        """query . item + bias of a few items of each history, [N, K]."""
+        scores_NK = torch.bmm(self.items_VE[column_NK], queries.unsqueeze(2)).squeeze(2)
+        return scores_NK if self.bias_V is None else scores_NK + self.bias_V[column_NK]
+
+    def relative(self, queries: Tensor, score_N1: Tensor, rounding_N1: Tensor) -> Tensor | None:
+        """[N, E + 1], to be multiplied with (item, 1); None on a GPU, where width E + 1 is slow, and where there are biases.
+
+        Where a vector is zero there is no rounding; then only scores that are equal tie.
+        """
+        if self.blocks is None or self.bias_V is not None:
+            return None
+        least_N1 = queries.norm(dim=1, keepdim=True) * 2.0**-60
+        scale_N1 = 2 * torch.where(rounding_N1 > 0, rounding_N1, torch.where(least_N1 > 0, least_N1, 1.0))
+        return torch.cat([queries / scale_N1, 1.5 - score_N1 / scale_N1], 1)
 
     def rounding(self, queries: Tensor, column_NK: Tensor) -> Tensor:
         """sqrt(E) 2^-23 |query| |item|, and 2^-23 |bias|.
@@ -87,3 +111,37 @@ class ModelScorer:
         if self.bias_V is not None:
             rounding_NK = rounding_NK + self.bias_V[column_NK].abs()
         return rounding_NK * ROUNDING
+
+
+class ModelScorer(VectorScorer):
+    """A sequence model as ranking sees it: the state of each history against the item vectors, which are made once."""
+
+    @torch.no_grad()
+    def __init__(self, model: SequenceModel) -> None:
+        self.model = model.eval()
+        items_VE = model.next_item.catalogue(model.inputs.items).float()
+        super().__init__(items_VE, model.next_item.bias_V, model.next_item.popularity_V > 0)
+
+    @torch.no_grad()
+    def queries(self, histories: Sessions) -> Tensor:
+        """What item vectors are multiplied with, from the most recent events of each history, [N, E].
+
+        Raises:
+            DivergedError: when they or the item vectors are not finite.
+        """
+        parts = [self.model.next_item.query(h_ND).float() for h_ND in states(self.model, histories)]
+        queries = torch.cat(parts) if parts else self.items_VE[:0]
+        if not self.is_finite or not bool(queries.isfinite().all()):
+            raise DivergedError(DIVERGED)
+        return queries
+
+
+def _blocks(items_VE: Tensor) -> Tensor:
+    """[V / 1024, E + 1, 1024]: tiles of item vectors side by side above a row of ones, zeros behind the last item."""
+    num_items, width = items_VE.shape
+    blocks = items_VE.new_zeros(-(-num_items // BLOCK), width + 1, BLOCK)
+    for block, first in enumerate(range(0, num_items, BLOCK)):
+        tile_TE = items_VE[first : first + BLOCK]
+        blocks[block, :width, : len(tile_TE)] = tile_TE.T
+    blocks[:, width] = 1
+    return blocks

@@ -12,8 +12,9 @@ from datetime import UTC, date, datetime
 import polars as pl
 
 from preprocessing.engines import EngineName, engine_of
-from preprocessing.execution.reading import IN_MEMORY_BYTES, Source
-from preprocessing.execution.run import Run, Workers
+from preprocessing.execution.buckets import clear_after_boot
+from preprocessing.execution.reading import Room, Source
+from preprocessing.execution.run import Run, Workers, room_of
 from preprocessing.features.uses import with_text_types
 from preprocessing.history.changes import COUNTED, Changes, find_changes
 from preprocessing.history.days import Days
@@ -54,13 +55,16 @@ def prepare(
     """
     engine_of(engine)  # a GPU that is not there is named before any work
     as_written, dataset = dataset, with_text_types(dataset)
-    secrets = tuple(step.secret for _, step in build_steps(dataset))
+    steps = [step for _, step in build_steps(dataset)]
+    secrets = tuple(step.secret for step in steps)
     line = line_of(as_written, secrets)  # what encoders take is code, which is no part of a line
     if dataset.split == "day":
         Ledger.require(artifacts, line)
     with artifacts.unfinished(line) as scratch:
         ledger = Ledger.read(artifacts, line)
-        source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress, IN_MEMORY_BYTES[engine])
+        clear_after_boot(scratch)
+        room = room_of(scratch, engine, workers, steps)
+        source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress, room)
         run = Run(artifacts, dataset, source, scratch, engine, workers, progress, secrets)
         run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is read)
         if dataset.split == "day":
@@ -70,13 +74,14 @@ def prepare(
             window = choose_window(_rows_by_day(ledger, changes), source, until, days)
             assert window.last
             history: Days | Whole = (finished := Days(run, ledger, changes))
-            to_do = finished.work(window.last, redo, verify=verify)
+            to_do = finished.work(window.last, redo, used_from=window.first, verify=verify)
         else:
             source.window = window = choose_window(source.index.days(), source, until, days)
             history = (whole := Whole(run, line))
             to_do = whole.work()
         for work in to_do:
             if not history.finds(work):
+                artifacts.begin_work()
                 work.batch.read()
                 work.batch.clean()
                 work.batch.fit()
@@ -87,7 +92,7 @@ def prepare(
 
 
 def index(
-    artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report, in_memory_bytes: int
+    artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report, room: Room
 ) -> Source:
     """Which days' events every file of the source holds; only files that are new or changed are opened."""
     progress(Progress("index", 0, 1))
@@ -95,7 +100,7 @@ def index(
         :8
     ]  # other files elsewhere may have the same names and times
     kept_in = artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
-    source = Source.open(dataset, kept_in, ledger.types, now, in_memory_bytes)
+    source = Source.open(dataset, kept_in, ledger.types, now, room, artifacts.begin_work)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"
     if source.empty_rows:
@@ -110,8 +115,8 @@ def index(
 
 def _rows_by_day(ledger: Ledger, changes: Changes) -> dict[date, int]:
     """Rows of each day: those in the source or, where they are more, those that the finished day was made of."""
-    dated = changes.parts.drop_nulls(DAY).group_by(COUNTED).agg(pl.col(ROWS).sum())
-    rows = dict(dated.rows())
-    for day, made_of in ledger.rows_by_day().items():
-        rows[day] = max(made_of, rows.get(day, 0))
-    return rows
+    there = changes.parts.lazy().drop_nulls(DAY).select(pl.col(COUNTED).alias("finished"), ROWS)
+    made = ledger.parts().lazy().filter(pl.col(DAY) == pl.col("finished")).select("finished", ROWS)
+    sums = [table.group_by("finished").agg(pl.col(ROWS).sum()) for table in (there, made)]
+    most = pl.concat(sums).group_by("finished").agg(pl.col(ROWS).max())
+    return dict(most.collect().iter_rows())

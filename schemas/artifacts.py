@@ -2,7 +2,7 @@
 
     <root>/<kind>/<id>/manifest.json and the files it lists
 
-A folder is written under a temporary name, synced, and renamed once: it is complete or it is not there. A stage that
+A folder is written in `<root>/unfinished`, synced, and renamed once: it is complete or it is not there. A stage that
 finds its id complete does not run again, so running again is resuming.
 """
 
@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from schemas.errors import InputError
 
 MANIFEST = "manifest.json"
+UNFINISHED = "unfinished"  # the folder of what is being made
 LIBRARIES = ("polars", "pyarrow", "torch", "transformers", "prefect")
 
 
@@ -40,20 +41,20 @@ class File(BaseModel):
     sha256: str
     mtime_ns: int = Field(0, description="When it was last written; 0 where that was not recorded.")
 
-    def is_at(self, path: Path, *, contents: bool = False) -> bool:
+    def is_at(self, path: Path | str, *, contents: bool = False) -> bool:
         """Whether `path` holds this file: its size and time of writing are as recorded, else its size and content are.
 
         With `contents` the content is read whatever the time says: what a disk loses by itself changes no time.
         """
         try:
-            found = path.stat()
+            found = os.stat(path)  # noqa: PTH116  (a third of the time of Path.stat, for every day of a long history)
         except OSError:
             return False
         if not stat.S_ISREG(found.st_mode) or found.st_size != self.size:
             return False
         if not contents and self.mtime_ns and found.st_mtime_ns == self.mtime_ns:
             return True
-        return sha256(path) == self.sha256
+        return sha256(Path(path)) == self.sha256
 
 
 class Manifest(BaseModel):
@@ -89,6 +90,9 @@ class Artifacts:
 
     def __init__(self, root: Path | str) -> None:
         self.root = Path(root).expanduser().resolve()
+
+    def begin_work(self) -> None:
+        """Called before a stage does what leaves something that is no artifact; `FinishedArtifacts` refuses it."""
 
     def find(self, kind: str, artifact_id: str, *, contents: bool = False) -> Manifest | None:
         """The manifest of a complete artifact, or None: also when its files are missing or differ from what it lists.
@@ -139,10 +143,12 @@ class Artifacts:
     def write(self, kind: str, artifact_id: str, **about: Any) -> Iterator[Draft]:
         """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well."""
         final = self._folder(kind, artifact_id)
-        for left in final.parent.glob(f".{artifact_id}.*"):
+        drafts = self.root / UNFINISHED  # not beside the others: to look for what was left there, all would be listed
+        for left in drafts.glob(f"{kind}.{artifact_id}.*"):
             _remove_if_abandoned(left)
-        folder = final.with_name(f".{artifact_id}.{os.getpid()}")
+        folder = drafts / f"{kind}.{artifact_id}.{os.getpid()}"
         folder.mkdir(parents=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
         lock = _lock(folder)
         draft = Draft(folder)
         try:
@@ -162,7 +168,7 @@ class Artifacts:
             draft.sync()
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
-            _sync(final.parent)
+            sync(final.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
@@ -174,7 +180,7 @@ class Artifacts:
         Raises:
             InputError: when another process is working in it.
         """
-        folder = self._folder("unfinished", artifact_id)
+        folder = self._folder(UNFINISHED, artifact_id)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = _lock(folder)
@@ -202,16 +208,25 @@ class Draft:
         self.folder = folder
         self.facts: dict[str, Any] = {}
         self.linked: dict[str, File] = {}
+        self._of_links: set[str] = set()
+        """Folders that hold links and what was copied in place of one, and nothing else."""
+        self._copied: list[str] = []
         self.manifest: Manifest
 
     def link(self, source: Path, file: File, to: str) -> None:
-        """Hold a file of another artifact under the name `to`, without copying or reading it where the disk can do that."""
+        """Hold a file of another artifact under the name `to`, without copying or reading it where the disk can do that.
+
+        A folder of links holds nothing else.
+        """
         target = f"{self.folder}/{to}"
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120  (for every day of a long history)
+        if (parent := to.rpartition("/")[0]) not in self._of_links:
+            os.makedirs(f"{self.folder}/{parent}", exist_ok=True)  # noqa: PTH103  (for every day of a long history)
+            self._of_links.add(parent)
         try:
             os.link(source, target)
         except OSError:  # another disk, or one without hard links
             shutil.copy2(source, target)
+            self._copied.append(to)
         else:
             self.linked[to] = File(path=to, size=file.size, sha256=file.sha256, mtime_ns=file.mtime_ns)
 
@@ -225,13 +240,16 @@ class Draft:
         own = self._own()
         folders = {parent for path in own for parent in PurePosixPath(path).parents}
         for path in (*own, *sorted(map(str, folders), reverse=True)):
-            _sync(self.folder / path)
+            sync(self.folder / path)
 
     def _own(self) -> list[str]:
-        """The paths of files that are no links, in order."""
-        start = len(str(self.folder)) + 1
-        paths = (f"{place}/{name}"[start:] for place, _, names in os.walk(self.folder) for name in names)
-        return sorted(path for path in paths if path not in self.linked)
+        """The paths of files that are no links, in order. Folders of links are not looked into: there are many."""
+        start, own = len(str(self.folder)) + 1, [*self._copied]
+        for place, folders, names in os.walk(self.folder):
+            below = f"{place}/"[start:]
+            folders[:] = [name for name in folders if f"{below}{name}" not in self._of_links]
+            own += (f"{below}{name}" for name in names)
+        return sorted(own)
 
 
 def identify(*, code: str, parents: tuple[str, ...] = (), **parameters: Any) -> str:
@@ -258,7 +276,8 @@ def sha256(path: Path) -> str:
 
 def damaged_files(manifest: Manifest, *, contents: bool = False) -> list[str]:
     """The files a manifest lists that are missing or differ from what it lists; `contents` as in `Artifacts.find`."""
-    return [file.path for file in manifest.files if not file.is_at(manifest.folder / file.path, contents=contents)]
+    folder = str(manifest.folder)
+    return [file.path for file in manifest.files if not file.is_at(f"{folder}/{file.path}", contents=contents)]
 
 
 def require_whole(manifest: Manifest) -> None:
@@ -284,7 +303,7 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
@@ -292,7 +311,7 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     write(temporary)
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
 
 
@@ -334,7 +353,8 @@ def _libraries() -> dict[str, str]:
     return versions
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """What a file or a folder holds, to the disk: what was written outlives a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

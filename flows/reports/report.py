@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flows.in_service import InService
 from flows.reports.charts import draw_curves, read_curves
 from flows.reports.tables import (
     Values,
@@ -20,7 +21,6 @@ from flows.reports.tables import (
     session_rows,
 )
 from flows.reports.templates import HERE, render
-from flows.stages import InService
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, sha256
 from schemas.dataset import Dataset
 

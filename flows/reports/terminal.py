@@ -27,15 +27,19 @@ from schemas.artifacts import Manifest
 NUM_RECOMMENDED = 5  # of each example
 
 
-def print_night(summary: dict[str, Any]) -> None:
-    """Of a whole run (what `summarise` returns): metrics, verdict, what was left out, examples, where the report is."""
+def print_night(summary: dict[str, Any], *, recorded: bool = True) -> None:
+    """Of a whole run (what `summarise` returns): metrics, verdict, what was left out, examples, where the report is.
+
+    `recorded`: whether Prefect has this run, too.
+    """
     print_evaluation(summary["evaluation"] | {"metrics": summary["metrics"]})
     typer.echo(summary["verdict"])
     typer.echo(f"In service: {summary['in_service']}")
     _print_left_out(summary)
     _print_examples(summary)
     typer.echo(f"\nReport: {summary['report']}")
-    typer.echo("This run in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
+    which = "This run" if recorded else "Earlier runs"
+    typer.echo(f"{which} in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
 
 
 def print_sessions(sessions: Manifest, page: Path | None) -> None:

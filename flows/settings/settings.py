@@ -20,6 +20,7 @@ from schemas import plugins
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset, read_dataset
 from schemas.errors import InputError, parse, unknown
+from schemas.finished import FinishedArtifacts
 
 
 class Data(BaseModel):
@@ -99,11 +100,13 @@ class Settings:
     training: TrainingConfig
     evaluation: EvaluationConfig
     promotion: PromotionConfig
+    only_finished: bool = False  # whether stages may only return what is there
 
     @property
     def artifacts(self) -> Artifacts:
         """The artifact folders below the run's root."""
-        return Artifacts(self.data.root or os.environ.get("OVERNIGHT_ROOT", "overnight-data"))
+        kind = FinishedArtifacts if self.only_finished else Artifacts
+        return kind(self.data.root or os.environ.get("OVERNIGHT_ROOT", "overnight-data"))
 
     def introduce(self, say: Callable[[str], object]) -> None:
         """Say which preset was chosen, in one line."""

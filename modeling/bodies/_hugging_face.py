@@ -56,8 +56,11 @@ HEAD_WIDTHS = ("head_dim", "rotary_dim")
 CHUNKS = ("chunk_size", "mamba_chunk_size")  # places computed together, where a state is carried along
 DROPOUTS = (
     "dropout", "dropout_rate", "hidden_dropout", "hidden_dropout_prob", "resid_pdrop", "resid_dropout", "residual_dropout",
-    "mlp_dropout", "ff_dropout", "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop",
-    "lsh_attention_probs_dropout_prob", "local_attention_probs_dropout_prob",
+    "mlp_dropout", "ff_dropout",
+)
+ATTENTION_DROPOUTS = (
+    "attention_dropout", "attention_probs_dropout_prob", "attn_pdrop", "lsh_attention_probs_dropout_prob",
+    "local_attention_probs_dropout_prob",
 )
 NO_DROPOUTS = (  # of the input, or of whole layers
     "embd_pdrop", "emb_pdrop", "embedding_dropout", "embed_dropout", "layerdrop", "encoder_layerdrop", "decoder_layerdrop",
@@ -119,6 +122,7 @@ def settings_of(model_type: str, config: BodyConfig, own: dict[str, Any]) -> Pre
     ours: dict[str, Any] = dict.fromkeys(FEED_FORWARDS, 4 * config.dim)  # first: some call their width hidden_dim
     ours |= dict.fromkeys(WIDTHS, config.dim) | dict.fromkeys(HEADS, config.num_heads)
     ours |= {"num_hidden_layers": config.num_layers} | dict.fromkeys(HEAD_WIDTHS, config.dim // config.num_heads)
+    ours |= dict.fromkeys(ATTENTION_DROPOUTS, config.attention_dropout)
     ours |= dict.fromkeys(DROPOUTS, config.dropout) | dict.fromkeys(NO_DROPOUTS, 0.0)
     ours |= dict.fromkeys(CHUNKS, 32) | {"vocab_size": 1, "type_vocab_size": 1, "use_cache": False}
     ours |= {name: None if "None" in type_ else 0 for name, type_ in fields.items() if name.endswith("_token_id")}

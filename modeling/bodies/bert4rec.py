@@ -32,7 +32,7 @@ class BERT4Rec(Body):
         super().__init__(config, rotary)
         self.input_norm = nn.LayerNorm(config.dim, eps=EPS)
         self.blocks = nn.ModuleList(
-            PostNorm(config, rotary, F.gelu, eps=EPS, attention_dropout=config.dropout)
+            PostNorm(config, rotary, F.gelu, eps=EPS, attention_dropout=config.attention_dropout)
             for _ in range(config.num_layers)
         )
         self.out = nn.Linear(config.dim, config.dim)

@@ -57,7 +57,7 @@ class Block(nn.Module):
         super().__init__()
         dim = config.dim
         self.attention_norm = nn.LayerNorm(dim)
-        self.attention = SelfAttention(config, rotary, config.dropout)
+        self.attention = SelfAttention(config, rotary, config.attention_dropout)
         self.attention_gate = nn.Linear(dim, dim)
         self.feed_norm = nn.LayerNorm(dim)
         self.wide = nn.Linear(dim, 2 * ff_multiple * dim, bias=False)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from modeling.attention import Direction, Layout, attend
 from modeling.bodies import Body
 from modeling.config import BodyConfig
+from modeling.dropout import dropout
 
 
 class SASRec(Body):
@@ -45,7 +46,8 @@ class Block(nn.Module):
 
     def __init__(self, config: BodyConfig, rotary: bool) -> None:
         super().__init__()
-        self.num_heads, self.dropout, self.rotary = config.num_heads, config.dropout, rotary
+        self.num_heads, self.rotary = config.num_heads, rotary
+        self.dropout, self.attention_dropout = config.dropout, config.attention_dropout
         self.attention_norm = nn.LayerNorm(config.dim, eps=1e-8)
         self.query = nn.Linear(config.dim, config.dim)
         self.key_value = nn.Linear(config.dim, 2 * config.dim)
@@ -59,7 +61,7 @@ class Block(nn.Module):
         q_BLD = self.attention_norm(x_BLD)
         key_BLD, value_BLD = self.key_value(x_BLD).chunk(2, -1)
         q, k, v = (self._heads(t_BLD) for t_BLD in (self.query(q_BLD), key_BLD, value_BLD))
-        attended = attend(q, k, v, layout, rotary=self.rotary, dropout=self.dropout if self.training else 0.0)
+        attended = attend(q, k, v, layout, rotary=self.rotary, dropout=self.attention_dropout if self.training else 0.0)
         x_BLD = q_BLD + self.out(attended.transpose(1, 2).flatten(2))
         f_BLD = self.feed_norm(x_BLD)
         hidden = self._drop(F.relu(self.wide(f_BLD)))
@@ -69,4 +71,4 @@ class Block(nn.Module):
         return x_BLD.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return dropout(x, self.dropout, self.training)

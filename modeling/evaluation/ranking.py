@@ -1,6 +1,6 @@
-"""Exact ranks over the full catalogue and the best k items, streamed in tiles. One place hides what is not to be ranked.
+"""Exact ranks over the full catalogue, streamed in tiles, at about the price of the matrix product that makes the scores.
 
-N histories at a time, V items of the catalogue (column v is item id v + 3), T items of a tile, K recommendations.
+N histories of a chunk, R of them taken at a time, V items of the catalogue (column v is item id v + 3), T items of a tile.
 
 Ties. A product of a history and an item is rounded differently in another place of a matrix, so scores of items that are equal
 in mathematics differ in their last bits. Two scores tie when they differ by no more than `Scorer.rounding` says. A tie counts
@@ -9,45 +9,24 @@ half a place in a rank; in a list of recommendations the lower id comes first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from modeling.evaluation.lists import top_k
+from modeling.evaluation.scorer import BLOCK, DIVERGED, Hidden, Scorer, Tiles
 from modeling.sessions import Sessions
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID
 from schemas.errors import DivergedError
 
-TILE = 2048  # items scored at a time, whose scores stay in the processor's cache while they are counted
-LIST_TILE = 8192  # the same for lists: torch.topk costs half as much an item as over a quarter of them
-DIVERGED = "scores are not finite: the model has diverged (try a lower learning_rate)"
+__all__ = ["Scorer", "ranks", "top_k"]
 
-
-class Scorer(Protocol):
-    """A model or a baseline, as ranking sees it."""
-
-    @property
-    def num_items(self) -> int:
-        """V."""
-
-    @property
-    def chunk(self) -> int:
-        """Histories to take at a time."""
-
-    @property
-    def rankable_V(self) -> Tensor:
-        """Which items may be ranked and recommended, bool: those with a training event, and those that were appended."""
-
-    def queries(self, histories: Sessions) -> Any:
-        """What `tile` needs to score the items for these histories."""
-
-    def tile(self, queries: Any, first: int, last: int) -> Tensor:
-        """Scores of the catalogue's items first .. last - 1, shape [N, last - first]; a new tensor each time."""
-
-    def rounding(self, queries: Any, column_NK: Tensor) -> Tensor:
-        """How far apart rounding alone can set the scores of items that are equal to those of the columns, [N, K]."""
+# Histories whose scores are counted while they are in the processor's second cache (0.5 MB of a block's).
+BLOCK_ROWS = 128
+LOW_BYTES = 0x00FF00FF00FF00FF
+ROWS, TILE = {"cpu": 256, "cuda": 8192}, {"cpu": 2048, "cuda": 16384}  # where scores themselves are compared
 
 
 @torch.no_grad()
@@ -68,175 +47,82 @@ def ranks(
     if filter_seen:
         possible_N &= ~cases.seen()
     rank_N = torch.full(column_N.shape, torch.inf, dtype=torch.float64, device=column_N.device)
-    index = possible_N.nonzero().squeeze(1)
-    # In order of their targets, cases of a chunk have these in few tiles, whose scores are kept until they are counted.
-    for part in index[column_N[index].argsort(stable=True)].split(scorer.chunk):
-        rank_N[part] = _ranks(scorer, cases.history.select(part), column_N[part], filter_seen).to(rank_N.device)
+    tiles: dict[int, Tiles] = {}
+    for part in possible_N.nonzero().squeeze(1).split(scorer.chunk):
+        above_N = _above(scorer, tiles, cases.history.select(part), column_N[part], filter_seen)
+        rank_N[part] = 1 + above_N.to(rank_N.device)
         progress(len(part))
     return rank_N
 
 
-def _ranks(scorer: Scorer, histories: Sessions, column_N: Tensor, filter_seen: bool) -> Tensor:
-    queries = scorer.queries(histories)
-    score_N, kept = _target_scores(scorer, queries, column_N)
-    if not score_N.isfinite().all():
+def _above(scorer: Scorer, tiles: dict[int, Tiles], histories: Sessions, column_N: Tensor, filter_seen: bool) -> Tensor:
+    """How many items are better than the targets, and half of those that tie with them, float64 of shape [N]."""
+    queries, column_N1 = scorer.queries(histories), column_N.unsqueeze(1)
+    score_N1, rounding_N1 = scorer.scores(queries, column_N1), scorer.rounding(queries, column_N1)
+    if not score_N1.isfinite().all():
         raise DivergedError(DIVERGED)
-    score_N1 = score_N.unsqueeze(1)
-    rounding_N1 = scorer.rounding(queries, column_N.unsqueeze(1))
-    least_N1, most_N1 = score_N1 - rounding_N1, score_N1 + rounding_N1
-    rows = torch.arange(len(histories), device=column_N.device)
-    hidden = Hidden(scorer, histories if filter_seen else None, torch.stack([rows, column_N], 1))
-    above_N = torch.zeros(len(histories), dtype=torch.float64, device=score_N.device)
-    room_NT = score_N.new_empty(len(histories), min(TILE, scorer.num_items))
-    ones_T = score_N.new_ones(room_NT.shape[1])
-    for first, last in hidden.tiles(TILE):
-        scores_NT = hidden.mask(kept.pop(first) if first in kept else scorer.tile(queries, first, last), first)
-        # 0 and 1 as floats, in memory held for them, and their sums as a product: half the time of counting booleans.
-        above_NT = torch.gt(scores_NT, most_N1, out=room_NT[:, : last - first])
-        ones = ones_T[: last - first]
-        above_N += 0.5 * (above_NT.mv(ones) + scores_NT.ge_(least_N1).mv(ones))
-    return 1 + above_N
+    relative = scorer.relative(queries, score_N1, rounding_N1)
+    device = score_N1.device.type
+    rows, size = (BLOCK_ROWS, BLOCK) if relative is not None else (ROWS[device], TILE[device])
+    size = min(size, scorer.num_items) if relative is None else size
+    if size not in tiles:
+        tiles[size] = Tiles(scorer, size)
+    pair_N2 = torch.stack([torch.arange(len(histories), device=column_N.device), column_N], 1)
+    hidden = Hidden(tiles[size], histories, rows, seen=filter_seen, also=pair_N2)
+    if relative is not None:
+        return _from_halves(scorer, hidden, relative)
+    return _from_scores(scorer, hidden, queries, score_N1 - rounding_N1, score_N1 + rounding_N1)
 
 
-def _target_scores(scorer: Scorer, queries: Any, column_N: Tensor) -> tuple[Tensor, dict[int, Tensor]]:
-    """The targets' scores, read out of the tiles that they lie in; and up to two of these tiles by their first item."""
-    first_N = column_N // TILE * TILE
-    score_N = torch.empty(0)
-    kept: dict[int, Tensor] = {}
-    for first in first_N.unique().tolist():
-        scores_NT = scorer.tile(queries, first, min(first + TILE, scorer.num_items))
-        of_NT = scores_NT.gather(
-            1, (column_N - first).clamp(0, scores_NT.shape[1] - 1).unsqueeze(1).to(scores_NT.device)
-        )
-        inside_N = (first_N == first).to(scores_NT.device)
-        score_N = torch.where(inside_N, of_NT.squeeze(1), score_N if len(score_N) else of_NT.squeeze(1))
-        if len(kept) < 2:
-            kept[first] = scores_NT
-    return score_N, kept
+def _from_halves(scorer: Scorer, hidden: Hidden, relative: Tensor) -> Tensor:
+    """Count by what `Scorer.relative` makes: cut to 0.5 .. 2 and to an integer, 2 is an item above, 1 a tie, 0 an item below.
 
-
-@torch.no_grad()
-def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = False) -> tuple[Tensor, Tensor]:
-    """The ids of the k best items and their scores, best first, of ties the lower id: [N, k], or [N, V] of a smaller catalogue.
-
-    Items that tie are given the score of the best of them. Where fewer than k items are left, the id is 0 and the score -inf.
-
-    Raises:
-        DivergedError: when scores are not finite.
+    These are bytes, and bytes are added up eight columns at once as int64, 64 of them so that no byte's sum leaves 0 .. 255.
+    Comparing twice and adding floats costs twice as much.
     """
-    k = min(k, scorer.num_items)
-    rows = scorer.chunk if k < TILE else max(1, scorer.chunk * TILE // k)  # long lists take room too
-    ids, best = [], []
-    for part in torch.arange(len(histories), device=histories.starts.device).split(rows):
-        chosen = histories.select(part)
-        queries, hidden = scorer.queries(chosen), Hidden(scorer, chosen if filter_seen else None)
-        scores_NK, column_NK = _best(scorer, queries, hidden, k)
-        scores_NK, column_NK = _lower_ids_first(scores_NK, column_NK, scorer.rounding(queries, column_NK))
-        ids.append(torch.where(scores_NK > -torch.inf, column_NK + FIRST_ID, 0))
-        best.append(scores_NK)
-    if not ids:
-        return torch.empty(0, k, dtype=torch.long), torch.empty(0, k)
-    return torch.cat(ids), torch.cat(best)
+    num_rows, tiles = len(relative), hidden.tiles
+    room_RT = relative.new_empty(BLOCK_ROWS, BLOCK)
+    half_RT = torch.zeros(BLOCK_ROWS, BLOCK, dtype=torch.int8)
+    sums_MNH = torch.empty(len(tiles.spans), num_rows, 2, dtype=torch.int64)
+    parts = relative.split(BLOCK_ROWS)
+    views = [_views(room_RT, half_RT, len(part), BLOCK) for part in parts]
+    for tile, (first, last) in enumerate(tiles.spans):
+        width = last - first
+        if width < BLOCK:
+            half_RT.zero_()
+            views = [_views(room_RT, half_RT, len(part), width) for part in parts]
+        for part, (begin, end) in enumerate(hidden.parts):
+            x_RT, to_RT, bytes_RHW = views[part]
+            hidden.mask(scorer.tile(parts[part], first, last, out=x_RT), tile, part).clamp_(0.5, 2)
+            to_RT.copy_(x_RT)
+            torch.sum(bytes_RHW, 2, out=sums_MNH[tile, begin:end])
+    # Bytes are added to their neighbours' before tiles are added, in 16 bits of which a tile fills nine.
+    total_N = torch.zeros(num_rows, dtype=torch.int64)
+    for some_MNH in sums_MNH.split(64):
+        lanes_N = ((some_MNH & LOW_BYTES) + ((some_MNH >> 8) & LOW_BYTES)).sum((0, 2))
+        total_N += lanes_N.view(torch.int16).view(num_rows, 4).long().bitwise_and(0xFFFF).sum(1)
+    return 0.5 * total_N.double()
 
 
-def _best(scorer: Scorer, queries: Any, hidden: Hidden, k: int) -> tuple[Tensor, Tensor]:
-    """Scores and columns of the k best items of each history, those with the lower ids of the ones that tie with the k-th."""
-    scores_NB, columns_NB = torch.empty(0), torch.empty(0, dtype=torch.long)
-    for first, last in hidden.tiles(max(LIST_TILE, k + 1)):
-        scores_NT = hidden.mask(scorer.tile(queries, first, last), first)
-        best_NB, column_NB = scores_NT.topk(min(k + 1, last - first), sorted=False)
-        column_NB = column_NB + first
-        if len(scores_NB):
-            best_NB, column_NB = torch.cat([scores_NB, best_NB], 1), torch.cat([columns_NB, column_NB], 1)
-        scores_NB, place_NB = best_NB.topk(min(k + 1, best_NB.shape[1]))
-        columns_NB = column_NB.gather(1, place_NB)
-    if scores_NB.isnan().any():
-        raise DivergedError(DIVERGED)
-    scores_NK, column_NK = scores_NB[:, :k], columns_NB[:, :k]
-    if scores_NB.shape[1] > k:
-        rounding_N = scorer.rounding(queries, column_NK[:, -1:]).squeeze(1)
-        tied_N = (scores_NK[:, -1] - scores_NB[:, k] <= rounding_N) & (scores_NB[:, k] > -torch.inf)
-        if tied_N.any():
-            _fill_up(scorer, queries, hidden, scores_NK, column_NK, tied_N, rounding_N)
-    return scores_NK, column_NK
+def _views(room_RT: Tensor, half_RT: Tensor, rows: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Where a tile's numbers go, where their halves go, and these again as two runs of eight columns each."""
+    x_RT = room_RT.view(-1)[: rows * width].view(rows, width)
+    return x_RT, half_RT[:rows, :width], half_RT[:rows].view(torch.int64).view(rows, 2, BLOCK // 16)
 
 
-def _fill_up(
-    scorer: Scorer,
-    queries: Any,
-    hidden: Hidden,
-    scores_NK: Tensor,
-    column_NK: Tensor,
-    tied_N: Tensor,
-    rounding_N: Tensor,
-) -> None:
-    """Let the places of the items that tie with the k-th best be taken by those of the lowest ids, in place."""
-    row_R = tied_N.nonzero().squeeze(1)
-    border_R1, rounding_R1 = scores_NK[row_R, -1:], rounding_N[row_R].unsqueeze(1)
-    filled_R = (scores_NK[row_R] > border_R1 + rounding_R1).sum(1)
-    k = scores_NK.shape[1]
-    for first, last in hidden.tiles(TILE):
-        scores_RT = hidden.mask(scorer.tile(queries, first, last), first)[row_R]
-        ties_RT = (scores_RT - border_R1).abs() <= rounding_R1
-        place_RT = filled_R.unsqueeze(1) + ties_RT.cumsum(1) - 1
-        r, t = (ties_RT & (place_RT < k)).nonzero(as_tuple=True)
-        scores_NK[row_R[r], place_RT[r, t]] = scores_RT[r, t]
-        column_NK[row_R[r], place_RT[r, t]] = t + first
-        filled_R = filled_R + ties_RT.sum(1)
-        if bool((filled_R >= k).all()):
-            return
+def _from_scores(scorer: Scorer, hidden: Hidden, queries: Tensor, least_N1: Tensor, most_N1: Tensor) -> Tensor:
+    above_N = torch.zeros(len(queries), dtype=torch.float64, device=least_N1.device)
+    for tile, (first, last) in enumerate(hidden.tiles.spans):
+        for part, (begin, end) in enumerate(hidden.parts):
+            scores_RT = hidden.mask(scorer.tile(queries[begin:end], first, last), tile, part)
+            better_R = _count(torch.gt, scores_RT, most_N1[begin:end])
+            above_N[begin:end] += 0.5 * (better_R + _count(torch.ge, scores_RT, least_N1[begin:end]))
+    return above_N
 
 
-def _lower_ids_first(scores_NK: Tensor, column_NK: Tensor, rounding_NK: Tensor) -> tuple[Tensor, Tensor]:
-    """Best first; neighbours that tie form a group, with one score and in order of columns."""
-    scores_NK, place_NK = scores_NK.sort(dim=1, descending=True)
-    column_NK, rounding_NK = column_NK.gather(1, place_NK), rounding_NK.gather(1, place_NK)
-    begins_NK = torch.ones_like(scores_NK, dtype=torch.bool)
-    begins_NK[:, 1:] = ~(scores_NK[:, :-1] - scores_NK[:, 1:] <= rounding_NK[:, 1:])
-    group_NK = begins_NK.cumsum(1) - 1
-    order_NK = (group_NK * (column_NK.max() + 1) + column_NK).argsort(1) if column_NK.numel() else column_NK
-    place_NK = torch.arange(scores_NK.shape[1], device=scores_NK.device).expand_as(scores_NK)
-    best_NK = scores_NK.gather(1, place_NK.where(begins_NK, 0).cummax(1).values)
-    return best_NK.gather(1, order_NK), column_NK.gather(1, order_NK)
-
-
-class Hidden:
-    """What must not be ranked in a chunk, set to -inf wherever a tile shows it: items that no training event has, the items
-    that histories hold, and other (history, item) pairs.
-    """
-
-    def __init__(self, scorer: Scorer, seen: Sessions | None, also: Tensor | None = None) -> None:
-        pairs = [] if also is None else [also]
-        if seen is not None:
-            session, event = seen.event_index()
-            pairs.append(torch.stack([session, seen.items[event].long() - FIRST_ID], 1))
-        pair = torch.cat(pairs) if pairs else torch.empty(0, 2, dtype=torch.long)
-        pair = pair[(pair[:, 1] >= 0) & (pair[:, 1] < scorer.num_items)]
-        self.row, self.column = pair[pair[:, 1].argsort()].T.contiguous()
-        self.never = (~scorer.rankable_V).nonzero().squeeze(1)
-        self.num_items = scorer.num_items
-
-    def tiles(self, size: int) -> Iterator[tuple[int, int]]:
-        """(first, last + 1) of the tiles that hold an item to rank."""
-        edges = range(0, self.num_items, size)
-        for first in edges:
-            last = min(first + size, self.num_items)
-            low, high = _between(self.never, first, last)
-            if high - low < last - first or len(edges) == 1:
-                yield first, last
-
-    def mask(self, scores_NT: Tensor, first: int) -> Tensor:
-        """Hide, in place, what falls into the tile that begins at item `first`."""
-        last = first + scores_NT.shape[1]
-        low, high = _between(self.column, first, last)
-        scores_NT[self.row[low:high], self.column[low:high] - first] = -torch.inf
-        low, high = _between(self.never, first, last)
-        if high > low:
-            scores_NT.index_fill_(1, self.never[low:high] - first, -torch.inf)
-        return scores_NT
-
-
-def _between(sorted_columns: Tensor, first: int, last: int) -> tuple[int, int]:
-    edges = torch.tensor([first, last], device=sorted_columns.device)
-    low, high = torch.searchsorted(sorted_columns, edges).tolist()
-    return low, high
+def _count(compare: Callable[..., Tensor], scores_RT: Tensor, limit_R1: Tensor) -> Tensor:
+    """How many scores of each row are beyond its limit."""
+    if scores_RT.device.type != "cpu":
+        return compare(scores_RT, limit_R1).sum(1)
+    # 0 and 1 as floats: on a CPU half the time of counting booleans.
+    return compare(scores_RT, limit_R1, out=torch.empty_like(scores_RT)).sum(1)

@@ -51,13 +51,17 @@ class LabelHead(Head):
 
     def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:
         """Mean of `error` over the predictions whose label is known, 0 where none is."""
-        value_N = batch.labels[self.label]
-        known_N = ~value_N.isnan() & (batch.is_last_N | (not self.last_only))
-        weight_N = batch.weight_N * known_N
+        weight_N, value_N = self._weights(batch), batch.labels[self.label]
+        known_N = weight_N > 0
         any_known_1 = weight_N.argmax(keepdim=True)  # a value that `error` takes, for those that have none
         value_N = torch.where(known_N, value_N, value_N.gather(0, any_known_1).nan_to_num())
         error_N = self.error(self.score(batch.states(h_BLD)), value_N)
-        return (error_N * weight_N).sum() / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
+        total = batch.total(weight_N, self._weights)
+        return (error_N * weight_N).sum() / total.clamp(min=torch.finfo(weight_N.dtype).tiny)
+
+    def _weights(self, batch: Batch) -> Tensor:
+        """Of each prediction; of those whose label is not known 0."""
+        return batch.weight_N * (~batch.labels[self.label].isnan() & (batch.is_last_N | (not self.last_only)))
 
     def score(self, h_ND: Tensor) -> Tensor:
         """A number for each state, float32 of shape [N]."""

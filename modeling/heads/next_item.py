@@ -14,11 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from modeling import losses
-from modeling.batches import Batch
+from modeling.batches import Batch, Part
 from modeling.config import ModelConfig
 from modeling.heads import Head
 from modeling.items import ItemVectors
 from modeling.losses._negatives import draw
+from modeling.losses._sharded import sharded_cross_entropy
+from modeling.shards import Gathered, Shard
 from schemas import plugins
 from schemas.columns import FIRST_ID
 from schemas.features import FeatureSchema
@@ -93,14 +95,16 @@ class NextItem(Head):
 
     def loss(self, h_BLD: Tensor, batch: Batch, items: ItemVectors) -> Tensor:
         """Unknown items are read but never predicted: they weigh nothing, the others their share of 1."""
-        weight_N = batch.weight_N * (batch.target_N >= FIRST_ID)
-        weight_N = weight_N / weight_N.sum().clamp(min=torch.finfo(weight_N.dtype).tiny)
+        weight_N = _weights(batch)
+        weight_N = weight_N / batch.total(weight_N, _weights).clamp(min=torch.finfo(weight_N.dtype).tiny)
         target_N = (batch.target_N - FIRST_ID).clamp(min=0)
         q_NE = self.query(batch.states(h_BLD))
         if self.sampled:
-            positive_N, negative_NK = self._sample(q_NE, target_N, weight_N, items)
+            positive_N, negative_NK = self._sample(q_NE, target_N, weight_N, items, batch.part)
             loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.uniform_U))
             return (loss_N * weight_N).sum()
+        if items.shard:
+            return self._sharded(q_NE, target_N, weight_N, items, items.shard)
         loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
         return loss
 
@@ -119,13 +123,30 @@ class NextItem(Head):
             drawn.append((score - torch.empty_like(score).exponential_().log_()).argmax(1))
         return torch.cat(drawn) + FIRST_ID
 
-    def _sample(self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors) -> tuple[Tensor, Tensor]:
+    def _sharded(self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors, shard: Shard) -> Tensor:
+        """Full softmax where each process scores its own items for the states of all."""
+        gathered = Gathered(target_N, shard)
+        begin = max(FIRST_ID - shard.first, 0)  # the first rows of the table are no items
+        first, count = shard.first + begin - FIRST_ID, shard.num_rows - begin
+        return sharded_cross_entropy(
+            gathered.with_gradients(q_NE),
+            self._vectors(items.table_VE[begin:]),
+            None if self.bias_V is None else self.bias_V[first : first + count],
+            gathered.of(target_N) - first,
+            gathered.of(weight_N),
+            gathered.own,
+            shard.most_rows,
+        )
+
+    def _sample(
+        self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors, part: Part | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
-        column_GK, log_expected_GK = draw(self.negatives, target_N, self.popularity_V, weight_N, self.uniform_U)
+        before, column_GK, log_expected_GK = self._draw(target_N, weight_N, part)
         num_groups, size = len(column_GK), self.negatives.group
-        short = num_groups * size - len(target_N)
-        q_GgE = F.pad(q_NE, (0, 0, 0, short)).unflatten(0, (num_groups, size))
-        target_Gg = F.pad(target_N, (0, short), value=-1).unflatten(0, (num_groups, size))
+        room = (before, num_groups * size - before - len(target_N))
+        q_GgE = F.pad(q_NE, (0, 0, *room)).unflatten(0, (num_groups, size))
+        target_Gg = F.pad(target_N, room, value=-1).unflatten(0, (num_groups, size))
         score_GgK = q_GgE @ self._of(column_GK, items).transpose(1, 2)
         if self.bias_V is not None:
             score_GgK = score_GgK + self.bias_V[column_GK].unsqueeze(1)
@@ -135,7 +156,22 @@ class NextItem(Head):
         positive_N = (q_NE * self._of(target_N, items)).sum(1)
         if self.bias_V is not None:
             positive_N = positive_N + self.bias_V[target_N]
-        return positive_N, score_GgK.flatten(0, 1)[: len(target_N)]
+        return positive_N, score_GgK.flatten(0, 1)[before : before + len(target_N)]
+
+    def _draw(self, target_N: Tensor, weight_N: Tensor, part: Part | None) -> tuple[int, Tensor, Tensor | None]:
+        """How many predictions of the first group come before these, and the negatives and logQ of their groups, [G, K].
+
+        Those of a part with rows of a batch are the ones that the whole batch has at these predictions.
+        """
+        if part is None or part.rows is None:
+            return 0, *draw(self.negatives, target_N, self.popularity_V, weight_N, self.uniform_U)
+        all_N, weight_of_all_N = (part.whole.target_N - FIRST_ID).clamp(min=0), _weights(part.whole)
+        column_GK, log_expected_GK = draw(
+            self.negatives, all_N, self.popularity_V, weight_of_all_N, self.uniform_U, part.rows.generator
+        )
+        size = self.negatives.group
+        groups = slice(part.first // size, -(-(part.first + len(target_N)) // size))
+        return part.first % size, column_GK[groups], None if log_expected_GK is None else log_expected_GK[groups]
 
     def _of(self, column: Tensor, items: ItemVectors) -> Tensor:
         if self.items_VE is not None:
@@ -149,3 +185,8 @@ class NextItem(Head):
         """A model folder of before counts were kept may recommend every item."""
         state_dict.setdefault(f"{prefix}popularity_V", torch.ones_like(self.popularity_V))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _weights(batch: Batch) -> Tensor:
+    """Of each prediction; of unknown items 0."""
+    return batch.weight_N * (batch.target_N >= FIRST_ID)

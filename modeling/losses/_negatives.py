@@ -19,6 +19,7 @@ def draw(
     popularity_V: Tensor,
     weight_N: Tensor | None = None,
     uniform_U: Tensor | None = None,
+    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Columns of K items for each of G = ceil(N / group) groups, independent of one another, shape [G, K], and the logQ.
 
@@ -30,31 +31,35 @@ def draw(
     shape = (-(-len(target_N) // config.group), config.count)
     num_items, device = len(popularity_V), target_N.device
     num_uniform, share_uniform = num_items if uniform_U is None else len(uniform_U), 1.0
-    column_GK = torch.randint(num_uniform, shape, device=device)
+    column_GK = torch.randint(num_uniform, shape, device=device, generator=generator)
     if uniform_U is not None:
         column_GK = uniform_U[column_GK]
     if config.source != "uniform":
         drawn_GK = (
-            _popular(shape, popularity_V) if config.source == "popularity" else _in_batch(shape, target_N, weight_N)
+            _popular(shape, popularity_V, generator)
+            if config.source == "popularity"
+            else _in_batch(shape, target_N, weight_N, generator)
         )
         share_uniform = config.mixed
-        column_GK = column_GK.where(torch.rand(shape, device=device) < share_uniform, drawn_GK)
+        column_GK = column_GK.where(torch.rand(shape, device=device, generator=generator) < share_uniform, drawn_GK)
     if not config.corrected:
         return column_GK, None
     q_GK = share_uniform / num_uniform + (1 - share_uniform) * popularity_V[column_GK] / popularity_V.sum()
     return column_GK, (config.count * q_GK).log()
 
 
-def _popular(shape: tuple[int, int], popularity_V: Tensor) -> Tensor:
+def _popular(shape: tuple[int, int], popularity_V: Tensor, generator: torch.Generator | None) -> Tensor:
     """Items as often as they occur in training."""
     upto_V = popularity_V.cumsum(0, dtype=torch.float64)
-    dart_GK = torch.rand(shape, device=upto_V.device, dtype=torch.float64) * upto_V[-1]
+    dart_GK = torch.rand(shape, device=upto_V.device, dtype=torch.float64, generator=generator) * upto_V[-1]
     return torch.searchsorted(upto_V, dart_GK, right=True)
 
 
-def _in_batch(shape: tuple[int, int], target_N: Tensor, weight_N: Tensor | None) -> Tensor:
+def _in_batch(
+    shape: tuple[int, int], target_N: Tensor, weight_N: Tensor | None, generator: torch.Generator | None
+) -> Tensor:
     """Items that are asked about in the same batch."""
     counts_N = torch.ones_like(target_N) if weight_N is None else weight_N > 0
     upto_N = counts_N.cumsum(0)
-    dart_GK = (torch.rand(shape, device=target_N.device, dtype=torch.float64) * upto_N[-1:]).long()
+    dart_GK = (torch.rand(shape, device=target_N.device, dtype=torch.float64, generator=generator) * upto_N[-1:]).long()
     return target_N[torch.searchsorted(upto_N, dart_GK, right=True).clamp(max=len(target_N) - 1)]

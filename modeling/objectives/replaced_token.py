@@ -75,7 +75,7 @@ class ReplacedToken(Objective):
         logit_BL, replaced_BL = self.judge(model, batch, h_BLD)
         judged_BL = F.binary_cross_entropy_with_logits(logit_BL.float(), replaced_BL.float(), reduction="none")
         inside_BL = batch.layout.inside_BL
-        judged = (judged_BL * inside_BL).sum() / inside_BL.sum()
+        judged = (judged_BL * inside_BL).sum() / batch.total(inside_BL, lambda whole: whole.layout.inside_BL)
         return model.heads_loss(h_BLD, batch) + self.weight * judged
 
     def judge(self, model: Model, batch: Batch, h_BLD: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,7 @@ def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = pri
             f"Run the night again, or name a model: `overnight promote MODEL --dataset {dataset}`."
         )
         return champion
+    artifacts.begin_work()
     artifacts.get(candidate)  # whole and readable, or the pointer stays
     return put_in_service(artifacts, dataset, candidate, by="comparison", comparison=comparison.name)
 

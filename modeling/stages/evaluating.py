@@ -48,9 +48,11 @@ def evaluate(
         progress(f"Evaluation {existing.name} is there already: nothing to measure.")
         _warn(existing, progress)
         return existing
+    from modeling.memory import kept_memory
     from modeling.stages.measure import measure  # torch is only loaded when there is something to measure
 
-    facts, examples = measure(model, sessions, config, progress)
+    with kept_memory():
+        facts, examples = measure(model, sessions, config, progress)
     parameters = {"evaluation": config.model_dump()}
     with artifacts.write(EVALUATIONS, artifact_id, parents=(model.name, sessions.name), parameters=parameters) as draft:
         draft.facts = facts

@@ -6,8 +6,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from modeling.by_size import describe, settings_by_size
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.stages.identity import code_of_training
 from schemas import plugins
@@ -16,7 +19,10 @@ from schemas.errors import InputError
 from schemas.features import FeatureSchema
 from schemas.progress import Progress as Numbers
 
-MODELS, ITEMS = "models", "items.parquet"
+if TYPE_CHECKING:
+    from modeling.model import SequenceModel
+
+MODELS, ITEMS, UNFINISHED = "models", "items.parquet", "unfinished"
 Report = Callable[[Numbers | str], object]
 CORES = Path("/sys/devices/system/cpu")
 
@@ -30,42 +36,122 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
+    Settings that nobody has given follow the size of the data (`modeling.by_size`); it is the settings trained with that name
+    the model, so whoever writes them out gets the same one.
+
     Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
     that are chosen: another body, baseline or report that changed is no reason to train again. Another number of CPU threads
     adds numbers in another order and gives other bits: it is another model.
 
     The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json (`HistoryRow`s). Facts:
     parameters, steps, tokens, CPU and wall seconds, tokens per CPU second, validation cases, what chose the weights, the best
-    validation score.
+    validation score, and `by_size`: the settings that followed the size of the data, by name.
+
+    With `config.devices` processes, or those of torchrun, that train it together: sums are rounded in another order than by
+    one process, so their number names the model too. The first one writes; all return the same manifest.
 
     Raises:
-        InputError: for one of several processes that were started together; when another process trains the same model.
+        InputError: when another process trains the same model; for processes that do not fit the settings.
     """
-    config = config.model_copy(update={"threads": config.threads or cpu_threads()})
+    num_events, num_items = sessions.facts["events"], sessions.facts["items"]
+    model_config, config, chosen = settings_by_size(model_config, config, num_events, num_items)
+    config = _settle(config)
+    if config.shard_items:
+        from modeling.training.sharding import check_shards
+
+        check_shards(model_config, config)
     artifact_id = _identity(sessions, model_config, config)
     if existing := artifacts.find(MODELS, artifact_id):
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
-    _require_one_process()
+    if chosen:
+        progress(describe(chosen, num_events, num_items))
+    if config.devices == 1:
+        return _fit(artifacts, artifact_id, sessions, model_config, config, chosen, progress)
+    from modeling.training import launch  # torch is only loaded when there is something to train
+
+    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config, chosen)
+    launch.together(work, config.devices, progress)
+    trained = artifacts.find(MODELS, artifact_id)
+    assert trained
+    return trained.model_copy(update={"reused": False})
+
+
+def _settle(config: TrainingConfig) -> TrainingConfig:
+    """The settings with the number of processes, and the threads of each, that training will have."""
+    started = int(os.environ.get("WORLD_SIZE") or 1)
+    if started > 1 and config.devices not in (1, started):
+        raise InputError(
+            f"torchrun started {started} processes (WORLD_SIZE), but training.devices (--devices) is {config.devices}: "
+            "leave it out, or start the command once, without torchrun."
+        )
+    devices = max(started, config.devices)
+    if devices > 1 and config.trainer != "own":
+        raise InputError(
+            f"training.trainer {config.trainer}: {devices} processes train one model by Overnight's own loop. Set "
+            "training.trainer to own, or train in one process."
+        )
+    side_by_side = int(os.environ.get("LOCAL_WORLD_SIZE") or devices)
+    return config.model_copy(update={"threads": config.threads or cpu_threads(side_by_side), "devices": devices})
+
+
+def _take_part(
+    artifacts: Artifacts,
+    artifact_id: str,
+    sessions: Manifest,
+    model_config: ModelConfig,
+    config: TrainingConfig,
+    chosen: dict[str, Any],
+    progress: Report,
+) -> None:
+    """Fit the model together with other processes, the first of which writes it."""
+    from modeling.training.distributed import is_first
+
+    if is_first():
+        _fit(artifacts, artifact_id, sessions, model_config, config, chosen, progress)
+    else:
+        _run(sessions, model_config, config, artifacts.root / UNFINISHED / artifact_id, progress)
+
+
+def _fit(
+    artifacts: Artifacts,
+    artifact_id: str,
+    sessions: Manifest,
+    model_config: ModelConfig,
+    config: TrainingConfig,
+    chosen: dict[str, Any],
+    progress: Report,
+) -> Manifest:
+    """Fit the model and write its folder."""
+    parameters = {"model": model_config.model_dump(), "training": config.model_dump()}
+    with (
+        artifacts.unfinished(artifact_id) as checkpoints,
+        artifacts.write(MODELS, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
+    ):
+        model, facts = _run(sessions, model_config, config, checkpoints, progress)
+        model.save(draft.folder)
+        _copy_schema(sessions.folder, draft.folder)
+        (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
+        # It learned from the days before the test day.
+        draft.facts = facts | {"test_day": sessions.facts["test_day"], "by_size": chosen}
+    return draft.manifest
+
+
+def _run(
+    sessions: Manifest, model_config: ModelConfig, config: TrainingConfig, checkpoints: Path, progress: Report
+) -> tuple[SequenceModel, dict[str, Any]]:
+    """Sessions and settings -> the model, and facts about the run."""
     import polars as pl
 
+    from modeling.memory import kept_memory
     from modeling.splits import split_sessions  # torch is only loaded when there is something to train
     from modeling.training.fit import fit
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, config.validation_sessions)
     items = pl.read_parquet(sessions.folder / ITEMS, glob=False)
-    parameters = {"model": model_config.model_dump(), "training": config.model_dump()}
-    with (
-        artifacts.unfinished(artifact_id) as checkpoints,
-        artifacts.write(MODELS, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
-    ):
-        model, facts = fit(schema, split, model_config, config, checkpoints, progress, items)
-        model.save(draft.folder)
-        _copy_schema(sessions.folder, draft.folder)
-        (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
-        draft.facts = facts | {"test_day": sessions.facts["test_day"]}  # it learned from the days before
-    return draft.manifest
+    with kept_memory():
+        return fit(schema, split, model_config, config, checkpoints, progress, items)
 
 
 def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingConfig) -> str:
@@ -74,7 +160,7 @@ def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingCon
         code=code_of_training(model_config),
         parents=(sessions.name,),
         model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
-        training=config.model_dump(),
+        training=config.model_dump(exclude={"capture", "compile"}),  # how a GPU does the same steps
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
         made_with=plugins.contents(model_config.parts),
     )
@@ -87,16 +173,8 @@ def _copy_schema(sessions: Path, model: Path) -> None:
     shutil.copytree(sessions / "vocabularies", model / "vocabularies")
 
 
-def _require_one_process() -> None:
-    if (processes := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
-        raise InputError(
-            f"{processes} processes were started to train together (WORLD_SIZE={processes}, as torchrun sets it), but a model "
-            "is trained by one process on one GPU: all of them would do the same steps. Start it once, without torchrun."
-        )
-
-
-def cpu_threads() -> int:
-    """How many threads training takes where none are set: OMP_NUM_THREADS, or the cores that this process may use.
+def cpu_threads(processes: int = 1) -> int:
+    """How many threads each of some processes takes where none are set: OMP_NUM_THREADS, or its share of the cores it may use.
 
     Two hardware threads of a core are one; where the machine does not say which those are, each counts.
     """
@@ -110,7 +188,7 @@ def cpu_threads() -> int:
             cores.add((CORES / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
         except OSError:
             cores.add(str(cpu))
-    return len(cores)
+    return max(1, len(cores) // processes)
 
 
 def _content(path: Path) -> str:

@@ -10,7 +10,6 @@ and stops where that would have stopped.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ import numpy as np
 import polars as pl
 import torch
 
-from modeling.batches import Batch
 from modeling.config import NEXT_ITEM, ModelConfig, NegativesConfig, TrainingConfig
 from modeling.heads.next_item import NextItem
 from modeling.model import SequenceModel
@@ -29,10 +27,13 @@ from modeling.sessions import Sessions
 from modeling.splits import Split, trained_items
 from modeling.training import checkpoints
 from modeling.training.checkpoints import State
+from modeling.training.device import Steps, stream_of_its_own
+from modeling.training.distributed import num_processes
 from modeling.training.log import Log, Report, describe_cases
-from modeling.training.optimizer import RowAdamW, clip_gradients, make_optimizer, use_sparse_gradients
+from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule, make_schedule
+from modeling.training.sharding import cut, put_together
 from modeling.training.validation import Judge, judge_of, validate
 from schemas.errors import DivergedError, InputError
 from schemas.features import FeatureSchema
@@ -72,14 +73,18 @@ def fit(
             "min_count of item_id in the dataset."
         )
     set_seed(config.seed)
-    model = make_model(model_config, schema, sessions, split.last_day, items, report).to(device)
+    model = make_model(model_config, schema, sessions, split.last_day, items, report)
+    size = _size(model)
+    if config.shard_items:
+        cut(model)
+    model.to(device)
     use_sparse_gradients(model, device)
     schedule = make_schedule(model, sessions.to(device), config)
     judge = judge_of(model, split.validation.to(device), config.order)
     plan = Plan(schedule.steps_per_epoch, config)
     _warn(judge, config, report)
     report(
-        f"Training {model_config.body.name} ({_size(model):,} parameters) on {len(sessions):,} sessions, "
+        f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
         f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
     )
     wall, cpu = time.perf_counter(), time.process_time()
@@ -97,9 +102,10 @@ def fit(
         train(model, optimizer, schedule, log, folder, after_step)
     if state.chosen_step:
         checkpoints.load_weights(folder, state.chosen_step, model)
+    put_together(model)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     require_finite(model, config)
-    facts = {"parameters": _size(model), "sessions": len(sessions), "device": device}
+    facts = {"parameters": size, "sessions": len(sessions), "device": device}
     tokens = sum(schedule.tokens_per_epoch) * (state.step - state.started_at) // plan.steps
     return model, facts | _facts(state, plan, judge) | _costs(tokens, wall, cpu)
 
@@ -158,31 +164,23 @@ def train(
         DivergedError: when the loss is not finite.
     """
     plan, judge, state = log.plan, log.judge, log.state
-    loss_sum, summed = torch.zeros((), device=model.device), 0
     model.train()
-    for step in range(state.step, len(schedule)):
-        if state.stopped:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = plan.rate(step)
-        loss = loss_of(model, schedule[step])
-        loss.backward()
-        if plan.config.max_grad_norm:
-            clip_gradients(model.parameters(), plan.config.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
-        loss_sum, summed = loss_sum + loss.detach(), summed + 1
-        state.step = step + 1
-        if after_step:
-            after_step(state)
-        log.tick()
-        if state.step in plan.logs:
-            metrics = validate(model, judge.cases) if state.step in plan.validations else {}
-            model.train()
-            log.write(float(loss_sum) / summed, metrics)
-            loss_sum, summed = torch.zeros((), device=model.device), 0
-        if state.step in plan.saves:
-            checkpoints.save(folder, model, optimizer, state)
+    with stream_of_its_own(model):
+        steps = Steps(model, optimizer, schedule, plan, state.step, log.report)
+        for step in range(state.step, len(schedule)):
+            if state.stopped:
+                break
+            steps.do(step)
+            state.step = step + 1
+            if after_step:
+                after_step(state)
+            log.tick()
+            if state.step in plan.logs:
+                metrics = validate(model, judge.cases) if state.step in plan.validations else {}
+                model.train()
+                log.write(steps.mean_loss(), metrics)
+            if state.step in plan.saves:
+                checkpoints.save(folder, model, optimizer, state)
 
 
 def require_finite(model: SequenceModel, config: TrainingConfig) -> None:
@@ -199,19 +197,11 @@ def require_finite(model: SequenceModel, config: TrainingConfig) -> None:
         )
 
 
-def loss_of(model: SequenceModel, batch: Batch) -> torch.Tensor:
-    """The loss of a batch, in bfloat16 where the GPU has it."""
-    half = model.device.type == "cuda" and torch.cuda.is_bf16_supported()
-    with torch.autocast("cuda", torch.bfloat16) if half else contextlib.nullcontext():
-        loss: torch.Tensor = model(batch)
-    return loss
-
-
 def choose_device(report: Report) -> str:
     """`cuda` or `cpu`: one process trains on one device."""
     if not torch.cuda.is_available():
         return "cpu"
-    if (count := torch.cuda.device_count()) > 1:
+    if (count := torch.cuda.device_count()) > 1 and num_processes() == 1:
         report(f"Of {count} GPUs, number {torch.cuda.current_device()} is used: one process trains on one.")
     return "cuda"
 

@@ -1,7 +1,9 @@
 """Every batch of a run, in order: a function of the seed and the step alone.
 
 On a GPU the order of an epoch lies on the device and the host knows all lengths, so that making a batch asks the device for
-nothing. A flat row has one shape for the whole run: that of the fullest step, and of the step with the most sessions.
+nothing. A flat row has one shape for the whole run: that of the fullest step, and of the step with the most sessions. There
+the batch is a function of a step number on the device, too, so that a captured step makes its own: tensors that stay where
+they are hold the order of the epoch at hand and where each of its steps begins.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from modeling.batches import Batch, Shape
 from modeling.config import TrainingConfig
@@ -69,8 +72,10 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         self._lengths = sessions.lengths.cpu()
         self._age_days = (sessions.end.max() - sessions.end).cpu() / MICROSECONDS_PER_DAY
         self._places = (self._lengths - dropped).clamp(min=0)
+        self.fixed = flat and not self._on_cpu  # whether all batches have one shape
+        self.generator = torch.Generator(sessions.starts.device)  # what batches draw from, seeded at each step
         self._epoch, self._order, self._bounds = -1, torch.empty(0), torch.empty(0)
-        self._here, self._steps = torch.empty(0), torch.empty(0)
+        self._steps = torch.empty(0)
         self._most_sessions = self._most_places = 0
         self.tokens_per_epoch: list[int] = []
         self.steps_per_epoch: list[int] = []
@@ -82,45 +87,69 @@ class Schedule(torch.utils.data.Dataset[Batch]):
             self._most_sessions = max(self._most_sessions, int(self._bounds.diff().max()))
             self._most_places = max(self._most_places, int(upto[self._bounds].diff().max()))
         self._epoch = -1
+        self._room = Shape(self._most_places, max(int(self._places.max()), 1), flat=True)  # of a flat row
         self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
+        room = sessions.starts.new_zeros  # int64, where the sessions are
+        self._order_here = room(
+            len(sessions) + self._most_sessions
+        )  # behind its end, there is room for the largest step
+        self._begin_here, self._end_here = room(2, max(self.steps_per_epoch))
+        self._first_here = room(1)  # step of the epoch
 
     def __len__(self) -> int:
         return int(self._first_step[-1])
 
     def __getitem__(self, step: int) -> Batch:
+        self.seek(step)
+        if self.fixed:
+            return self.batch(torch.full((1,), step, device=self.sessions.starts.device))
+        place = self._steps[step - int(self._first_step[self._epoch])]
+        first, end = int(self._bounds[place]), int(self._bounds[place + 1])
+        return self.make_batch(
+            self.sessions.select(self._order_here[first:end]), self.generator, self._shape(first, end)
+        )
+
+    def seek(self, step: int) -> None:
+        """Make ready for the batch of a step: what it draws, and where the sessions are, the order of its epoch."""
         if not 0 <= step < len(self):
             raise IndexError(step)
         epoch = int(np.searchsorted(self._first_step, step, side="right")) - 1
         if epoch != self._epoch:
             self._open(epoch)
             self._bring_order()
-        place = self._steps[step - int(self._first_step[epoch])]
-        first, end = int(self._bounds[place]), int(self._bounds[place + 1])
-        device = self.sessions.starts.device
-        generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + 7_919 * step + 1)
-        return self.make_batch(self._chosen(first, end), generator, self._shape(first, end))
+        self.generator.manual_seed(self.seed * 1_000_003 + 7_919 * step + 1)
 
-    def _chosen(self, first: int, end: int) -> Sessions:
-        """The sessions of a step; for a flat row as many as the largest step has, the rest of which are empty."""
-        if self._on_cpu or not self.flat:
-            return self.sessions.select(self._here[first:end])
-        chosen = self.sessions.select(self._here[first : first + self._most_sessions])
-        counts_S = torch.arange(self._most_sessions, device=chosen.lengths.device) < end - first
-        return replace(chosen, lengths=chosen.lengths * counts_S)
+    def batch(self, step_1: Tensor) -> Batch:
+        """The batch of a step whose number, [1], lies on the device; `seek` has been called with the same number.
+
+        As many sessions as the largest step has, those behind its own empty.
+        """
+        place_1 = step_1 - self._first_here
+        begin_1, end_1 = self._begin_here[place_1], self._end_here[place_1]
+        place_S = begin_1 + torch.arange(self._most_sessions, device=step_1.device)
+        chosen = self.sessions.select(self._order_here[place_S])
+        chosen = replace(chosen, lengths=chosen.lengths * (place_S < end_1))
+        return self.make_batch(chosen, self.generator, self._room)
+
+    @property
+    def places_per_step(self) -> int:
+        """The places that the fullest step needs."""
+        return self._most_places
 
     def _shape(self, first: int, end: int) -> Shape | None:
-        """The room for a batch: of a flat row that of the whole run."""
+        """The room for a batch that has one session a row."""
         if self._on_cpu:
             return None
-        if self.flat:
-            return Shape(self._most_places, max(int(self._places.max()), 1), flat=True)
         places_S = self._places[self._order[first:end]]
         return Shape(int(places_S.sum()), max(int(places_S.max()), 1), flat=False)
 
     def _bring_order(self) -> None:
-        """The epoch's order to where the sessions are, with room for the largest step behind its last."""
-        room = self._order.new_zeros(self._most_sessions)
-        self._here = torch.cat([self._order, room]).to(self.sessions.starts.device)
+        """The order of the epoch at hand, and where its steps begin and end in it, to where the sessions are."""
+        begins, ends = self._bounds[self._steps], self._bounds[self._steps + 1]
+        for here, values in ((self._order_here, self._order), (self._begin_here, begins), (self._end_here, ends)):
+            values = values.pin_memory() if torch.backends.cuda.is_built() and here.is_cuda else values
+            here[: len(values)].copy_(values, non_blocking=True)
+        self._first_here.fill_(int(self._first_step[self._epoch]))
 
     def _open(self, epoch: int) -> None:
         """Order the sessions of an epoch and cut them into steps of equal numbers of events."""

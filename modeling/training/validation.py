@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from modeling.config import LOWER_IS_BETTER, NEXT_ITEM
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
+from modeling.sessions import Sessions
 from modeling.splits import Cases, label_cases
 from modeling.training.checkpoints import State
+from modeling.training.distributed import divided
+from modeling.training.sharding import whole
 
 RANKED = ("ndcg@20", "recall@20")
 FEW = 100  # cases; with fewer, the standard error of an NDCG of .2 is above .03
@@ -91,17 +96,29 @@ def goal_of(model: SequenceModel, labels: list[str] | None = None) -> str:
 def validate(model: SequenceModel, cases: Cases) -> dict[str, float]:
     """NDCG and recall at 20, and the metrics of labels, on validation cases, by the code that evaluates and recommends.
 
-    What is undefined on these cases is left out.
+    What is undefined on these cases is left out. Several processes share the cases.
     """
+    with whole(model):
+        return _validate(model, cases)
+
+
+def _validate(model: SequenceModel, cases: Cases) -> dict[str, float]:
     measured: dict[str, float] = {}
     if NEXT_ITEM in model.heads and len((known := cases.known()).target):
-        metrics = metrics_at(ranks(ModelScorer(model), known), (20,))
+        scorer = ModelScorer(model)
+        rank_N = divided(len(known.target), known.target.device, lambda part: ranks(scorer, known.select(part)))
+        metrics = metrics_at(rank_N, (20,))
         measured = {name: metrics[name] for name in RANKED}
     for label, head in model.label_heads.items():
         histories, value_N = label_cases(cases, head.column, back=model.schema.split == "day")
-        of_label = head.measure(predict(model, histories)[label], value_N.cpu())
+        predict_label = partial(_predict, model, label, histories)
+        of_label = head.measure(divided(len(value_N), value_N.device, predict_label), value_N.cpu())
         measured |= {f"{label}/{name}": value for name, value in of_label.items() if not math.isnan(value)}
     return measured
+
+
+def _predict(model: SequenceModel, label: str, histories: Sessions, part: Tensor) -> Tensor:
+    return predict(model, histories.select(part))[label]
 
 
 def _count_labels(model: SequenceModel, cases: Cases, label: str) -> int:

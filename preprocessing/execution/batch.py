@@ -17,7 +17,9 @@ from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
 from preprocessing.engines import engine_of
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
+from preprocessing.execution.division import PARTS, SAMPLE, Division, boundaries_of
 from preprocessing.execution.run import Run
+from preprocessing.execution.selection import Selection
 from preprocessing.execution.tasks import Job
 from preprocessing.features.state import FeatureState, State, Statistics, fit_next, merge
 from preprocessing.frames import collect
@@ -28,7 +30,7 @@ from preprocessing.source.files import reading
 from schemas.columns import DAY, USER_ID
 from schemas.errors import InputError
 
-SAMPLE = 10_000  # rows a bucket of which users are taken to divide them
+LARGER = 2  # how many times the rows that a bucket may have one may have: they are divided by a sample, before they are counted
 GPU_THREADS = 3  # tasks in hand: of one bucket the plans run, while others are read, or written
 TEXT_BYTES = 32  # of a value without a fixed size: no plan is right to the byte
 
@@ -71,20 +73,33 @@ class Batch:
         in_memory = count == 1 and run.workers.executor is None
         if in_memory:  # what a run that was killed left may be of other buckets
             shutil.rmtree(folder, ignore_errors=True)
-        spool = Spool(None if in_memory else folder)
         with run.phase("read") as said:
             with reading(run.dataset.source):
-                raw = run.source.events(self.files, self.undated)
+                rows, select, division = run.source.events(self.files, self.undated)
+                raw = select.of(rows)
+                spool = Spool(None if in_memory else folder)
                 self.job = self._job(raw.collect_schema(), spool, folder / "sessions")
-                events = self.job.plan.read(raw)
-                boundaries = self._boundaries(events, count)
-                spool.divide("raw", events, USER_ID, boundaries)
+                boundaries = self._divide(self.job.plan.read(raw), count, select, division)
             if self.carried is not None and self.carried.height:
                 spool.divide("carried", self.carried.lazy(), USER_ID, boundaries)
             self.buckets = range(len(boundaries) + 1)
             said(f"{self._rows():,} events dated {self._days_in_words()}")
             if len(self.buckets) > 1:
                 said(f"in {len(self.buckets)} parts")
+
+    def _divide(self, events: pl.LazyFrame, count: int, select: Selection, division: Division | None) -> pl.Series:
+        """Leave the events in the spool by bucket, unless they lie divided already; returns the last user of all but one."""
+        spool = self.job.spool
+        if spool.folder and division and division.largest() <= LARGER * self._bucket_rows():
+            # A run that was killed may have divided them otherwise; what it has done is of its own buckets.
+            if not spool.has("boundaries"):
+                spool.put("boundaries", division.boundaries.to_frame())
+            if collect(spool.get("boundaries")).to_series().equals(division.boundaries):
+                spool.divided, spool.select = division.folder / PARTS, select
+                return division.boundaries
+        boundaries = self._boundaries(events, count)
+        spool.divide("raw", events, USER_ID, boundaries)
+        return boundaries
 
     def clean(self) -> None:
         """Check, step, cut; refuse what a rule does not tolerate.
@@ -164,9 +179,12 @@ class Batch:
         """So many that none is larger than it should be; one where a step needs all rows."""
         if self.run.plan.needs_all_rows:
             return 1
-        workers = self.run.workers
-        most = workers.bucket_rows or engine_of(self.run.engine).bucket_rows(bytes_a_row(self.run.source.types))
-        return max(workers.min_buckets, -(-self._rows() // most))
+        return max(self.run.workers.min_buckets, -(-self._rows() // self._bucket_rows()))
+
+    def _bucket_rows(self) -> int:
+        """Rows of a bucket at most."""
+        most = self.run.workers.bucket_rows
+        return most or engine_of(self.run.engine).bucket_rows(bytes_a_row(self.run.source.types))
 
     def _boundaries(self, events: pl.LazyFrame, count: int) -> pl.Series:
         """The last user of each bucket but the last, from a sample of rows."""
@@ -176,9 +194,8 @@ class Batch:
             users = (
                 events.select(USER_ID).gather_every(every).drop_nulls() if count > 1 else events.select(USER_ID).clear()
             )
-            sample = users.collect(engine="streaming").sort(USER_ID)
-            places = sorted({sample.height * part // count for part in range(1, count)}) if sample.height else []
-            spool.put("boundaries", sample[places].unique(maintain_order=True))
+            sample = users.collect(engine="streaming").to_series()
+            spool.put("boundaries", boundaries_of(sample, count).to_frame())
         return collect(spool.get("boundaries"))[USER_ID]
 
     def _check_first(self) -> None:

@@ -1,17 +1,68 @@
-"""Where the tasks of a batch leave frames for each other: in memory for one process, in a folder for many buckets."""
+"""Where the tasks of a batch leave frames for each other: in memory for one process, in a folder for many buckets.
+
+Nothing in a scratch folder is synced to the disk. A file gets its name when it is whole, so what a process that is killed
+leaves is there whole or not at all. A power cut may leave names of files that are not: what was left before the machine started
+anew is therefore not read but removed (`clear_after_boot`), and done again.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
 
+from preprocessing.execution.selection import Selection
 from preprocessing.frames import collect
-from schemas.artifacts import replace_file
 
 _BUCKET = "bucket"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+def clear_after_boot(scratch: Path, boot: Path = _BOOT) -> None:
+    """Empty a scratch folder unless all of it was written since this machine started, of which `boot` holds the number.
+
+    A folder that is not there, since no work is to be begun, stays so.
+    """
+    if not scratch.is_dir():
+        return
+    mark = scratch / "boot"
+    now = boot.read_text() if boot.is_file() else ""
+    if now and mark.is_file() and mark.read_text() == now:
+        return
+    for left in scratch.iterdir():
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    mark.write_text(now)
+
+
+def divide(rows: pl.LazyFrame, key: str, boundaries: pl.Series, parts: Path) -> None:
+    """Write rows into folders bucket=0, bucket=1, .. of `parts`: keys up to the first boundary, up to the second, and so on.
+
+    Rows are read once and never held at once.
+    """
+    shutil.rmtree(parts, ignore_errors=True)
+
+    def bucket_of(keys: pl.Series) -> pl.Series:
+        return boundaries.search_sorted(keys).cast(pl.Int32)
+
+    # Said to be elementwise, which it is, for else all rows would be held at once.
+    bucket = pl.col(key).map_batches(bucket_of, return_dtype=pl.Int32, is_elementwise=True).alias(_BUCKET)
+    target = pl.PartitionBy(parts, key=_BUCKET, include_key=False)
+    rows.with_columns(bucket).sink_ipc(target, compression="uncompressed", mkdir=True, engine="streaming")
+    schema = rows.collect_schema()
+    for number in range(len(boundaries) + 1):
+        part = parts / f"{_BUCKET}={number}"
+        if not part.is_dir():
+            part.mkdir(parents=True)
+            pl.DataFrame(schema=schema).write_ipc(part / "0.ipc")
+
+
+def read_parts(place: Path) -> pl.LazyFrame:
+    """A frame in a file, or in the files of a folder."""
+    parts = sorted(place.glob("*.ipc")) if place.is_dir() else [place]
+    return pl.scan_ipc(parts, glob=False, hive_partitioning=False)  # [ ] in the folder's name is no pattern
 
 
 @dataclass
@@ -20,17 +71,25 @@ class Spool:
 
     folder: Path | None = None
     _frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+    select: Selection | None = None
+    """What is done to rows of `divided` as they are got."""
+    divided: Path | None = None
+    """Where the frames raw-0, raw-1, .. lie that are not the spool's own: a folder of `divide`."""
 
     def put(self, name: str, frame: pl.DataFrame) -> None:
         """Keep a frame; in a folder it is there whole or not at all."""
         if self.folder is None:
             self._frames[name] = frame
-        else:
-            # Uncompressed: what is read back soon costs less to move than to pack.
-            replace_file(self._place(name), lambda path: frame.write_ipc(path, compression="uncompressed"))
+            return
+        place = self._place(name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        temporary = place.with_name(f".{place.name}.{os.getpid()}")
+        # Uncompressed: what is read back soon costs less to move than to pack.
+        frame.write_ipc(temporary, compression="uncompressed")
+        temporary.replace(place)
 
     def divide(self, name: str, rows: pl.LazyFrame, key: str, boundaries: pl.Series) -> None:
-        """Keep rows in frames NAME-0, NAME-1, ..: those with keys up to the first boundary, up to the second, and so on."""
+        """Keep rows in frames NAME-0, NAME-1, .. by their keys, as the function `divide` says."""
         if self.folder is None:
             assert boundaries.is_empty()
             self._frames[f"{name}-0"] = collect(rows)
@@ -39,31 +98,18 @@ class Spool:
         if done.exists():
             return
         parts = self.folder / f"{name} parts"
-        shutil.rmtree(parts, ignore_errors=True)
-
-        def bucket_of(keys: pl.Series) -> pl.Series:
-            return boundaries.search_sorted(keys).cast(pl.Int32)
-
-        # Said to be elementwise, which it is, for else all rows would be held at once.
-        bucket = pl.col(key).map_batches(bucket_of, return_dtype=pl.Int32, is_elementwise=True).alias(_BUCKET)
-        target = pl.PartitionBy(parts, key=_BUCKET, include_key=False)
-        rows.with_columns(bucket).sink_ipc(target, compression="uncompressed", mkdir=True, engine="streaming")
-        schema = rows.collect_schema()
+        divide(rows, key, boundaries, parts)
         for number in range(len(boundaries) + 1):
-            part = parts / f"{_BUCKET}={number}"
-            if not part.is_dir():
-                part.mkdir(parents=True)
-                pl.DataFrame(schema=schema).write_ipc(part / "0.ipc")
-            part.rename(self._place(f"{name}-{number}"))
+            (parts / f"{_BUCKET}={number}").rename(self._place(f"{name}-{number}"))
         done.touch()
 
     def get(self, name: str) -> pl.LazyFrame:
         """A frame that is there."""
         if self.folder is None:
             return self._frames[name].lazy()
-        place = self._place(name)
-        parts = sorted(place.glob("*.ipc")) if place.is_dir() else [place]
-        return pl.scan_ipc(parts, glob=False, hive_partitioning=False)  # [ ] in the folder's name is no pattern
+        if self.divided and self.select and name.startswith("raw-"):
+            return self.select.of(read_parts(self.divided / name.replace("raw-", f"{_BUCKET}=")))
+        return read_parts(self._place(name))
 
     def has(self, name: str) -> bool:
         """Whether a frame is there."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 
 import polars as pl
 
-from preprocessing.engines import EngineName
+from preprocessing.execution.division import Division
+from preprocessing.execution.selection import Selection
 from preprocessing.frames import collect
-from preprocessing.sessions import EVENT_DAY, ONE_BATCH, Window
-from preprocessing.source.events import FILE, EventFiles, frozen, unread_times
+from preprocessing.sessions import Window
+from preprocessing.source.events import EventFiles, frozen, unread_times
 from preprocessing.source.files import content_hash, find_files, reading
 from preprocessing.source.index import Index
 from preprocessing.source.listing import SourceFile
@@ -22,8 +23,19 @@ from schemas.dataset import Dataset
 from schemas.errors import InputError
 
 NO_LIMIT = Window()
-# New files of up to this size are read once and kept. A GPU's buckets are large, and so is the memory of its machine.
-IN_MEMORY_BYTES: dict[EngineName, int] = {"cpu": 128_000_000, "nvtabular": 128_000_000, "gpu": 1_024_000_000}
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where new files go as they are read."""
+
+    scratch: Path
+    bytes: int
+    """Files of up to this size together are kept in memory; more are divided by user, in the scratch folder."""
+    bucket_rows: int
+    min_buckets: int
+    divides: bool
+    """Whether tasks take rows as they are in the files, and by bucket: else files are read once more for them."""
 
 
 @dataclass
@@ -42,7 +54,9 @@ class Source:
     """Rows of new files that hold an empty list where events were to be, and so give none."""
     window: Window = NO_LIMIT
     """Days beyond which events of a dataset that is taken whole are left out."""
-    _in_memory: tuple[set[str], pl.LazyFrame] | None = field(default=None, repr=False)
+    division: Division | None = field(default=None, repr=False)
+    """New files that are too large to be kept in memory."""
+    _in_memory: tuple[tuple[str, ...], pl.LazyFrame] | None = field(default=None, repr=False)
 
     @classmethod
     def open(
@@ -51,73 +65,69 @@ class Source:
         kept_in: Path,
         types: pl.Schema | None,
         now: datetime,
-        in_memory_bytes: int,
+        room: Room,
+        before_reading: Callable[[], object] = lambda: None,
     ) -> Source:
-        """List the files and count what is new. `types` are those of the line's first days, if there are any.
+        """List the files and read what is new, once. `types` are those of the line's first days, if there are any.
 
-        New files of up to `in_memory_bytes` together are read once and kept.
+        `before_reading` is called before a file is opened.
 
         Raises:
             InputError: for files that cannot be read, lack a column or differ in type, and when there are no events.
         """
         files = EventFiles(dataset)
-        in_memory: list[tuple[set[str], pl.LazyFrame]] = []
-        empty: list[int] = []
-
-        def scan(new: list[SourceFile]) -> pl.LazyFrame:
-            empty.append(files.count_without_events(new))
-            events = files.scan(new, expected=types, number=True)
-            if sum(file.size for file in new) > in_memory_bytes:
-                return events
-            read = collect(events).lazy()
-            in_memory.append(({file.path for file in new}, read.drop(FILE)))
-            return read
-
+        read = _NewFiles(files, types, room, before_reading)
         with reading(dataset.source):
-            index = Index.take(dataset, files.files, kept_in, now, scan)
+            index = Index.take(dataset, files.files, kept_in, now, read.scan)
         if not index.rows and types is None:
             raise InputError(f"{dataset.source} holds no events: its files have no rows.")
+        division = read.division or Division.left(room.scratch, files.files, types)
         if types is None:
-            types = frozen((in_memory[0][1] if in_memory else files.scan(number=False)).collect_schema())
+            whole = read.in_memory[1] if read.in_memory else division.scan() if division else files.scan()
+            types = frozen(whole.collect_schema())
         kinds = (("items.path", dataset.items), ("users.path", dataset.users))
         beside = [
             file for key, table in kinds if table for file in find_files(dataset, table.path, key, table.file_options)
         ]
         tables = {file.path: content_hash(file) for file in beside}
-        read = in_memory[0] if in_memory else None
-        return cls(dataset, files, index, types, tables, now, sum(empty), _in_memory=read)
+        return cls(
+            dataset, files, index, types, tables, now, read.empty_rows, division=division, _in_memory=read.in_memory
+        )
 
-    def raw(self, paths: set[str], *, numbered: bool = False) -> pl.LazyFrame:
-        """All rows of these files, as they are read; `numbered` adds the column FILE, the place in `sorted(paths)`."""
-        if self._in_memory and paths <= self._in_memory[0] and not (numbered and len(self._in_memory[0]) > 1):
-            return self._in_memory[1]
+    def raw(self, paths: set[str], *, numbered: bool = False) -> tuple[pl.LazyFrame, list[str]]:
+        """All rows of these files, and perhaps of others, as they are read; and the files, which FILE numbers if asked for."""
+        if self._in_memory and paths <= {*self._in_memory[0]}:
+            return self._in_memory[1], list(self._in_memory[0])
+        if self.division and paths <= {*self.division.paths}:
+            return self.division.scan(), list(self.division.paths)
         files = [file for file in self.files.files if file.path in paths]
-        return self.files.scan(files, expected=self.types, number=numbered)
+        return self.files.scan(files, expected=self.types, number=numbered), [file.path for file in files]
 
-    def events(self, days: Mapping[date, list[str]], undated: Mapping[str, date]) -> pl.LazyFrame:
-        """The events of these days, of the files that hold them, with the column `event day`.
+    def events(
+        self, days: Mapping[date, list[str]], undated: Mapping[str, date]
+    ) -> tuple[pl.LazyFrame, Selection, Division | None]:
+        """The rows of files that hold these days; what of them is of these days; and where they lie divided, if they do.
 
         `undated` says of files to which day their rows without a usable day count; of other files these are left out.
         """
         wanted = {path for paths in days.values() for path in paths}
-        events = self.raw(wanted, numbered=bool(undated))
-        if self.dataset.split != "day":
-            whole = events.with_columns(pl.lit(ONE_BATCH).alias(EVENT_DAY)).drop(FILE, strict=False)
-            if self.window == NO_LIMIT:
-                return whole
-            return whole.filter(self.window.holds(local_day(pl.col(TIMESTAMP), self.dataset.time_zone)).fill_null(True))
-        day = local_day(pl.col(TIMESTAMP), self.dataset.time_zone)
-        usable: pl.Expr = pl.when(day.is_between(self.index.earliest, self.index.today)).then(day)
-        if undated:
-            usable = pl.coalesce(usable, self._undated(wanted, undated))
-        dated = events.with_columns(usable.alias(EVENT_DAY)).drop(FILE, strict=False)
-        if set(self.index.days()) == set(days) and self.index.undated() <= undated.keys():
-            return dated
-        return dated.filter(pl.col(EVENT_DAY).is_in(list(days)))
+        rows, paths = self.raw(wanted, numbered=bool(undated))
+        every = set(self.index.days()) == set(days) and self.index.undated() <= undated.keys()
+        selection = Selection(
+            time_zone=self.dataset.time_zone,
+            by_day=self.dataset.split == "day",
+            window=self.window,
+            earliest=self.index.earliest,
+            today=self.index.today,
+            days=None if every else tuple(days),
+            undated=tuple(undated.get(path) for path in paths) if undated else (),
+        )
+        divided = self.division if self.division and tuple(paths) == self.division.paths else None
+        return rows, selection, divided
 
     def unread_times(self) -> str:
         """What to say when no event has a time that can be used."""
-        return unread_times(self.raw({file.path for file in self.files.files}))
+        return unread_times(self.raw({file.path for file in self.files.files})[0])
 
     def set_aside(self, path: str, day: date | None, skip: int) -> pl.DataFrame:
         """The rows of a file that are of one day (None: of no usable day), without the first `skip` of them."""
@@ -128,8 +138,29 @@ class Source:
         with reading(file.url):
             return collect(self.files.scan([file], expected=self.types).filter(wanted)).slice(skip)
 
-    def _undated(self, paths: set[str], undated: Mapping[str, date]) -> pl.Expr:
-        days = [undated.get(file.path) for file in self.files.files if file.path in paths]
-        if len(set(days)) == 1:
-            return pl.lit(days[0], dtype=pl.Date)
-        return pl.col(FILE).replace_strict(list(range(len(days))), days, return_dtype=pl.Date)
+
+@dataclass
+class _NewFiles:
+    """Files that the index opens: read once, into memory or, divided, into scratch."""
+
+    files: EventFiles
+    types: pl.Schema | None
+    room: Room
+    before_reading: Callable[[], object]
+    empty_rows: int = 0
+    in_memory: tuple[tuple[str, ...], pl.LazyFrame] | None = None
+    division: Division | None = None
+
+    def scan(self, new: list[SourceFile]) -> pl.LazyFrame:
+        """Their rows, with FILE."""
+        self.before_reading()
+        room = self.room
+        self.empty_rows = self.files.count_without_events(new)
+        if sum(file.size for file in new) <= room.bytes:
+            read = collect(self.files.scan(new, expected=self.types, number=True)).lazy()
+            self.in_memory = tuple(file.path for file in new), read
+            return read
+        if not room.divides:
+            return self.files.scan(new, expected=self.types, number=True)
+        self.division = Division.make(room.scratch, self.files, new, self.types, room.bucket_rows, room.min_buckets)
+        return self.division.scan()

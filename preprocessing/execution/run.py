@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from preprocessing.encoders.category import Category
-from preprocessing.engines import EngineName
-from preprocessing.execution.reading import Source
+from preprocessing.engines import EngineName, engine_of
+from preprocessing.execution.reading import Room, Source
 from preprocessing.features.state import State
 from preprocessing.plan import Plan, plan_of
 from preprocessing.source.files import find_files
+from preprocessing.steps import Step
 from preprocessing.vocabulary import from_nvtabular
 from schemas.artifacts import Artifacts
 from schemas.columns import ID, VALUE
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 from schemas.progress import Progress, Report
+
+# New files of up to this size are kept in memory. A GPU's buckets are large, and so is the memory of its machine.
+IN_MEMORY_BYTES: dict[EngineName, int] = {"cpu": 128_000_000, "nvtabular": 128_000_000, "gpu": 1_024_000_000}
+ROW_BYTES = 96  # of a row of events: a guess, for a number of buckets
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,13 @@ class Workers:
     min_buckets: int = 1
     bucket_rows: int | None = None
     """Rows of a bucket at most; None: what the engine can hold."""
+
+
+def room_of(scratch: Path, engine: EngineName, workers: Workers, steps: Iterable[Step]) -> Room:
+    """Where new files go before the columns that they have are known."""
+    divides = not any(step.needs_all_rows or type(step).read is not Step.read for step in steps)
+    rows = workers.bucket_rows or engine_of(engine).bucket_rows(ROW_BYTES)
+    return Room(scratch, IN_MEMORY_BYTES[engine], rows, workers.min_buckets, divides)
 
 
 @dataclass

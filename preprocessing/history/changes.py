@@ -115,7 +115,7 @@ def find_changes(run: Run, ledger: Ledger) -> Changes:
     differing = _differing_days(now, made, same_hash)
     placed, undated = _place_undated(index, made, until)
     dated = now.select(pl.col(DAY).alias(COUNTED), PATH, DAY, ROWS, DIGEST)
-    changes = Changes(pl.concat([dated, placed]), [], _whole_days(now, differing, ledger), undated=undated)
+    changes = Changes(dated.vstack(placed), [], _whole_days(now, differing, ledger), undated=undated)
     to_judge = sorted(day for day in differing if until and day <= until)
     beyond: dict[date, list[SetAside]] = {}
     for day in to_judge:

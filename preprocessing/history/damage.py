@@ -18,13 +18,16 @@ from schemas.columns import DAY
 from schemas.errors import InputError
 
 
-def damaged_days(artifacts: Artifacts, ledger: Ledger, *, contents: bool = False) -> dict[date, list[str]]:
+def damaged_days(
+    artifacts: Artifacts, ledger: Ledger, since: date = date.min, *, contents: bool = False
+) -> dict[date, list[str]]:
     """The finished days of which files are missing or are not as they were written, and those files.
 
-    Without `contents`, of sessions and quarantine alone (and of what the newest day leaves to the next), and by size and time
-    of writing: in a moment, however many days there are.
+    Without `contents`, of the days from `since` on, of sessions and quarantine alone (and of what the newest day leaves to the
+    next), and by size and time of writing: in a moment, and however long ago the first day was.
     """
-    files = ledger.days.select(DAY, "artifact", "files").explode("files").unnest("files").drop_nulls("path")
+    days = ledger.days if contents else ledger.days.filter((pl.col(DAY) >= since) | (pl.col(DAY) == pl.col(DAY).max()))
+    files = days.select(DAY, "artifact", "files").explode("files").unnest("files").drop_nulls("path")
     if not contents:
         published = pl.col("path").str.starts_with(SESSIONS) | (pl.col("path") == QUARANTINE)
         needed = published | ((pl.col("path") == OPEN) & (pl.col(DAY) == pl.col(DAY).max()))

@@ -81,10 +81,12 @@ class Days:
     _why: dict[date, str] = field(default_factory=dict)
     """Of days to do again: the reason, where it is another than changed events."""
 
-    def work(self, last: date, redo: tuple[date, date] | None = None, *, verify: bool = False) -> Iterator[Work]:
+    def work(
+        self, last: date, redo: tuple[date, date] | None = None, *, used_from: date | None = None, verify: bool = False
+    ) -> Iterator[Work]:
         """What is to be done up to `last`: damaged days, days again (`redo` among them), new days.
 
-        With `verify`, all files of finished days are read to find those that are damaged.
+        Damage is looked for in the days from `used_from` on; with `verify`, all files of all finished days are read.
 
         Raises:
             InputError: when `redo` names days that the source no longer holds, or a state is lost for good.
@@ -107,7 +109,7 @@ class Days:
         ledger.change(pending=tuple(sorted(again)))
         if ledger.about.hashed_by != HASH:
             self._hash_anew()
-        yield from self._mend(verify)
+        yield from self._mend(used_from or date.min, verify)
         for aside in (*self.changes.late, *self.changes.undated):
             run.say(in_words(aside, now=until is None or last > until))
         yield from self._again()
@@ -175,9 +177,10 @@ class Days:
         self.ledger.change(state=f"{states.KIND}/{work.tail}", tail=work.tail, until=until)
         self._save()
 
-    def _mend(self, verify: bool) -> Iterator[Work]:
+    def _mend(self, used_from: date, verify: bool) -> Iterator[Work]:
         """Put back or do again the finished days whose files are lost or damaged; those that can be neither are missing."""
-        for day, files in damaged_days(self.run.artifacts, self.ledger, contents=verify).items():
+        for day, files in damaged_days(self.run.artifacts, self.ledger, used_from, contents=verify).items():
+            self.run.artifacts.begin_work()
             row = self.ledger.row(day)
             assert row is not None
             lost = f"{day}: its {', '.join(files)}"

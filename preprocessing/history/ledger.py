@@ -59,6 +59,9 @@ class Ledger:
 
     about: About = field(default_factory=About)
     days: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
+    """In order of the day."""
+    _parts: tuple[pl.DataFrame | None, pl.DataFrame] = field(default=(None, pl.DataFrame()), repr=False, compare=False)
+    """`days` and, of those, `parts()`."""
 
     @classmethod
     def read(cls, artifacts: Artifacts, line: str) -> Ledger:
@@ -113,10 +116,14 @@ class Ledger:
 
     def write(self, artifacts: Artifacts) -> None:
         """Replace the file in one step."""
+        artifacts.begin_work()
         text = self.about.model_dump_json()
         replace_file(
             _file(artifacts, self.about.line),
-            lambda path: self.days.write_parquet(path, compression="zstd", metadata={"about": text}),
+            # All of it is written every night: the fastest level, which packs it as well as the others.
+            lambda path: self.days.write_parquet(
+                path, compression="zstd", compression_level=1, metadata={"about": text}
+            ),
         )
 
     @property
@@ -136,27 +143,35 @@ class Ledger:
 
     def enter(self, rows: list[dict[str, Any]]) -> None:
         """Put finished days in place of those of the same date."""
-        new = pl.DataFrame(rows, schema=SCHEMA)
-        kept = self.days.filter(~pl.col(DAY).is_in(new[DAY].implode()))
-        self.days = pl.concat([kept, new]).sort(DAY)
+        new = pl.DataFrame(rows, schema=SCHEMA).sort(DAY)
+        if any(self.has(day) for day in new[DAY]):
+            self.days = self.days.filter(~pl.col(DAY).is_in(new[DAY].implode()))
+        follows = self.days.is_empty() or self.days[DAY][-1] < new[DAY][0]  # then nothing needs to be sorted
+        together = self.days.vstack(new)
+        self.days = together if follows else together.sort(DAY)
 
     def row(self, day: date) -> dict[str, Any] | None:
         """The row of a day, if it is finished and had events."""
-        found = self.days.filter(pl.col(DAY) == day)
-        return found.row(0, named=True) if found.height else None
+        place = self._place(day)
+        return self.days.row(place, named=True) if self._holds(day, place) else None
 
     def has(self, day: date) -> bool:
         """Whether a day is finished and had events."""
-        return self.row(day) is not None
+        return self._holds(day, self._place(day))
 
     def last_before(self, day: date) -> date | None:
         """The last finished day with events before a day."""
-        return self.days.filter(pl.col(DAY) < day)[DAY].max()  # type: ignore[return-value]
+        place = self._place(day)
+        return self.days[DAY][place - 1] if place else None
 
     def parts(self) -> pl.DataFrame:
         """What all days were made of: `finished` (the day made of it), `path`, `day`, `rows`, `digest`."""
-        made_of = self.days.select(pl.col(DAY).alias("finished"), "made_of").explode("made_of").drop_nulls("made_of")
-        return made_of.unnest("made_of")
+        of, parts = self._parts
+        if of is not self.days:
+            made_of = self.days.select(pl.col(DAY).alias("finished"), "made_of")
+            parts = made_of.explode("made_of").drop_nulls("made_of").unnest("made_of")
+            self._parts = self.days, parts
+        return parts
 
     def rows_by_day(self) -> dict[date, int]:
         """Rows that each finished day was made of."""
@@ -167,6 +182,12 @@ class Ledger:
         """The name of the state before a day; empty where it was not kept."""
         row = self.row(day)
         return str(row["before"]) if row else ""
+
+    def _place(self, day: date) -> int:
+        return int(self.days[DAY].search_sorted(day))
+
+    def _holds(self, day: date, place: int) -> bool:
+        return place < self.days.height and bool(self.days[DAY][place] == day)
 
 
 def files_of(row: dict[str, Any]) -> list[File]:

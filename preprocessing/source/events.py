@@ -44,6 +44,7 @@ class EventFiles:
         source = dataset.events
         found = find(dataset, source.path, "events.path", source.file_options)
         self.files: tuple[SourceFile, ...] = tuple(found.files)
+        self.options = source.file_options
         self.left_out: tuple[tuple[str, str], ...] = found.left_out
         """Files at the same place that are not read, each with why."""
         self._users = USER_ID in source.columns

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
@@ -91,8 +92,19 @@ def format_of(file: SourceFile, options: FileOptions = PLAIN) -> str:
     """Parquet, CSV or JSON lines, as the options say or by the end of the name in any case; empty for others."""
     if options.format != "auto":
         return STATED[options.format]
+    return _by_ending(_ending(file))
+
+
+@lru_cache(1024)
+def _by_ending(ending: str) -> str:
+    return next((kind for known, kind in FORMATS.items() if ending.endswith(known)), "")
+
+
+def _ending(file: SourceFile) -> str:
+    """The end of a name that says what it holds, in small letters: `.csv`, or of a packed file `.csv.gz`."""
     name = file.path.lower()
-    return next((kind for ending, kind in FORMATS.items() if name.endswith(ending)), "")
+    start = max(0, name.rfind("."))
+    return name[max(0, name.rfind(".", 0, start)) if name[start:] in PACKED else start :]
 
 
 def content_hash(file: SourceFile) -> str:
@@ -125,25 +137,34 @@ def _without_plan(raised: str) -> str:
 
 
 def _why_not(file: SourceFile, pattern: PurePosixPath, options: FileOptions) -> str:
-    asked_for = {part[0] for part in pattern.parts}
-    if any(part[:1] in "._" and part[:1] not in asked_for for part in file.path.split("/")):
-        return "its name, or that of a folder, begins with . or _"
-    if packed := _packed(file):
+    if file.path[:1] in "._" or "/." in file.path or "/_" in file.path:
+        asked_for = {part[0] for part in pattern.parts}
+        if any(part[:1] in "._" and part[:1] not in asked_for for part in file.path.split("/")):
+            return "its name, or that of a folder, begins with . or _"
+    return _why_not_read(_ending(file), options.format)
+
+
+@lru_cache(1024)
+def _why_not_read(ending: str, stated: str) -> str:
+    if packed := _packed_as(ending):
         return packed
-    kind = format_of(file)
-    if kind and options.format != "auto" and kind != STATED[options.format]:
-        return f"it ends like {kind}, and the format is {options.format}"
-    return "" if kind or options.format != "auto" else "its ending is not known: `format` says what it is"
+    kind = _by_ending(ending)
+    if kind and stated != "auto" and kind != STATED[stated]:
+        return f"it ends like {kind}, and the format is {stated}"
+    return "" if kind or stated != "auto" else "its ending is not known: `format` says what it is"
 
 
 def _packed(file: SourceFile) -> str:
     """Why a packed file cannot be read; empty for others."""
-    name = file.path.lower()
-    if name.endswith(tuple(f".parquet{packed}" for packed in PACKED[1:])):
+    return _packed_as(_ending(file))
+
+
+@lru_cache(1024)
+def _packed_as(ending: str) -> str:
+    if ending.endswith(tuple(f".parquet{packed}" for packed in PACKED[1:])):
         return "Parquet packs its own columns: unpack the file"
-    return (
-        "it is packed in a way that is not read: unpack it, or use gzip, zstd or bzip2" if name.endswith(UNREAD) else ""
-    )
+    packed = ending.endswith(UNREAD)
+    return "it is packed in a way that is not read: unpack it, or use gzip, zstd or bzip2" if packed else ""
 
 
 def _told(reasons: dict[str, str]) -> str:

@@ -55,9 +55,12 @@ class Index:
         """The index of `files`; `scan` gives the events of those that must be opened, with the column FILE."""
         known = _read(kept_in)
         there = pl.DataFrame(
-            [(file.path, file.size, file.stamp) for file in files],
+            {
+                PATH: [file.path for file in files],
+                "size": [file.size for file in files],
+                "stamp": [file.stamp for file in files],
+            },
             schema={name: _SCHEMA[name] for name in (PATH, "size", "stamp")},
-            orient="row",
         )
         same = there.join(known, on=[PATH, "size", "stamp"], how="inner", maintain_order="left")
         seen = set(same[PATH])
@@ -65,7 +68,7 @@ class Index:
         table = same.select(list(_SCHEMA))
         if new:
             counts = _count(scan(new), dataset)
-            table = pl.concat([table, _opened(new, counts, there)], how="vertical_relaxed")
+            table = table.vstack(_opened(new, counts, there))
         if new or table.height < known.height:
             _keep(table, kept_in)
         return cls(table, now.astimezone(ZoneInfo(dataset.time_zone)).date(), earliest_of(dataset))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import fsspec
@@ -20,8 +20,7 @@ PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss"
 ETAG = "etag:"
 
 
-@dataclass(frozen=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """A file of a source. `path` is its stable name; `stamp` changes whenever the content may have."""
 
     path: str  # below the source, with forward slashes
@@ -70,6 +69,7 @@ def store_options(url: str) -> dict[str, str] | None:
 
 
 def _walk(root: Path, below: str) -> Iterator[SourceFile]:
+    text = str(root)
     inside, seen = root.resolve(), set()
     folders, links = [root / below], list[Path]()
     while folders or links:  # links last: a file has its own name first
@@ -78,7 +78,7 @@ def _walk(root: Path, below: str) -> Iterator[SourceFile]:
         if not real.is_relative_to(inside):
             raise InputError(f"{place} is a link to {real}, outside the source {root}; copy the files into the source.")
         if place.is_file():
-            yield _local_file(str(place), root, place.stat())
+            yield _local_file(str(place), text, place.stat())
         if real in seen or not place.is_dir():
             continue
         seen.add(real)
@@ -89,12 +89,12 @@ def _walk(root: Path, below: str) -> Iterator[SourceFile]:
                 elif entry.is_dir():
                     folders.append(Path(entry.path))
                 elif entry.is_file():
-                    yield _local_file(entry.path, root, entry.stat())
+                    yield _local_file(entry.path, text, entry.stat())
         links.sort(reverse=True)
 
 
-def _local_file(place: str, root: Path, stat: os.stat_result) -> SourceFile:
-    path = place.removeprefix(str(root)).lstrip(os.sep).replace(os.sep, "/")
+def _local_file(place: str, root: str, stat: os.stat_result) -> SourceFile:
+    path = place.removeprefix(root).lstrip(os.sep).replace(os.sep, "/")
     return SourceFile(path, place, stat.st_size, str(stat.st_mtime_ns))
 
 

@@ -192,8 +192,8 @@ def test_a_damaged_pointer_answers_nobody_and_is_mended_by_hand(shop: Shop, monk
 
 
 def test_a_night_that_only_puts_the_pointer_back_has_done_something(shop: Shop) -> None:
+    from flows.in_service import InService
     from flows.reports.report import summarise
-    from flows.stages import InService
 
     reused = Manifest(kind="models", id="0" * 16, root="/", created="2026-03-01T00:00:00Z", reused=True)  # type: ignore[arg-type]
     facts: dict[str, Any] = {"test_day": None, "reason": "", "promote": True, "compared": False, "metrics": {}}

@@ -24,6 +24,7 @@ from modeling.splits import Cases, Split, hide_last
 from modeling.stages.training import cpu_threads, train
 from modeling.training.checkpoints import steps_of
 from modeling.training.fit import choose_device, fit
+from modeling.training.launch import together
 from modeling.training.optimizer import clip_gradients
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, Manifest
@@ -214,17 +215,53 @@ def test_without_a_number_of_threads_all_cores_are_taken(asked: str | None, monk
     assert cpu_threads() == cpu_threads()
 
 
-@pytest.mark.parametrize("trainer", ["own", "hugging_face"])
-def test_processes_started_together_are_refused(trainer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"trainer": "hugging_face"}, r"training\.trainer hugging_face: 2 processes"),
+        ({"devices": 3}, r"torchrun started 2 processes .*--devices\) is 3"),
+        ({}, "RANK, MASTER_ADDR, MASTER_PORT is not set: start them with torchrun"),
+    ],
+)
+def test_processes_that_cannot_train_together_are_refused(
+    settings: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They did the same steps, and locked each other out."""
     artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
-    training = TRAINING.model_copy(update={"trainer": trainer})
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="2 processes were started to train together"):
-        train(artifacts, sessions, SMALL, training, lambda line: None)
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match=words):
+        train(artifacts, sessions, SMALL, TRAINING.model_copy(update=settings), lambda line: None)
     assert not (artifacts.root / "models").exists()
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert train(artifacts, sessions, SMALL, training, lambda line: None).facts["steps"]
+    alone = TRAINING.model_copy(update=settings | {"devices": 1})
+    assert train(artifacts, sessions, SMALL, alone, lambda line: None).facts["steps"]
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(InputError, match=r"--devices\) is 2, but this machine shows 1 GPU \(CUDA_VISIBLE_DEVICES=3\)"):
+        together(print, 2, print)
+
+
+def test_a_model_of_two_processes_is_another_model(tmp_path: Path) -> None:
+    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+    lines: list[str] = []
+    both = TRAINING.model_copy(update={"devices": 2})
+    say = lambda line: lines.append(str(line))  # noqa: E731
+    model = train(artifacts, sessions, SMALL, both, say)
+    assert not model.reused
+    assert model.parameters["training"]["devices"] == 2
+    assert model.facts["steps"] == model.facts["planned_steps"]
+    assert len([line for line in lines if line.startswith("Training sasrec")]) == 1
+    assert train(artifacts, sessions, SMALL, both, say).reused
+    assert train(artifacts, sessions, SMALL, TRAINING, say).id != model.id
+    (model.folder / "manifest.json").unlink()
+    with artifacts.unfinished(model.id), pytest.raises(InputError, match="Another process is working on"):
+        train(artifacts, sessions, SMALL, both, say)
 
 
 def test_a_second_process_on_the_same_model_is_refused(tmp_path: Path) -> None:

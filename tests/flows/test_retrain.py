@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from schemas.artifacts import MANIFEST
-from tests.flows.conftest import QUICK, overnight, run_and_kill, summary_of
+from tests.flows.conftest import QUICK, clean_environment, overnight, run_and_kill, summary_of
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +50,47 @@ def test_running_again_only_says_so(shop: Path, whole: tuple[Path, dict[str, obj
     done = overnight("retrain", "--source", shop, "--root", root, *QUICK, "--json")
     again = summary_of(done)
     assert "Nothing to do" in done.stdout
-    assert again["nothing_to_do"] is True
-    assert again["metrics"] == summary["metrics"]
+    assert again == summary | {"nothing_to_do": True}
+    assert "'prepare' - sessions of demo are there already" in done.stderr
+    assert "'train' - Model" in done.stderr and "'report' - Report" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in root.glob(f"*/*/{MANIFEST}")}
+
+
+NOTE_MODULES = """
+import atexit, os, sys
+def note():
+    names = {name.partition(".")[0] for name in sys.modules}
+    with open(os.path.join(os.environ["NOTES"], str(os.getpid())), "w") as file:
+        file.write(" ".join(sorted(names)))
+atexit.register(note)
+"""
+
+
+def test_nothing_to_do_is_found_without_a_server_and_without_torch(
+    shop: Path, whole: tuple[Path, dict[str, object]], tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NOTE_MODULES)
+    (tmp_path / "notes").mkdir()
+    environment = clean_environment() | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    environment["NOTES"] = str(tmp_path / "notes")
+    done = overnight("retrain", "--source", shop, "--root", whole[0], *QUICK, "--json", environment=environment)
+    assert summary_of(done)["nothing_to_do"] is True
+    (notes,) = (tmp_path / "notes").iterdir()  # one process
+    modules = set(notes.read_text().split())
+    assert "polars" in modules
+    assert not modules & {"torch", "transformers", "prefect", "sqlalchemy", "fastapi"}
+
+
+def test_with_nothing_to_do_a_server_that_is_named_must_answer(
+    shop: Path, whole: tuple[Path, dict[str, object]]
+) -> None:
+    arguments = ["retrain", "--source", shop, "--root", whole[0], *QUICK]
+    for setting, words in (
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, "No Prefect server answers"),
+        ({"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}, "allows no temporary server"),
+    ):
+        done = overnight(*arguments, environment=clean_environment() | setting)
+        assert done.returncode == 2 and words in done.stderr, done.stdout + done.stderr
 
 
 def test_killed_at_any_stage_the_next_run_goes_on(

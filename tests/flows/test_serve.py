@@ -29,6 +29,13 @@ with get_client(sync_client=True) as client:
 print(json.dumps({"state": run.state.name, "message": run.state.message, "scheduled": len(scheduled), "keys": keys,
                   "limit": pool.concurrency_limit}))
 """
+RUNS = """
+from prefect.client.orchestration import get_client
+with get_client(sync_client=True) as client:
+    print(sum(run.state_name in ("Completed", "Cached") for run in client.read_flow_runs()))
+"""
+RETRAIN = [sys.executable, "-m", "flows.cli", "retrain", "--preset", "esasrec"]
+RETRAIN += [f"--set={change}" for change in ("body.num_layers=1", "training.epochs=1", "training.threads=1")]
 
 
 def free_port() -> int:
@@ -60,7 +67,14 @@ def test_an_ad_hoc_run_of_the_deployment_completes(shop: Path, tmp_path: Path, m
             text=True,
             timeout=LONG_SECONDS,
         )
+        # In a terminal, with nothing said of the server: a run there, too.
+        again = subprocess.run(
+            [*RETRAIN, "--source", shop, "--root", tmp_path / "root"], capture_output=True, text=True
+        )
+        runs = subprocess.run([sys.executable, "-c", RUNS], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Nothing to do" in again.stdout and "This run in the Prefect UI" in again.stdout, again.stdout + again.stderr
+    assert json.loads(runs.stdout.splitlines()[-1]) == 2, runs.stdout + runs.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["state"] == "Completed", found
     assert "ndcg@20" in found["message"]

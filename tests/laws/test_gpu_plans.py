@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from preprocessing import encoders, frames
 from preprocessing.engines.polars import PolarsEngine
 from preprocessing.execution import tasks as batch
 from preprocessing.execution.run import Workers
+from preprocessing.pipeline import prepare
+from preprocessing.simulate import Shop, simulate
 from schemas import plugins
+from schemas.artifacts import Artifacts
+from schemas.dataset import read_dataset
+from schemas.progress import Progress
 from tests.gpu import GPU, translating
 from tests.preprocessing.small import dataset_of, run, three_days, write
 
 pytestmark = pytest.mark.gpu_plans
+
+CLEAN, ENCODE = 2, 1  # trips to a GPU of one bucket
 
 COLUMNS = ("user_id", "item_id", "timestamp", "session_id", "event_type", "price", "title", "category", "added", "tags")
 # Encoders whose options cannot be left out, or that need another column than a number.
@@ -30,6 +40,7 @@ FEATURES: dict[str, Any] = {
     "popularity": {"column": "item_id", "encode": ["popularity", "log1p"]},
     "quantile": {"column": "price", "encode": "quantile", "q": 4},
     "relative_price": {"column": "price", "encode": "relative_price", "by": "category"},
+    "standardize": {"column": "price", "encode": [{"fill": {"value": "median"}}, "standardize"]},
     "target_encoding": {"column": "category", "encode": "target_encoding", "target": "price"},
     "text_length": {"column": "title", "encode": "text_length"},
 }
@@ -40,6 +51,7 @@ class OnGPU(PolarsEngine):
     """Sends its plans to a GPU; the tests run them elsewhere."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.target = GPU
 
 
@@ -52,6 +64,33 @@ def all_features() -> dict[str, Any]:
         "tags": {"encode": "category"},
         "at_start": {"column": "category", "encode": "category", "per": "session"},
     }
+
+
+class Trips:
+    """Trips to a GPU by phase: of each, how many plans went there together; and why plans would be refused."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.refused: list[str] = []
+        self.phase, self.made = "", list[tuple[str, int]]()
+        taken: list[int] = []
+        on_cpu = translating(self.refused, taken)
+
+        def run(plans: Sequence[pl.LazyFrame], target: object) -> list[pl.DataFrame]:
+            frames = on_cpu(plans, target)
+            self.made += ((self.phase, count) for count in taken)
+            taken.clear()
+            return frames
+
+        patch.setattr(frames, "run", run)
+        patch.setattr(batch, "engine_of", lambda name: OnGPU())
+
+    def __call__(self, progress: Progress) -> None:
+        """The phase that is at work."""
+        self.phase = progress.phase
+
+    def count(self) -> Counter[str]:
+        """Trips of each phase."""
+        return Counter(phase for phase, _ in self.made)
 
 
 @pytest.mark.parametrize("rule", ["gap", "given", "history"])
@@ -72,8 +111,20 @@ def test_the_gpu_takes_all_of_a_preparation(rule: str, tmp_path: Path, monkeypat
         features=all_features(),
         split="leave_one_out" if rule == "history" else "day",
     )
-    refused: list[str] = []
-    monkeypatch.setattr(frames, "run", translating(refused))
-    monkeypatch.setattr(batch, "engine_of", lambda name: OnGPU())
-    assert run(tmp_path, dataset, workers=Workers(min_buckets=2)).facts["sessions"] > 0
-    assert refused == []
+    trips = Trips(monkeypatch)
+    buckets = 2
+    found = run(tmp_path, dataset, workers=Workers(min_buckets=buckets), progress=trips)
+    assert found.facts["sessions"] > 0
+    assert trips.refused == []
+    # The second round of fitting is for encoders that are fitted to what an earlier one of their feature gives.
+    assert trips.count() == {"clean": CLEAN * buckets, "fit": buckets, "encode": ENCODE * buckets}
+
+
+def test_the_gpu_takes_all_of_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate(Shop(days=3, users=200, seed=3), tmp_path / "shop")
+    trips = Trips(monkeypatch)
+    dataset = read_dataset("demo").at(tmp_path / "shop")
+    manifest = prepare(Artifacts(tmp_path / "root"), dataset, progress=trips)
+    assert manifest.facts["sessions"] > 0
+    assert trips.refused == []
+    assert trips.count() == {"clean": CLEAN, "encode": ENCODE}

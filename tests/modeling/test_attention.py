@@ -1,12 +1,13 @@
-"""Attention keeps to sessions by a mask, on a flat row by blocks, and on a GPU by the bounds of sessions: all see the same."""
+"""Attention keeps to sessions by a mask, on a flat row by blocks, in compiled code by a kernel of its own: all see the same."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from modeling import attention
@@ -34,33 +35,13 @@ def heads(seed: int, *shape: int) -> Tensor:
     return torch.randn(shape or (3, 2, 7, 8), generator=torch.Generator().manual_seed(seed))
 
 
-def one_by_one(q: Tensor, k: Tensor, v: Tensor, starts: Tensor, _: Tensor, *widths: int, **options: object) -> Tensor:
-    """What the kernel of GPUs computes, on a CPU: attention over each stretch between two bounds."""
-    assert starts.dtype == torch.int32 and int(starts.diff().max()) <= widths[0] == widths[1]
-    assert int(starts[0]) == 0 and int(starts[-1]) == len(q)
-    causal = {(-1, 0): True, (-1, -1): False}[options["window_size"]]  # type: ignore[index]
-    out = torch.empty_like(q)
-    for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
-        parts = [x[first:last].transpose(0, 1) for x in (q, k, v)]
-        found = F.scaled_dot_product_attention(*parts, is_causal=causal, scale=options["scale"])  # type: ignore[arg-type]
-        out[first:last] = found.transpose(0, 1)
-    return out
-
-
-def test_bounds_lie_between_sessions_and_within_padding_and_have_one_size() -> None:
-    bounds = [flat_row("causal", 20, lengths).bounds.tolist() for lengths in ([4, 2, 4], [1, 4, 0])]
-    assert bounds[0] == [0, 4, 6, *range(10, 64, 4), *[64] * 3]
-    assert bounds[1] == [0, 1, 5, *range(5, 64, 4), *[64] * 2]
-    assert len(bounds[0]) == len(bounds[1])
-
-
 @both_ways
 @pytest.mark.parametrize("rotary", [False, True])
 @pytest.mark.parametrize("room", [211, 1000])
 def test_blocks_see_what_the_mask_shows_forwards_and_backwards(direction: Direction, rotary: bool, room: int) -> None:
     layout = flat_row(direction, room)
     size = layout.segments_BL.shape[1]
-    assert layout.block == 80 and size % 80 == 0 and size >= room
+    assert layout.block == 128 and size % 128 == 0 and size >= room
     given = [heads(seed, 1, 2, size, 8).requires_grad_() for seed in range(3)]
     real = layout.inside_BL[:, None, :, None]
     found = []
@@ -75,24 +56,61 @@ def test_blocks_see_what_the_mask_shows_forwards_and_backwards(direction: Direct
 
 
 def test_blocks_grow_with_the_row_and_not_with_its_square() -> None:
-    sizes = [flat_row("both", room).seen_G1CW.numel() for room in (800, 8000)]
+    sizes = [flat_row("both", room).seen_G1CW.numel() for room in (896, 8960)]
     assert sizes[1] == 10 * sizes[0]
 
 
+@pytest.fixture
+def flex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code takes flex_attention on a CPU, too, also where gradients are asked for."""
+    monkeypatch.setattr(attention, "FLEX_ON", ("cpu", "cuda"))
+    monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *given: None)
+    torch.compiler.reset()
+
+
+def gradients_of(attend: Callable[..., Tensor], layout: Layout, **options: Any) -> list[Tensor]:
+    """What is attended, and the gradients of queries, keys and values; 0 in padding."""
+    device, width = layout.segments_BL.device, layout.segments_BL.shape[1]
+    given = [heads(seed, 1, 2, width, 16).to(device).requires_grad_() for seed in range(3)]
+    real = layout.inside_BL[:, None, :, None]
+    out = attend(*given, layout, **options)
+    (out * real * heads(4, 1, 2, width, 16).to(device)).sum().backward()
+    return [out.detach() * real, *(x.grad for x in given if x.grad is not None)]
+
+
 @both_ways
-@pytest.mark.parametrize("scale", [None, 0.3])
-def test_by_bounds_and_by_mask_are_the_same(
-    direction: Direction, scale: float | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(attention, "varlen_attn", one_by_one)
+@pytest.mark.parametrize("lengths", [LENGTHS, [3, 5, 2, 0], [200, 60, 130]])
+def test_compiled_attention_sees_the_same(direction: Direction, lengths: list[int], flex: None) -> None:
+    """With sessions of one block, and of several."""
+    layout = flat_row(direction, 500, lengths)
+    compiled = torch.compile(attend, backend="eager", dynamic=False)
+    for one, two in zip(gradients_of(attend, layout), gradients_of(compiled, layout), strict=True):
+        torch.testing.assert_close(two, one, atol=1e-5, rtol=1e-5)
+    taken = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    gradients_of(compiled, flat_row(direction, 500, lengths[::-1]))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == taken, "compiled once for all batches"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@both_ways
+def test_compiled_on_a_gpu(direction: Direction) -> None:
     layout = flat_row(direction)
-    size = layout.segments_BL.shape[1]
-    q, k, v = (heads(seed, 1, 2, size, 8) for seed in range(3))
-    masked = attend(q, k, v, layout, scale=scale)
-    bounded = attention._attend_by_session(q, k, v, layout, scale)
-    real = layout.inside_BL[:, None, :, None].expand_as(masked)
-    assert bounded.isfinite().all()
-    torch.testing.assert_close(bounded[real], masked[real])
+    layout = replace(layout, segments_BL=layout.segments_BL.cuda(), positions_BL=layout.positions_BL.cuda())
+    found = gradients_of(torch.compile(attend, dynamic=False), layout)
+    for one, two in zip(gradients_of(attend, layout), found, strict=True):
+        torch.testing.assert_close(two, one, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU")
+@pytest.mark.parametrize("size", [5, 8, 12])
+def test_heads_of_odd_sizes_are_filled_up_for_kernels_of_gpus(size: int) -> None:
+    layout = flat_row("causal")
+    given = [heads(seed, 1, 2, layout.segments_BL.shape[1], size) for seed in range(3)]
+    expected = attend(*given, layout, rotary=size != 5)
+    with pretended_cuda():
+        there = replace(layout, segments_BL=layout.segments_BL.to("cuda"), positions_BL=layout.positions_BL.to("cuda"))
+        found = attend(*(x.to("cuda") for x in given), there, rotary=size != 5).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
 
 
 def test_rotation_tells_distances_and_nothing_else() -> None:
@@ -102,39 +120,3 @@ def test_rotation_tells_distances_and_nothing_else() -> None:
     later = attend(q, k, v, Layout(SEGMENTS, POSITIONS + 5), rotary=True)
     torch.testing.assert_close(here, later, atol=1e-5, rtol=0)
     assert not torch.allclose(here, attend(q, k, v, layout_of("causal")), atol=1e-3)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@both_ways
-def test_on_a_gpu_the_kernel_agrees_with_the_blocks(direction: Direction) -> None:
-    layout = flat_row(direction)
-    size = layout.segments_BL.shape[1]
-    names = ("segments_BL", "positions_BL", "bounds")
-    layout = replace(layout, **{name: getattr(layout, name).cuda() for name in names})
-    q, k, v = (heads(seed, 1, 2, size, 8).cuda() for seed in range(3))
-    exact = attend(q, k, v, layout)
-    half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), layout).float()
-    real = layout.inside_BL[:, None, :, None].expand_as(exact)
-    torch.testing.assert_close(half[real], exact[real], atol=2e-2, rtol=2e-2)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a real GPU, asked above")
-def test_half_precision_takes_the_bounds_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr(
-        attention, "varlen_attn", lambda *given, **options: calls.append(1) or one_by_one(*given, **options)
-    )
-    layout = flat_row("causal")
-    size = layout.segments_BL.shape[1]
-    q, k, v = (heads(seed, 1, 2, size, 8).bfloat16() for seed in range(3))
-    expected = attend(q, k, v, layout, rotary=True)
-    with pretended_cuda():
-        names = ("segments_BL", "positions_BL", "bounds")
-        there = replace(layout, **{name: getattr(layout, name).to("cuda") for name in names})
-        q, k, v = (x.to("cuda") for x in (q, k, v))
-        found = attend(q, k, v, there, rotary=True).cpu()
-        assert calls
-        attend(q, k, v, there, dropout=0.1), attend(q.float(), k.float(), v.float(), there)
-        assert len(calls) == 1, "the kernel has no dropout and no single precision"
-    real = layout.inside_BL[:, None, :, None].expand_as(found)
-    torch.testing.assert_close(found[real], expected[real], atol=2e-2, rtol=2e-2)

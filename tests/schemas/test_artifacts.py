@@ -62,8 +62,10 @@ def test_a_kill_leaves_nothing_that_counts(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
     assert done.returncode == -signal.SIGKILL
     assert Artifacts(tmp_path).find("things", "a1") is None
+    assert len(list((tmp_path / "unfinished").iterdir())) == 1
     write(Artifacts(tmp_path))
-    assert [path.name for path in (tmp_path / "things").iterdir()] == ["a1"], "what the killed process left is cleared"
+    assert [path.name for path in (tmp_path / "things").iterdir()] == ["a1"]
+    assert not list((tmp_path / "unfinished").iterdir()), "what the killed process left is cleared"
 
 
 def test_names_cannot_leave_the_root(tmp_path: Path) -> None:

@@ -36,9 +36,17 @@ class Baseline(ABC):
     def queries(self, histories: Sessions) -> Tensor:
         """Scores of the whole catalogue for each history, float32 of shape [N, V]."""
 
-    def tile(self, queries: Tensor, first: int, last: int) -> Tensor:
-        """A copy of some columns of the scores."""
-        return queries[:, first:last].clone()
+    def tile(self, queries: Tensor, first: int, last: int, out: Tensor | None = None) -> Tensor:
+        """A copy of some columns of the scores, in `out` or a new tensor."""
+        return queries[:, first:last].clone() if out is None else out.copy_(queries[:, first:last])
+
+    def scores(self, queries: Tensor, column_NK: Tensor) -> Tensor:
+        """The scores of some columns of each history."""
+        return queries.gather(1, column_NK)
+
+    def relative(self, queries: Tensor, score_N1: Tensor, rounding_N1: Tensor) -> None:
+        """None: no product makes these scores."""
+        return
 
     def rounding(self, queries: Tensor, column_NK: Tensor) -> Tensor:
         """Nothing: equal counts are equal numbers."""

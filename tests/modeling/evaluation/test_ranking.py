@@ -29,8 +29,14 @@ class Table:
     def queries(self, histories: Sessions) -> torch.Tensor:
         return self.scores_NV[histories.end // 1_000_000]
 
-    def tile(self, queries: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        return queries[:, first:last].clone()
+    def tile(self, queries: torch.Tensor, first: int, last: int, out: torch.Tensor | None = None) -> torch.Tensor:
+        return queries[:, first:last].clone() if out is None else out.copy_(queries[:, first:last])
+
+    def scores(self, queries: torch.Tensor, column_NK: torch.Tensor) -> torch.Tensor:
+        return queries.gather(1, column_NK)
+
+    def relative(self, queries: torch.Tensor, score_N1: torch.Tensor, rounding_N1: torch.Tensor) -> None:
+        """None: scores are compared as they are."""
 
     def rounding(self, queries: torch.Tensor, column_NK: torch.Tensor) -> torch.Tensor:
         return torch.full(column_NK.shape, 1e-6)

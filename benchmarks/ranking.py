@@ -1,0 +1,247 @@
+"""Measure full-catalogue ranks and top-20 lists beside the bare matrix product, in one process and in turn.
+
+    python benchmarks/ranking.py --items 60000 --histories 6000     one size, on the terminal
+    python benchmarks/ranking.py --write                            all, into benchmarks/ranking.md and ranking.json
+    python benchmarks/ranking.py --device cuda --write              the sizes for a GPU
+
+Random queries of width 128 against random item vectors, float32, by the code that evaluates and recommends: the target and 20
+items of each history are hidden, ties are counted, lists hold 20 items. The bare product is torch.mm of the same numbers into
+memory that is held, in the fastest of several sizes of tiles, and nothing else. One run of each after the other, several
+times: medians, CPU seconds of one thread; on a GPU wall seconds. What is made once for a catalogue is not in these times.
+RecTools' TorchRanker, in its own batch size, and ImplicitRanker are measured too where they can be imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+SIZES = {"cpu": [(6_000, 60_000), (1_024, 1_000_000)], "cuda": [(65_536, 60_000), (16_384, 1_000_000)]}
+SEEN, DIM, COUNT, MOST_SECONDS = 20, 128, 20, 240
+Json = dict[str, Any]
+
+
+def main() -> None:
+    """Every size in a process of its own; the page is made anew of all that was ever written."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--items", type=int)
+    parser.add_argument("--histories", type=int)
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="into ranking.md and ranking.json")
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(measure(given.histories, given.items, given.device, given.runs)))
+        return
+    sizes = [(given.histories or 6_000, given.items)] if given.items else SIZES[given.device]
+    records = []
+    for histories, items in sizes:
+        asked = ["--one", f"--histories={histories}", f"--items={items}", f"--device={given.device}"]
+        environment = os.environ | ({"OMP_NUM_THREADS": "1"} if given.device == "cpu" else {})
+        done = subprocess.run(
+            [sys.executable, __file__, *asked, f"--runs={given.runs}"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        records.append(json.loads(done.stdout.splitlines()[-1]))
+        print(page(records[-1:]))
+    if given.write:
+        keep(records)
+
+
+def measure(num_histories: int, num_items: int, device: str, runs: int) -> Json:
+    """Seconds of each way to go through the catalogue, and the memory that the process held at most."""
+    sys.path.insert(0, str(HERE.parent))
+    import torch
+
+    from modeling.evaluation.ranking import ranks, top_k
+    from modeling.scoring import VectorScorer
+    from modeling.sessions import Sessions
+    from modeling.splits import Cases
+    from schemas.columns import FIRST_ID, ITEM_ID
+
+    if device == "cpu":
+        torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    queries_NE = torch.randn(num_histories, DIM, device=device)
+
+    class Given(VectorScorer):
+        def queries(self, histories: Sessions) -> torch.Tensor:
+            return queries_NE[histories.end]
+
+    items_VE = torch.randn(num_items, DIM, device=device)
+    scorer = Given(items_VE, None, torch.ones(num_items, dtype=torch.bool, device=device))
+    number = torch.arange(num_histories)
+    seen = torch.randint(FIRST_ID, num_items + FIRST_ID, (num_histories * SEEN,), dtype=torch.int32)
+    history = Sessions({ITEM_ID: seen}, number * SEEN, torch.full_like(number, SEEN), number).to(device)
+    cases = Cases(history, torch.randint(FIRST_ID, num_items + FIRST_ID, (num_histories,), device=device))
+    ways: dict[str, Callable[[], object]] = {
+        f"product {rows}x{items}": product(queries_NE, items_VE, rows, items) for rows, items in tile_sizes(device)
+    }
+    bare = min(ways, key=lambda name: timed(ways[name], device, 2))
+    ways = {
+        "product": ways[bare],
+        "ranks": lambda: ranks(scorer, cases, filter_seen=True),
+        "lists": lambda: top_k(scorer, history, COUNT, filter_seen=True),
+    }
+    ways |= rectools(queries_NE, items_VE, seen.view(num_histories, SEEN) - FIRST_ID, device)
+    seconds = in_turn(ways, device, runs)
+    return {
+        "device": device,
+        "histories": num_histories,
+        "items": num_items,
+        "dim": DIM,
+        "tile": bare.removeprefix("product "),
+        "seconds": seconds,
+        "memory_mb": round(memory(device)),
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def tile_sizes(device: str) -> list[tuple[int, int]]:
+    """Histories and items of the tiles that the bare product is tried in."""
+    if device == "cpu":
+        return [(128, 1008), (512, 1024), (1024, 1024), (1024, 4096), (2048, 2048)]
+    return [(8192, 16384), (8192, 8192), (4096, 4096), (2048, 60_000)]
+
+
+def product(queries_NE: Any, items_VE: Any, rows: int, items: int) -> Callable[[], None]:
+    """torch.mm of all tiles, into the same memory."""
+    import torch
+
+    rows, items = min(rows, len(queries_NE)), min(items, len(items_VE))
+    room = queries_NE.new_empty(rows * items)
+
+    def run() -> None:
+        for part in queries_NE.split(rows):
+            for tile in items_VE.split(items):
+                torch.mm(part, tile.T, out=room[: len(part) * len(tile)].view(len(part), len(tile)))
+
+    return run
+
+
+def rectools(queries_NE: Any, items_VE: Any, seen_NS: Any, device: str) -> dict[str, Callable[[], object]]:
+    """RecTools' rankers of dot products with the same histories filtered; none where it is not installed."""
+    try:
+        from rectools.models.rank import Distance, ImplicitRanker, TorchRanker
+    except ImportError:
+        return {}
+    import numpy as np
+    from scipy.sparse import csr_array, csr_matrix
+
+    num, size = seen_NS.shape
+    values, columns = np.ones(num * size, np.float32), seen_NS.flatten().numpy()
+    filtered = csr_matrix(csr_array((values, columns, np.arange(num + 1) * size), shape=(num, len(items_VE))))
+    rankers = {"RecTools TorchRanker": TorchRanker(Distance.DOT, device, queries_NE, items_VE)}
+    if device == "cpu":
+        rankers["RecTools ImplicitRanker"] = ImplicitRanker(
+            Distance.DOT, queries_NE.numpy(), items_VE.numpy(), num_threads=1
+        )
+    return {
+        name: lambda ranker=ranker: ranker.rank(np.arange(num), k=COUNT, filter_pairs_csr=filtered)
+        for name, ranker in rankers.items()
+    }
+
+
+def in_turn(ways: dict[str, Callable[[], object]], device: str, runs: int) -> dict[str, float]:
+    """Medians of several rounds in which each way runs once; no new round after four minutes."""
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    begun = time.monotonic()
+    for run in ways.values():
+        timed(run, device, 1)
+    for _ in range(runs):
+        for name, run in ways.items():
+            spent[name].append(timed(run, device, 1))
+        if time.monotonic() - begun > MOST_SECONDS:
+            break
+    return {name: round(median(values), 4) for name, values in spent.items()}
+
+
+def timed(run: Callable[[], object], device: str, times: int) -> float:
+    """The least seconds of some runs."""
+    least = float("inf")
+    for _ in range(times):
+        begun = _clock(device)
+        run()
+        least = min(least, _clock(device) - begun)
+    return least
+
+
+def _clock(device: str) -> float:
+    if device == "cpu":
+        return time.process_time()
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def memory(device: str) -> float:
+    """Megabytes at the most so far: of the process, on a GPU of the device."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def processor() -> str:
+    """The CPU's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def keep(records: list[Json]) -> None:
+    """Put new figures into the place of older ones of the same size, and write the page anew."""
+    stored = HERE / "ranking.json"
+    old = [json.loads(line) for line in stored.read_text().splitlines()] if stored.is_file() else []
+    latest = {(record["device"], record["items"], record["histories"]): record for record in [*old, *records]}
+    ordered = [latest[key] for key in sorted(latest)]
+    stored.write_text("".join(json.dumps(record) + "\n" for record in ordered))
+    (HERE / "ranking.md").write_text(page(ordered, whole=True))
+
+
+def page(records: list[Json], *, whole: bool = False) -> str:
+    """The figures as Markdown."""
+    lines = []
+    if whole:
+        about = (__doc__ or "").split("\n\n")
+        lines = [
+            "# Ranks and lists, measured\n",
+            "`python benchmarks/ranking.py --write` renews this page; `ranking.json` beside it holds more detail.\n",
+            about[2].strip() + "\n",
+            "Share: the bare product's time over this one's; wanted are 85 % for ranks and 70 % for lists.\n",
+        ]
+    for record in records:
+        lines += [
+            f"## {record['histories']:,} histories, {record['items']:,} items, width {record['dim']}, {record['device']}\n",
+            f"{record['processor']}, torch {record['torch']}, Python {record['python']}, load {record['load']}; at most "
+            f"{record['memory_mb']:,} MB. Tiles of the bare product: {record['tile']}.\n",
+            "| what | seconds | share of the bare product |\n| --- | --- | --- |",
+        ]
+        bare = record["seconds"]["product"]
+        for name, seconds in record["seconds"].items():
+            lines.append(f"| {name} | {seconds:.3g} | {bare / seconds:.0%} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""A night from its first stage to its last, whether stages are Prefect tasks or plain functions; and whether all is done.
+
+events -> sessions -> candidate -> metrics -> comparison -> promotion -> report
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from flows import stages
+from flows.in_service import InService
+from flows.reports.progress import Lines
+from flows.reports.report import summarise
+from flows.settings.settings import Settings
+from schemas.artifacts import Manifest
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The functions of `flows.stages`, or tasks that run them: settings and manifests in, a manifest out."""
+
+    prepare: Callable[..., Manifest]
+    train: Callable[..., Manifest]
+    evaluate: Callable[..., Manifest]
+    compare: Callable[..., Manifest]
+    promote: Callable[..., InService]
+    report: Callable[..., Manifest]
+
+
+def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
+    """All stages, one after the other; returns what `summarise` says of them."""
+    sessions = run.prepare(settings)
+    candidate = run.train(settings, sessions)
+    measured = run.evaluate(settings, candidate, sessions)
+    comparison = run.compare(settings, measured, sessions)
+    in_service = run.promote(settings, comparison)
+    page = run.report(settings, sessions, candidate, measured, comparison)
+    summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page)
+    return summary | {"preset": settings.preset}
+
+
+def finished_night(settings: Settings, say: Callable[[str], object]) -> dict[str, Any] | None:
+    """The summary of a night all of whose stages were done before; None where any of them has work to do.
+
+    The stages themselves say so: they run on artifacts that are only looked up, and nothing is left behind. `say` gets their
+    lines, with the time and the stage, when all are done.
+    """
+    lines: list[str] = []
+
+    def plain(name: str) -> Callable[..., Any]:
+        def note(line: str) -> None:
+            now = time.time()
+            clock = time.strftime("%H:%M:%S", time.localtime(now))
+            lines.append(f"{clock}.{int(now * 1000) % 1000:03} | INFO    | Stage {name!r} - {line}")
+
+        return functools.partial(_call, getattr(stages, name), Lines(note))
+
+    run = Stages(**{field.name: plain(field.name) for field in fields(Stages)})
+    try:
+        summary = run_stages(replace(settings, only_finished=True), run)
+    except Exception:  # work to do; and what fails is to fail in the run, which reports it
+        return None
+    for line in lines:
+        say(line)
+    return summary if summary["nothing_to_do"] else None
+
+
+def _call(stage: Callable[..., Any], progress: Lines, *given: Any) -> Any:
+    return stage(*given, progress)

@@ -1,0 +1,46 @@
+"""Random numbers for the rows of a batch. A process that has some rows of a larger batch draws those that the whole has there.
+
+So what is drawn does not depend on how many processes share a batch.
+
+B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows from `first` on, of `count`; the generator is in the same state at all processes that share the batch."""
+
+    first: int
+    count: int
+    generator: torch.Generator
+
+
+_rows: Rows | None = None  # of the batch at hand; torch.compile can follow a plain variable alone
+
+
+@contextmanager
+def of_rows(rows: Rows | None) -> Iterator[None]:
+    """Within, `rand_of_rows` draws for these rows of a batch; for None as torch.rand does."""
+    global _rows
+    before, _rows = _rows, rows
+    try:
+        yield
+    finally:
+        _rows = before
+
+
+def rand_of_rows(shape: torch.Size, device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1) for a tensor of this shape, [B, ...]."""
+    if (rows := _rows) is None:
+        return torch.rand(shape, device=device)
+    whole = torch.rand((rows.count, *shape[1:]), device=device, generator=rows.generator)
+    return whole[rows.first : rows.first + shape[0]]

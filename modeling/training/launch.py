@@ -1,0 +1,102 @@
+"""Start the processes that train together on this machine, one on each GPU or all on its CPU, or take part in torchrun's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import get_context, start_processes
+from torch.multiprocessing.spawn import ProcessException
+
+from modeling.training import distributed
+from schemas import places
+from schemas.errors import InputError
+
+Report = Callable[[Any], object]
+Work = Callable[[Report], object]
+SECONDS_PER_LOOK = 0.2
+
+
+def together(work: Work, count: int, report: Report) -> None:
+    """Do `work` in `count` processes that train together; it can be pickled, and receives where to report to.
+
+    One of those that torchrun started takes part in it; any other process starts them and waits. The first one reports.
+
+    Raises:
+        InputError: that of a process, and for more processes than GPUs.
+    """
+    if distributed.num_processes() > 1:
+        _take_part(work, report)
+    elif int(os.environ.get("WORLD_SIZE") or 1) > 1:
+        with distributed.joined():
+            _take_part(work, report)
+    else:
+        _require_gpus(count)
+        _start(work, count, report)
+
+
+def _take_part(work: Work, report: Report) -> None:
+    work(report if distributed.is_first() else _say_nothing)
+    distributed.wait()  # for what the first one writes
+
+
+def _say_nothing(line: object) -> None:
+    pass
+
+
+def _require_gpus(count: int) -> None:
+    if torch.cuda.is_available() and count > (gpus := torch.cuda.device_count()):
+        raise InputError(
+            f"training.devices (--devices) is {count}, but this machine shows {gpus} GPU{'s' * (gpus > 1)} "
+            f"(CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', 'not set')}). Give at most {gpus}."
+        )
+
+
+def _start(work: Work, count: int, report: Report) -> None:
+    """Start the processes, pass on what the first one reports, and end them all with the first that fails."""
+    reports: SimpleQueue[Any] = get_context("spawn").SimpleQueue()
+    mistakes: list[str] = []
+
+    def pass_on() -> None:
+        while not reports.empty():
+            said = reports.get()
+            if isinstance(said, InputError):
+                mistakes.append(str(said))
+            else:
+                report(said)
+
+    with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
+        given = (count, str(Path(folder) / "store"), work, places.searched(), reports)
+        started = start_processes(_process, given, count, join=False, daemon=True, start_method="spawn")
+        try:
+            while not started.join(SECONDS_PER_LOOK):
+                pass_on()
+        except ProcessException:
+            pass_on()
+            if mistakes:
+                raise InputError(mistakes[0]) from None
+            raise
+        finally:
+            for process in started.processes:
+                process.terminate()
+                process.join()
+        pass_on()
+
+
+def _process(
+    number: int, count: int, store: str, work: Work, folders: tuple[Path, ...], reports: SimpleQueue[Any]
+) -> None:
+    """One of the processes."""
+    places.use(folders)
+    with distributed.joined(number, count, dist.FileStore(store, count)):
+        try:
+            _take_part(work, reports.put)
+        except InputError as error:
+            reports.put(InputError(str(error)))
+            raise

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from modeling.by_size import LEAST_TOKENS, MOST_TOKENS, SAMPLED_FROM, WARMUP, settings_by_size, tokens_per_step
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.stages import train
+from preprocessing.pipeline import prepare
+from schemas.artifacts import Artifacts
+from schemas.dataset import Dataset
+
+
+def _chosen(model: dict, training: dict, num_events: int = 100_000, num_items: int = 1_000) -> dict:
+    given = ModelConfig.model_validate(model), TrainingConfig.model_validate(training)
+    fitted, trained, chosen = settings_by_size(*given, num_events, num_items)
+    for name, value in chosen.items():
+        found = fitted.loss.name if name == "loss" else getattr(trained, name.removeprefix("training."))
+        assert found == value
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("num_events", "tokens"),
+    [(100_000, 512), (200_000, 1024), (271_517, 1024), (2_940_254, 4096), (20_000_000, 16_384)],
+)
+def test_steps_hold_more_where_there_is_more(num_events: int, tokens: int) -> None:
+    assert tokens_per_step(num_events) == tokens
+
+
+def test_tokens_per_step_stay_within_bounds_and_never_fall() -> None:
+    sizes = [tokens_per_step(round(10 ** (place / 10))) for place in range(110)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (LEAST_TOKENS, MOST_TOKENS)
+    assert tokens_per_step(0) == LEAST_TOKENS
+
+
+def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
+    assert _chosen({}, {}) == {
+        "training.tokens_per_step": 512,
+        "training.learning_rate": 0.003,
+        "training.warmup_steps": WARMUP,
+        "loss": "full_softmax",
+    }
+    assert _chosen({}, {}, num_events=1_000_000)["training.learning_rate"] == 0.002
+    assert _chosen({}, {"tokens_per_step": 1024})["training.learning_rate"] == 0.002
+
+
+def test_what_is_given_wins() -> None:
+    given = {"tokens_per_step": 1024, "learning_rate": 0.001}
+    assert _chosen({"loss": "full_softmax"}, given, num_items=SAMPLED_FROM) == {}
+    assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
+    assert "training.warmup_steps" not in _chosen({}, {"learning_rate": 0.001})
+
+
+def test_a_value_given_wins_also_where_it_is_the_default_of_its_class() -> None:
+    defaults = TrainingConfig()
+    given = {"tokens_per_step": defaults.tokens_per_step, "learning_rate": defaults.learning_rate}
+    assert set(_chosen({}, given)) == {"loss"}
+
+
+def test_a_large_catalogue_is_sampled_from_unless_a_loss_or_its_options_were_given() -> None:
+    assert _chosen({}, {}, num_items=SAMPLED_FROM - 1)["loss"] == "full_softmax"
+    assert _chosen({}, {}, num_items=SAMPLED_FROM)["loss"] == "sampled_softmax"
+    assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, num_items=SAMPLED_FROM)["loss"] == "sampled_softmax"
+    for loss in ("full_softmax", "bce", {"options": {"label_smoothing": 0.1}}):
+        assert "loss" not in _chosen({"loss": loss}, {}, num_items=SAMPLED_FROM)
+
+
+def test_a_model_without_items_to_predict_has_no_loss_to_choose() -> None:
+    assert "loss" not in _chosen({"heads": {"bought": {"name": "binary"}}}, {})
+
+
+def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_settings_written_out(
+    tmp_path: Path,
+) -> None:
+    rows = [(f"u{user}", f"i{(user + place) % 9}", place) for user in range(60) for place in range(6)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row").write_csv(tmp_path / "events.csv")
+    about = {
+        "name": "ring",
+        "events": {"path": "events.csv", "columns": {name: name for name in ("user_id", "item_id", "position")}},
+        "sessions": {"rule": "history"},
+        "split": "leave_one_out",
+    }
+    artifacts, lines = Artifacts(tmp_path / "root"), list[str]()
+    sessions = prepare(artifacts, Dataset.model_validate(about).at(tmp_path), progress=lambda line: None)
+    model = ModelConfig.model_validate({"body": {"dim": 8}})
+    say = lambda line: lines.append(str(line))  # noqa: E731
+    given = TrainingConfig(epochs=1, threads=1)
+    by_rule = train(artifacts, sessions, model, given, say)
+    assert by_rule.facts["by_size"] == {
+        "training.tokens_per_step": 64,
+        "training.learning_rate": 0.003,
+        "training.warmup_steps": 0.1,
+        "loss": "full_softmax",
+    }
+    assert (
+        by_rule.parameters["training"] | {"tokens_per_step": 64, "learning_rate": 0.003}
+        == by_rule.parameters["training"]
+    )
+    assert len([line for line in lines if "Chosen by the size of the data (360 events, 9 items)" in line]) == 1
+    written = TrainingConfig(epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1)
+    explicit = ModelConfig.model_validate({"body": {"dim": 8}, "loss": "full_softmax"})
+    assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
+    assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name

@@ -1,0 +1,159 @@
+"""Real processes that train one model together on a CPU: the curve of one process, and the same bits when they are resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from torch.multiprocessing.spawn import ProcessException
+
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.splits import Split, hide_last
+from modeling.training import checkpoints, distributed, launch, optimizer
+from modeling.training.checkpoints import State
+from modeling.training.fit import fit
+from modeling.training.plan import Plan
+from schemas.errors import DivergedError, InputError
+from tests.conftest import model_of, random_sessions, schema_of
+from tests.modeling.test_heads import NUM_ITEMS, coin_sessions, schema_with
+
+Report = Callable[[Any], object]
+CONFIG = TrainingConfig(epochs=3, tokens_per_step=128, evaluations=3, patience=10, threads=1, order="random")
+GROUPS = {"source": "in_batch", "mixed": 0.5, "count": 9, "group": 7}
+LATE = 15  # a step after the first checkpoint, before the last
+TABLE = "inputs.items.table_VE"
+RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings of the model and of training
+    "full softmax": ({"heads": {"next_item": {"bias": True}}}, {"max_grad_norm": 0.5}),
+    "sampled softmax, rows": ({"loss": {"name": "sampled_softmax", "negatives": GROUPS}}, {"max_grad_norm": 0.5}),
+    "masked, labels": ({"objective": "masked", "heads": {"next_item": {}, "last": "binary"}}, {"order": "time"}),
+    "divided table": ({"heads": {"next_item": {"bias": True}}}, {"max_grad_norm": 0.5, "shard_items": True}),
+    "divided table, sampled": ({"loss": {"name": "sampled_softmax", "negatives": GROUPS}}, {"shard_items": True}),
+    "divided table, cosine, masked, labels, rows": (
+        {
+            "objective": "masked",
+            "loss": "sampled_softmax",
+            "heads": {"next_item": {"cosine": True, "temperature": 0.2, "bias": True}, "last": "binary"},
+        },
+        {"shard_items": True, "max_grad_norm": 0.5},
+    ),
+    "one session a row": ({"body": {"name": "gru4rec"}, "loss": "bpr_max"}, {"tokens_per_step": 16, "epochs": 1}),
+}
+
+
+def fit_run(name: str, folder: Path, report: Report) -> None:
+    """Train as RUNS say, without dropout; the first process writes history and weights."""
+    model_changes, changes = RUNS[name]
+    body = {"dim": 16, "dropout": 0.0, "name": "bert4rec" if "masked" in name else "sasrec"} | model_changes.get(
+        "body", {}
+    )
+    settings = ModelConfig.model_validate(model_changes | {"body": body})
+    optimizer.SPARSE_FROM["cpu"] = 1 if "rows" in name else 50_000
+    sessions, test = coin_sessions(100, 0), hide_last(coin_sessions(37, 1))
+    split = Split(sessions, test, test, sessions)
+    if distributed.num_processes() == 1:
+        changes = changes | {"shard_items": False}
+    config = CONFIG.model_copy(update=changes)
+    model, facts = fit(schema_with(("last",)), split, settings, config, folder / name, report)
+    assert model.inputs.items.sparse == ("rows" in name)
+    if distributed.is_first():
+        (folder / f"{name}.json").write_text(json.dumps(facts["history"]))
+        checkpoints.write_tensors(model.state_dict(), folder / f"{name}.safetensors")
+
+
+def fit_all(folder: Path, report: Report) -> None:
+    for name in RUNS:
+        fit_run(name, folder, report)
+    if distributed.num_processes() > 1:
+        refuse_other_weights()
+
+
+def refuse_other_weights() -> None:
+    model = model_of("sasrec", num_items=NUM_ITEMS)
+    distributed.Together(model, Plan([1], CONFIG))
+    with torch.no_grad():
+        model.inputs.items.table_VE[3] += 1e-6 * distributed.rank()
+    with pytest.raises(RuntimeError, match="do not have the same weights"):
+        distributed.Together(model, Plan([1], CONFIG))
+
+
+def test_two_processes_have_the_curve_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(optimizer.SPARSE_FROM, "cpu", 50_000)
+    lines: list[str] = []
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    for folder in (alone, both):
+        folder.mkdir()
+    fit_all(alone, lambda line: None)
+    launch.together(partial(fit_all, both), 2, lambda line: lines.append(str(line)))
+    for name in RUNS:
+        one, two = (json.loads((folder / f"{name}.json").read_text()) for folder in (alone, both))
+        assert len(one) == len(two) > 3
+        for row, other in zip(one, two, strict=True):
+            assert row["loss"] == pytest.approx(other["loss"], abs=1e-5), name
+            assert row["validation"] == pytest.approx(other["validation"], abs=0.02), name
+        tables = [safetensors.torch.load_file(folder / f"{name}.safetensors")[TABLE] for folder in (alone, both)]
+        torch.testing.assert_close(*tables, atol=1e-4, rtol=1e-3, msg=name)
+    assert sum(line.startswith("Training ") for line in lines) == len(RUNS), "one process speaks"
+
+
+def fit_with_dropout(folder: Path, shard_items: bool, dies_at: int, report: Report) -> None:
+    """The second process is killed after a step."""
+
+    def after_step(state: State) -> None:
+        if state.step == dies_at and not distributed.is_first():
+            os._exit(9)
+
+    sessions = random_sessions(100, NUM_ITEMS)
+    test = hide_last(sessions)
+    settings = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}, "loss": "sampled_softmax"})
+    config = CONFIG.model_copy(update={"shard_items": shard_items})
+    model, facts = fit(
+        schema_of(NUM_ITEMS),
+        Split(sessions, test, test, sessions),
+        settings,
+        config,
+        folder,
+        report,
+        after_step=after_step,
+    )
+    if distributed.is_first():
+        (folder / "facts.json").write_text(json.dumps({"steps": facts["steps"], "history": facts["history"]}))
+        checkpoints.write_tensors(model.state_dict(), folder / "end.safetensors")
+
+
+def fit_then_die(whole: Path, broken: Path, shard_items: bool, report: Report) -> None:
+    fit_with_dropout(whole, shard_items, 0, report)
+    fit_with_dropout(broken, shard_items, LATE, report)
+
+
+@pytest.mark.parametrize("shard_items", [False, True])
+def test_killed_processes_go_on_to_the_same_bits(tmp_path: Path, shard_items: bool) -> None:
+    lines: list[str] = []
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    with pytest.raises(ProcessException):
+        launch.together(partial(fit_then_die, whole, broken, shard_items), 2, lambda line: None)
+    facts = json.loads((whole / "facts.json").read_text())
+    assert not (broken / "facts.json").exists()
+    assert checkpoints.steps_of(broken)
+    launch.together(partial(fit_with_dropout, broken, shard_items, 0), 2, lambda line: lines.append(str(line)))
+    assert any("Going on from step" in line for line in lines)
+    assert json.loads((broken / "facts.json").read_text()) == facts
+    ends = [safetensors.torch.load_file(folder / "end.safetensors") for folder in (whole, broken)]
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def go_wrong(report: Report) -> None:
+    if not distributed.is_first():
+        raise DivergedError("the second process says so")
+    distributed.wait()
+
+
+def test_what_one_process_finds_wrong_ends_all() -> None:
+    with pytest.raises(InputError, match="the second process says so"):
+        launch.together(go_wrong, 2, lambda line: None)
