@@ -58,7 +58,7 @@ NDCG@10 is at least the peer's: how many times sooner the same accuracy is there
 
 
 def peer(name: str, *arguments: str | Path) -> Json:
-    """What a peer's script says last."""
+    """What a peer's script says last, where that is JSON."""
     python, script = ROOM / name / "bin" / "python", SHARED / "peers" / str(arguments[0])
     for needed in (python, script):
         if not needed.is_file():
@@ -68,8 +68,8 @@ def peer(name: str, *arguments: str | Path) -> Json:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise RuntimeError(f"{name} failed: {done.stderr[-500:]}")
-    found: Json = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    last = done.stdout.strip().splitlines()[-1:]
+    return dict(json.loads(last[0])) if last and last[0].startswith("{") else {}
 
 
 def ours(train: Sessions, test: Cases, num_items: int, length: int, model: Json, training: Json, seen: bool) -> Json:
