@@ -190,6 +190,7 @@ def measure(arguments: argparse.Namespace, sessions: Sessions, mode: str, plain:
         about = {
             "mode": mode,
             "captured": steps.recording is not None,
+            "compiled": steps.compiles,
             "first_s": round(seconds[0], 2),
             "capture_s": round(max(seconds[on_device.WARM_UP : on_device.WARM_UP + 3]), 2),
             "losses": [round(losses[0], 4), round(losses[-1], 4)],

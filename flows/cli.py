@@ -168,6 +168,17 @@ def recommend(
             "read too. Rows of one session_id, or user_id, are a session.",
         ),
     ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events; a Parquet file, a "
+            "folder of such files, CSV or JSON lines.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --from: the folder to write lists.parquet into.")
+    ] = None,
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
@@ -190,15 +201,19 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
-    if not items and not events:
+    if not items and not events and not source:
         raise InputError(
-            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE."
+            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE, or "
+            "--from FILE_OR_FOLDER --out FOLDER."
         )
-    if items and events:
-        raise InputError("Give the items of a session or --events FILE, not both.")
+    if bool(items) + bool(events) + bool(source) > 1:
+        raise InputError("Give the items of a session, --events FILE, or --from FILE_OR_FOLDER: one of them.")
+    if bool(source) != bool(out):
+        raise InputError("--from FILE_OR_FOLDER and --out FOLDER go together: many histories in, a file of lists out.")
     from flows.in_service import keeps_seen, model_folder
     from flows.raw_tables import read_table
     from flows.recommend import recommend as run
+    from flows.recommend import recommend_all
     from schemas.artifacts import Artifacts
 
     given = read_table(events, "--events") if events else items
@@ -206,9 +221,12 @@ def recommend(
     folder = model_folder(Artifacts(root), dataset, model)
     if Path(dataset).is_file():
         _use_plugins_of(dataset)
-    assert given is not None
     if keep_seen is None:
         keep_seen = keeps_seen(Artifacts(root), folder)
+    if source and out:
+        _end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=_say), as_json)
+        return
+    assert given is not None
     _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
 
 

@@ -39,6 +39,19 @@ def read_table(path: Path, option: str) -> pl.DataFrame:
     raise InputError(f"{option} {path}: give Parquet, CSV or JSON lines (.parquet, .csv, .tsv, .jsonl).")
 
 
+def scan_table(path: Path, option: str) -> pl.LazyFrame:
+    """The same table, of which not more than is asked for is held; JSON lines are read whole.
+
+    Raises:
+        InputError: for another ending, and what cannot be read.
+    """
+    ending = path.suffix.lower()
+    if ending not in TEXT or not path.is_file():
+        return read_table(path, option).lazy()
+    separator = TEXT[ending]
+    return pl.scan_csv(path, glob=False, separator=separator, infer_schema=False, null_values=NULL_WORDS)
+
+
 def _read_json_lines(path: Path) -> pl.DataFrame:
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):

@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
+from flows.raw_tables import scan_table
 from modeling.config import NEXT_ITEM
+from modeling.service.bulk import from_events, from_parquet, parquet_files, write_lists
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
 from schemas.errors import InputError
 
+STEP = 10_000  # histories between two lines of progress, or a twentieth of all
 NOTHING_LEFT = (
     "Nothing is left to recommend: all that can be is in the session already (--keep-seen recommends it again)."
 )
@@ -63,6 +67,44 @@ def recommend(
     if len(answers) == 1:
         return summary | answers[0]
     return summary | {"sessions": [{"session": key} | answer for key, answer in zip(keys, answers, strict=True)]}
+
+
+def recommend_all(
+    folder: Path,
+    source: Path,
+    out: Path,
+    count: int,
+    new_items: pl.DataFrame | None = None,
+    *,
+    keep_seen: bool = False,
+    say: Callable[[str], object],
+) -> dict[str, Any]:
+    """Histories in files -> OUT/lists.parquet, and a summary. `source`: see `modeling.service.bulk`.
+
+    Raises:
+        InputError: for files that do not fit the model, and where OUT is there already.
+    """
+    recommender = Recommender(folder)
+    if new_items is not None:
+        recommender.add_items(new_items)
+    total: int | None = None
+    said = [0]
+
+    def progress(done: int) -> None:
+        if done >= said[0] + max(STEP, (total or 0) // 20):
+            said[0] = done
+            say(f"recommend: {done:,}" + (f" of {total:,} histories ({done / total:.0%})" if total else " histories"))
+
+    try:
+        if source.is_dir() or source.suffix.lower() == ".parquet":
+            total, histories = from_parquet(recommender, parquet_files(source))
+        else:
+            histories = from_events(recommender, scan_table(source, "--from"))
+        counts = write_lists(recommender, histories, out, count, filter_seen=not keep_seen, progress=progress)
+    except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
+        raise InputError(f"--from {source}: it cannot be read ({' '.join(str(error).split())}).") from error
+    say(f"{counts['rows']:,} rows for {counts['histories']:,} histories in {out}.")
+    return {"model": str(folder), "keep_seen": keep_seen, "out": str(out)} | counts
 
 
 def _answers(recommender: Recommender, histories: Sessions, count: int, *, keep_seen: bool) -> list[dict[str, Any]]:

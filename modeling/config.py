@@ -372,6 +372,12 @@ class TrainingConfig(Concern):
         "Another number adds in another order, so it gives a model of its own.",
     )
 
+    shard_items: bool = Field(
+        False,
+        title="Shard items",
+        description="Divide the table of item vectors over the devices, for catalogues too large to be trained on one.",
+    )
+
     @model_validator(mode="after")
     def _whole_warmup(self) -> Self:
         if self.warmup_steps >= 1 and not float(self.warmup_steps).is_integer():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -25,23 +24,23 @@ class Rows:
     generator: torch.Generator
 
 
-_rows: ContextVar[Rows | None] = ContextVar("rows", default=None)
+_rows: Rows | None = None  # of the batch at hand; torch.compile can follow a plain variable alone
 
 
 @contextmanager
 def of_rows(rows: Rows | None) -> Iterator[None]:
     """Within, `rand_of_rows` draws for these rows of a batch; for None as torch.rand does."""
-    token = _rows.set(rows)
+    global _rows
+    before, _rows = _rows, rows
     try:
         yield
     finally:
-        _rows.reset(token)
+        _rows = before
 
 
 def rand_of_rows(shape: torch.Size, device: torch.device) -> Tensor:
     """Uniform numbers in [0, 1) for a tensor of this shape, [B, ...]."""
-    rows = _rows.get()
-    if rows is None:
+    if (rows := _rows) is None:
         return torch.rand(shape, device=device)
     whole = torch.rand((rows.count, *shape[1:]), device=device, generator=rows.generator)
     return whole[rows.first : rows.first + shape[0]]

@@ -19,6 +19,7 @@ from modeling.config import InputsConfig, ModelConfig
 from modeling.draws import rand_of_rows
 from modeling.features import Feature, Reached, read_features, stored
 from modeling.sessions import values_of
+from modeling.shards import Shard
 from modeling.vectors import Pretrained, read_vectors
 from schemas.columns import FIRST_ID, ID, UNKNOWN, VALUE
 from schemas.errors import InputError
@@ -34,6 +35,7 @@ class ItemVectors(nn.Module):
         assert num_ids
         self.id_dropout = inputs.id_dropout
         self.sparse = False  # whether the gradient of `table_VE` holds only the rows read
+        self.shard: Shard | None = None  # which rows of `table_VE` are here, where processes divide them
         self.reached = Reached(num_ids)
         self.table_VE = nn.Parameter(torch.empty(num_ids, config.item_dim))
         nn.init.xavier_normal_(self.table_VE)
@@ -63,6 +65,8 @@ class ItemVectors(nn.Module):
         if self.training and self.id_dropout and self.stands_without_ids:
             dropped = (rand_of_rows(ids.shape, ids.device) < self.id_dropout) & (ids >= FIRST_ID)
             read = ids.masked_fill(dropped, UNKNOWN)
+        if self.shard:
+            return self.shard.read(self.table_VE, read, sparse=self.sparse)
         x = F.embedding(read, self.table_VE, sparse=self.sparse)
         if self.pretrained:
             x = self.pretrained(x, ids)

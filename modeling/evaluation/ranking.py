@@ -85,11 +85,12 @@ def _from_halves(scorer: Scorer, hidden: Hidden, relative: Tensor) -> Tensor:
     half_RT = torch.zeros(BLOCK_ROWS, BLOCK, dtype=torch.int8)
     sums_MNH = torch.empty(len(tiles.spans), num_rows, 2, dtype=torch.int64)
     parts = relative.split(BLOCK_ROWS)
+    views = [_views(room_RT, half_RT, len(part), BLOCK) for part in parts]
     for tile, (first, last) in enumerate(tiles.spans):
         width = last - first
         if width < BLOCK:
             half_RT.zero_()
-        views = [_views(room_RT, half_RT, len(part), width) for part in parts] if tile == 0 or width < BLOCK else views
+            views = [_views(room_RT, half_RT, len(part), width) for part in parts]
         for part, (begin, end) in enumerate(hidden.parts):
             x_RT, to_RT, bytes_RHW = views[part]
             hidden.mask(scorer.tile(parts[part], first, last, out=x_RT), tile, part).clamp_(0.5, 2)

@@ -19,6 +19,8 @@ from modeling.config import ModelConfig
 from modeling.heads import Head
 from modeling.items import ItemVectors
 from modeling.losses._negatives import draw
+from modeling.losses._sharded import sharded_cross_entropy
+from modeling.shards import Gathered, Shard
 from schemas import plugins
 from schemas.columns import FIRST_ID
 from schemas.features import FeatureSchema
@@ -101,6 +103,8 @@ class NextItem(Head):
             positive_N, negative_NK = self._sample(q_NE, target_N, weight_N, items, batch.part)
             loss_N: Tensor = self.loss_of(positive_N.float(), negative_NK.float(), len(self.uniform_U))
             return (loss_N * weight_N).sum()
+        if items.shard:
+            return self._sharded(q_NE, target_N, weight_N, items, items.shard)
         loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
         return loss
 
@@ -118,6 +122,21 @@ class NextItem(Head):
                 score += self.bias_V
             drawn.append((score - torch.empty_like(score).exponential_().log_()).argmax(1))
         return torch.cat(drawn) + FIRST_ID
+
+    def _sharded(self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors, shard: Shard) -> Tensor:
+        """Full softmax where each process scores its own items for the states of all."""
+        gathered = Gathered(target_N, shard)
+        begin = max(FIRST_ID - shard.first, 0)  # the first rows of the table are no items
+        first, count = shard.first + begin - FIRST_ID, shard.num_rows - begin
+        return sharded_cross_entropy(
+            gathered.with_gradients(q_NE),
+            self._vectors(items.table_VE[begin:]),
+            None if self.bias_V is None else self.bias_V[first : first + count],
+            gathered.of(target_N) - first,
+            gathered.of(weight_N),
+            gathered.own,
+            shard.most_rows,
+        )
 
     def _sample(
         self, q_NE: Tensor, target_N: Tensor, weight_N: Tensor, items: ItemVectors, part: Part | None = None

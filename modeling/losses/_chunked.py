@@ -29,11 +29,11 @@ def chunked_cross_entropy(
     tensors: tuple[Tensor | None, ...] = (h_ND, items_VD, bias_V)
     if not torch.is_grad_enabled():  # an autograd function cannot see that
         tensors = tuple(tensor if tensor is None else tensor.detach() for tensor in tensors)
-    loss: Tensor = _CrossEntropy.apply(*tensors, target_N, weight_N, smoothing, _type_of_products(h_ND))
+    loss: Tensor = _CrossEntropy.apply(*tensors, target_N, weight_N, smoothing, type_of_products(h_ND))
     return loss
 
 
-def _type_of_products(h_ND: Tensor) -> torch.dtype:
+def type_of_products(h_ND: Tensor) -> torch.dtype:
     device = h_ND.device.type
     wanted = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else h_ND.dtype
     return wanted if wanted in (torch.bfloat16, torch.float64) else torch.float32

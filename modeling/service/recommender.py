@@ -54,13 +54,21 @@ class Recommender:
         Raises:
             InputError: for an empty history, k below 1, or a model without the head next_item.
         """
+        ids_NK, _ = self.ranked(histories, k, filter_seen=filter_seen)
+        return raw_lists(self.items, ids_NK)
+
+    def ranked(self, histories: Sessions, k: int = 10, *, filter_seen: bool = False) -> tuple[Tensor, Tensor]:
+        """The encoded ids of the k best next items per history, best first, and their scores, [N, K]; id 0 where none is left.
+
+        Raises:
+            InputError: for an empty history, k below 1, or a model without the head next_item.
+        """
         if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
             raise InputError(f"k must be an integer from 1, got {k!r}.")
         _require_events(histories)
         if not len(histories):
-            return []
-        ids_NK, _ = top_k(self.scorer, histories.to(self.device), int(k), filter_seen=filter_seen)
-        return raw_lists(self.items, ids_NK)
+            return torch.empty(0, int(k), dtype=torch.long), torch.empty(0, int(k))
+        return top_k(self.scorer, histories.to(self.device), int(k), filter_seen=filter_seen)
 
     def raw_items(self, ids: Tensor) -> list[Any]:
         """Raw item ids of encoded ones; None for those that are not in the catalogue."""

@@ -56,6 +56,10 @@ def train(
     num_events, num_items = sessions.facts["events"], sessions.facts["items"]
     model_config, config, chosen = settings_by_size(model_config, config, num_events, num_items)
     config = _settle(config)
+    if config.shard_items:
+        from modeling.training.sharding import check_shards
+
+        check_shards(model_config, config)
     artifact_id = _identity(sessions, model_config, config)
     if existing := artifacts.find(MODELS, artifact_id):
         progress(f"Model {existing.name} is there already: nothing to train.")

@@ -21,7 +21,9 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from modeling.training.distributed import first_alone, is_first, wait
+from modeling.model import SequenceModel
+from modeling.training.distributed import first_alone, is_first, num_processes, wait
+from modeling.training.sharding import file_of, is_cut, read_moments, with_own_rows, write_rows
 from schemas.progress import HistoryRow
 
 NAME = "checkpoint-"
@@ -53,16 +55,21 @@ class State(BaseModel):
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     """Write `checkpoint-<step>`, then remove all but it and that of the chosen step. Of several processes the first does."""
+    draft = folder / f".{NAME}{state.step}"
     if is_first():
-        _write(folder, model, optimizer, state)
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+    if isinstance(model, SequenceModel) and is_cut(model):
+        wait()
+        write_rows(draft, model, optimizer)
+        wait()
+    if is_first():
+        _write(draft, model, optimizer, state)
     wait()
 
 
-def _write(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
-    name = f"{NAME}{state.step}"
-    draft = folder / f".{name}"
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+def _write(draft: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
+    folder, name = draft.parent, f"{NAME}{state.step}"
     write_tensors(model.state_dict(), draft / MODEL)
     write_optimizer(optimizer, draft)
     write_random_state(draft)
@@ -93,7 +100,8 @@ def _newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         try:
             state = State.model_validate_json((checkpoint / STATE).read_text())
             json.loads((checkpoint / RANDOM).read_text())
-            for name in (MODEL, OPTIMIZER, RANDOM_TENSORS):
+            others = range(1, num_processes() if is_cut(model) else 1)
+            for name in (MODEL, OPTIMIZER, RANDOM_TENSORS, *map(file_of, others)):
                 safetensors.torch.load_file(checkpoint / name)
             if state.chosen_step:
                 safetensors.torch.load_file(folder / f"{NAME}{state.chosen_step}" / MODEL)
@@ -102,6 +110,7 @@ def _newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
             continue
         load_weights(folder, step, model)
         read_optimizer(optimizer, checkpoint)
+        read_moments(checkpoint, model, optimizer)
         read_random_state(checkpoint)
         state.started_at = state.step
         return state
@@ -110,7 +119,8 @@ def _newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
 def load_weights(folder: Path, step: int, model: nn.Module) -> None:
     """Give a model the weights of the checkpoint of a step."""
-    model.load_state_dict(safetensors.torch.load_file(folder / f"{NAME}{step}" / MODEL))
+    checkpoint = folder / f"{NAME}{step}"
+    model.load_state_dict(with_own_rows(safetensors.torch.load_file(checkpoint / MODEL), checkpoint, model))
 
 
 def steps_of(folder: Path) -> list[int]:

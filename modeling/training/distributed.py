@@ -108,12 +108,17 @@ class Together:
             RuntimeError: when the weights are not those of the other processes.
         """
         self.model, self.plan, self.count, self.step = model, plan, num_processes(), 0
+        items = model.inputs.items
+        self.table = (
+            items.table_VE if items.shard else None
+        )  # each process has rows of its own, whose gradients are whole
+        self.shared = [weight for weight in model.parameters() if weight is not self.table]
         self.draws = torch.Generator()
         self.dense: list[nn.Parameter] = []
         self.sparse: list[nn.Parameter] = []
         if self.count > 1:
             checksums = torch.zeros(self.count, device=model.device)
-            checksums[rank()] = checksum(model)
+            checksums[rank()] = checksum(self.shared)
             dist.all_reduce(checksums)
             require_equal(checksums)
 
@@ -152,7 +157,7 @@ class Together:
         head = torch.zeros(1 + self.count, device=loss.device)  # the loss, and checksums of each process's weights
         head[0] = loss.detach()
         if check:
-            head[1 + rank()] = checksum(self.model)
+            head[1 + rank()] = checksum(self.shared)
         gradients = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in self.dense]
         flat = torch.cat([head, *(gradient.flatten() for gradient in gradients)])
         dist.all_reduce(flat)
@@ -165,9 +170,18 @@ class Together:
             require_equal(head[1:])
         return head[0]
 
+    def norm(self, weight: nn.Parameter, gradient: Tensor) -> Tensor:
+        """The norm of a weight's gradient, of which this process may have some rows; a scalar."""
+        norm: Tensor = torch.linalg.vector_norm(gradient)
+        if weight is self.table:
+            square = norm.square()
+            dist.all_reduce(square)
+            norm = square.sqrt()
+        return norm
+
     def _agree(self) -> None:
         """Which parameters get gradients at any process, and which of these hold only rows: settled at the first step."""
-        weights = [weight for weight in self.model.parameters() if weight.requires_grad]
+        weights = [weight for weight in self.shared if weight.requires_grad]
         kinds = torch.tensor([0 if (grad := weight.grad) is None else 1 + grad.is_sparse for weight in weights])
         dist.all_reduce(kinds, dist.ReduceOp.MAX)
         self.dense = [weight for weight, kind in zip(weights, kinds.tolist(), strict=True) if kind == 1]
@@ -198,9 +212,9 @@ def gathered_rows(table_VE: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def checksum(model: nn.Module) -> Tensor:
-    """A number from 0 to 2^24 - 1 that hangs on every bit of the weights, as float32; a scalar."""
-    sums = [weight.detach().contiguous().view(torch.int32).sum() for weight in model.parameters()]
+def checksum(weights: list[nn.Parameter]) -> Tensor:
+    """A number from 0 to 2^24 - 1 that depends on every bit of the weights, as float32; a scalar."""
+    sums = [weight.detach().contiguous().view(torch.int32).sum() for weight in weights]
     shares = torch.arange(1, 1 + len(sums), device=sums[0].device)  # weights that are swapped are other weights
     return ((torch.stack(sums) * shares).sum() % CHECKSUMS).float()
 

@@ -33,6 +33,7 @@ from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule, make_schedule
+from modeling.training.sharding import cut, put_together
 from modeling.training.validation import Judge, judge_of, validate
 from schemas.errors import DivergedError, InputError
 from schemas.features import FeatureSchema
@@ -72,14 +73,18 @@ def fit(
             "min_count of item_id in the dataset."
         )
     set_seed(config.seed)
-    model = make_model(model_config, schema, sessions, split.last_day, items, report).to(device)
+    model = make_model(model_config, schema, sessions, split.last_day, items, report)
+    size = _size(model)
+    if config.shard_items:
+        cut(model)
+    model.to(device)
     use_sparse_gradients(model, device)
     schedule = make_schedule(model, sessions.to(device), config)
     judge = judge_of(model, split.validation.to(device), config.order)
     plan = Plan(schedule.steps_per_epoch, config)
     _warn(judge, config, report)
     report(
-        f"Training {model_config.body.name} ({_size(model):,} parameters) on {len(sessions):,} sessions, "
+        f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
         f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
     )
     wall, cpu = time.perf_counter(), time.process_time()
@@ -97,9 +102,10 @@ def fit(
         train(model, optimizer, schedule, log, folder, after_step)
     if state.chosen_step:
         checkpoints.load_weights(folder, state.chosen_step, model)
+    put_together(model)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     require_finite(model, config)
-    facts = {"parameters": _size(model), "sessions": len(sessions), "device": device}
+    facts = {"parameters": size, "sessions": len(sessions), "device": device}
     tokens = sum(schedule.tokens_per_epoch) * (state.step - state.started_at) // plan.steps
     return model, facts | _facts(state, plan, judge) | _costs(tokens, wall, cpu)
 

@@ -25,6 +25,7 @@ BETAS = (0.9, 0.98)
 TABLES = (nn.Embedding, nn.EmbeddingBag, ItemVectors, NextItem, Pretrained, SoftOneHot)  # whose own parameters are rows
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 
+NormOf = Callable[[nn.Parameter, Tensor], Tensor]
 SPARSE_FROM = {
     "cpu": 50_000,
     "cuda": 10_000_000,
@@ -73,17 +74,20 @@ def is_matrix(parameter: nn.Parameter, module: nn.Module) -> bool:
     return parameter.dim() == most and most >= 2 and not is_vector
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scale all gradients down together where their norm exceeds `max_norm`, sparse ones too, without asking the device."""
-    values = []
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float, norm_of: NormOf | None = None) -> None:
+    """Scale all gradients down together where their norm exceeds `max_norm`, sparse ones too, without asking the device.
+
+    `norm_of` gives the norm of a parameter's gradient where processes have parts of it.
+    """
+    values, norms = [], []
     for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()  # rows read twice have one gradient
-            values.append(parameter.grad._values())
-        elif parameter.grad is not None:
-            values.append(parameter.grad)
-    total = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(value) for value in values]))
-    scale = (max_norm / (total + 1e-6)).clamp(max=1.0)
+        values.append(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad)
+        norms.append(norm_of(parameter, values[-1]) if norm_of else torch.linalg.vector_norm(values[-1]))
+    scale = (max_norm / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6)).clamp(max=1.0)
     for value in values:
         value.mul_(scale)
 

@@ -18,6 +18,7 @@ from modeling.sessions import Sessions
 from modeling.splits import Cases, label_cases
 from modeling.training.checkpoints import State
 from modeling.training.distributed import divided
+from modeling.training.sharding import whole
 
 RANKED = ("ndcg@20", "recall@20")
 FEW = 100  # cases; with fewer, the standard error of an NDCG of .2 is above .03
@@ -97,6 +98,11 @@ def validate(model: SequenceModel, cases: Cases) -> dict[str, float]:
 
     What is undefined on these cases is left out. Several processes share the cases.
     """
+    with whole(model):
+        return _validate(model, cases)
+
+
+def _validate(model: SequenceModel, cases: Cases) -> dict[str, float]:
     measured: dict[str, float] = {}
     if NEXT_ITEM in model.heads and len((known := cases.known()).target):
         scorer = ModelScorer(model)

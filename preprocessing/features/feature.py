@@ -9,7 +9,7 @@ State is kept outside, by name (see `state.py`): what days and buckets of users 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,10 +17,12 @@ import polars as pl
 
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.encoders.category import Category
+from preprocessing.frames import collect
 from preprocessing.sessions import changed
 from schemas.columns import DAY, VALUE
 
 LARGEST_FLOAT32 = 3.4e38
+_COMPUTED = "computed value"  # no column is called so: what is looked up by it is not found by a column
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,11 @@ class FittedFeature:
         rows, value = encoder.add_columns(rows, value, f"{self.name}.{self.next_place}")
         return encoder.partial_fit(rows, value)
 
-    def transform_fitted(self, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
-        """Rows -> rows with helper columns, and the value that comes to `next_to_fit`, or out of the last encoder."""
+    def transform_fitted(self, rows: pl.LazyFrame, joined: Collection[str] = ()) -> tuple[pl.LazyFrame, pl.Expr]:
+        """Rows -> rows with helper columns, and the value that comes to `next_to_fit`, or out of the last encoder.
+
+        `joined` are the prefixes of the lookup tables whose columns the rows have already.
+        """
         value: pl.Expr = pl.col(self.feature.column)
         if self.feature.floats:
             value = pl.when(value.is_not_nan()).then(value)
@@ -117,14 +122,36 @@ class FittedFeature:
             rows, value = encoder.add_columns(rows, value, prefix)
             state: Expressions = {}
             if table is not None:
-                rows, state = look_up(rows, encoder.key(value), table, prefix)
+                if prefix not in joined:
+                    rows, state = look_up(rows, encoder.key(value), table, prefix)
+                else:
+                    state = _columns_of(table, prefix)
             value = encoder.transform(value, state)
         return rows, value
 
-    def transform(self, rows: pl.LazyFrame) -> tuple[pl.LazyFrame, pl.Expr]:
-        """Rows -> rows with helper columns, and the encoded value, as it is stored; of a column of lists, lists."""
+    def lookups(self) -> Iterator[tuple[tuple[str, ...], str, pl.DataFrame]]:
+        """The lookup tables whose rows are found by columns of events as they are: these columns, the prefix, the table."""
+        for place, (encoder, table) in enumerate(zip(self.feature.encoders, self.tables, strict=False)):
+            if (
+                table is None
+                or self.feature.many
+                or (DAY in table.columns and VALUE not in table.columns and table.height == 1)
+            ):
+                continue
+            value = pl.col(self.feature.column if place == 0 and not self.feature.floats else _COMPUTED)
+            key = encoder.key(value) if VALUE in table.columns else pl.col(DAY)
+            if not key.meta.is_column() or (name := key.meta.output_name()) == _COMPUTED:
+                continue
+            by = {DAY: DAY, VALUE: name}
+            yield tuple(by[column] for column in (DAY, VALUE) if column in table.columns), f"{self.name}.{place}", table
+
+    def transform(self, rows: pl.LazyFrame, joined: Collection[str] = ()) -> tuple[pl.LazyFrame, pl.Expr]:
+        """Rows -> rows with helper columns, and the encoded value, as it is stored; of a column of lists, lists.
+
+        `joined` as in `transform_fitted`.
+        """
         if not self.feature.many:
-            rows, value = self.transform_fitted(rows)
+            rows, value = self.transform_fitted(rows, joined)
             return rows, as_stored(value, self.feature.kind)
         # No engine but the CPU's computes on lists: their elements become rows, and lists again.
         row, column, name = f"{self.name} row", self.feature.column, f"{self.name} list"
@@ -140,10 +167,38 @@ def transform(rows: pl.LazyFrame, features: Sequence[FittedFeature], keep: Seque
     """Rows -> a plan for the columns `keep` and one column a feature, as it is stored."""
     # A kept column must not shadow a feature of the same name.
     encoded: Expressions = {}
+    rows, joined = _join_tables(rows, features)
     for feature in features:
-        rows, encoded[feature.name] = feature.transform(rows)
+        rows, encoded[feature.name] = feature.transform(rows, joined)
     kept = {name: pl.col(name) for name in keep if name not in encoded}
     return rows.select(**kept, **encoded)
+
+
+def _join_tables(rows: pl.LazyFrame, features: Sequence[FittedFeature]) -> tuple[pl.LazyFrame, set[str]]:
+    """Rows -> rows with the columns of lookup tables, one join for all that are looked up by the same columns; which ones."""
+    tables: dict[tuple[str, ...], list[tuple[str, pl.DataFrame]]] = {}
+    for feature in features:
+        for by, prefix, table in feature.lookups():
+            tables.setdefault(by, []).append((prefix, table))
+    schema, joined = rows.collect_schema(), set()
+    for by, of_key in tables.items():
+        keys = [f"key of {column}" for column in by]
+        whole: pl.LazyFrame | None = None
+        for prefix, table in of_key:
+            named = [column for column in (DAY, VALUE) if column in table.columns]
+            renamed = {f"{prefix} {name}": pl.col(name) for name in table.columns if name not in named}
+            by_key = {key: pl.col(name).cast(schema[column]) for key, name, column in zip(keys, named, by, strict=True)}
+            part = table.lazy().select(**by_key, **renamed)
+            whole = part if whole is None else whole.join(part, on=keys, how="full", coalesce=True)
+            joined.add(prefix)
+        assert whole is not None
+        whole = collect(whole).lazy()  # small tables are worked on by the CPU
+        rows = rows.join(whole, left_on=list(by), right_on=keys, how="left", maintain_order="left")
+    return rows, joined
+
+
+def _columns_of(table: pl.DataFrame, prefix: str) -> Expressions:
+    return {name: pl.col(f"{prefix} {name}") for name in table.columns if name not in (DAY, VALUE)}
 
 
 def as_stored(value: pl.Expr, kind: Literal["categorical", "continuous"]) -> pl.Expr:
@@ -173,4 +228,4 @@ def look_up(rows: pl.LazyFrame, key: pl.Expr, table: pl.DataFrame, prefix: str) 
         how="left",
         maintain_order="left",
     )
-    return rows, {name: pl.col(f"{prefix} {name}") for name in names}
+    return rows, _columns_of(table, prefix)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,13 +88,18 @@ def write_parts(sessions: pa.Table, earlier: list[pl.DataFrame], dataset: Datase
             before[day] = before.get(day, 0) + number
     days = pl.DataFrame({DAY: pl.from_arrow(sessions[DAY])})
     sessions, place = sessions.drop_columns([DAY]), 0
+    parts: dict[Path, pa.Table] = {}
     for day, number in days.group_by(DAY, maintain_order=True).len().iter_rows():
         part = sessions.slice(place, number)
         place += number
         if dataset.sessions.rule != "given":
             first = (day - ONE_BATCH).days * SESSIONS_A_DAY + 1 + before.get(day, 0)
-            part = part.add_column(0, SESSION_ID, pa.array(np.arange(first, first + number)))
-        _write(part, folder / name_of(day) / f"{bucket:05}.parquet")
+            numbers = pl.int_range(first, first + number, eager=True)  # pyarrow would import pandas for one of NumPy's
+            part = part.add_column(0, SESSION_ID, numbers.to_arrow())
+        parts[folder / name_of(day) / f"{bucket:05}.parquet"] = part
+    # Packing is the most of a GPU's encoding, and pyarrow packs a file in one thread.
+    with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
+        list(threads.map(_write, parts.values(), parts))
 
 
 def _write(table: pa.Table, file: Path) -> None:

@@ -26,7 +26,7 @@ from tests.preprocessing.small import dataset_of, run, three_days, write
 
 pytestmark = pytest.mark.gpu_plans
 
-CLEAN, ENCODE = 2, 3  # trips to a GPU of one bucket
+CLEAN, ENCODE = 2, 1  # trips to a GPU of one bucket
 
 COLUMNS = ("user_id", "item_id", "timestamp", "session_id", "event_type", "price", "title", "category", "added", "tags")
 # Encoders whose options cannot be left out, or that need another column than a number.

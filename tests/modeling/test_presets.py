@@ -58,6 +58,7 @@ def test_what_a_preset_does_not_set_stays_open() -> None:
     layer = read_preset("esasrec").layer
     assert layer["body"] == {
         "name": "ligr", "options": {"ff_multiple": 4}, "dim": 64, "num_layers": 2, "num_heads": 1, "dropout": 0.1,
+            "attention_dropout": 0.1,
     }  # fmt: skip
     assert "heads" not in layer and "epochs" not in layer["training"]
 

@@ -46,6 +46,7 @@ class Baseline(ABC):
 
     def relative(self, queries: Tensor, score_N1: Tensor, rounding_N1: Tensor) -> None:
         """None: no product makes these scores."""
+        return
 
     def rounding(self, queries: Tensor, column_NK: Tensor) -> Tensor:
         """Nothing: equal counts are equal numbers."""

@@ -7,23 +7,30 @@ with the very same tensors: Python has no part in a replay, so that whatever it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from modeling import attention
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.training import device
 from modeling.training.fit import fit
-from tests.conftest import random_sessions, schema_of, split_of
+from modeling.training.optimizer import make_optimizer
+from modeling.training.plan import Plan
+from modeling.training.schedule import make_schedule
+from tests.conftest import model_of, random_sessions, schema_of, split_of
 from tests.modeling.training.test_fit import Interrupt
 from tests.second_device import PretendedTensor, pretended_cuda
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="replays are tried on the pretended device")
+pretended = pytest.mark.skipif(torch.cuda.is_available(), reason="replays are tried on the pretended device")
+KERNELS = 350  # of a step of sasrec
 CONFIG = TrainingConfig(
     epochs=3,
     tokens_per_step=64,
@@ -33,6 +40,21 @@ CONFIG = TrainingConfig(
     order="random",
     half_life_days=5e-4,
     schedule="linear",
+)
+
+
+VIEWS = (
+    "view",
+    "transpose",
+    "t.default",
+    "slice",
+    "select",
+    "squeeze",
+    "expand",
+    "detach",
+    "alias",
+    "split",
+    "permute",
 )
 
 
@@ -47,6 +69,16 @@ class Tape(TorchDispatchMode):
         out = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, out))
         return out
+
+
+class Tally(TorchDispatchMode):
+    """Counts operations that are not views; it keeps none of their results, of which gradients would have to be copies."""
+
+    kernels = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.kernels += not any(view in str(func) for view in VIEWS)
+        return func(*args, **(kwargs or {}))
 
 
 class Recorded:
@@ -105,6 +137,7 @@ CASES: list[dict[str, Any]] = [
 ]
 
 
+@pretended
 @pytest.mark.parametrize("groups", CASES, ids=str)
 def test_replayed_steps_are_the_steps_done_one_by_one(groups: dict[str, Any], tmp_path: Path) -> None:
     """Over several epochs of different sizes, with a learning rate that falls and gradients that are clipped."""
@@ -116,6 +149,7 @@ def test_replayed_steps_are_the_steps_done_one_by_one(groups: dict[str, Any], tm
     torch.testing.assert_close(replayed, plain, rtol=0, atol=0)
 
 
+@pretended
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     whole, facts, _ = run(tmp_path / "whole", CASES[0], Recorded)
     with pytest.raises(KeyboardInterrupt):
@@ -125,6 +159,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert again["history"] == facts["history"]
 
 
+@pretended
 def test_what_reads_a_value_is_found_out_said_once_and_done_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +179,7 @@ def test_what_reads_a_value_is_found_out_said_once_and_done_all_the_same(
     torch.testing.assert_close(found, plain, rtol=0, atol=0)
 
 
+@pretended
 @pytest.mark.parametrize(("groups", "training"), [(CASES[0], {"capture": "off"}), ({"body": "gru4rec"}, {})], ids=str)
 def test_steps_without_a_fixed_shape_and_those_told_so_are_not_recorded(
     groups: dict[str, Any], training: dict[str, Any], tmp_path: Path
@@ -151,3 +187,91 @@ def test_steps_without_a_fixed_shape_and_those_told_so_are_not_recorded(
     Recorded.made = 0
     run(tmp_path, groups, Recorded, **training)
     assert not Recorded.made
+
+
+def steps_of(groups: dict[str, Any], compiled: Any = None) -> list[float]:
+    """The losses of some steps over flat rows on a CPU, with a loss that is compiled by `compiled`."""
+    torch.manual_seed(0)
+    model = model_of(**groups).train()
+    config = TrainingConfig(epochs=2, tokens_per_step=256, order="random")
+    schedule = make_schedule(model, random_sessions(100, 50, longest=20), config)
+    schedule.fixed = True  # as on a GPU
+    plan = Plan(schedule.steps_per_epoch, config)
+    steps = device.Steps(model, make_optimizer(model, config), schedule, plan, 0, lambda line: None)
+    if compiled:
+        steps.loss_of_step = compiled(steps._loss_of_step)
+    torch.manual_seed(1)
+    losses = []
+    for step in range(len(schedule)):
+        steps.do(step)
+        losses.append(steps.mean_loss())
+    assert len(losses) > schedule.steps_per_epoch[0] > 2
+    return losses
+
+
+@pytest.mark.parametrize("body", ["sasrec", "hstu", "llama", "gpt2"])
+def test_a_step_is_compiled_whole_and_once_for_all_steps(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch, the loss and flex_attention: no operation of Python's alone tears it to pieces."""
+    monkeypatch.setattr(attention, "FLEX_ON", ("cpu", "cuda"))
+    monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *given: None)
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    groups = {
+        "body": {"name": body, "dropout": 0.1, "dim": 32},
+        "loss": {"name": "sampled_softmax", "negatives": {"count": 8, "source": "in_batch", "corrected": True}},
+    }
+    whole = partial(torch.compile, backend="eager", fullgraph=True, dynamic=False)
+    compiled = steps_of(groups, whole)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert compiled == pytest.approx(steps_of(groups), rel=1e-5)
+
+
+@pretended
+def test_what_cannot_be_compiled_is_said_and_done_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any, **options: Any) -> Any:
+        def loss_of_step() -> Tensor:
+            raise TorchDynamoException("no compiler here")
+
+        return loss_of_step
+
+    plain, _, _ = run(tmp_path / "plain", CASES[0], None)
+    monkeypatch.setattr(torch, "compile", broken)
+    monkeypatch.setattr(device, "COMPILED_FROM", 0)
+    Recorded.made = 0
+    found, _, lines = run(tmp_path / "broken", CASES[0], Recorded)
+    assert sum("no compiler here" in line for line in lines) == 1
+    assert Recorded.made == 1
+    torch.testing.assert_close(found, plain, rtol=0, atol=0)
+
+
+@pretended
+def test_how_much_torch_is_asked_to_do_in_a_step() -> None:
+    """Operations that are kernels on a GPU, views apart: each costs a captured step about 3 us, however small."""
+    with pretended_cuda():
+        model = model_of("sasrec", loss={"name": "sampled_softmax", "negatives": {"count": 8}}).to("cuda").train()
+        config = TrainingConfig(epochs=1, tokens_per_step=64, order="random")
+        schedule = make_schedule(model, random_sessions(100, 50).to("cuda"), config)
+        plan = Plan(schedule.steps_per_epoch, config)
+        steps = device.Steps(model, make_optimizer(model, config), schedule, plan, 0, lambda line: None)
+        steps.do(0)
+        schedule.seek(1)
+        with Tally() as tally:
+            steps._on_device()
+    assert 200 < tally.kernels <= KERNELS
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_a_gpu(compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Captured steps have the losses of those done one by one; compiled ones draw other numbers, and learn as well."""
+    monkeypatch.setattr(device, "COMPILED_FROM", 0 if compiled else 1 << 60)
+    sessions, curves = random_sessions(400, 50), []
+    model = ModelConfig.model_validate({"body": {"dim": 32, "dropout": 0.3}})
+    for capture in ("off", "auto"):
+        lines: list[str] = []
+        config = CONFIG.model_copy(update={"capture": capture, "tokens_per_step": 128})
+        report = lambda line, lines=lines: lines.append(str(line))  # noqa: E731
+        _, facts = fit(schema_of(50), split_of(sessions, sessions), model, config, tmp_path / capture, report)
+        curves.append([row["loss"] for row in facts["history"]])
+        assert not any("goes on without" in line for line in lines)
+    assert curves[1] == pytest.approx(curves[0], rel=0.05 if compiled else 1e-2)

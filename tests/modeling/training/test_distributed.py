@@ -33,6 +33,16 @@ RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings of the mo
     "full softmax": ({"heads": {"next_item": {"bias": True}}}, {"max_grad_norm": 0.5}),
     "sampled softmax, rows": ({"loss": {"name": "sampled_softmax", "negatives": GROUPS}}, {"max_grad_norm": 0.5}),
     "masked, labels": ({"objective": "masked", "heads": {"next_item": {}, "last": "binary"}}, {"order": "time"}),
+    "divided table": ({"heads": {"next_item": {"bias": True}}}, {"max_grad_norm": 0.5, "shard_items": True}),
+    "divided table, sampled": ({"loss": {"name": "sampled_softmax", "negatives": GROUPS}}, {"shard_items": True}),
+    "divided table, cosine, masked, labels, rows": (
+        {
+            "objective": "masked",
+            "loss": "sampled_softmax",
+            "heads": {"next_item": {"cosine": True, "temperature": 0.2, "bias": True}, "last": "binary"},
+        },
+        {"shard_items": True, "max_grad_norm": 0.5},
+    ),
     "one session a row": ({"body": {"name": "gru4rec"}, "loss": "bpr_max"}, {"tokens_per_step": 16, "epochs": 1}),
 }
 
@@ -47,6 +57,8 @@ def fit_run(name: str, folder: Path, report: Report) -> None:
     optimizer.SPARSE_FROM["cpu"] = 1 if "rows" in name else 50_000
     sessions, test = coin_sessions(100, 0), hide_last(coin_sessions(37, 1))
     split = Split(sessions, test, test, sessions)
+    if distributed.num_processes() == 1:
+        changes = changes | {"shard_items": False}
     config = CONFIG.model_copy(update=changes)
     model, facts = fit(schema_with(("last",)), split, settings, config, folder / name, report)
     assert model.inputs.items.sparse == ("rows" in name)
@@ -90,7 +102,7 @@ def test_two_processes_have_the_curve_of_one(tmp_path: Path, monkeypatch: pytest
     assert sum(line.startswith("Training ") for line in lines) == len(RUNS), "one process speaks"
 
 
-def fit_with_dropout(folder: Path, dies_at: int, report: Report) -> None:
+def fit_with_dropout(folder: Path, shard_items: bool, dies_at: int, report: Report) -> None:
     """The second process is killed after a step."""
 
     def after_step(state: State) -> None:
@@ -100,11 +112,12 @@ def fit_with_dropout(folder: Path, dies_at: int, report: Report) -> None:
     sessions = random_sessions(100, NUM_ITEMS)
     test = hide_last(sessions)
     settings = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}, "loss": "sampled_softmax"})
+    config = CONFIG.model_copy(update={"shard_items": shard_items})
     model, facts = fit(
         schema_of(NUM_ITEMS),
         Split(sessions, test, test, sessions),
         settings,
-        CONFIG,
+        config,
         folder,
         report,
         after_step=after_step,
@@ -114,20 +127,21 @@ def fit_with_dropout(folder: Path, dies_at: int, report: Report) -> None:
         checkpoints.write_tensors(model.state_dict(), folder / "end.safetensors")
 
 
-def fit_then_die(whole: Path, broken: Path, report: Report) -> None:
-    fit_with_dropout(whole, 0, report)
-    fit_with_dropout(broken, LATE, report)
+def fit_then_die(whole: Path, broken: Path, shard_items: bool, report: Report) -> None:
+    fit_with_dropout(whole, shard_items, 0, report)
+    fit_with_dropout(broken, shard_items, LATE, report)
 
 
-def test_killed_processes_go_on_to_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shard_items", [False, True])
+def test_killed_processes_go_on_to_the_same_bits(tmp_path: Path, shard_items: bool) -> None:
     lines: list[str] = []
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     with pytest.raises(ProcessException):
-        launch.together(partial(fit_then_die, whole, broken), 2, lambda line: None)
+        launch.together(partial(fit_then_die, whole, broken, shard_items), 2, lambda line: None)
     facts = json.loads((whole / "facts.json").read_text())
     assert not (broken / "facts.json").exists()
     assert checkpoints.steps_of(broken)
-    launch.together(partial(fit_with_dropout, broken, 0), 2, lambda line: lines.append(str(line)))
+    launch.together(partial(fit_with_dropout, broken, shard_items, 0), 2, lambda line: lines.append(str(line)))
     assert any("Going on from step" in line for line in lines)
     assert json.loads((broken / "facts.json").read_text()) == facts
     ends = [safetensors.torch.load_file(folder / "end.safetensors") for folder in (whole, broken)]

@@ -1,0 +1,207 @@
+"""Lists for millions of histories, streamed from files to a Parquet file; what is held does not grow with their number.
+
+sessions/day=2026-03-02/part-0.parquet     session_id, user_id, features of item_id ... as preparation writes them
+histories.parquet                          user_id, item_id: ["lamp-7", "lamp-9"]        raw item ids, oldest first
+events.parquet, events.csv                 user_id, item_id, timestamp, ...              raw events, in any order
+-> OUT/lists.parquet                       session_id and user_id as far as they are given, rank from 1, item, score
+
+Every history goes the way of `Recommender`: the list in the file is the list that it gives for that history alone.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from modeling.service.recommender import Recommender
+from modeling.sessions import Sessions, from_table
+from modeling.splits import Cases
+from modeling.vocabularies import SCHEMA, raw_items, translate
+from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, USER_ID
+from schemas.errors import InputError
+from schemas.features import FeatureSchema
+
+HISTORIES = 8192  # held at a time
+EVENTS = 2_000_000  # raw events held at a time, about: whole sessions of them
+LISTS = "lists.parquet"
+KEYS = (SESSION_ID, USER_ID)
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Some histories, whose they are (columns of KEYS, a row each), and the item ids that the model does not have."""
+
+    sessions: Sessions
+    keys: pl.DataFrame
+    unknown: list[Any] = field(default_factory=list)
+
+
+def write_lists(
+    recommender: Recommender,
+    batches: Iterator[Histories],
+    out: Path,
+    k: int,
+    *,
+    filter_seen: bool,
+    progress: Callable[[int], object] = lambda histories: None,
+) -> dict[str, int]:
+    """Write the lists of all histories as OUT/lists.parquet, complete or not at all; how many there are of what.
+
+    `progress` is called with the number of histories done. Histories without an event get no list and are counted as `empty`;
+    those of which nothing is left to recommend have no row, and are counted as `nothing_left`.
+
+    Raises:
+        InputError: when OUT is there already, and for what `Recommender.ranked` refuses.
+    """
+    if out.exists():
+        raise InputError(f"--out {out} is there already: name a folder that is not, or remove it.")
+    counts = {"histories": 0, "empty": 0, "nothing_left": 0, "rows": 0, "unknown_items": 0}
+    draft = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    writer: pq.ParquetWriter | None = None
+    try:
+        for batch in batches:
+            counts["unknown_items"] += len(batch.unknown)
+            for part in torch.arange(len(batch.sessions)).split(HISTORIES):
+                table = _lists(recommender, batch, part, k, filter_seen, counts)
+                writer = writer or pq.ParquetWriter(draft / LISTS, table.schema)
+                writer.write_table(table)
+                progress(counts["histories"])
+        if writer is None:
+            raise InputError("There is no history in the files.")
+        writer.close()
+        draft.rename(out)
+    finally:
+        if writer is not None:
+            writer.close()
+        shutil.rmtree(draft, ignore_errors=True)
+    return counts
+
+
+def _lists(
+    recommender: Recommender, batch: Histories, part: torch.Tensor, k: int, filter_seen: bool, counts: dict[str, int]
+) -> pa.Table:
+    some = part[batch.sessions.lengths[part] > 0]
+    ids_NK, scores_NK = recommender.ranked(batch.sessions.select(some), k, filter_seen=filter_seen)
+    kept_NK = (ids_NK >= FIRST_ID).cpu()
+    row, rank = kept_NK.nonzero(as_tuple=True)
+    counts["histories"] += len(part)
+    counts["empty"] += len(part) - len(some)
+    counts["nothing_left"] += int((~kept_NK.any(1)).sum())
+    counts["rows"] += len(row)
+    dtype = recommender.items.schema["value"]
+    lists = batch.keys[some[row].numpy()].with_columns(
+        pl.Series("rank", rank.numpy() + 1, dtype=pl.Int32),
+        pl.Series("item", raw_items(recommender.items, ids_NK.cpu()[kept_NK]), dtype=dtype),
+        pl.Series("score", scores_NK.cpu()[kept_NK].numpy(), dtype=pl.Float32),
+    )
+    return lists.to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def parquet_files(source: Path) -> list[Path]:
+    """A Parquet file, or those of a folder and its folders, in order of their names.
+
+    Raises:
+        InputError: when there is none.
+    """
+    files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
+    if not files or not files[0].is_file():
+        raise InputError(f"--from {source}: there is no file, or no .parquet file in that folder.")
+    return files
+
+
+def from_parquet(recommender: Recommender, files: list[Path]) -> tuple[int | None, Iterator[Histories]]:
+    """How many histories there are, where files say so, and these: of sessions, of lists of raw ids, or of raw events.
+
+    Raises:
+        InputError: for sessions of another dataset, and columns that are missing.
+    """
+    schema = pq.read_schema(files[0])
+    if ITEM_ID not in schema.names:
+        raise InputError(f"{files[0]}: there is no column {ITEM_ID} among {', '.join(schema.names) or 'none'}.")
+    if not pa.types.is_list(schema.field(ITEM_ID).type) and not pa.types.is_large_list(schema.field(ITEM_ID).type):
+        return None, from_events(recommender, pl.scan_parquet(files, glob=False, hive_partitioning=False))
+    number = sum(pq.read_metadata(file).num_rows for file in files)
+    if {END, LENGTH} <= set(schema.names):
+        return number, _prepared(recommender, files, _prepared_folder(recommender, files[0]))
+    return number, _of_ids(recommender, files)
+
+
+def _prepared_folder(recommender: Recommender, file: Path) -> Path:
+    """The folder above a file of sessions that says by its schema.json and vocabularies whose ids these are."""
+    folder = next((folder for folder in file.absolute().parents if (folder / SCHEMA).is_file()), None)
+    if folder is None:
+        raise InputError(
+            f"{file}: there is no {SCHEMA} in the folders above, which says what the ids of sessions mean."
+        )
+    dataset = FeatureSchema.read(folder / SCHEMA).dataset
+    if dataset != recommender.schema.dataset:
+        raise InputError(f"{file}: these are sessions of {dataset!r}, the model is of {recommender.schema.dataset!r}.")
+    return folder
+
+
+def _prepared(recommender: Recommender, files: list[Path], folder: Path) -> Iterator[Histories]:
+    """Sessions as preparation wrote them, in the ids of the model."""
+    schema = FeatureSchema.read(folder / SCHEMA)
+    wanted = [END, *(column.name for column in schema.columns)]
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            keys = _keys(parquet.schema_arrow.names, file)
+            for batch in parquet.iter_batches(HISTORIES, columns=[*keys, *wanted]):
+                table = pa.Table.from_batches([batch])
+                sessions = from_table(table.select(wanted), schema)
+                cases = Cases(sessions, torch.zeros(len(sessions), dtype=torch.long))
+                yield Histories(translate(cases, folder, recommender.folder).history, _frame(table.select(keys)))
+
+
+def _of_ids(recommender: Recommender, files: list[Path]) -> Iterator[Histories]:
+    """A list of raw item ids a row; a null is an empty history."""
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            keys = _keys(parquet.schema_arrow.names, file)
+            for batch in parquet.iter_batches(HISTORIES, columns=[*keys, ITEM_ID]):
+                table = pa.Table.from_batches([batch])
+                raw = [items or [] for items in table[ITEM_ID].to_pylist()]
+                sessions, unknown = recommender.histories(raw)
+                yield Histories(sessions, _frame(table.select(keys)), unknown)
+
+
+def from_events(recommender: Recommender, events: pl.LazyFrame) -> Iterator[Histories]:
+    """Raw events in any order: rows of one session_id, else of one user_id, are a session.
+
+    The events are read as often as EVENTS of them fit into all, each time for the sessions of another hash.
+
+    Raises:
+        InputError: without such a column.
+    """
+    names = events.collect_schema().names()
+    key = _keys(names, "The events")[0]
+    number = events.select(pl.len()).collect().item()
+    buckets = max(1, -(-number // EVENTS))
+    for bucket in range(buckets):
+        table = events.filter(pl.col(key).hash(0) % buckets == bucket).collect() if buckets > 1 else events.collect()
+        if table.height:
+            sessions, unknown, labels = recommender.sessions_of_events(table)
+            yield Histories(sessions, pl.DataFrame({key: pl.Series(labels, dtype=table.schema[key])}), unknown)
+
+
+def _keys(names: list[str], where: Path | str) -> list[str]:
+    keys = [name for name in KEYS if name in names]
+    if not keys:
+        raise InputError(f"{where}: lists need {' or '.join(KEYS)} to say whose they are; there is {', '.join(names)}.")
+    return keys
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    return frame
