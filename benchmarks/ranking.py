@@ -26,7 +26,7 @@ from statistics import median
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-SIZES = {"cpu": [(6_000, 60_000), (1_024, 1_000_000)], "cuda": [(65_536, 60_000), (16_384, 1_000_000)]}
+SIZES = {"cpu": [(6_000, 60_000), (256, 1_000_000)], "cuda": [(65_536, 60_000), (16_384, 1_000_000)]}
 SEEN, DIM, COUNT, MOST_SECONDS = 20, 128, 20, 240
 Json = dict[str, Any]
 

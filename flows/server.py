@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import http.client
 import os
 import signal
@@ -177,10 +178,13 @@ def _in_words(seconds: float) -> str:
 def _serve(descriptor: int) -> None:
     """Be the temporary server on a listening socket, until it is stopped or the parent is gone."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    gc.disable()  # what is imported stays: to look through it for garbage, over and over, is a quarter of the start
     import uvicorn
     from prefect.server.api.server import create_app
 
     app = create_app(ephemeral=True, final=True)
+    gc.freeze()
+    gc.enable()
     config = uvicorn.Config(
         app,
         log_level="error",

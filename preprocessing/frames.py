@@ -67,8 +67,9 @@ def _run_on_gpu(plans: Sequence[pl.LazyFrame], engine: pl.GPUEngine) -> list[pl.
         set_device(config.device),
         set_memory_resource(engine.memory_resource, config.memory_resource_config, config.executor),
     ):
+        context = IRExecutionContext()
         for number, side in enumerate(whole.children):
-            frame = side.evaluate(cache=cache, timer=None, context=IRExecutionContext()).to_polars()
+            frame = side.evaluate(cache=cache, timer=None, context=context).to_polars()
             frames.append(frame.rename(lambda name, prefix=f"{number} ": name.removeprefix(prefix)))
         cache.clear()
     return frames

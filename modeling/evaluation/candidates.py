@@ -49,10 +49,11 @@ class Candidates:
             (rows,), -torch.inf
         )  # the best maximum of a group that reached the limit and is not kept
 
-    def add(self, scores_RT: Tensor, first: int, tile: int) -> None:
-        """Keep what may belong to the lists of a tile, the one of that number, which begins at item `first`."""
-        groups_RGT = scores_RT.view(len(scores_RT), GROUP, self.num_groups)
-        most_RG = groups_RGT.amax(1)
+    def add(self, groups_RGT: Tensor, most_RG: Tensor, first: int, tile: int) -> None:
+        """Keep what may belong to the lists of a tile, the one of that number, which begins at item `first`.
+
+        Scores as [R, 16, G], of which each group's are [:, :, g], and the maximum of each group.
+        """
         bank = tile * self.num_groups % self.slots_RS.shape[1]
         slots_RG = self.slots_RS[:, bank : bank + self.num_groups]
         torch.maximum(slots_RG, most_RG, out=slots_RG)
@@ -115,7 +116,7 @@ class Candidates:
         self._compact()
         first_RB = self.columns_RB[:, : self.kept]
         scores_RBG = self.scores_RBG[:, : self.kept]
-        scores_RBG = scores_RBG.where(self.most_RB[:, : self.kept, None] > -torch.inf, -torch.inf)
+        scores_RBG = scores_RBG.where(self.most_RB[:, : self.kept, None] != -torch.inf, -torch.inf)
         scores_RB, place_RB = _best(scores_RBG.flatten(1), self.kept)
         scores_RB, order_RB = scores_RB.sort(1, descending=True)
         place_RB = place_RB.gather(1, order_RB)

@@ -20,6 +20,7 @@ from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID
 from schemas.errors import DivergedError
 
+GROUP_ROWS = 128  # histories whose scores of a block are looked through while they are in the second cache
 ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 8 * BLOCK, "cuda": 16 * BLOCK}
 LONGEST = 100  # of lists that are made from groups of a block
 
@@ -42,7 +43,7 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     for part in torch.arange(len(histories), device=histories.starts.device).split(rows):
         chosen = histories.select(part)
         queries = scorer.queries(chosen)
-        hidden = Hidden(tiles, chosen, ROWS[device], seen=filter_seen)
+        hidden = Hidden(tiles, chosen, GROUP_ROWS if by_groups else ROWS[device], seen=filter_seen)
         find = _by_groups if by_groups else _by_tiles
         scores_NB, column_NB, least_N = find(scorer, queries, hidden, k)
         if not bool((scores_NB < torch.inf).all()):  # NaN or infinite
@@ -60,20 +61,22 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
 
 def _by_groups(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """More than the best k, best first, their columns, and the score above which none is missing: [N, B], [N, B], [N]."""
-    kept = [Candidates(end - begin, k, BLOCK // GROUP) for begin, end in hidden.parts]
-    room_RT = torch.empty(ROWS["cpu"], BLOCK)
+    num_rows, num_groups = len(queries), BLOCK // GROUP
+    candidates = Candidates(num_rows, k, num_groups)
+    room_NT, most_NG = torch.empty(num_rows, BLOCK), torch.empty(num_rows, num_groups)
+    parts = [(queries[begin:end], room_NT[begin:end], most_NG[begin:end]) for begin, end in hidden.parts]
     for tile, (first, last) in enumerate(hidden.tiles.spans):
         width = last - first
-        for part, (begin, end) in enumerate(hidden.parts):
-            scores_RT = room_RT[: end - begin]
-            if width < BLOCK:
-                scores_RT = scores_RT.new_empty(end - begin, width)
-            hidden.mask(scorer.tile(queries[begin:end], first, last, out=scores_RT), tile, part)
-            if width < BLOCK:
-                scores_RT = F.pad(scores_RT, (0, BLOCK - width), value=-torch.inf)
-            kept[part].add(scores_RT, first, tile)
-    scores, columns, least = zip(*(candidates.best() for candidates in kept), strict=True)
-    return torch.cat(scores), torch.cat(columns), torch.cat(least)
+        for part, (some, scores_RT, most_RG) in enumerate(parts):
+            if width == BLOCK:
+                hidden.mask(scorer.tile(some, first, last, out=scores_RT), tile, part)
+            else:
+                narrow_RT = hidden.mask(scorer.tile(some, first, last), tile, part)
+                scores_RT.copy_(F.pad(narrow_RT, (0, BLOCK - width), value=-torch.inf))
+            # Taken while the scores are in the second cache.
+            torch.amax(scores_RT.view(-1, GROUP, num_groups), 1, out=most_RG)
+        candidates.add(room_NT.view(-1, GROUP, num_groups), most_NG, first, tile)
+    return candidates.best()
 
 
 def _by_tiles(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -14,7 +14,6 @@ import polars as pl
 
 from preprocessing import account as accounts
 from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
-from preprocessing.engines import engine_of
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.division import PARTS, SAMPLE, Division, boundaries_of
@@ -32,7 +31,6 @@ from schemas.errors import InputError
 
 LARGER = 2  # how many times the rows that a bucket may have one may have: they are divided by a sample, before they are counted
 GPU_THREADS = 3  # tasks in hand: of one bucket the plans run, while others are read, or written
-TEXT_BYTES = 32  # of a value without a fixed size: no plan is right to the byte
 
 
 @dataclass
@@ -90,7 +88,7 @@ class Batch:
     def _divide(self, events: pl.LazyFrame, count: int, select: Selection, division: Division | None) -> pl.Series:
         """Leave the events in the spool by bucket, unless they lie divided already; returns the last user of all but one."""
         spool = self.job.spool
-        if spool.folder and division and division.largest() <= LARGER * self._bucket_rows():
+        if spool.folder and division and division.largest() <= LARGER * self.run.bucket_rows:
             # A run that was killed may have divided them otherwise; what it has done is of its own buckets.
             if not spool.has("boundaries"):
                 spool.put("boundaries", division.boundaries.to_frame())
@@ -179,12 +177,7 @@ class Batch:
         """So many that none is larger than it should be; one where a step needs all rows."""
         if self.run.plan.needs_all_rows:
             return 1
-        return max(self.run.workers.min_buckets, -(-self._rows() // self._bucket_rows()))
-
-    def _bucket_rows(self) -> int:
-        """Rows of a bucket at most."""
-        most = self.run.workers.bucket_rows
-        return most or engine_of(self.run.engine).bucket_rows(bytes_a_row(self.run.source.types))
+        return max(self.run.workers.min_buckets, -(-self._rows() // self.run.bucket_rows))
 
     def _boundaries(self, events: pl.LazyFrame, count: int) -> pl.Series:
         """The last user of each bucket but the last, from a sample of rows."""
@@ -263,8 +256,3 @@ class Batch:
         if self.first == self.last:
             return name_of(self.first)
         return f"{self.first} to {self.last}"
-
-
-def bytes_a_row(types: pl.Schema) -> int:
-    """Bytes of a row of events as they are read, about."""
-    return sum(8 if dtype.is_numeric() or dtype.is_temporal() else TEXT_BYTES for dtype in types.values())

@@ -21,7 +21,8 @@ from functools import partial
 
 import polars as pl
 
-from preprocessing.account import CUT, DROPPED, DUPLICATES, NULLED, QUARANTINED, READ, SHORT, Account, count_rows
+from preprocessing.account import CUT, DUPLICATES, SHORT
+from preprocessing.execution.flow import Drop, Flow
 from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
 from preprocessing.features.feature import FittedFeature
 from preprocessing.plan import Plan
@@ -39,78 +40,12 @@ from preprocessing.sessions import (
     sort_keys,
 )
 from preprocessing.steps import Step
-from schemas.columns import COUNT, DAY, END, ITEM_ID, RULE, USER_ID
+from schemas.columns import DAY, END, ITEM_ID, USER_ID
 from schemas.dataset import Dataset
-from schemas.errors import InputError
 
 KEPT_ROWS, OPEN, QUARANTINE, COUNTS, NULLED_ROWS, TIES = "kept", "open", "quarantine", "counts", "nulled", "ties"
 EARLY, EARLY_ROWS = "early-", "early"
-STAGE, PASSES, STAYS = "stage", "passes all", "stays"
 PLACE = "place"  # of a row, while a step runs that may change the order
-
-
-@dataclass(frozen=True)
-class Drop:
-    """What may drop rows, and the stages at which these are counted."""
-
-    name: str
-    before: int
-    after: int | None
-    """None: `before` counts what is dropped."""
-
-
-class Flow:
-    """Rows on their way, and plans that count them by day wherever some may be dropped."""
-
-    def __init__(self, rows: pl.LazyFrame) -> None:
-        self.rows = rows
-        self.day = EVENT_DAY  # the column that says to which day a row counts
-        self.counts: list[pl.LazyFrame] = []
-        self.drops: list[Drop] = []
-        self._stage: int | None = None  # of the rows as they are, if they are counted
-
-    def change(self, rows: pl.LazyFrame, day: str) -> None:
-        """Go on with other rows, which count to other days."""
-        # Several plans go on from here, and the optimiser does not see that they all begin alike.
-        self.rows, self.day, self._stage = rows.cache(), day, None
-
-    def through(self, name: str, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
-        """Apply what may drop rows or change columns."""
-        before = self._stage if self._stage is not None else self._count(self.rows)
-        self.rows = step(self.rows).cache()
-        self._stage = self._count(self.rows)
-        self.drops.append(Drop(name, before, self._stage))
-
-    def keep(self, filters: dict[str, pl.Expr], inside: pl.Expr | None = None, drop: tuple[str, ...] = ()) -> None:
-        """Keep rows that pass all filters, in one go; what a filter drops is counted for it if those before let it pass.
-
-        Rows that are not `inside` are dropped uncounted. Columns `drop` are needed no longer.
-        """
-        passed = inside if inside is not None else pl.lit(True)
-        columns: dict[str, pl.Expr] = {}
-        stages: dict[int, str] = {}
-        for name, kept in filters.items():
-            stages[len(self.counts) + len(stages)] = name
-            columns[f"drops {name}"] = passed & ~kept
-            passed = passed & kept
-        # Columns of their own: a filter that looks at neighbours must see rows before any filter is done.
-        rows = self.rows.with_columns(**columns, **{PASSES: passed})
-        if filters:
-            rows = rows.cache()
-            dropped = rows.group_by(pl.col(self.day).alias(DAY)).agg(pl.col(list(columns)).sum().cast(pl.Int64))
-            for stage, name in stages.items():
-                number = pl.lit(stage, dtype=pl.Int32).alias(STAGE)
-                self.counts.append(dropped.select(number, DAY, pl.col(f"drops {name}").alias(COUNT)))
-                self.drops.append(Drop(name, stage, None))
-        # Polars 1.44 panics where a filter is all that follows upon rows that are shared; here it is not.
-        left = rows.with_columns(pl.col(PASSES).alias(STAYS)).filter(STAYS)
-        self.change(left.drop(PASSES, STAYS, *columns, *drop), self.day)
-
-    def _count(self, rows: pl.LazyFrame) -> int:
-        stage = pl.lit(len(self.counts), dtype=pl.Int32).alias(STAGE)
-        counts = rows.group_by(pl.col(self.day).alias(DAY)).agg(pl.len().cast(pl.Int64).alias(COUNT))
-        self.counts.append(counts.select(stage, DAY, COUNT))
-        return len(self.counts) - 1
 
 
 @dataclass(frozen=True)
@@ -253,31 +188,3 @@ def _in_place(name: str, step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
         return apply_through(name, step, rows.with_row_index(PLACE)).sort(PLACE).drop(PLACE)
 
     return apply
-
-
-def account_of(
-    raw: pl.DataFrame, bad: pl.DataFrame, nulled: pl.DataFrame | None, counts: pl.DataFrame, drops: list[Drop]
-) -> Account:
-    """Where the rows of a bucket went, but for those that are kept.
-
-    Raises:
-        InputError: when a step made more rows than there were.
-    """
-    account = Account()
-    account.add(READ, count_rows(raw, EVENT_DAY))
-    for (rule,), rows in bad.partition_by(RULE, as_dict=True).items():
-        account.add(QUARANTINED, count_rows(rows, EVENT_DAY), str(rule))
-    for (rule,), rows in (nulled.partition_by(RULE, as_dict=True) if nulled is not None else {}).items():
-        account.add(NULLED, rows.rename({EVENT_DAY: DAY}), str(rule))
-    of_stage = {stage: rows for (stage,), rows in counts.partition_by(STAGE, as_dict=True).items()}
-    none = counts.clear()
-    for drop in drops:
-        before = of_stage.get(drop.before, none)
-        after = none if drop.after is None else of_stage.get(drop.after, none)
-        was, left = (int(rows[COUNT].sum()) for rows in (before, after))
-        if left > was:
-            raise InputError(f"step {drop.name} made {left:,} rows of {was:,}; a step may only drop rows.")
-        if left < was:
-            account.add(DROPPED, before, drop.name)
-            account.add(DROPPED, after, drop.name, sign=-1)
-    return account

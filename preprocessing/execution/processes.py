@@ -26,6 +26,10 @@ RETRIES = 3
 # Workers are the parallelism, so what runs in one has a single thread. Read when Polars first runs, and when numpy is imported.
 SINGLE = {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
+# What tasks import, also when they first need it: here it is imported once, and not by every worker.
+NEEDED = ("preprocessing.execution.tasks", "preprocessing.engines.polars", "pyarrow.compute")
+PARTS = ("preprocessing.checks", "preprocessing.encoders", "preprocessing.steps")
+
 
 class Processes(Executor):
     """`count` workers, each a process; as an executor it takes functions that can be imported there."""
@@ -87,9 +91,16 @@ class Processes(Executor):
 def fork() -> None:
     """Import what tasks need, then make a worker for each socket that comes in through stdin, until that is closed."""
     import gc
+    import importlib
+    import pkgutil
     import signal
 
-    import preprocessing.execution.tasks  # noqa: F401
+    for module in NEEDED:
+        importlib.import_module(module)
+    for package in PARTS:
+        folder = importlib.import_module(package).__path__
+        for part in pkgutil.iter_modules(folder):
+            importlib.import_module(f"{package}.{part.name}")
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started the night decides; Ctrl-C reaches all of a terminal's
     signal.signal(signal.SIGCHLD, lambda *_: _reap(os.WNOHANG))

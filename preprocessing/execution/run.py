@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import polars as pl
+
 from preprocessing.encoders.category import Category
 from preprocessing.engines import EngineName, engine_of
 from preprocessing.execution.reading import Room, Source
@@ -25,7 +27,8 @@ from schemas.progress import Progress, Report
 
 # New files of up to this size are kept in memory. A GPU's buckets are large, and so is the memory of its machine.
 IN_MEMORY_BYTES: dict[EngineName, int] = {"cpu": 128_000_000, "nvtabular": 128_000_000, "gpu": 1_024_000_000}
-ROW_BYTES = 96  # of a row of events: a guess, for a number of buckets
+ROW_BYTES = 96  # of a row of events whose columns are not known yet: a guess, for a number of buckets
+TEXT_BYTES = 32  # of a value without a fixed size
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,11 @@ class Run:
         """The plan for events of the line's types; a batch's own may see values as they were found, too."""
         return plan_of(self.dataset.model_dump_json(), tuple(self.source.types.items()), self.reads)
 
+    @property
+    def bucket_rows(self) -> int:
+        """Rows of a bucket at most."""
+        return self.workers.bucket_rows or engine_of(self.engine).bucket_rows(bytes_a_row(self.source.types))
+
     def say(self, message: str) -> None:
         """One line for people."""
         self.report(Progress("prepare", message=message))
@@ -113,3 +121,8 @@ class Run:
         took = time.perf_counter() - began
         self.seconds[name] = round(self.seconds.get(name, 0.0) + took, 3)
         self.report(Progress(name, total, total, f"{' '.join(said)} ({took:.1f} s)"))
+
+
+def bytes_a_row(types: pl.Schema) -> int:
+    """Bytes of a row of events as they are read, about."""
+    return sum(8 if dtype.is_numeric() or dtype.is_temporal() else TEXT_BYTES for dtype in types.values())

@@ -4,8 +4,12 @@
     encode_bucket   kept rows, fitted state -> encoded -> sessions, a Parquet file a day; the latest of each item
 
 A bucket holds all events of its users, so no task needs another one's rows, and what tasks count adds up. A task leaves what
-it made in the spool or, sessions, in `Job.parts`; what is there already is not made again. `fit_bucket` runs between the two
-where an encoder is fitted to what an earlier one of its feature gives.
+it made in the spool or, sessions, in `Job.parts`; what is there already is not made again. `fit_bucket` runs at the end of
+`clean_bucket`, and between the two where an encoder is fitted to what an earlier one of its feature gives.
+
+Each is one plan over rows, so that rows go to a GPU and back once: clean (`cleaning.Cleaning.outputs`; once more where rows tie
+in all that orders them), fit (statistics of all features together), encode (`features.feature.transform`). Everything else here
+is worked out by the CPU from what these plans have given: lists, counts of the profile, the latest of each item.
 """
 
 from __future__ import annotations
@@ -29,9 +33,8 @@ from preprocessing.execution.cleaning import (
     QUARANTINE,
     TIES,
     Cleaning,
-    Drop,
-    account_of,
 )
+from preprocessing.execution.flow import Drop, account_of
 from preprocessing.features.feature import FittedFeature
 from preprocessing.frames import CPU, collect, collect_all
 from preprocessing.output import items, sessions

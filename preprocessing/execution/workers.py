@@ -92,4 +92,7 @@ def _cuda_cluster(workers: int | None) -> Any:
         from dask_cuda import LocalCUDACluster  # type: ignore[import-not-found]
     except ImportError:
         raise InputError("--engine gpu with --workers needs dask-cuda: pip install dask-cuda.") from None
-    return LocalCUDACluster(n_workers=workers, silence_logs=logging.ERROR, **LOCAL)
+    try:
+        return LocalCUDACluster(n_workers=workers, silence_logs=logging.ERROR, **LOCAL)
+    except ValueError as error:
+        raise InputError(f"workers: {workers} ({error}); give at most as many as this machine has GPUs.") from None

@@ -11,7 +11,7 @@ from schemas.columns import COUNT, DAY, FIRST_ID, ID, ITEM_ID, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
 LAST_SEEN = "last_seen"
-_KEY, _ITEMS = "key", 2**32
+_KEY, _LAST, _ITEMS = "key", "is last", 2**32
 
 
 def side_features(features: list[Feature]) -> list[str]:
@@ -24,15 +24,18 @@ def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Featur
     side, by = side_features(features), [_KEY]
     # One packed key costs less than two: to group by, and to look up.
     key = pl.col(DAY).cast(pl.Int32).cast(pl.Int64) * _ITEMS + pl.col(ITEM_ID).cast(pl.Int64)
-    seen = encoded.filter(pl.col(ITEM_ID) >= FIRST_ID).with_columns(key.alias(_KEY))
+    keyed = encoded.with_columns(key.alias(_KEY))
+    has_id = pl.col(ITEM_ID) >= FIRST_ID
     if TIMESTAMP in dataset.events.columns:
         moment = pl.col(TIMESTAMP)
-        last = seen.filter(moment == moment.max().over(by)).with_columns(moment.alias(LAST_SEEN))
+        # One filter for both, over rows that few pass: each would move all columns.
+        is_last = keyed.with_columns((has_id & (moment == moment.max().over(_KEY))).alias(_LAST))
+        last = is_last.filter(_LAST).with_columns(moment.alias(LAST_SEEN))
         # Of events at the same moment, the smallest values: the same however users were divided.
         latest = last.group_by(by).agg(pl.col(DAY, ITEM_ID, LAST_SEEN).first(), pl.col(side).min())
     else:
         undated = pl.lit(None, dtype=TIME).first().alias(LAST_SEEN)
-        latest = seen.group_by(by).agg(pl.col(DAY, ITEM_ID).first(), undated, pl.col(side).last())
+        latest = keyed.filter(has_id).group_by(by).agg(pl.col(DAY, ITEM_ID).first(), undated, pl.col(side).last())
     return latest.drop(by)
 
 

@@ -250,12 +250,14 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_model_of_two_processes_is_another_model(tmp_path: Path) -> None:
     artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
     lines: list[str] = []
-    both = TRAINING.model_copy(update={"devices": 2})
+    both = TRAINING.model_copy(update={"devices": 2, "shard_items": True})
     say = lambda line: lines.append(str(line))  # noqa: E731
     model = train(artifacts, sessions, SMALL, both, say)
     assert not model.reused
     assert model.parameters["training"]["devices"] == 2
     assert model.facts["steps"] == model.facts["planned_steps"]
+    read = SequenceModel.load(model.folder)
+    assert len(read.inputs.items.table_VE) == read.schema.items.cardinality, "one ordinary model"
     assert len([line for line in lines if line.startswith("Training sasrec")]) == 1
     assert train(artifacts, sessions, SMALL, both, say).reused
     assert train(artifacts, sessions, SMALL, TRAINING, say).id != model.id

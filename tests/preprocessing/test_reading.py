@@ -14,6 +14,7 @@ from preprocessing.execution import buckets
 from preprocessing.execution import run as running
 from preprocessing.execution.batch import Batch
 from preprocessing.execution.run import Workers
+from preprocessing.execution.workers import workers_of
 from preprocessing.source.events import EventFiles
 from schemas.columns import ITEM_ID
 from schemas.dataset import Dataset
@@ -155,3 +156,13 @@ def test_what_was_left_before_the_machine_started_anew_is_not_read(tmp_path: Pat
     (scratch / "left").touch()
     buckets.clear_after_boot(scratch, tmp_path / "not there")
     assert not (scratch / "left").exists(), "nobody can say when it was written"
+
+
+def test_workers_get_what_lies_divided(tmp_path: Path, too_large: None, rows_read: list[int]) -> None:
+    dataset = write_log(tmp_path, "parquet", undated=True)
+    whole = content(run(tmp_path, dataset))
+    (tmp_path / "artifacts").rename(tmp_path / "first")
+    rows_read.clear()
+    with workers_of("cpu", workers=1) as workers:
+        assert content(run(tmp_path, dataset, workers=workers)) == whole
+    assert sum(rows_read) == USERS * DAYS * 3 + 1

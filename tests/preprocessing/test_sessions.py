@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preprocessing.execution.cleaning import Flow, order
+from preprocessing.execution.cleaning import order
+from preprocessing.execution.flow import Flow
 from preprocessing.execution.ordering import Packing, packing_of
 from preprocessing.sessions import (
     EVENT_DAY,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from modeling import scoring
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks, top_k
+from modeling.evaluation.scorer import BLOCK
 from modeling.scoring import ModelScorer
 from modeling.sessions import Sessions
 from modeling.splits import Cases
@@ -221,3 +222,94 @@ def test_metrics_by_hand() -> None:
     assert found["precision@5"] == pytest.approx(0.1)
     assert found["mrr@10"] == found["map@10"] == pytest.approx((1 + 1 / 3) / 4)
     assert found["ndcg@10"] == pytest.approx((1 + 0.5) / 4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    k=st.sampled_from([1, 3, 20, 70, 100]),
+    order=st.sampled_from(["random", "rising", "falling", "few values", "equal"]),
+    num_items=st.sampled_from([4 * BLOCK + 1, 5 * BLOCK, 5 * BLOCK + 17]),
+    filter_seen=st.booleans(),
+)
+def test_lists_that_open_groups_only_are_those_of_a_stable_sort(
+    seed: int, k: int, order: str, num_items: int, filter_seen: bool
+) -> None:
+    """Whatever the order of scores along the ids: where each tile is better than all before it, and where all tie."""
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(3, num_items, generator=generator)
+    if order in ("rising", "falling"):
+        scores = scores.sort(1, descending=order == "falling").values
+    if order in ("few values", "equal"):
+        scores = (scores * (3 if order == "few values" else 0)).floor()
+    rankable = (torch.rand(num_items, generator=generator) < 0.9).tolist()
+    seen = (torch.randperm(num_items, generator=generator)[:3] + FIRST_ID).tolist()
+    histories = sessions_of([seen, [seen[0]], [seen[1], seen[2]]])
+    exact = scores.double() * 1e4  # no two random scores tie
+    ids, best = top_k(
+        Table((exact if order == "random" else scores).float(), rankable), histories, k, filter_seen=filter_seen
+    )
+    for row, history in enumerate((seen, [seen[0]], [seen[1], seen[2]])):
+        hidden = {column for column in range(num_items) if not rankable[column]}
+        hidden |= {item - FIRST_ID for item in history} if filter_seen else set()
+        values = scores[row].tolist()
+        wanted = sorted(
+            (column for column in range(num_items) if column not in hidden), key=lambda column: -values[column]
+        )
+        if order in ("few values", "equal"):
+            assert (ids[row] - FIRST_ID).tolist() == wanted[:k]
+        else:
+            assert sorted(values[column] for column in (ids[row] - FIRST_ID).tolist()) == pytest.approx(
+                sorted(values[column] for column in wanted[:k]), abs=1e-5
+            )
+        assert best[row].tolist() == sorted(best[row].tolist(), reverse=True)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", [0, 5000, 6 * BLOCK - 1])
+def test_a_score_that_is_not_finite_is_found_wherever_it_stands(bad: float, place: int) -> None:
+    scores = torch.rand(2, 6 * BLOCK)
+    scores[1, place] = bad
+    with pytest.raises(FloatingPointError, match="diverged"):
+        top_k(Table(scores), sessions_of([[3], [4]]), 4)
+    model = model_of("sasrec", num_items=6 * BLOCK)
+    with torch.no_grad():
+        model.inputs.items.table_VE[FIRST_ID + place] = bad
+    for work in (
+        lambda: ranks(ModelScorer(model), cases_of([[8]], [9])),
+        lambda: top_k(ModelScorer(model), sessions_of([[8]]), 3),
+    ):
+        with pytest.raises(FloatingPointError, match="diverged"):
+            work()
+
+
+def test_a_query_or_item_of_zeros_ties_with_what_scores_exactly_the_same() -> None:
+    model = model_of("sasrec", num_items=50)
+    with torch.no_grad():
+        model.inputs.items.table_VE[FIRST_ID : FIRST_ID + 10] = 0
+    scorer = ModelScorer(model)
+    sessions = random_sessions(30, 50, 3)
+    cases = Cases(sessions.drop_last(1), torch.full((30,), FIRST_ID + 2))
+    better = (scorer.queries(cases.history).double() @ scorer.items_VE.double().T > 0).sum(1)
+    assert torch.equal(ranks(scorer, cases), 1 + better + 4.5)
+    scorer.queries = lambda histories: torch.zeros(len(histories), 16)  # type: ignore[method-assign]
+    assert (ranks(scorer, cases) == 25.5).all()
+
+
+def test_ranks_in_blocks_are_those_of_comparing_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to count, with hidden items, ties of equal vectors and a last block that is not full."""
+    model = model_of("sasrec", num_items=2 * BLOCK + 37)
+    with torch.no_grad():
+        table, popularity = model.inputs.items.table_VE, model.next_item.popularity_V
+        table[FIRST_ID + 100 : FIRST_ID + 1900] = table[FIRST_ID + 50 : FIRST_ID + 110].repeat(30, 1)
+        popularity[::7] = 0
+        popularity[BLOCK : BLOCK + 300] = 0
+    sessions = random_sessions(300, 2 * BLOCK + 37, 3)
+    cases = Cases(sessions.drop_last(1), sessions.item_from_end(0))
+    scorer = ModelScorer(model)
+    for filter_seen in (False, True):
+        in_blocks = ranks(scorer, cases, filter_seen=filter_seen)
+        with monkeypatch.context() as patched:
+            patched.setattr(scorer, "relative", lambda *args: None)
+            assert torch.equal(in_blocks, ranks(scorer, cases, filter_seen=filter_seen))
+    assert len(set(in_blocks.tolist())) > 20
