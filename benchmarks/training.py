@@ -28,10 +28,10 @@ from bodies import machine
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks
-from modeling.memory import kept_memory
 from modeling.scoring import ModelScorer
 from modeling.sessions import Sessions
 from modeling.splits import Cases, Split, hide_last
+from modeling.stages.memory import kept_memory
 from modeling.training.fit import fit
 from schemas.columns import FIRST_ID, ITEM_ID
 from schemas.features import FeatureColumn, FeatureSchema

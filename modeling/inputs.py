@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modeling.batches import Batch, listed
 from modeling.config import ModelConfig
-from modeling.dropout import dropout
+from modeling.draws import dropout
 from modeling.features import Feature, forget, read_features, time_feature
 from modeling.items import ItemVectors
 from modeling.sessions import Sessions

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from modeling.attention import Direction, Layout, attend
 from modeling.bodies import Body
 from modeling.config import BodyConfig
-from modeling.dropout import dropout
+from modeling.draws import dropout
 
 
 class SASRec(Body):

@@ -48,8 +48,8 @@ def evaluate(
         progress(f"Evaluation {existing.name} is there already: nothing to measure.")
         _warn(existing, progress)
         return existing
-    from modeling.memory import kept_memory
     from modeling.stages.measure import measure  # torch is only loaded when there is something to measure
+    from modeling.stages.memory import kept_memory
 
     with kept_memory():
         facts, examples = measure(model, sessions, config, progress)

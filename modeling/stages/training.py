@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modeling.by_size import describe, settings_by_size
 from modeling.config import ModelConfig, TrainingConfig
+from modeling.presets.by_size import describe, settings_by_size
 from modeling.stages.identity import code_of_training
 from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, identify, sha256
@@ -36,8 +36,8 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
-    Settings that nobody has given follow the size of the data (`modeling.by_size`); it is the settings trained with that name
-    the model, so whoever writes them out gets the same one.
+    Settings that nobody has given follow the size of the data (`modeling.presets.by_size`); it is the settings trained with that
+    name the model, so whoever writes them out gets the same one.
 
     Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
     that are chosen: another body, baseline or report that changed is no reason to train again. Another number of CPU threads
@@ -143,8 +143,8 @@ def _run(
     """Sessions and settings -> the model, and facts about the run."""
     import polars as pl
 
-    from modeling.memory import kept_memory
     from modeling.splits import split_sessions  # torch is only loaded when there is something to train
+    from modeling.stages.memory import kept_memory
     from modeling.training.fit import fit
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")

@@ -3,8 +3,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from modeling.by_size import LEAST_TOKENS, MOST_TOKENS, SAMPLED_FROM, WARMUP, settings_by_size, tokens_per_step
 from modeling.config import ModelConfig, TrainingConfig
+from modeling.presets.by_size import LEAST_TOKENS, MOST_TOKENS, SAMPLED_FROM, WARMUP, settings_by_size, tokens_per_step
 from modeling.stages import train
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts
@@ -42,8 +42,8 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
         "training.warmup_steps": WARMUP,
         "loss": "full_softmax",
     }
-    assert _chosen({}, {}, num_events=1_000_000)["training.learning_rate"] == 0.002
-    assert _chosen({}, {"tokens_per_step": 1024})["training.learning_rate"] == 0.002
+    assert _chosen({}, {}, num_events=1_000_000)["training.learning_rate"] == 0.001
+    assert _chosen({}, {"tokens_per_step": 1024})["training.learning_rate"] == 0.001
 
 
 def test_what_is_given_wins() -> None:

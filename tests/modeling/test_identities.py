@@ -84,8 +84,8 @@ MEASURED = {"evaluation", "comparison"}
         ("modeling/evaluation/compare.py", {"comparison"}),
         ("modeling/stages/comparing.py", {"comparison"}),
         ("modeling/stages/training.py", set()),
-        ("modeling/by_size.py", set()),  # what it chooses is a setting like any other
-        ("modeling/memory.py", set()),
+        ("modeling/presets/by_size.py", set()),  # what it chooses is a setting like any other
+        ("modeling/stages/memory.py", set()),
         ("modeling/bodies/hstu.py", set()),
         ("modeling/bodies/_table.py", set()),
         ("modeling/losses/bpr.py", set()),

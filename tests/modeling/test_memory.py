@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from modeling import memory
-from modeling.memory import CHOSEN, kept_memory
+from modeling.stages import memory
+from modeling.stages.memory import CHOSEN, kept_memory
 
 BLOCK_MIB, TIMES = 48, 40
 LOOP = f"""
 import json, resource, sys, threading
 import torch
-from modeling.memory import kept_memory
+from modeling.stages.memory import kept_memory
 
 def loop(mib={BLOCK_MIB}):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

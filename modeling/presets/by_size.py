@@ -1,7 +1,7 @@
 """Settings that follow the size of the data, where nobody has given them: a setting that is written anywhere always wins.
 
     tokens_per_step   0.26 events^(2/3), to the nearest power of two: 64 below 5,000 events, 512 at 100,000, 4,096 at 2,000,000
-    learning_rate     0.003 to 512 events a step, 0.002 above; with it warmup_steps 0.1 where that is not given either
+    learning_rate     0.003 to 512 events a step, with warmup_steps 0.1 where that is not given either; 0.001 above
     loss              full_softmax below 50,000 items, from there on sampled_softmax
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
@@ -16,9 +16,9 @@ from typing import Any
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
 
 LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
-TOKENS_PER_EVENTS = 0.26  # of events^(2/3): what was best by hand on four datasets of 100,000 to 3,000,000 events
-FEW_TOKENS, RATE_OF_FEW, RATE = 512, 3e-3, 2e-3  # with few events a run has few steps, which must go further
-WARMUP = 0.1  # without it, these rates lead the first steps onto a plateau
+TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
+FEW_TOKENS, RATE_OF_FEW, RATE = 512, 3e-3, 1e-3  # with few events a run has few steps, which must go further
+WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 
 
@@ -36,7 +36,7 @@ def settings_by_size(
     if "learning_rate" not in given:
         few = chosen.get("tokens_per_step", training.tokens_per_step) <= FEW_TOKENS
         chosen["learning_rate"] = RATE_OF_FEW if few else RATE
-        if "warmup_steps" not in given:
+        if few and "warmup_steps" not in given:
             chosen["warmup_steps"] = WARMUP
     training = training.model_copy(update=chosen)
     chosen = {f"training.{name}": value for name, value in chosen.items()}

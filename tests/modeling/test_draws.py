@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from modeling.dropout import dropout
+from modeling.draws import dropout
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.4, 0.9])
