@@ -36,8 +36,8 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
-    Settings that nobody has given follow the size of the data (`modeling.presets.by_size`); it is the settings trained with that
-    name the model, so whoever writes them out gets the same one.
+    Settings that nobody has given follow the size of the data (`modeling.presets.by_size`). The settings trained with name the
+    model, so whoever writes them out gets the same one.
 
     Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
     that are chosen: another body, baseline or report that changed is no reason to train again. Another number of CPU threads
