@@ -23,6 +23,7 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from schemas.errors import InputError
 from schemas.spellings import current
@@ -159,8 +160,14 @@ def of_people(kind: str, folders: Folders = None) -> Iterator[Place]:
 @cache
 def _entry_points(group: str, path: tuple[str, ...]) -> list[tuple[metadata.EntryPoint, str]]:
     """Those of installed packages on this path, once a process, each with its package and version."""
-    points = metadata.entry_points(group=group)
+    points = _all_entry_points(path).select(group=group)
     return [(point, f"{point.dist.name} {point.dist.version}" if point.dist else "a package") for point in points]
+
+
+@cache
+def _all_entry_points(path: tuple[str, ...]) -> Any:  # the standard library calls its type otherwise from 3.12 on
+    """Of all groups: reading the installed packages is what takes time."""
+    return metadata.entry_points()
 
 
 def _each_once(kind: str, found: Iterable[Place]) -> dict[str, Place]:

@@ -16,11 +16,11 @@ from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 def _zones() -> set[str]:
     from zoneinfo import available_timezones
 
-    return available_timezones()  # walks through all files of the zone database
+    return available_timezones()  # walks through all files of the zone database: 50 ms
 
 
 def _known_zone(zone: str) -> str:
-    if zone not in _zones():
+    if zone != "UTC" and zone not in _zones():
         raise ValueError("not an IANA time zone such as UTC or Europe/Berlin")
     return zone
 

@@ -86,7 +86,7 @@ def write_parts(sessions: pa.Table, earlier: list[pl.DataFrame], dataset: Datase
     for counts in earlier:
         for day, number in counts.iter_rows():
             before[day] = before.get(day, 0) + number
-    days = pl.DataFrame({DAY: pl.from_arrow(sessions[DAY])})
+    days = pl.DataFrame(sessions.select([DAY]))  # of a column alone, Polars would import pyarrow.compute
     sessions, place = sessions.drop_columns([DAY]), 0
     parts: dict[Path, pa.Table] = {}
     for day, number in days.group_by(DAY, maintain_order=True).len().iter_rows():
