@@ -64,7 +64,7 @@ class Peer:
 
 
 AGAINST = {
-    "polars_reference": Peer("sessions", "at most 1.3 times its CPU"),
+    "polars_reference": Peer("sessions", "at most 1.2 times its CPU"),
     "limit": Peer("sessions", "none: what reading, sorting and writing cost", comparable=False, writes_folder=False),
     "nvt_flat": Peer("users", "none", (MILLION, 5 * MILLION), "nvtabular", writes_folder=False),
     "nvt_t4rec_style": Peer("users", "at most 1/40 of its CPU", (MILLION,), "nvtabular"),
