@@ -7,12 +7,13 @@ Every row is accounted for: rows read + carried in = kept + in quarantine + drop
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, date, datetime
 
 import polars as pl
 
 from preprocessing.engines import EngineName, engine_of
-from preprocessing.execution.buckets import clear_after_boot
+from preprocessing.execution.buckets import since_boot
 from preprocessing.execution.reading import Room, Source
 from preprocessing.execution.run import Run, Workers, room_of
 from preprocessing.features.uses import with_text_types
@@ -28,6 +29,7 @@ from preprocessing.source.index import ROWS
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.columns import DAY
 from schemas.dataset import Dataset
+from schemas.errors import InputError
 from schemas.progress import Progress, Report
 
 
@@ -60,13 +62,19 @@ def prepare(
     line = line_of(as_written, secrets)  # what encoders take is code, which is no part of a line
     if dataset.split == "day":
         Ledger.require(artifacts, line)
-    with artifacts.unfinished(line) as scratch:
+    with artifacts.unfinished(line) as folder:
         ledger = Ledger.read(artifacts, line)
-        clear_after_boot(scratch)
+        scratch = since_boot(folder)
         room = room_of(scratch, engine, workers, steps)
         source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress, room)
-        run = Run(artifacts, dataset, source, scratch, engine, workers, progress, secrets)
-        run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is read)
+        run = Run(artifacts, dataset, source, line, scratch, engine, workers, progress, secrets)
+        try:
+            run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is cleaned)
+        except (
+            InputError
+        ):  # the dataset that is mended has another line, and would never find what was divided for this one
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
         if dataset.split == "day":
             changes = find_changes(run, ledger)
             check_source(ledger, dataset, changes)

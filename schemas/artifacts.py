@@ -16,7 +16,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -177,13 +177,14 @@ class Artifacts:
     def unfinished(self, artifact_id: str) -> Iterator[Path]:
         """A folder for checkpoints on the way to one artifact. It outlives a crash, and is removed when the block ends well.
 
+        Where the block ends otherwise, the folder is left unless it is empty.
+
         Raises:
             InputError: when another process is working in it.
         """
         folder = self._folder(UNFINISHED, artifact_id)
-        folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock = _lock(folder)
+            lock = _make_and_lock(folder)
         except BlockingIOError:
             raise InputError(
                 f"Another process is working on {artifact_id} ({folder}): wait for it or stop it."
@@ -192,6 +193,8 @@ class Artifacts:
             yield folder
             shutil.rmtree(folder, ignore_errors=True)
         finally:
+            with suppress(OSError):
+                folder.rmdir()
             os.close(lock)
 
     def _folder(self, kind: str, artifact_id: str) -> Path:
@@ -330,6 +333,20 @@ def _lock(folder: Path) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _make_and_lock(folder: Path) -> int:
+    """A lock as of `_lock`, on a folder that is made if it is not there, also where another process removes it meanwhile."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            lock = _lock(folder)
+            try:
+                if os.path.samestat(os.fstat(lock), folder.stat()):
+                    return lock
+            except FileNotFoundError:
+                pass
+            os.close(lock)
 
 
 def _remove_if_abandoned(folder: Path) -> None:

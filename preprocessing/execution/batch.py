@@ -248,9 +248,13 @@ class Batch:
 
     def _run_on(self, executor: Executor, task: Callable[[Job, int], None], tick: Callable[[int], object]) -> None:
         futures = [executor.submit(task, self.job, bucket) for bucket in self.buckets]
-        for done, future in enumerate(as_completed(futures), 1):
-            future.result()
-            tick(done)
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                tick(done)
+        finally:  # of a run that fails or is stopped, the buckets that nobody has begun are left for the next
+            for future in futures:
+                future.cancel()
 
     def _days_in_words(self) -> str:
         if self.first == self.last:

@@ -2,7 +2,7 @@
 
 Nothing in a scratch folder is synced to the disk. A file gets its name when it is whole, so what a process that is killed
 leaves is there whole or not at all. A power cut may leave names of files that are not: what was left before the machine started
-anew is therefore not read but removed (`clear_after_boot`), and done again.
+anew is therefore not read but removed (`since_boot`), and done again.
 """
 
 from __future__ import annotations
@@ -21,20 +21,17 @@ _BUCKET = "bucket"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def clear_after_boot(scratch: Path, boot: Path = _BOOT) -> None:
-    """Empty a scratch folder unless all of it was written since this machine started, of which `boot` holds the number.
+def since_boot(folder: Path, boot: Path = _BOOT) -> Path:
+    """The scratch folder below `folder` for what is written since this machine started, of which `boot` holds the number.
 
-    A folder that is not there, since no work is to be begun, stays so.
+    All else that lies in `folder` is removed. Nothing is made: who writes makes the scratch folder, so that a run that is
+    refused before that leaves nothing.
     """
-    if not scratch.is_dir():
-        return
-    mark = scratch / "boot"
-    now = boot.read_text() if boot.is_file() else ""
-    if now and mark.is_file() and mark.read_text() == now:
-        return
-    for left in scratch.iterdir():
-        shutil.rmtree(left) if left.is_dir() else left.unlink()
-    mark.write_text(now)
+    now = boot.read_text().strip() if boot.is_file() else ""
+    for left in folder.iterdir() if folder.is_dir() else ():
+        if not now or left.name != now:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    return folder / (now or "scratch")
 
 
 def divide(rows: pl.LazyFrame, key: str, boundaries: pl.Series, parts: Path) -> None:

@@ -50,7 +50,7 @@ class Division:
         """Read files once and divide them: into buckets of about `bucket_rows` rows, `min_buckets` at least."""
         folder = scratch / FOLDER
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         count = max(min_buckets, -(-_rows(events, new) // bucket_rows))
         boundaries = boundaries_of(_users(events, new, types, count), count)
         divide(events.scan(new, expected=types, number=True), USER_ID, boundaries, folder / PARTS)

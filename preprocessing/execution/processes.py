@@ -6,7 +6,7 @@ night has pools of threads, which would be lost in the middle of what they hold.
     night (Processes: a thread a worker) --socket--> python -m preprocessing.execution.processes --fork--> workers
 
 A worker that dies is replaced, and what it was doing is done again, `RETRIES` times at most. Workers end when the night does,
-however that ends: a closed socket is all they wait for.
+however that ends, in the middle of a task, too: the night that goes on after one that was killed finds nobody in its scratch.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import Any
 
@@ -103,28 +104,35 @@ def fork() -> None:
             importlib.import_module(f"{package}.{part.name}")
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started the night decides; Ctrl-C reaches all of a terminal's
-    signal.signal(signal.SIGCHLD, lambda *_: _reap(os.WNOHANG))
+    workers: set[int] = set()
+    signal.signal(signal.SIGCHLD, lambda *_: _reap(os.WNOHANG, workers))
     gc.freeze()  # what is collected in a worker would have to be copied first
     with socket.socket(fileno=os.dup(0)) as control:
         while True:
             message, sockets, *_ = socket.recv_fds(control, 1, 1)
             if not message:
                 break
-            if not os.fork():
+            if worker := os.fork():
+                workers.add(worker)
+            else:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 control.close()
                 os.close(0)
                 _serve(Connection(sockets[0]))
                 os._exit(0)
             os.close(sockets[0])
-    _reap(0)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _reap(os.WNOHANG, workers)
+    for worker in workers:  # of a night that has ended as it should, none has anything to do
+        os.kill(worker, signal.SIGKILL)
+    _reap(0, workers)
 
 
-def _reap(options: int) -> None:
+def _reap(options: int, workers: set[int]) -> None:
     """Wait for workers that have ended, or for all: their CPU seconds then count as those of the process that forked them."""
     with suppress(ChildProcessError):
-        while os.waitpid(-1, options)[0]:
-            pass
+        while ended := os.waitpid(-1, options)[0]:
+            workers.discard(ended)
 
 
 def _serve(night: Connection) -> None:
@@ -133,6 +141,14 @@ def _serve(night: Connection) -> None:
             function, args, kwargs = night.recv()
             try:
                 answer = (True, function(*args, **kwargs))
-            except Exception as error:
-                answer = (False, error)
+            except BaseException as error:  # that of a panic of Polars is no Exception
+                answer = (False, _as_sent(error))
             night.send(answer)
+
+
+def _as_sent(error: BaseException) -> Exception:
+    """An error that the night can read, which knows nothing but what is pickled: itself, or another that says the same."""
+    with suppress(Exception):
+        if isinstance(error, Exception) and str(ForkingPickler.loads(ForkingPickler.dumps(error))) == str(error):
+            return error
+    return RuntimeError(f"{type(error).__name__}: {error}")

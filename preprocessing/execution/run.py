@@ -55,6 +55,7 @@ class Run:
     artifacts: Artifacts
     dataset: Dataset
     source: Source
+    line: str
     scratch: Path
     engine: EngineName
     workers: Workers

@@ -380,7 +380,7 @@ class Days:
 def day_writer(batch: Batch, profiles: Profiles) -> DayWriter:
     """What writes the days of a batch that is encoded."""
     run, plan = batch.run, batch.job.plan
-    made = made_with(run.dataset, run.source.tables, run.scratch.name)  # which is that of the line
+    made = made_with(run.dataset, run.source.tables, run.line)
     vocabulary = batch.after.fitted[ITEM_ID]
     return DayWriter(run.artifacts, run.dataset, plan.dropping, batch.frames, batch.account, profiles, vocabulary, made)
 

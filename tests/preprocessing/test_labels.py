@@ -127,6 +127,7 @@ def refused(folder: Path, label: Any, **parts: Any) -> str:
         prepared(folder, events(), labels=[label], **parts)
     written = {path.parent.name for path in (folder / "artifacts").rglob("*") if path.is_file()}
     assert written <= {"inventories"}
+    assert not list(folder.glob("artifacts/unfinished/*"))
     return str(error.value)
 
 

@@ -18,6 +18,7 @@ from preprocessing.execution.workers import workers_of
 from preprocessing.source.events import EventFiles
 from schemas.columns import ITEM_ID
 from schemas.dataset import Dataset
+from schemas.errors import InputError
 from tests.preprocessing.small import at, content, dataset_of, run
 
 USERS, DAYS = 60, 4
@@ -142,20 +143,25 @@ def test_a_division_that_was_broken_off_is_none(
 
 
 def test_what_was_left_before_the_machine_started_anew_is_not_read(tmp_path: Path) -> None:
-    scratch, boot = tmp_path / "scratch", tmp_path / "boot_id"
-    scratch.mkdir()
-    boot.write_text("first")
-    buckets.clear_after_boot(scratch, boot)
-    (scratch / "batch").mkdir()
-    (scratch / "batch/account-0.ipc").write_bytes(b"")  # the name was kept, the content lost
-    buckets.clear_after_boot(scratch, boot)
-    assert (scratch / "batch/account-0.ipc").is_file(), "a process was killed, no more"
-    boot.write_text("second")
-    buckets.clear_after_boot(scratch, boot)
-    assert not (scratch / "batch").exists()
-    (scratch / "left").touch()
-    buckets.clear_after_boot(scratch, tmp_path / "not there")
-    assert not (scratch / "left").exists(), "nobody can say when it was written"
+    folder, boot = tmp_path / "line", tmp_path / "boot_id"
+    boot.write_text("first\n")
+    scratch = buckets.since_boot(folder, boot)
+    assert not folder.exists(), "nothing is written yet"
+    left = scratch / "batch/account-0.ipc"
+    left.parent.mkdir(parents=True)
+    left.touch()  # the name was kept, the content lost
+    (folder / "batch-of-an-older-version").mkdir()
+    assert buckets.since_boot(folder, boot) == scratch
+    assert left.is_file(), "a process was killed, no more"
+    assert list(folder.iterdir()) == [scratch]
+    boot.write_text("second\n")
+    assert buckets.since_boot(folder, boot) != scratch
+    assert not scratch.exists()
+    left.parent.mkdir(parents=True)
+    for _ in range(2):
+        unsure = buckets.since_boot(folder, tmp_path / "not there")
+        assert not list(folder.iterdir()), "nobody can say when it was written"
+        unsure.mkdir()
 
 
 def test_workers_get_what_lies_divided(tmp_path: Path, too_large: None, rows_read: list[int]) -> None:
@@ -166,3 +172,11 @@ def test_workers_get_what_lies_divided(tmp_path: Path, too_large: None, rows_rea
     with workers_of("cpu", workers=1) as workers:
         assert content(run(tmp_path, dataset, workers=workers)) == whole
     assert sum(rows_read) == USERS * DAYS * 3 + 1
+
+
+def test_a_dataset_that_is_refused_leaves_nothing_divided(tmp_path: Path, too_large: None) -> None:
+    write_log(tmp_path, "csv")
+    features = {"shown": {"column": "pric", "encode": "log1p"}}
+    with pytest.raises(InputError, match="pric"):
+        run(tmp_path, dataset_of(tmp_path, events={"path": "log"}, features=features), workers=DIVIDED)
+    assert not list((tmp_path / "artifacts/unfinished").glob("*"))

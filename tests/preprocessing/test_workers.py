@@ -79,6 +79,74 @@ def test_what_a_task_raises_is_raised_where_it_was_asked_for_and_one_that_kills_
         assert workers.executor.submit(polars_threads).result() == 1, "another has taken its place"
 
 
+class TwoWordsError(Exception):
+    """Is pickled, but cannot be read back."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
+def fails_in_an_odd_way(how: str) -> None:
+    if how == "read":
+        raise TwoWordsError("odd", "failure")
+    if how == "sent":
+        error = ValueError("odd failure")
+        error.reason = lambda: None  # type: ignore[attr-defined]
+        raise error
+    raise BaseException("odd failure")  # as what Polars raises when it panics
+
+
+@pytest.mark.parametrize("how", ["read", "sent", "panic"])
+def test_an_error_that_cannot_be_sent_is_said_all_the_same(how: str) -> None:
+    with workers_of("cpu", workers=1) as workers:
+        assert workers.executor
+        before = workers.executor.submit(process_id).result()
+        with pytest.raises(Exception, match="odd failure"):
+            workers.executor.submit(fails_in_an_odd_way, how).result()
+        assert workers.executor.submit(process_id).result() == before, "no worker died of it"
+
+
+NIGHT = """
+import os, sys
+from preprocessing.execution.workers import workers_of
+from tests.preprocessing.test_workers import process_id, stuck
+with workers_of("cpu", workers=2) as workers:
+    tasks = [workers.executor.submit(stuck, sys.argv[1], number) for number in range(2)]
+    tasks[0].result()
+"""
+
+
+def stuck(folder: str, number: int) -> None:
+    (Path(folder) / f"{number}.{os.getpid()}").touch()
+    time.sleep(600)
+
+
+def test_a_killed_night_leaves_no_worker_behind(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", NIGHT, str(tmp_path)]) as night:
+        while len(list(tmp_path.iterdir())) < 2:
+            assert night.poll() is None
+            time.sleep(0.1)
+        night.kill()
+    left = [int(file.suffix[1:]) for file in tmp_path.iterdir()]
+    while left:  # as long as it takes, but not as long as their tasks
+        assert all(time.time() - file.stat().st_mtime < 300 for file in tmp_path.iterdir())
+        left = [worker for worker in left if Path(f"/proc/{worker}").exists()]
+        time.sleep(0.1)
+
+
+def test_of_a_run_that_fails_no_further_bucket_is_begun(shop: Path, tmp_path: Path) -> None:
+    class Stopped(Exception):  # noqa: N818
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.phase == "clean" and progress.done == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped), workers_of("cpu", workers=1) as workers:
+        prepared(shop, tmp_path, Workers(Slow(workers.executor), min_buckets=20), stop)  # type: ignore[arg-type]
+    assert len(list(tmp_path.glob("unfinished/*/*/*/account-*.ipc"))) < 10
+
+
 def slowed(task: Any, job: Any, bucket: int) -> Any:
     """A task that takes long enough to be killed in its middle."""
     done = task(job, bucket)

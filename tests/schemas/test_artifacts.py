@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas import artifacts as artifacts_module
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
 from schemas.errors import InputError
 
@@ -130,3 +131,27 @@ def test_unfinished_work_outlives_a_crash_and_is_nobody_elses(tmp_path: Path) ->
     with artifacts.unfinished("a1") as folder:
         assert (folder / "checkpoint").read_text() == "half"
     assert not folder.exists()
+
+
+def test_work_that_was_refused_before_it_began_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="refused"), Artifacts(tmp_path).unfinished("a1") as folder:
+        raise InputError("refused")
+    assert not folder.exists()
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, flock = tmp_path / "unfinished/a1", artifacts_module.fcntl.flock
+    removed = iter([folder.rmdir])
+
+    def late(descriptor: int, how: int) -> None:
+        next(removed, lambda: None)()  # between opening and locking
+        flock(descriptor, how)
+
+    monkeypatch.setattr(artifacts_module.fcntl, "flock", late)
+    with Artifacts(tmp_path).unfinished("a1") as made:
+        assert made == folder
+        assert folder.is_dir()
+        with pytest.raises(InputError, match="Another process"), Artifacts(tmp_path).unfinished("a1"):
+            pass

@@ -46,7 +46,8 @@ def test_nothing_is_written(root: Path) -> None:
 
 
 def test_what_was_stopped_on_the_way_is_work(root: Path) -> None:
-    with pytest.raises(KeyError), Artifacts(root).unfinished("line"):
+    with pytest.raises(KeyError), Artifacts(root).unfinished("line") as folder:
+        (folder / "checkpoint").touch()
         raise KeyError
     with pytest.raises(WorkToDoError), FinishedArtifacts(root).unfinished("line"):
         raise AssertionError("not to be entered")
