@@ -99,9 +99,9 @@ class VectorScorer(ABC):
         """
         if self.blocks is None or self.bias_V is not None or queries.shape[1] < LEAST_WIDTH:
             return None
-        if bool((rounding_N1 < queries.norm(dim=1, keepdim=True) * self.length_V.max() * 2.0**-60).any()):
+        if bool((rounding_N1 <= queries.norm(dim=1, keepdim=True) * self.length_V.max() * 2.0**-60).any()):
             return None
-        scale_N1 = 2 * torch.where(rounding_N1 > 0, rounding_N1, 1.0)
+        scale_N1 = 2 * rounding_N1
         return torch.cat([queries / scale_N1, 1.5 - score_N1 / scale_N1], 1)
 
     def rounding(self, queries: Tensor, column_NK: Tensor) -> Tensor:
