@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from flows.raw_tables import scan_table
 from modeling.config import NEXT_ITEM
-from modeling.service.bulk import from_events, from_parquet, parquet_files, write_lists
+from modeling.service.bulk import from_parquet, from_text, parquet_files, write_lists
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
 from schemas.errors import InputError
@@ -99,7 +99,7 @@ def recommend_all(
         if source.is_dir() or source.suffix.lower() == ".parquet":
             total, histories = from_parquet(recommender, parquet_files(source))
         else:
-            histories = from_events(recommender, scan_table(source, "--from"))
+            total, histories = from_text(recommender, scan_table(source, "--from"))
         counts = write_lists(recommender, histories, out, count, filter_seen=not keep_seen, progress=progress)
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise InputError(f"--from {source}: it cannot be read ({' '.join(str(error).split())}).") from error

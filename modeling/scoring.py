@@ -17,6 +17,7 @@ from modeling.sessions import Sessions
 from schemas.errors import DivergedError
 
 ROUNDING = 2.0**-23  # of float32 numbers near one: the distance from one to the next
+LEAST_WIDTH = 8  # below, a score is 2^21 of its roundings and more, which float32 does not hold to a quarter
 MOST_EVENTS = {
     "cpu": 2**14,
     "cuda": 2**19,
@@ -93,12 +94,14 @@ class VectorScorer(ABC):
     def relative(self, queries: Tensor, score_N1: Tensor, rounding_N1: Tensor) -> Tensor | None:
         """[N, E + 1], to be multiplied with (item, 1); None on a GPU, where width E + 1 is slow, and where there are biases.
 
-        Where a vector is zero there is no rounding; then only scores that are equal tie.
+        None, too, where these numbers would not be exact enough: of narrow vectors, and for targets whose vector is zero or so
+        short beside the longest that scores in parts of its rounding leave float32.
         """
-        if self.blocks is None or self.bias_V is not None:
+        if self.blocks is None or self.bias_V is not None or queries.shape[1] < LEAST_WIDTH:
             return None
-        least_N1 = queries.norm(dim=1, keepdim=True) * 2.0**-60
-        scale_N1 = 2 * torch.where(rounding_N1 > 0, rounding_N1, torch.where(least_N1 > 0, least_N1, 1.0))
+        if bool((rounding_N1 <= queries.norm(dim=1, keepdim=True) * self.length_V.max() * 2.0**-60).any()):
+            return None
+        scale_N1 = 2 * rounding_N1
         return torch.cat([queries / scale_N1, 1.5 - score_N1 / scale_N1], 1)
 
     def rounding(self, queries: Tensor, column_NK: Tensor) -> Tensor:

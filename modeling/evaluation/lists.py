@@ -108,7 +108,8 @@ def _first_of_ties(
         return scores_NB, column_NB
     border_N1 = scores_NB[:, k - 1 : k]
     rounding_N1 = scorer.rounding(queries, column_NB[:, k - 1 : k])
-    tied_N = (border_N1 - scores_NB[:, k : k + 1] <= rounding_N1).squeeze(1) & (scores_NB[:, k] > -torch.inf)
+    next_N1 = torch.maximum(scores_NB[:, k], least_N).unsqueeze(1)  # no item that is missing is better than `least_N`
+    tied_N = ((border_N1 - next_N1 <= rounding_N1) & (border_N1 > -torch.inf)).squeeze(1)
     scores_NK, column_NK = scores_NB[:, :k].contiguous(), column_NB[:, :k].contiguous()
     row_R = tied_N.nonzero().squeeze(1)
     if not len(row_R):

@@ -1,9 +1,10 @@
 """Lists for millions of histories, streamed from files to a Parquet file; what is held does not grow with their number.
 
 sessions/day=2026-03-02/part-0.parquet     session_id, user_id, features of item_id ... as preparation writes them
-histories.parquet                          user_id, item_id: ["lamp-7", "lamp-9"]        raw item ids, oldest first
-events.parquet, events.csv                 user_id, item_id, timestamp, ...              raw events, in any order
--> OUT/lists.parquet                       session_id and user_id as far as they are given, rank from 1, item, score
+histories.parquet, histories.jsonl         user_id, item_id: ["lamp-7", "lamp-9"]        raw item ids, oldest first
+events.parquet, .csv, .jsonl               user_id, item_id, timestamp, ...              raw events, in any order
+-> OUT/lists.parquet                       session_id and user_id as far as they are given (of events, the first of them, by
+                                           which rows are grouped), rank from 1, item, score
 
 Every history goes the way of `Recommender`: the list in the file is the list that it gives for that history alone.
 """
@@ -31,7 +32,7 @@ from schemas.features import FeatureSchema
 
 HISTORIES = 8192  # held at a time
 EVENTS = 2_000_000  # raw events held at a time, about: whole sessions of them
-LISTS = "lists.parquet"
+LISTS, SESSIONS = "lists.parquet", "sessions"
 KEYS = (SESSION_ID, USER_ID)
 
 
@@ -61,12 +62,10 @@ def write_lists(
     Raises:
         InputError: when OUT is there already, and for what `Recommender.ranked` refuses.
     """
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise InputError(f"--out {out} is there already: name a folder that is not, or remove it.")
     counts = {"histories": 0, "empty": 0, "nothing_left": 0, "rows": 0, "unknown_items": 0}
-    draft = out.with_name(f".{out.name}.unfinished")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    draft = _empty_draft(out)
     writer: pq.ParquetWriter | None = None
     try:
         for batch in batches:
@@ -74,6 +73,7 @@ def write_lists(
             for part in torch.arange(len(batch.sessions)).split(HISTORIES):
                 table = _lists(recommender, batch, part, k, filter_seen, counts)
                 writer = writer or pq.ParquetWriter(draft / LISTS, table.schema)
+                _require_same(table.schema, writer.schema)
                 writer.write_table(table)
                 progress(counts["histories"])
         if writer is None:
@@ -85,6 +85,28 @@ def write_lists(
             writer.close()
         shutil.rmtree(draft, ignore_errors=True)
     return counts
+
+
+def _empty_draft(out: Path) -> Path:
+    draft = out.with_name(f".{out.name}.unfinished")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: that folder cannot be made ({error.strerror}). Name another.") from None
+    return draft
+
+
+def _require_same(schema: pa.Schema, first: pa.Schema) -> None:
+    """One file of lists has columns of one name and type."""
+    if not schema.equals(first):
+        keys, keys_before = (
+            ", ".join(f"{name} ({of.field(name).type})" for name in KEYS if name in of.names) for of in (schema, first)
+        )
+        raise InputError(
+            f"The files do not say alike whose histories they hold: first by {keys_before}, then by {keys}. Give them one by "
+            "one, each with an --out of its own, or the same columns of the same types."
+        )
 
 
 def _lists(
@@ -108,11 +130,13 @@ def _lists(
 
 
 def parquet_files(source: Path) -> list[Path]:
-    """A Parquet file, or those of a folder and its folders, in order of their names.
+    """A Parquet file, or those of a folder and its folders, in order of their names; of a prepared dataset its sessions.
 
     Raises:
         InputError: when there is none.
     """
+    if (source / SCHEMA).is_file() and (source / SESSIONS).is_dir():
+        source = source / SESSIONS  # its other tables (items, vocabularies) are none of histories
     files = sorted(source.rglob("*.parquet")) if source.is_dir() else [source]
     if not files or not files[0].is_file():
         raise InputError(f"--from {source}: there is no file, or no .parquet file in that folder.")
@@ -126,9 +150,7 @@ def from_parquet(recommender: Recommender, files: list[Path]) -> tuple[int | Non
         InputError: for sessions of another dataset, and columns that are missing.
     """
     schema = pq.read_schema(files[0])
-    if ITEM_ID not in schema.names:
-        raise InputError(f"{files[0]}: there is no column {ITEM_ID} among {', '.join(schema.names) or 'none'}.")
-    if not pa.types.is_list(schema.field(ITEM_ID).type) and not pa.types.is_large_list(schema.field(ITEM_ID).type):
+    if not _holds_lists(schema, files[0]):
         return None, from_events(recommender, pl.scan_parquet(files, glob=False, hive_partitioning=False))
     number = sum(pq.read_metadata(file).num_rows for file in files)
     if {END, LENGTH} <= set(schema.names):
@@ -163,16 +185,43 @@ def _prepared(recommender: Recommender, files: list[Path], folder: Path) -> Iter
                 yield Histories(translate(cases, folder, recommender.folder).history, _frame(table.select(keys)))
 
 
+def _holds_lists(schema: pa.Schema, file: Path) -> bool:
+    """Whether a file has lists of items, not an item a row."""
+    if ITEM_ID not in schema.names:
+        raise InputError(f"{file}: there is no column {ITEM_ID} among {', '.join(schema.names) or 'none'}.")
+    kind = schema.field(ITEM_ID).type
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _require_lists(schema: pa.Schema, file: Path) -> None:
+    if not _holds_lists(schema, file):
+        raise InputError(f"{file}: {ITEM_ID} is no list, in files before it is. Give lists and raw events apart.")
+
+
 def _of_ids(recommender: Recommender, files: list[Path]) -> Iterator[Histories]:
     """A list of raw item ids a row; a null is an empty history."""
     for file in files:
         with pq.ParquetFile(file) as parquet:
-            keys = _keys(parquet.schema_arrow.names, file)
-            for batch in parquet.iter_batches(HISTORIES, columns=[*keys, ITEM_ID]):
-                table = pa.Table.from_batches([batch])
-                raw = [items or [] for items in table[ITEM_ID].to_pylist()]
-                sessions, unknown = recommender.histories(raw)
-                yield Histories(sessions, _frame(table.select(keys)), unknown)
+            _require_lists(parquet.schema_arrow, file)
+            for batch in parquet.iter_batches(HISTORIES, columns=[*_keys(parquet.schema_arrow.names, file), ITEM_ID]):
+                yield from _of_frame(recommender, _frame(pa.Table.from_batches([batch])), file)
+
+
+def from_text(recommender: Recommender, table: pl.LazyFrame) -> tuple[int | None, Iterator[Histories]]:
+    """Of a table that was written as text the same: lists of raw ids (JSON lines alone can hold them), or raw events."""
+    schema = table.collect_schema()
+    if not isinstance(schema.get(ITEM_ID), pl.List):
+        return None, from_events(recommender, table)
+    frame = table.collect()
+    return frame.height, _of_frame(recommender, frame, "The lists")
+
+
+def _of_frame(recommender: Recommender, frame: pl.DataFrame, where: Path | str) -> Iterator[Histories]:
+    keys = _keys(frame.columns, where)
+    for some in frame.iter_slices(HISTORIES):
+        items = [items or [] for items in some[ITEM_ID].to_list()]
+        sessions, unknown = recommender.histories(items)
+        yield Histories(sessions, some.select(keys), unknown)
 
 
 def from_events(recommender: Recommender, events: pl.LazyFrame) -> Iterator[Histories]:
@@ -184,6 +233,8 @@ def from_events(recommender: Recommender, events: pl.LazyFrame) -> Iterator[Hist
         InputError: without such a column.
     """
     names = events.collect_schema().names()
+    if not names:
+        raise InputError("There is no history in the files.")
     key = _keys(names, "The events")[0]
     number = events.select(pl.len()).collect().item()
     buckets = max(1, -(-number // EVENTS))

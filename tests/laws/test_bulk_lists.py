@@ -176,3 +176,58 @@ def test_a_history_without_events_gets_no_list_and_is_counted(
     summary = recommend_all(night[1].folder, tmp_path / "h.parquet", tmp_path / "out", K, say=quiet)
     assert (summary["histories"], summary["empty"], summary["rows"]) == (3, 2, K)
     assert list(written(tmp_path / "out", "session_id")) == [1]
+
+
+def test_lists_in_json_lines(night: tuple[Manifest, Manifest, Path], tmp_path: Path) -> None:
+    recommender = Recommender(night[1].folder)
+    histories = raw_histories(recommender, 9)
+    histories.write_ndjson(tmp_path / "h.jsonl")
+    assert recommend_all(night[1].folder, tmp_path / "h.jsonl", tmp_path / "out", K, say=quiet)["histories"] == 9
+    alone = recommender.recommend(recommender.histories(histories["item_id"].to_list())[0], K, filter_seen=True)
+    assert list(written(tmp_path / "out").values()) == alone
+
+
+def test_the_folder_of_a_prepared_dataset_is_its_sessions(
+    night: tuple[Manifest, Manifest, Path], tmp_path: Path
+) -> None:
+    for number, folder in enumerate((night[0].folder, night[0].folder / "sessions")):
+        recommend_all(night[1].folder, folder, tmp_path / str(number), K, say=quiet)
+    assert written(tmp_path / "0", "session_id") == written(tmp_path / "1", "session_id")
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ({"user_id": [1], "item_id": [["a"]]}, "first by user_id .*string.*, then by user_id .int64."),
+        ({"session_id": ["s"], "item_id": [["a"]]}, "first by user_id .*, then by session_id"),
+        ({"user_id": ["u"], "item_id": ["a"]}, "2.parquet: item_id is no list"),
+        ({"user_id": ["u"], "items": [["a"]]}, "2.parquet: there is no column item_id among user_id, items"),
+    ],
+)
+def test_files_of_a_folder_that_differ_are_refused(
+    night: tuple[Manifest, Manifest, Path], tmp_path: Path, second: dict[str, list[Any]], message: str
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    raw_histories(Recommender(night[1].folder), 3).write_parquet(folder / "1.parquet")
+    pl.DataFrame(second).write_parquet(folder / "2.parquet")
+    with pytest.raises(InputError, match=message):
+        recommend_all(night[1].folder, folder, tmp_path / "out", K, say=quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("kind", ["below a file", "broken link"])
+def test_an_out_that_cannot_be_made_is_named(night: tuple[Manifest, Manifest, Path], tmp_path: Path, kind: str) -> None:
+    file, out = tmp_path / "h.parquet", tmp_path / "h.parquet" / "out"
+    raw_histories(Recommender(night[1].folder), 3).write_parquet(file)
+    if kind == "broken link":
+        out = tmp_path / "link"
+        out.symlink_to(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=f"^--out {out}"):
+        recommend_all(night[1].folder, file, out, K, say=quiet)
+
+
+def test_a_file_without_a_line_holds_no_history(night: tuple[Manifest, Manifest, Path], tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").touch()
+    with pytest.raises(InputError, match="no history"):
+        recommend_all(night[1].folder, tmp_path / "h.jsonl", tmp_path / "out", K, say=quiet)

@@ -11,7 +11,7 @@ from modeling import scoring
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks, top_k
 from modeling.evaluation.scorer import BLOCK
-from modeling.scoring import ModelScorer
+from modeling.scoring import ModelScorer, VectorScorer
 from modeling.sessions import Sessions
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID
@@ -313,3 +313,48 @@ def test_ranks_in_blocks_are_those_of_comparing_scores(monkeypatch: pytest.Monke
             patched.setattr(scorer, "relative", lambda *args: None)
             assert torch.equal(in_blocks, ranks(scorer, cases, filter_seen=filter_seen))
     assert len(set(in_blocks.tolist())) > 20
+
+
+class Vectors(VectorScorer):
+    """Scores of the n-th of `sessions_of` by query n."""
+
+    def __init__(self, queries_NE: torch.Tensor, items_VE: torch.Tensor) -> None:
+        super().__init__(items_VE, None, torch.ones(len(items_VE), dtype=torch.bool))
+        self.queries_NE = queries_NE
+
+    def queries(self, histories: Sessions) -> torch.Tensor:
+        return self.queries_NE[histories.end // 1_000_000]
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 8, 64])
+def test_equal_items_tie_however_narrow_their_vectors_are(width: int) -> None:
+    torch.manual_seed(3)
+    item_E = torch.randn(width)
+    scorer = Vectors(item_E * torch.rand(200, 1) * 7, item_E.expand(2000, width).clone())
+    assert set(ranks(scorer, cases_of([[3]] * 200, [9] * 200)).tolist()) == {1000.5}
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-38, 1e-24, 1e-19, 1e-10, 1.0])
+def test_targets_with_vectors_of_any_length_are_ranked_as_their_scores_say(size: float) -> None:
+    torch.manual_seed(4)
+    items_VE = torch.randn(1500, 16)
+    items_VE[:100] *= size
+    scorer = Vectors(torch.randn(50, 16), items_VE)
+    target_N = torch.arange(50) + FIRST_ID
+    scores_NV = scorer.queries_NE.double() @ items_VE.double().T
+    own_N1 = scores_NV.gather(1, target_N.unsqueeze(1) - FIRST_ID)
+    better_N, equal_N = (scores_NV > own_N1).sum(1), (scores_NV == own_N1).sum(1)
+    expected_N = better_N + (equal_N + 1) / 2
+    assert ranks(scorer, cases_of([[3]] * 50, target_N.tolist())).tolist() == expected_N.tolist()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_items_that_tie_at_a_score_of_zero_are_listed_by_their_ids(k: int) -> None:
+    torch.manual_seed(5)
+    x_NE, y_VE = torch.randn(40, 32), torch.randn(6000, 32)
+    items_VE = torch.cat([torch.full((6000, 1), -30.0), y_VE, -y_VE], 1)
+    best = [150, 443, 2474, 3001, 4554, 5990][: k + 1]
+    items_VE[best, 0] = 0  # all of them score zero but for rounding, of which they have plenty
+    scorer = Vectors(torch.cat([torch.ones(40, 1), x_NE, x_NE], 1), items_VE)
+    expected = [column + FIRST_ID for column in best[:k]]
+    assert top_k(scorer, sessions_of([[3]] * 40), k)[0].tolist() == [expected] * 40
