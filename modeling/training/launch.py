@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 from collections.abc import Callable
-from multiprocessing import parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -95,7 +93,6 @@ def _process(
     number: int, count: int, store: str, work: Work, folders: tuple[Path, ...], reports: SimpleQueue[Any]
 ) -> None:
     """One of the processes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     places.use(folders)
     with distributed.joined(number, count, dist.FileStore(store, count)):
         try:
@@ -103,11 +100,3 @@ def _process(
         except InputError as error:
             reports.put(InputError(str(error)))
             raise
-
-
-def _end_with_parent() -> None:
-    """Whoever kills the command means the training: without this, its processes would train on and hold the model's lock."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

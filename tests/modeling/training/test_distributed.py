@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import ProcessException
 
 from modeling.config import ModelConfig, TrainingConfig
@@ -159,34 +157,3 @@ def go_wrong(report: Report) -> None:
 def test_what_one_process_finds_wrong_ends_all() -> None:
     with pytest.raises(InputError, match="the second process says so"):
         launch.together(go_wrong, 2, lambda line: None)
-
-
-def say_who_and_wait(folder: Path, report: Report) -> None:
-    (folder / f"{distributed.rank()}.pid").write_text(str(os.getpid()))
-    time.sleep(600)
-
-
-def test_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
-    started = get_context("spawn").Process(target=launch.together, args=(partial(say_who_and_wait, tmp_path), 2, print))
-    started.start()
-    files = [tmp_path / "0.pid", tmp_path / "1.pid"]
-    wait_until(lambda: all(file.is_file() and file.read_text() for file in files))
-    numbers = [int(file.read_text()) for file in files]
-    started.kill()
-    started.join()
-    wait_until(lambda: not any(is_running(number) for number in numbers))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 300
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def is_running(number: int) -> bool:
-    state = Path(f"/proc/{number}/stat")
-    try:
-        return state.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
