@@ -13,8 +13,15 @@ TOGETHER = "train"  # the command that they do together
 
 
 def num_started() -> int:
-    """How many processes torchrun started together (WORLD_SIZE); 1 without it."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    """How many processes torchrun started together (WORLD_SIZE); 1 without it.
+
+    Raises:
+        InputError: when that is no number from 1.
+    """
+    given = os.environ.get("WORLD_SIZE") or "1"
+    if not given.isdecimal() or int(given) < 1:
+        raise InputError(f"WORLD_SIZE={given!r} is no number of processes from 1, as torchrun sets it: unset it.")
+    return int(given)
 
 
 def require_alone(command: str) -> None:

@@ -8,6 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from flows.together import num_started
+from schemas.errors import InputError
 from tests.flows.conftest import LONG_SECONDS, QUICK, overnight, summary_of
 
 
@@ -38,3 +42,10 @@ def test_what_only_one_process_can_do_is_refused(shop: Path, tmp_path: Path) -> 
     assert done.returncode == 2
     assert "2 processes were started together" in done.stderr
     assert "Start `overnight retrain` once; with --devices 2" in done.stderr
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "-3", "2.5"])
+def test_a_world_size_that_is_no_number_of_processes_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", given)
+    with pytest.raises(InputError, match=r"WORLD_SIZE=.* is no number of processes"):
+        num_started()
