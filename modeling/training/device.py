@@ -29,7 +29,7 @@ from modeling.training.schedule import Schedule
 from schemas.errors import InputError
 
 WARM_UP = 3  # steps done as usual: kernels are chosen, moments made. The next one must read nothing, the one after is captured
-COMPILED_FROM = 2**29  # of `work`: on an H100 compiling takes 20 s, and saves 1 ms and 75 ns a place of each step: 40 s here
+COMPILED_FROM = 2**29  # of `work`: on an H100 compiling takes 20 s and saves 1 ms and 75 ns a place of each step
 Report = Callable[[str], object]
 
 
