@@ -188,10 +188,10 @@ def attend(
     if rotary:
         cos, sin = layout.rotation(q_BHLK.shape[-1])
         q_BHLK, k_BHLK = _rotate(q_BHLK, cos, sin), _rotate(k_BHLK, cos, sin)
-    size = q_BHLK.shape[-1]
-    scale = size**-0.5 if scale is None else scale
-    if q_BHLK.is_cuda and (short := -size % HEAD_SIZES):
-        q_BHLK, k_BHLK, v_BHLK = (F.pad(x_BHLK, (0, short)) for x_BHLK in (q_BHLK, k_BHLK, v_BHLK))
+    scale = q_BHLK.shape[-1] ** -0.5 if scale is None else scale
+    size = v_BHLK.shape[-1]  # some types have values of another size than keys
+    if q_BHLK.is_cuda:
+        q_BHLK, k_BHLK, v_BHLK = _filled_up(q_BHLK), _filled_up(k_BHLK), _filled_up(v_BHLK)
     if _takes_flex(q_BHLK, layout) and not dropout:
         q_BHLK, k_BHLK = q_BHLK.to(v_BHLK.dtype), k_BHLK.to(v_BHLK.dtype)
         out_BHLK = flex_attention(q_BHLK, k_BHLK, v_BHLK, block_mask=layout.block_mask, scale=scale)
@@ -223,6 +223,12 @@ def _band(count: int, before: int, after: int, device: torch.device) -> tuple[Te
     first, last = (block - before).clamp(min=0), (block + after).clamp(max=count - 1)
     which = (first[:, None] + block).clamp(max=count - 1)
     return (last - first + 1)[None, None], which[None, None]
+
+
+def _filled_up(x_BHLK: Tensor) -> Tensor:
+    """With zeros to the next head size that kernels take."""
+    short = -x_BHLK.shape[-1] % HEAD_SIZES
+    return F.pad(x_BHLK, (0, short)) if short else x_BHLK
 
 
 def _rotate(x_BHLK: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
