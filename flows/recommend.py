@@ -103,6 +103,8 @@ def recommend_all(
         counts = write_lists(recommender, histories, out, count, filter_seen=not keep_seen, progress=progress)
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise InputError(f"--from {source}: it cannot be read ({' '.join(str(error).split())}).") from error
+    if counts["left_out_events"]:
+        say(f"{counts['left_out_events']:,} events were left out: without an item, a time, or whose they are.")
     say(f"{counts['rows']:,} rows for {counts['histories']:,} histories in {out}.")
     return {"model": str(folder), "keep_seen": keep_seen, "out": str(out)} | counts
 

@@ -10,6 +10,7 @@ N predictions, C of them in a chunk, D width, V items.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -39,9 +40,24 @@ def type_of_products(h_ND: Tensor) -> torch.dtype:
     return wanted if wanted in (torch.bfloat16, torch.float64) else torch.float32
 
 
-class _CrossEntropy(torch.autograd.Function):
-    """The gradients of a loss of 1 are made in `forward`; `backward` scales them."""
+class ByChunks(torch.autograd.Function):
+    """A loss of states, items and a bias whose gradients, for a loss of 1, are made in `forward`; `backward` scales them."""
 
+    @staticmethod
+    def keep(ctx: Any, gradients: list[Tensor | None], *tensors: Tensor | None) -> None:
+        """The gradients of the first arguments, for `backward`."""
+        ctx.save_for_backward(*gradients)
+        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in tensors]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        scaled = [None if gradient is None else (gradient * slope).to(dtype) for gradient, dtype in pairs]
+        return *scaled, *[None] * (len(ctx.needs_input_grad) - len(scaled))
+
+
+class _CrossEntropy(ByChunks):
     @staticmethod
     def forward(
         ctx: Any,
@@ -53,35 +69,57 @@ class _CrossEntropy(torch.autograd.Function):
         smoothing: float,
         dtype: torch.dtype,
     ) -> Tensor:
+        tensors = (h_ND, items_VD, bias_V)
         with torch.autocast(h_ND.device.type, enabled=False):
-            exact = torch.promote_types(dtype, torch.float32)
-            gradients = [
-                torch.zeros_like(tensor, dtype=exact) if tensor is not None and wanted else None
-                for tensor, wanted in zip((h_ND, items_VD, bias_V), ctx.needs_input_grad, strict=False)
-            ]
-            weight_N, read_VD = weight_N.to(exact), items_VD.to(dtype)
-            rows = max(LEAST_ROWS, CHUNK_BYTES[h_ND.device.type] // (4 * len(items_VD)))
-            room_CV = torch.empty(min(rows, len(h_ND)), len(items_VD), dtype=exact, device=h_ND.device)
-            loss = torch.zeros((), dtype=exact, device=h_ND.device)
-            for first in range(0, len(h_ND), rows):
-                chunk = slice(first, first + rows)
-                h_CD, weight_C = h_ND[chunk].to(dtype), weight_N[chunk]
-                s_CV = _scores(h_CD, read_VD, bias_V, room_CV[: len(h_CD)])
-                loss_C, total_C = _slopes(s_CV, target_N[chunk], smoothing)
+            weight_N = weight_N.to(torch.promote_types(dtype, torch.float32))
+            rows = rows_of_chunk(h_ND, len(items_VD))
+
+            def slopes(s_CV: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+                return _slopes(s_CV, target_N[chunk], smoothing)
+
+            gradients, loss_N = in_chunks(*tensors, weight_N, slopes, rows, dtype, wanted=ctx.needs_input_grad)
+            loss = loss_N.new_zeros(())
+            for weight_C, loss_C in zip(weight_N.split(rows), loss_N.split(rows), strict=True):
                 loss += weight_C @ loss_C
-                _add(gradients, chunk, s_CV, h_CD, read_VD, weight_C / total_C)
             if smoothing:
                 _add_smoothing(gradients, h_ND, items_VD, weight_N, smoothing)
-        ctx.save_for_backward(*gradients)
-        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (h_ND, items_VD, bias_V)]
+        ByChunks.keep(ctx, gradients, *tensors)
         return loss
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        scaled = [None if gradient is None else (gradient * slope).to(dtype) for gradient, dtype in pairs]
-        return *scaled, None, None, None, None
+
+def rows_of_chunk(h_ND: Tensor, num_items: int) -> int:
+    """C."""
+    return max(LEAST_ROWS, CHUNK_BYTES[h_ND.device.type] // (4 * num_items))
+
+
+def in_chunks(
+    h_ND: Tensor,
+    items_VD: Tensor,
+    bias_V: Tensor | None,
+    weight_N: Tensor,
+    slopes: Callable[[Tensor, slice], tuple[Tensor, Tensor]],
+    rows: int,
+    dtype: torch.dtype,
+    *,
+    wanted: Sequence[bool] = (True, True, True),
+) -> tuple[list[Tensor | None], Tensor]:
+    """The gradients of states, items and bias, as far as they are `wanted`, and the loss of each prediction, [N].
+
+    `slopes` makes of the scores of a chunk what `_slopes` says.
+    """
+    gradients = [
+        torch.zeros_like(tensor, dtype=weight_N.dtype) if tensor is not None and asked else None
+        for tensor, asked in zip((h_ND, items_VD, bias_V), wanted, strict=False)
+    ]
+    read_VD, loss_N = items_VD.to(dtype), torch.zeros_like(weight_N)
+    room_CV = weight_N.new_empty(min(rows, len(h_ND)), len(items_VD))
+    for first in range(0, len(h_ND), rows):
+        chunk = slice(first, first + rows)
+        h_CD = h_ND[chunk].to(dtype)
+        s_CV = _scores(h_CD, read_VD, bias_V, room_CV[: len(h_CD)])
+        loss_N[chunk], total_C = slopes(s_CV, chunk)
+        _add(gradients, chunk, s_CV, h_CD, read_VD, weight_N[chunk] / total_C)
+    return gradients, loss_N
 
 
 def _scores(h_CD: Tensor, read_VD: Tensor, bias_V: Tensor | None, room_CV: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from modeling.losses._chunked import CHUNK_BYTES, LEAST_ROWS, _add, _scores, type_of_products
+from modeling.losses._chunked import ByChunks, in_chunks, rows_of_chunk, type_of_products
 
 
 def sharded_cross_entropy(
@@ -38,9 +38,7 @@ def sharded_cross_entropy(
     return loss
 
 
-class _ShardedCrossEntropy(torch.autograd.Function):
-    """The gradients of a loss of 1 are made in `forward`; `backward` scales them."""
-
+class _ShardedCrossEntropy(ByChunks):
     @staticmethod
     def forward(
         ctx: Any,
@@ -53,32 +51,17 @@ class _ShardedCrossEntropy(torch.autograd.Function):
         most_items: int,
         dtype: torch.dtype,
     ) -> Tensor:
+        tensors = (h_ND, items_VD, bias_V)
         with torch.autocast(h_ND.device.type, enabled=False):
-            exact = torch.promote_types(dtype, torch.float32)
-            gradients = [
-                torch.zeros_like(tensor, dtype=exact) if tensor is not None else None
-                for tensor in (h_ND, items_VD, bias_V)
-            ]
-            weight_N, read_VD = weight_N.to(exact), items_VD.to(dtype)
-            rows = max(LEAST_ROWS, CHUNK_BYTES[h_ND.device.type] // (4 * most_items))  # the same at all processes
-            room_CV = torch.empty(min(rows, len(h_ND)), len(items_VD), dtype=exact, device=h_ND.device)
-            loss_N = torch.zeros_like(weight_N)
-            for first in range(0, len(h_ND), rows):
-                chunk = slice(first, first + rows)
-                h_CD = h_ND[chunk].to(dtype)
-                s_CV = _scores(h_CD, read_VD, bias_V, room_CV[: len(h_CD)])
-                loss_N[chunk], total_C = _slopes(s_CV, column_N[chunk])
-                _add(gradients, chunk, s_CV, h_CD, read_VD, weight_N[chunk] / total_C)
-        ctx.save_for_backward(*gradients)
-        ctx.dtypes = [None if tensor is None else tensor.dtype for tensor in (h_ND, items_VD, bias_V)]
-        return weight_N[own] @ loss_N[own]
+            weight_N = weight_N.to(torch.promote_types(dtype, torch.float32))
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        scaled = [None if gradient is None else (gradient * slope).to(dtype) for gradient, dtype in pairs]
-        return *scaled, None, None, None, None, None
+            def slopes(s_CV: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+                return _slopes(s_CV, column_N[chunk])
+
+            rows = rows_of_chunk(h_ND, most_items)  # the same at all processes
+            gradients, loss_N = in_chunks(*tensors, weight_N, slopes, rows, dtype)
+        ByChunks.keep(ctx, gradients, *tensors)
+        return weight_N[own] @ loss_N[own]
 
 
 def _slopes(s_CV: Tensor, column_C: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions, from_table
 from modeling.splits import Cases
 from modeling.vocabularies import SCHEMA, raw_items, translate
-from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, USER_ID
+from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -38,11 +38,13 @@ KEYS = (SESSION_ID, USER_ID)
 
 @dataclass(frozen=True)
 class Histories:
-    """Some histories, whose they are (columns of KEYS, a row each), and the item ids that the model does not have."""
+    """Some histories, whose they are (columns of KEYS, a row each), the item ids that the model does not have, and how many
+    raw events were left out."""
 
     sessions: Sessions
     keys: pl.DataFrame
     unknown: list[Any] = field(default_factory=list)
+    left_out: int = 0
 
 
 def write_lists(
@@ -57,19 +59,21 @@ def write_lists(
     """Write the lists of all histories as OUT/lists.parquet, complete or not at all; how many there are of what.
 
     `progress` is called with the number of histories done. Histories without an event get no list and are counted as `empty`;
-    those of which nothing is left to recommend have no row, and are counted as `nothing_left`.
+    those of which nothing is left to recommend have no row, and are counted as `nothing_left`; raw events without an item, a
+    time or a key are `left_out_events`.
 
     Raises:
         InputError: when OUT is there already, and for what `Recommender.ranked` refuses.
     """
     if out.exists() or out.is_symlink():
         raise InputError(f"--out {out} is there already: name a folder that is not, or remove it.")
-    counts = {"histories": 0, "empty": 0, "nothing_left": 0, "rows": 0, "unknown_items": 0}
+    counts = {"histories": 0, "empty": 0, "nothing_left": 0, "rows": 0, "unknown_items": 0, "left_out_events": 0}
     draft = _empty_draft(out)
     writer: pq.ParquetWriter | None = None
     try:
         for batch in batches:
             counts["unknown_items"] += len(batch.unknown)
+            counts["left_out_events"] += batch.left_out
             for part in torch.arange(len(batch.sessions)).split(HISTORIES):
                 table = _lists(recommender, batch, part, k, filter_seen, counts)
                 writer = writer or pq.ParquetWriter(draft / LISTS, table.schema)
@@ -151,6 +155,7 @@ def from_parquet(recommender: Recommender, files: list[Path]) -> tuple[int | Non
     """
     schema = pq.read_schema(files[0])
     if not _holds_lists(schema, files[0]):
+        _require_same_columns(files)
         return None, from_events(recommender, pl.scan_parquet(files, glob=False, hive_partitioning=False))
     number = sum(pq.read_metadata(file).num_rows for file in files)
     if {END, LENGTH} <= set(schema.names):
@@ -198,6 +203,21 @@ def _require_lists(schema: pa.Schema, file: Path) -> None:
         raise InputError(f"{file}: {ITEM_ID} is no list, in files before it is. Give lists and raw events apart.")
 
 
+def _require_same_columns(files: list[Path]) -> None:
+    """Files of raw events are parts of one table."""
+    first, *rest = (dict(zip(schema.names, schema.types, strict=True)) for schema in map(pq.read_schema, files))
+    for file, columns in zip(files[1:], rest, strict=True):
+        if columns != first:
+            raise InputError(
+                f"{file}: its columns ({_in_words(columns)}) are not those of {files[0]} ({_in_words(first)}). Give --from the "
+                "events alone, in files of the same columns."
+            )
+
+
+def _in_words(columns: dict[str, pa.DataType]) -> str:
+    return ", ".join(f"{name} {dtype}" for name, dtype in columns.items())
+
+
 def _of_ids(recommender: Recommender, files: list[Path]) -> Iterator[Histories]:
     """A list of raw item ids a row; a null is an empty history."""
     for file in files:
@@ -225,7 +245,8 @@ def _of_frame(recommender: Recommender, frame: pl.DataFrame, where: Path | str) 
 
 
 def from_events(recommender: Recommender, events: pl.LazyFrame) -> Iterator[Histories]:
-    """Raw events in any order: rows of one session_id, else of one user_id, are a session.
+    """Raw events in any order: rows of one session_id, else of one user_id, are a session. A log has rows that preparation
+    would refuse: those without an item, a time or a key are left out and counted.
 
     The events are read as often as EVENTS of them fit into all, each time for the sessions of another hash.
 
@@ -240,9 +261,11 @@ def from_events(recommender: Recommender, events: pl.LazyFrame) -> Iterator[Hist
     buckets = max(1, -(-number // EVENTS))
     for bucket in range(buckets):
         table = events.filter(pl.col(key).hash(0) % buckets == bucket).collect() if buckets > 1 else events.collect()
+        whole = table.drop_nulls([key, *({ITEM_ID, TIMESTAMP} & set(names))])
         if table.height:
-            sessions, unknown, labels = recommender.sessions_of_events(table)
-            yield Histories(sessions, pl.DataFrame({key: pl.Series(labels, dtype=table.schema[key])}), unknown)
+            sessions, unknown, labels = recommender.sessions_of_events(whole)
+            keys = pl.DataFrame({key: pl.Series(labels, dtype=table.schema[key])})
+            yield Histories(sessions, keys, unknown, table.height - whole.height)
 
 
 def _keys(names: list[str], where: Path | str) -> list[str]:

@@ -27,8 +27,8 @@ from modeling.training.plan import Plan
 from schemas.errors import InputError
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
-TOLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # by torchrun, to each process
-PATIENCE = timedelta(days=1)  # the others may wait while the first one prepares; whoever dies is noticed at once
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # that torchrun sets for each process
+PATIENCE = timedelta(days=1)  # processes may wait while the first one prepares; one that dies is noticed at once
 CHECKSUMS = 1 << 24  # as many whole numbers have a place in float32
 
 
@@ -55,7 +55,7 @@ def joined(number: int | None = None, count: int | None = None, store: dist.Stor
         InputError: when such a variable is missing.
     """
     if store is None or number is None or count is None:
-        if missing := [name for name in TOLD if not os.environ.get(name)]:
+        if missing := [name for name in VARIABLES if not os.environ.get(name)]:
             raise InputError(
                 f"WORLD_SIZE={os.environ.get('WORLD_SIZE')} says that several processes train together, but "
                 f"{', '.join(missing)} is not set: start them with torchrun, or one with --devices, or unset WORLD_SIZE."
@@ -79,7 +79,7 @@ def wait() -> None:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """The first process does this before the others do."""
+    """The first process does this before all other ones do."""
     if not is_first():
         wait()
     yield
@@ -100,7 +100,7 @@ def divided(count: int, device: torch.device, measure: Callable[[Tensor], Tensor
 
 
 class Together:
-    """The steps of a model that this process trains, alone or with others."""
+    """The steps of a model that this process trains, alone or with several."""
 
     def __init__(self, model: SequenceModel, plan: Plan) -> None:
         """

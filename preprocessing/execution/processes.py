@@ -63,10 +63,20 @@ class Processes(Executor):
         self._forked.wait()
 
     def _new(self) -> Connection:
-        """A worker: the end of a socket at whose other end it listens."""
+        """A worker: the end of a socket at whose other end it listens.
+
+        Raises:
+            RuntimeError: when the process that makes workers has ended.
+        """
         ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+        try:
+            with theirs:
+                socket.send_fds(self._control, [b"+"], [theirs.fileno()])
+        except ConnectionError as error:
+            raise RuntimeError(
+                f"The process that makes workers has ended (exit status {self._forked.wait()}; -9 is often a lack of memory). "
+                "Run with fewer --workers, or without: what is done already is not done again."
+            ) from error
         return Connection(ours.detach())
 
     def _run(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -231,3 +231,36 @@ def test_a_file_without_a_line_holds_no_history(night: tuple[Manifest, Manifest,
     (tmp_path / "h.jsonl").touch()
     with pytest.raises(InputError, match="no history"):
         recommend_all(night[1].folder, tmp_path / "h.jsonl", tmp_path / "out", K, say=quiet)
+
+
+def test_events_without_an_item_a_time_or_a_user_are_left_out_and_counted(
+    night: tuple[Manifest, Manifest, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "EVENTS", 10)
+    rows = raw_histories(Recommender(night[1].folder), 9).explode("item_id")
+    rows = rows.with_columns(timestamp=pl.int_range(pl.len()) + 1_772_000_000)
+    bad = [rows[:1].with_columns(pl.lit(None, dtype=rows.schema[name]).alias(name)) for name in rows.columns]
+    said: list[str] = []
+    lists = {}
+    for name, table in (("whole", rows), ("with bad rows", pl.concat([rows, *bad]))):
+        table.write_parquet(tmp_path / f"{name}.parquet")
+        recommend_all(night[1].folder, tmp_path / f"{name}.parquet", tmp_path / name, K, say=said.append)
+        lists[name] = written(tmp_path / name)
+    assert lists["whole"] == lists["with bad rows"]
+    assert [line for line in said if "left out" in line] == [
+        "3 events were left out: without an item, a time, or whose they are."
+    ]
+
+
+def test_files_of_raw_events_with_other_columns_are_named(
+    night: tuple[Manifest, Manifest, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(
+        InputError, match=r"items.parquet: its columns .* are not those of .*Give --from the events alone"
+    ):
+        recommend_all(night[1].folder, night[2], tmp_path / "out", K, say=quiet)
+
+
+def test_the_log_of_a_shop_as_it_is(night: tuple[Manifest, Manifest, Path], tmp_path: Path) -> None:
+    summary = recommend_all(night[1].folder, night[2] / "events", tmp_path / "out", K, say=quiet)
+    assert summary["histories"] == len(written(tmp_path / "out")) > 0

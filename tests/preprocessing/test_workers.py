@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from preprocessing.execution.processes import Processes
 from preprocessing.execution.run import Workers
 from preprocessing.execution.workers import workers_of
 from preprocessing.pipeline import prepare
@@ -245,3 +246,16 @@ def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install distributed" in refused("cpu", scheduler="tcp://127.0.0.1:9")
     with workers_of("cpu") as workers:
         assert workers == Workers()
+
+
+def test_where_no_worker_can_be_made_any_more_it_is_said() -> None:
+    executor = Processes(1)
+    try:
+        worker = executor.submit(os.getpid).result()
+        executor._forked.kill()
+        executor._forked.wait()
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match=r"has ended \(exit status -9.*fewer --workers"):
+            executor.submit(os.getpid).result()
+    finally:
+        executor.shutdown()
