@@ -1,10 +1,10 @@
 """Measure what a night costs as days go by: one more day, and a night with nothing to do, after 3 and after 1,000 days.
 
     python benchmarks/nights.py                     after 3, 60 and 1,000 days
-    python benchmarks/nights.py --days 3 200        after others
+    python benchmarks/nights.py --days 3 200        other numbers of days
     python benchmarks/nights.py --write             into benchmarks/nights.md
 
-Days are tiny (120 events), so that what every night costs whatever its events shows, and a history of 1,000 days is made in a
+Days are tiny (120 events), so that what every night costs apart from its events shows, and a history of 1,000 days is made in a
 quarter of a minute. Every night is a command of its own, `overnight prepare` or `overnight retrain`; the CPU seconds are those
 of all its threads and of all processes that it started, imports among them. Histories take turns; figures are medians.
 """
@@ -42,7 +42,7 @@ features:
 """
 INTRODUCTION = """# Nights, measured
 
-`python benchmarks/nights.py --write` renews this page. Days are tiny, so that what a night costs whatever its events shows.
+`python benchmarks/nights.py --write` renews this page. Days are tiny, so that what a night costs apart from its events shows.
 Every night is a command of its own; CPU seconds are those of its whole process tree, imports and Prefect among them. Histories
 take turns; figures are medians.
 """

@@ -1,4 +1,4 @@
-"""Measure full-catalogue ranks and top-20 lists beside the bare matrix product, in one process and in turn.
+"""Measure full-catalogue ranks and top-20 lists against the bare matrix product, in one process and in turn.
 
     python benchmarks/ranking.py --items 60000 --histories 6000     one size, on the terminal
     python benchmarks/ranking.py --write                            all, into benchmarks/ranking.md and ranking.json
@@ -225,7 +225,7 @@ def page(records: list[Json], *, whole: bool = False) -> str:
         about = (__doc__ or "").split("\n\n")
         lines = [
             "# Ranks and lists, measured\n",
-            "`python benchmarks/ranking.py --write` renews this page; `ranking.json` beside it holds more detail.\n",
+            "`python benchmarks/ranking.py --write` renews this page; `ranking.json` holds more detail.\n",
             about[2].strip() + "\n",
             "Share: the bare product's time over this one's; wanted are 85 % for ranks and 70 % for lists.\n",
         ]

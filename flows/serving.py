@@ -34,7 +34,7 @@ def only_temporary() -> bool:
 
 @contextlib.contextmanager
 def serving_at(url: str) -> Iterator[None]:
-    """While the block lasts, runs of this $PREFECT_HOME find the server at `url` without being told."""
+    """While the block lasts, runs of this $PREFECT_HOME find the server at `url` by themselves."""
     file = Path(os.environ[HOME]) / SERVED
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a+") as kept:  # not emptied before it is ours

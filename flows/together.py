@@ -54,7 +54,7 @@ def taking_part() -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_turn() -> Iterator[None]:
-    """The first process does this before the others, which then find it done."""
+    """The first process does this before the rest, which then find it done."""
     if num_started() == 1:
         yield
         return

@@ -49,7 +49,7 @@ def rand_of_rows(shape: torch.Size, device: torch.device) -> Tensor:
 
 
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """`F.dropout`: zero a share `rate` of the elements in training and divide the others by 1 - rate. Any shape -> the same.
+    """`F.dropout`: zero a share `rate` of the elements in training and divide what is left by 1 - rate. Any shape -> the same.
 
     On a CPU torch draws an element by comparing a uniform float64 with the rate, and branches on each, which processors guess
     wrong half the time. All are drawn and compared here, in the same order from the same generator: equal to the last bit, in

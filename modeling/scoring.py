@@ -95,7 +95,7 @@ class VectorScorer(ABC):
         """[N, E + 1], to be multiplied with (item, 1); None on a GPU, where width E + 1 is slow, and where there are biases.
 
         None, too, where these numbers would not be exact enough: of narrow vectors, and for targets whose vector is zero or so
-        short beside the longest that scores in parts of its rounding leave float32.
+        short compared with the longest that scores in parts of its rounding leave float32.
         """
         if self.blocks is None or self.bias_V is not None or queries.shape[1] < LEAST_WIDTH:
             return None

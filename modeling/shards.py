@@ -1,4 +1,4 @@
-"""A table of item vectors whose rows are divided over processes: what each has of it, and reading rows of the others.
+"""A table of item vectors whose rows are divided over processes: what each has of it, and reading rows that are elsewhere.
 
 Every process asks for the rows it needs; all of them learn what is asked, give what they have, and the sum is the answer. The
 gradients go the same way back, so that those of a process's rows are whole, whoever read them.

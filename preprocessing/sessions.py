@@ -58,8 +58,8 @@ def changed(column: str) -> pl.Expr:
     return pl.col(column).ne_missing(pl.col(column).shift(1))
 
 
-def has_ties(ordered: pl.LazyFrame, keys: list[str], others: list[str], among: pl.Expr | None = None) -> pl.LazyFrame:
-    """Of events in order of `keys`: one value, whether any two neighbours agree in all keys and differ in `others`.
+def has_ties(ordered: pl.LazyFrame, keys: list[str], rest: list[str], among: pl.Expr | None = None) -> pl.LazyFrame:
+    """Of events in order of `keys`: one value, whether any two neighbours agree in all keys and differ in `rest`.
 
     Only rows `among` them count.
 
@@ -67,7 +67,7 @@ def has_ties(ordered: pl.LazyFrame, keys: list[str], others: list[str], among: p
     """
     tie = ~differs(keys) if among is None else ~differs(keys) & among
     marked = ordered.with_columns(tie.alias(TIE), (tie | tie.shift(-1).fill_null(False)).alias(TIED))
-    return marked.filter(TIED).select((pl.col(TIE) & differs(others)).any())
+    return marked.filter(TIED).select((pl.col(TIE) & differs(rest)).any())
 
 
 def differs(columns: Iterable[str]) -> pl.Expr:

@@ -143,7 +143,7 @@ class Artifacts:
     def write(self, kind: str, artifact_id: str, **about: Any) -> Iterator[Draft]:
         """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well."""
         final = self._folder(kind, artifact_id)
-        drafts = self.root / UNFINISHED  # not beside the others: to look for what was left there, all would be listed
+        drafts = self.root / UNFINISHED  # not among finished ones: to look for what was left there, all would be listed
         for left in drafts.glob(f"{kind}.{artifact_id}.*"):
             _remove_if_abandoned(left)
         folder = drafts / f"{kind}.{artifact_id}.{os.getpid()}"

@@ -87,7 +87,7 @@ class Candidates:
         self.count_R = count_R
 
     def _add_best(self, groups_RGT: Tensor, most_RG: Tensor, first: int) -> None:
-        """Append the best groups of the whole tile; others, of which there may be many that tie, are dropped."""
+        """Append the best groups of the whole tile; the rest, of which many may tie, are dropped."""
         self._compact()
         size = min(self.kept, self.num_groups)
         most_RB, group_RB = most_RG.topk(size)

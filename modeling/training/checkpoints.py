@@ -88,7 +88,7 @@ def resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     """Set model, optimizer and random states to the newest whole checkpoint -> its state; None if there is none.
 
     A checkpoint that cannot be read, or whose chosen weights cannot, is removed, and nothing is taken from it. Of several
-    processes the first one does that before the others read.
+    processes the first one does that before the rest read.
     """
     with first_alone():
         return _newest(folder, model, optimizer)
@@ -100,8 +100,8 @@ def _newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         try:
             state = State.model_validate_json((checkpoint / STATE).read_text())
             json.loads((checkpoint / RANDOM).read_text())
-            others = range(1, num_processes() if is_cut(model) else 1)
-            for name in (MODEL, OPTIMIZER, RANDOM_TENSORS, *map(file_of, others)):
+            ranks = range(1, num_processes() if is_cut(model) else 1)
+            for name in (MODEL, OPTIMIZER, RANDOM_TENSORS, *map(file_of, ranks)):
                 safetensors.torch.load_file(checkpoint / name)
             if state.chosen_step:
                 safetensors.torch.load_file(folder / f"{NAME}{state.chosen_step}" / MODEL)

@@ -175,7 +175,7 @@ class Recording:
 
 @contextlib.contextmanager
 def reading_forbidden() -> Iterator[None]:
-    """Within, whatever makes the host wait for the device raises a RuntimeError."""
+    """Within, all that makes the host wait for the device raises a RuntimeError."""
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield

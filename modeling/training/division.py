@@ -2,7 +2,7 @@
 
 Every process makes the batch that one alone would make and keeps its own rows of it, or of a flat row its own sessions. So the
 batches of a run do not depend on the number of processes, nor does any of what an objective draws; and each process knows the
-sums that losses are divided by without asking the others.
+sums that losses are divided by without asking the rest.
 
 B rows, L places, T = B * L, N predictions.
 """

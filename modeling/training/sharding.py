@@ -98,7 +98,7 @@ def whole(model: SequenceModel) -> Iterator[None]:
 
 
 def put_together(model: SequenceModel) -> None:
-    """The model of the first process gets the whole item table, in the memory of its host; those of others are of no use."""
+    """The model of the first process gets the whole item table, in the memory of its host; those of the rest are of no use."""
     items = model.inputs.items
     if (shard := items.shard) is None:
         return

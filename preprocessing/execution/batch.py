@@ -30,7 +30,7 @@ from schemas.columns import DAY, USER_ID
 from schemas.errors import InputError
 
 LARGER = 2  # how many times the rows that a bucket may have one may have: they are divided by a sample, before they are counted
-GPU_THREADS = 3  # tasks in hand: of one bucket the plans run, while others are read, or written
+GPU_THREADS = 3  # tasks in hand: the plans of one bucket run while rows of two more are read or written
 
 
 @dataclass

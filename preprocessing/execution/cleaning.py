@@ -160,14 +160,14 @@ def order(flow: Flow, dataset: Dataset, packing: Packing | None, *, ties: bool) 
     schema = flow.rows.collect_schema()
     good = pl.col(RULE_CODE) == 0 if RULE_CODE in schema else None
     keys = sort_keys(dataset, schema)
-    others = [name for name, dtype in schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
+    rest = [name for name, dtype in schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
     if packing is not None:
         key = packing.key() if good is None else pl.when(good).then(packing.key()).otherwise(LAST)
         flow.rows, keys = flow.rows.with_columns(key.alias(KEY)), [KEY]
-    flow.rows = flow.rows.sort([*keys, *others] if ties else keys).cache()
-    tied = None if ties or not others else has_ties(flow.rows, keys, others, good)
+    flow.rows = flow.rows.sort([*keys, *rest] if ties else keys).cache()
+    tied = None if ties or not rest else has_ties(flow.rows, keys, rest, good)
     drop = tuple(name for name in (KEY, RULE_CODE) if name in (*keys, *schema))
-    compared = [*keys, *(name for name in others if name != EVENT_DAY)] if ties else keys
+    compared = [*keys, *(name for name in rest if name != EVENT_DAY)] if ties else keys
     if dataset.duplicates == "drop":
         flow.keep({DUPLICATES: differs(compared)}, good, drop)
         return tied

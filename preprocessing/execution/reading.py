@@ -95,7 +95,7 @@ class Source:
         )
 
     def raw(self, paths: set[str], *, numbered: bool = False) -> tuple[pl.LazyFrame, list[str]]:
-        """All rows of these files, and perhaps of others, as they are read; and the files, which FILE numbers if asked for."""
+        """All rows of these files, and perhaps of more, as they are read; and the files, which FILE numbers if asked for."""
         if self._in_memory and paths <= {*self._in_memory[0]}:
             return self._in_memory[1], list(self._in_memory[0])
         if self.division and paths <= {*self.division.paths}:

@@ -132,11 +132,11 @@ def fit_bucket(job: Job, bucket: int) -> None:
     engine, spool = engine_of(job.engine), job.spool
     pending = [one for one in fitted_so_far(job) if one.next_to_fit and not spool.has(_statistics(one, bucket))]
     early = [one for one in pending if one.next_to_fit and not one.next_to_fit.by_day]
-    others = [one for one in pending if one not in early]
+    rest = [one for one in pending if one not in early]
     kept = spool.get(f"kept-{bucket}")
     if job.parsed.split == "leave_one_out":
         kept = kept.filter(~is_last())
-    for rows, chosen in ((spool.get(f"early-{bucket}") if early else kept, early), (kept, others)):
+    for rows, chosen in ((spool.get(f"early-{bucket}") if early else kept, early), (kept, rest)):
         if chosen:
             for one, table in zip(chosen, engine.fit(collect(rows), chosen), strict=True):
                 spool.put(_statistics(one, bucket), table)

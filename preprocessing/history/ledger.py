@@ -120,7 +120,7 @@ class Ledger:
         text = self.about.model_dump_json()
         replace_file(
             _file(artifacts, self.about.line),
-            # All of it is written every night: the fastest level, which packs it as well as the others.
+            # All of it is written every night: the fastest level, which packs it as well as any.
             lambda path: self.days.write_parquet(
                 path, compression="zstd", compression_level=1, metadata={"about": text}
             ),

@@ -42,7 +42,7 @@ def group(encoded: pl.DataFrame, dataset: Dataset, features: list[Feature]) -> p
 
     Of a feature per session it is the first event's value, which is known when the session starts: the last event is the one
     to be predicted. Of a label per session, which is predicted itself, it is the last event's.
-    Lists are made here, from where each begins, whatever the engine: a column of values is not moved for it.
+    Lists are made here, from where each begins, by every engine: a column of values is not moved for it.
     """
     index = encoded[SESSION_INDEX]
     starts = (

@@ -1,4 +1,4 @@
-"""Lists written in bulk: the list of a history in the file is the one that `recommend` gives for it, whatever the file."""
+"""Lists written in bulk: the list of a history in the file is the one that `recommend` gives for it, in every kind of file."""
 
 from __future__ import annotations
 

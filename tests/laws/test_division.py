@@ -109,7 +109,7 @@ def test_of_a_flat_row(body: str, objective: str, count: int = 3) -> None:
     whole, gradient = gradients(model, batch)
     divided = [part_of(batch, rank, count) for rank in range(count)]
     shapes = {tuple(tensor.shape for tensor in part.tensors()) for part in divided}
-    assert len(shapes) <= 2, "a process has parts of one shape whatever the batch holds"
+    assert len(shapes) <= 2, "a process has parts of one shape for all batches"
     results = [gradients(model, part) for part in divided]
     torch.testing.assert_close(sum(loss for loss, _ in results), whole, atol=1e-5, rtol=1e-5)
     for name, value in gradient.items():

@@ -1,6 +1,6 @@
 """How often ranks and lists make the host wait for the device: a fixed few times a chunk of histories, however many tiles.
 
-Counted on the pretended device, beside what the model's own states need.
+Counted on the pretended device, without what the model's own states need.
 """
 
 from __future__ import annotations

@@ -235,7 +235,7 @@ def test_metrics_by_hand() -> None:
 def test_lists_that_open_groups_only_are_those_of_a_stable_sort(
     seed: int, k: int, order: str, num_items: int, filter_seen: bool
 ) -> None:
-    """Whatever the order of scores along the ids: where each tile is better than all before it, and where all tie."""
+    """For orders of scores along the ids: where each tile is better than all before it, and where all tie."""
     generator = torch.Generator().manual_seed(seed)
     scores = torch.rand(3, num_items, generator=generator)
     if order in ("rising", "falling"):

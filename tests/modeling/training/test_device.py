@@ -1,7 +1,7 @@
 """Steps recorded once and replayed are the steps done one by one: same batches, losses and weights.
 
 Instead of a CUDA graph, what torch is asked to do on the pretended device is recorded, operation by operation, and done again
-with the very same tensors: Python has no part in a replay, so that whatever it did for one step alone would be repeated.
+with the very same tensors: Python has no part in a replay, so that all it did for one step alone would be repeated.
 """
 
 from __future__ import annotations

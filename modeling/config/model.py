@@ -1,21 +1,16 @@
-"""What can be set about a model, its training, its evaluation and its promotion: one frozen model per concern.
+"""What can be set about a model: what it reads, its body, objective, loss and heads.
 
 A body, an objective, a loss and a head are chosen by name, with options of their own: `{name: gbce, calibration: 0.5}`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from schemas.columns import ITEM_ID
-from schemas.errors import unknown
 
-METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
-LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
-LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
 NEXT_ITEM = "next_item"
 
 
@@ -265,179 +260,3 @@ class ModelConfig(Concern):
     def item_dim(self) -> int:
         """Width of item vectors."""
         return self.inputs.item_dim or self.body.dim
-
-
-class TrainingConfig(Concern):
-    """How the model is fit."""
-
-    model_config = ConfigDict(title="Training")
-
-    epochs: int = Field(10, ge=1, le=1000, title="Epochs", description="Passes over the training sessions.")
-    order: Literal["time", "random"] = Field(
-        "time",
-        title="Order",
-        description="random; or time: the last epoch has the oldest sessions first, so that its last steps see the newest, and "
-        "its weights are kept (the epochs before it are in random order).",
-    )
-    half_life_days: float | None = Field(
-        None,
-        gt=0,
-        title="Half-life",
-        description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
-    )
-    # `overnight train` chooses these two, and with the rate the warm-up, by the size of the data (modeling/presets/by_size.py).
-    tokens_per_step: int = Field(
-        1024,
-        ge=16,
-        title="Tokens per step",
-        description="Events in one optimizer step. Left out, a run takes 0.26 events^(2/3), as a power of two.",
-    )
-    learning_rate: float = Field(
-        1e-3,
-        gt=0,
-        title="Learning rate",
-        description="Peak of AdamW's learning rate. Left out, a run takes 0.003 to 512 events a step and 0.002 above, with a "
-        "warm-up of 0.1.",
-    )
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."
-    )
-    warmup_steps: float = Field(
-        0,
-        ge=0,
-        title="Warm-up",
-        description="Steps in which the learning rate rises to its peak; below 1, that share of the run. 0: none.",
-    )
-    weight_decay: float = Field(
-        0.0,
-        ge=0,
-        title="Weight decay",
-        description="AdamW's, on the matrices of layers: not on tables of vectors, norms, biases or single vectors.",
-    )
-    max_grad_norm: float | None = Field(
-        None,
-        ge=0,
-        title="Gradient clipping",
-        description="Largest norm of all gradients together; larger ones are scaled down to it. Empty or 0: never.",
-    )
-    evaluations: int = Field(
-        10,
-        ge=1,
-        title="Evaluations",
-        description="Validations (and checkpoints) at ends of epochs, evenly spread; in random order between them, too, if "
-        "there are more than epochs. In random order the best one wins.",
-    )
-    patience: int = Field(
-        3,
-        ge=1,
-        title="Patience",
-        description="Random order: validations without a better score after which training stops.",
-    )
-    validation_sessions: int = Field(
-        2000,
-        ge=1,
-        title="Validation sessions",
-        description="Most sessions held out of the last training day, and at most a tenth of it. Without any, training runs to "
-        "its end and the last weights are kept.",
-    )
-    trainer: Literal["own", "hugging_face"] = Field(
-        "own",
-        title="Trainer",
-        description="own: Overnight's loop. hugging_face: transformers.Trainer on the same batches, for its callbacks.",
-    )
-    capture: Literal["auto", "off"] = Field(
-        "auto",
-        title="Capture",
-        description="auto: on a GPU, a step whose shapes are fixed is captured in a CUDA graph and replayed. off: never.",
-    )
-    compile: Literal["auto", "off"] = Field(
-        "auto",
-        title="Compile",
-        description="auto: on a GPU, the model of a long run goes through torch.compile. off: never.",
-    )
-    seed: int = Field(17, ge=0, title="Seed", description="Same seed and threads, same bits (on one machine's CPU).")
-    threads: int | None = Field(
-        None,
-        ge=1,
-        title="Threads",
-        description="CPU threads. Empty: OMP_NUM_THREADS, or all cores. Another number adds in another order, so it gives "
-        "other bits, and a model of its own.",
-    )
-
-    devices: int = Field(
-        1,
-        ge=1,
-        title="Devices",
-        description="Processes that train the model together and share each step, each on a GPU of its own or all on the CPU. "
-        "Another number adds in another order, so it gives a model of its own.",
-    )
-
-    shard_items: bool = Field(
-        False,
-        title="Shard items",
-        description="Divide the table of item vectors over the devices, for catalogues too large to be trained on one.",
-    )
-
-    @model_validator(mode="after")
-    def _whole_warmup(self) -> Self:
-        if self.warmup_steps >= 1 and not float(self.warmup_steps).is_integer():
-            raise ValueError(
-                f"warmup_steps {self.warmup_steps} is neither a number of steps (1, 2, ...) nor a share of them (0 to 1)"
-            )
-        return self
-
-
-class EvaluationConfig(Concern):
-    """How models are compared."""
-
-    model_config = ConfigDict(title="Evaluation")
-
-    cutoffs: tuple[PositiveInt, ...] = Field(
-        (5, 10, 20), min_length=1, title="Cut-offs", description="Every k of metric@k."
-    )
-    filter_seen: bool = Field(
-        False, title="Filter seen items", description="Never recommend what the session already holds."
-    )
-    baselines: tuple[str, ...] = Field(
-        ("popularity", "last_day_popularity", "item_knn", "markov"),
-        title="Baselines",
-        description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
-    )
-
-    @model_validator(mode="after")
-    def _no_duplicates(self) -> Self:
-        for name, given in (("cutoffs", self.cutoffs), ("baselines", self.baselines)):
-            if twice := sorted({str(value) for value in given if given.count(value) > 1}):
-                raise ValueError(f"{name}: {', '.join(twice)} is named twice")
-        return self
-
-
-class PromotionConfig(Concern):
-    """When a new model takes over."""
-
-    model_config = ConfigDict(title="Promotion")
-
-    metric: str = Field(
-        "ndcg@20",
-        title="Metric",
-        description="Compared between the new model and the one in service: as in ndcg@20, or LABEL/auc, LABEL/rmse...",
-    )
-    min_gain: float = Field(
-        0.0,
-        allow_inf_nan=False,
-        title="Least gain",
-        description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain.",
-    )
-
-    def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
-        """Raise InputError when the metric is not one that the evaluation computes for these heads."""
-        known: list[str] = []
-        for label, head in heads.items():
-            if head.name == NEXT_ITEM:
-                known += [f"{name}@{k}" for k in evaluation.cutoffs for name in METRICS]
-            elif head.name in LABEL_METRICS:
-                known += [f"{label}/{name}" for name in LABEL_METRICS[head.name]]
-            elif self.metric.startswith(f"{label}/"):
-                return  # a kind of head that is not ours: its file says what it measures
-        if self.metric not in known:
-            raise unknown("promotion.metric", self.metric, known)

@@ -1,0 +1,37 @@
+"""What can be set, one frozen model per concern: a model, its training, its evaluation and its promotion."""
+
+from modeling.config.evaluation import LABEL_METRICS, LOWER_IS_BETTER, METRICS, EvaluationConfig, PromotionConfig
+from modeling.config.model import (
+    NEXT_ITEM,
+    BodyConfig,
+    Choice,
+    Concern,
+    HeadConfig,
+    InputsConfig,
+    LossConfig,
+    ModelConfig,
+    NegativesConfig,
+    ObjectiveConfig,
+    PretrainedConfig,
+)
+from modeling.config.training import TrainingConfig
+
+__all__ = [
+    "LABEL_METRICS",
+    "LOWER_IS_BETTER",
+    "METRICS",
+    "EvaluationConfig",
+    "PromotionConfig",
+    "NEXT_ITEM",
+    "BodyConfig",
+    "Choice",
+    "Concern",
+    "HeadConfig",
+    "InputsConfig",
+    "LossConfig",
+    "ModelConfig",
+    "NegativesConfig",
+    "ObjectiveConfig",
+    "PretrainedConfig",
+    "TrainingConfig",
+]

@@ -1,0 +1,71 @@
+"""What can be set about evaluation and promotion, and the names of metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+from pydantic import ConfigDict, Field, PositiveInt, model_validator
+
+from modeling.config.model import NEXT_ITEM, Concern, HeadConfig
+from schemas.errors import unknown
+
+METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
+LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
+LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
+
+
+class EvaluationConfig(Concern):
+    """How models are compared."""
+
+    model_config = ConfigDict(title="Evaluation")
+
+    cutoffs: tuple[PositiveInt, ...] = Field(
+        (5, 10, 20), min_length=1, title="Cut-offs", description="Every k of metric@k."
+    )
+    filter_seen: bool = Field(
+        False, title="Filter seen items", description="Never recommend what the session already holds."
+    )
+    baselines: tuple[str, ...] = Field(
+        ("popularity", "last_day_popularity", "item_knn", "markov"),
+        title="Baselines",
+        description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
+    )
+
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Self:
+        for name, given in (("cutoffs", self.cutoffs), ("baselines", self.baselines)):
+            if twice := sorted({str(value) for value in given if given.count(value) > 1}):
+                raise ValueError(f"{name}: {', '.join(twice)} is named twice")
+        return self
+
+
+class PromotionConfig(Concern):
+    """When a new model takes over."""
+
+    model_config = ConfigDict(title="Promotion")
+
+    metric: str = Field(
+        "ndcg@20",
+        title="Metric",
+        description="Compared between the new model and the one in service: as in ndcg@20, or LABEL/auc, LABEL/rmse...",
+    )
+    min_gain: float = Field(
+        0.0,
+        allow_inf_nan=False,
+        title="Least gain",
+        description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain.",
+    )
+
+    def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
+        """Raise InputError when the metric is not one that the evaluation computes for these heads."""
+        known: list[str] = []
+        for label, head in heads.items():
+            if head.name == NEXT_ITEM:
+                known += [f"{name}@{k}" for k in evaluation.cutoffs for name in METRICS]
+            elif head.name in LABEL_METRICS:
+                known += [f"{label}/{name}" for name in LABEL_METRICS[head.name]]
+            elif self.metric.startswith(f"{label}/"):
+                return  # a kind of head that is not ours: its file says what it measures
+        if self.metric not in known:
+            raise unknown("promotion.metric", self.metric, known)

@@ -1,0 +1,129 @@
+"""What can be set about training: how long, in which order, at which rate, by what, on which devices."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from modeling.config.model import Concern
+
+
+class TrainingConfig(Concern):
+    """How the model is fit."""
+
+    model_config = ConfigDict(title="Training")
+
+    epochs: int = Field(10, ge=1, le=1000, title="Epochs", description="Passes over the training sessions.")
+    order: Literal["time", "random"] = Field(
+        "time",
+        title="Order",
+        description="random; or time: the last epoch has the oldest sessions first, so that its last steps see the newest, and "
+        "its weights are kept (the epochs before it are in random order).",
+    )
+    half_life_days: float | None = Field(
+        None,
+        gt=0,
+        title="Half-life",
+        description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
+    )
+    # `overnight train` chooses these two, and with the rate the warm-up, by the size of the data (modeling/presets/by_size.py).
+    tokens_per_step: int = Field(
+        1024,
+        ge=16,
+        title="Tokens per step",
+        description="Events in one optimizer step. Left out, a run takes 0.26 events^(2/3), as a power of two.",
+    )
+    learning_rate: float = Field(
+        1e-3,
+        gt=0,
+        title="Learning rate",
+        description="Peak of AdamW's learning rate. Left out, a run takes 0.003 to 512 events a step and 0.002 above, with a "
+        "warm-up of 0.1.",
+    )
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."
+    )
+    warmup_steps: float = Field(
+        0,
+        ge=0,
+        title="Warm-up",
+        description="Steps in which the learning rate rises to its peak; below 1, that share of the run. 0: none.",
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        title="Weight decay",
+        description="AdamW's, on the matrices of layers: not on tables of vectors, norms, biases or single vectors.",
+    )
+    max_grad_norm: float | None = Field(
+        None,
+        ge=0,
+        title="Gradient clipping",
+        description="Largest norm of all gradients together; larger ones are scaled down to it. Empty or 0: never.",
+    )
+    evaluations: int = Field(
+        10,
+        ge=1,
+        title="Evaluations",
+        description="Validations (and checkpoints) at ends of epochs, evenly spread; in random order between them, too, if "
+        "there are more than epochs. In random order the best one wins.",
+    )
+    patience: int = Field(
+        3,
+        ge=1,
+        title="Patience",
+        description="Random order: validations without a better score after which training stops.",
+    )
+    validation_sessions: int = Field(
+        2000,
+        ge=1,
+        title="Validation sessions",
+        description="Most sessions held out of the last training day, and at most a tenth of it. Without any, training runs to "
+        "its end and the last weights are kept.",
+    )
+    trainer: Literal["own", "hugging_face"] = Field(
+        "own",
+        title="Trainer",
+        description="own: Overnight's loop. hugging_face: transformers.Trainer on the same batches, for its callbacks.",
+    )
+    capture: Literal["auto", "off"] = Field(
+        "auto",
+        title="Capture",
+        description="auto: on a GPU, a step whose shapes are fixed is captured in a CUDA graph and replayed. off: never.",
+    )
+    compile: Literal["auto", "off"] = Field(
+        "auto",
+        title="Compile",
+        description="auto: on a GPU, the model of a long run goes through torch.compile. off: never.",
+    )
+    seed: int = Field(17, ge=0, title="Seed", description="Same seed and threads, same bits (on one machine's CPU).")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        title="Threads",
+        description="CPU threads. Empty: OMP_NUM_THREADS, or all cores. Another number adds in another order, so it gives "
+        "other bits, and a model of its own.",
+    )
+
+    devices: int = Field(
+        1,
+        ge=1,
+        title="Devices",
+        description="Processes that train the model together and share each step, each on a GPU of its own or all on the CPU. "
+        "Another number adds in another order, so it gives a model of its own.",
+    )
+
+    shard_items: bool = Field(
+        False,
+        title="Shard items",
+        description="Divide the table of item vectors over the devices, for catalogues too large to be trained on one.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_warmup(self) -> Self:
+        if self.warmup_steps >= 1 and not float(self.warmup_steps).is_integer():
+            raise ValueError(
+                f"warmup_steps {self.warmup_steps} is neither a number of steps (1, 2, ...) nor a share of them (0 to 1)"
+            )
+        return self
