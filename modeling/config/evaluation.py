@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import ConfigDict, Field, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from modeling.config.model import NEXT_ITEM, Concern, HeadConfig
 from schemas.errors import unknown
@@ -30,6 +30,17 @@ class EvaluationConfig(Concern):
         ("popularity", "last_day_popularity", "item_knn", "markov"),
         title="Baselines",
         description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
+    )
+
+    lists: NonNegativeInt = Field(
+        10_000,
+        title="Lists",
+        description="Test sessions, evenly spread, whose lists are judged: coverage, diversity and so on. 0: none.",
+    )
+    diversity: str | None = Field(
+        None,
+        title="Diversity by",
+        description="Feature of items by which two items of a list are alike or not. Empty: by the model's item vectors.",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Ranks that are kept: `ranks.parquet`, a row a test case and scorer, from which every metric of a ranking can be computed again.
+"""Ranks that are kept: `ranks.parquet`, a row a test case and scorer; every metric of a ranking can be computed from it again.
 
     case                 number of the session among those tested on, the same for every model measured on them
     user                 the raw user id; the session's id where the sessions have no users
