@@ -1,7 +1,8 @@
 """What lists of recommendations are like beyond their hits. Names and formulas are those of RecTools 0.19, but where said.
 
 N lists, K their length, V items of the catalogue, E width of item vectors. A list that holds fewer than k items counts with
-those that it has. Popularity is counted in training: events of an item, and sessions that hold it, which stand for RecTools' users.
+those that it has. Popularity is counted in training: events of an item, and sessions that hold it, which stand for RecTools'
+users.
 """
 
 from __future__ import annotations

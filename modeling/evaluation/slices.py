@@ -101,7 +101,7 @@ def _parts(about: pl.DataFrame) -> list[tuple[str, str, np.ndarray]]:
     edges = dict(zip(names, [*cuts, np.inf], strict=True))
     parts += [("training events of the item", *part) for part in _between(popularity, edges, inclusive=True)]
     returning = about[RETURNING].cast(pl.Float64).fill_null(np.nan).to_numpy()
-    return parts + [("user", "new", returning == 0), ("user", "returning", returning == 1)]
+    return [*parts, ("user", "new", returning == 0), ("user", "returning", returning == 1)]
 
 
 def _between(value_N: np.ndarray, edges: dict[str, float], *, inclusive: bool) -> list[tuple[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""What an evaluation says of ranked items beyond the metrics of their ranks: percentiles, intervals, slices, and what lists are like."""
+"""What an evaluation says of ranked items beyond metrics: percentiles, intervals, slices, and what lists are like."""
 
 from __future__ import annotations
 

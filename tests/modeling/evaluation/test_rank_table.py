@@ -29,7 +29,7 @@ def quiet(line: object) -> None:
 
 
 def events(days: int = 4, users: int = 24, numbers: bool = False) -> pl.DataFrame:
-    """A ring of 12 items. User u comes on every third day, new ones on each, for 3 or 4 events; too few a day for validation."""
+    """A ring of 12 items. User u comes on every third day, new ones on each, for 3 or 4 events; too few for validation."""
     rows = []
     for day in range(days):
         for user in range(users):
