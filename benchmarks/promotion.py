@@ -1,6 +1,6 @@
 """How often promotion is right: verdicts on simulated pairs of models whose true difference is known.
 
-    python benchmarks/promotion.py [--pairs 400]
+    python benchmarks/promotion.py [--pairs 120]
 
 A case has a place on a log scale that both models share, and each model its own noise: ranks are its exponential. The new
 model's are moved so that its true NDCG@20, of a million cases, differs by what the column says. A user has one to three cases.
@@ -19,7 +19,7 @@ from modeling.evaluation.metrics import gains_of
 
 METRIC = "ndcg@20"
 CENTRE, SPREAD, CORRELATION = 5.2, 2.0, 0.9  # of log ranks: an NDCG@20 of about .05
-EFFECTS = (-0.10, -0.05, -0.02, -0.01, 0.0, 0.02, 0.05, 0.10)
+EFFECTS = (-0.05, -0.02, -0.01, 0.0, 0.02, 0.05, 0.10, 0.20)
 USERS = (500, 5_000, 50_000)
 
 
@@ -60,7 +60,7 @@ def rates(users: int, moved: float, pairs: int, promotion: PromotionConfig) -> d
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=400)
+    parser.add_argument("--pairs", type=int, default=120)
     given, promotion = parser.parse_args(), PromotionConfig()
     moves = {effect: move_for(effect) for effect in EFFECTS}
     print(f"old model: {METRIC} {mean_of(ranks_of(np.random.default_rng(1), 10**6, 0.0)[1]):.4f}")

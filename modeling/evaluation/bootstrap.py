@@ -20,6 +20,7 @@ RESAMPLES = 2000
 MOST_GROUPS = 10_000
 MOST_DRAWS = 2**21  # held at a time
 SEED = 20_260
+MOST_GAIN = 1e6
 
 
 class Bootstrap:
@@ -57,25 +58,41 @@ class Bootstrap:
     def intervals(self, sum_UM: np.ndarray, tail: float) -> tuple[np.ndarray, np.ndarray]:
         """The bounds of the mean of each metric, [M] and [M], with the chance `tail` beyond each."""
         mean_M = sum_UM.sum(0) / self.cases_U.sum()
-        mean_RM = np.sort(self.means(sum_UM), axis=0)
-        influence_UM = sum_UM - mean_M * self.cases_U[:, None]
-        squares_M = np.square(influence_UM).sum(0)
+        return _bounds(mean_M, self.means(sum_UM), sum_UM - mean_M * self.cases_U[:, None], tail)
+
+    def gain_interval(self, new_U: np.ndarray, old_U: np.ndarray, tail: float) -> tuple[float, float]:
+        """The bounds of new / old - 1, of the sums of two metrics by user; a resample without any of the old gains a lot."""
+        gain = new_U.sum() / old_U.sum() - 1
+        new_R, old_R = self.means(np.stack([new_U, old_U], 1)).T
         with np.errstate(divide="ignore", invalid="ignore"):
-            bend_M = np.nan_to_num(np.power(influence_UM, 3).sum(0) / (6 * squares_M**1.5))
-        close_M = 1e-12 * np.maximum(np.abs(mean_M), np.abs(mean_RM).max(0))  # equal but for rounding
-        below_M = (mean_RM < mean_M - close_M).mean(0) + 0.5 * (np.abs(mean_RM - mean_M) <= close_M).mean(0)
-        shift_M = ndtri(np.clip(below_M, 0.5 / RESAMPLES, 1 - 0.5 / RESAMPLES))
-        low, high = (_quantile(mean_RM, shift_M, bend_M, ndtri(chance)) for chance in (tail, 1 - tail))
-        return low, high
+            gain_R = np.nan_to_num(new_R / old_R - 1, nan=0.0, posinf=MOST_GAIN)
+        influence_U = new_U - (1 + gain) * old_U
+        low_M, high_M = _bounds(np.array([gain]), gain_R[:, None], influence_U[:, None], tail)
+        return float(low_M[0]), float(high_M[0])
 
 
-def _quantile(mean_RM: np.ndarray, shift_M: np.ndarray, bend_M: np.ndarray, normal: float) -> np.ndarray:
+def _bounds(
+    value_M: np.ndarray, drawn_RM: np.ndarray, influence_UM: np.ndarray, tail: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """The BCa bounds of statistics, from their values, what resamples gave, and each user's influence on them."""
+    drawn_RM = np.sort(drawn_RM, axis=0)
+    squares_M = np.square(influence_UM).sum(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bend_M = np.nan_to_num(np.power(influence_UM, 3).sum(0) / (6 * squares_M**1.5))
+    close_M = 1e-12 * np.maximum(np.abs(value_M), np.abs(drawn_RM).max(0))  # equal but for rounding
+    below_M = (drawn_RM < value_M - close_M).mean(0) + 0.5 * (np.abs(drawn_RM - value_M) <= close_M).mean(0)
+    shift_M = ndtri(np.clip(below_M, 0.5 / RESAMPLES, 1 - 0.5 / RESAMPLES))
+    low, high = (_quantile(drawn_RM, shift_M, bend_M, ndtri(chance)) for chance in (tail, 1 - tail))
+    return low, high
+
+
+def _quantile(drawn_RM: np.ndarray, shift_M: np.ndarray, bend_M: np.ndarray, normal: float) -> np.ndarray:
     """The BCa quantile of sorted resamples, [M]."""
     moved_M = shift_M + normal
     chance_M = ndtr(shift_M + moved_M / (1 - bend_M * moved_M))
-    place_M = np.clip(chance_M, 0, 1) * (len(mean_RM) - 1)
+    place_M = np.clip(chance_M, 0, 1) * (len(drawn_RM) - 1)
     lower_M = np.floor(place_M).astype(int)
-    upper_M, share_M = np.minimum(lower_M + 1, len(mean_RM) - 1), place_M - lower_M
-    column_M = np.arange(mean_RM.shape[1])
-    bounds: np.ndarray = mean_RM[lower_M, column_M] * (1 - share_M) + mean_RM[upper_M, column_M] * share_M
+    upper_M, share_M = np.minimum(lower_M + 1, len(drawn_RM) - 1), place_M - lower_M
+    column_M = np.arange(drawn_RM.shape[1])
+    bounds: np.ndarray = drawn_RM[lower_M, column_M] * (1 - share_M) + drawn_RM[upper_M, column_M] * share_M
     return bounds

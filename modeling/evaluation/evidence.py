@@ -1,19 +1,18 @@
 """Whether a new model takes over from the one in service: by the ranks of both on the same test cases, with what chance allows.
 
-The difference of a metric is that of its mean over the same cases; how far it may be from that of all users like these is
-told by drawing users again (`bootstrap`). Signs and ranks of differences are not tested: what is asked is how much is lost,
-not how often.
+The gain of a metric is the relative difference of its means over the same cases; how far it may be from that of all users
+like these is told by drawing users again (`bootstrap`). Signs and ranks of differences are not tested: what is asked is how
+much is lost, not how often.
 
-    promote    the lower bound of the difference is above the limit, and the new model is not below the best baseline
+    promote    the lower bound of the gain is above the limit, and the new model is not below the best baseline
     keep       the upper bound is below the limit, or the new model is below the best baseline
     hold       the limit lies between the bounds: these users cannot tell. Or both models rank every case alike
 
-The limit is `-promotion.margin`, or `promotion.min_gain` where that is set, times the metric of the model in service. Each
-bound is passed by chance with a probability of 1 - `promotion.confidence`. **Nightly looks**: at .99 a year of nights brings
-3.65 wrong verdicts if every candidate were at the very limit, and hardly any where candidates are better or much worse.
-Allowing one in 20 years instead (Bonferroni over a year at 5 %, .99986) asks for 2.4 times as many users, and models that age
-cost more than what a margin of one per cent can lose. `promotion.seed_scatter` s widens the bounds: two trainings differ by s
-sqrt(2) by chance.
+The limit is `-promotion.margin`, or `promotion.min_gain` where that is set. Each bound is passed by chance with a probability
+of 1 - `promotion.confidence`. **Nightly looks**: at .99 a year of nights brings 3.65 wrong verdicts if every candidate were
+at the very limit, and hardly any where candidates are better or much worse. Allowing one in 20 years instead (Bonferroni over
+a year at 5 %, .99986) asks for 2.4 times as many users, and models that age cost more than what a margin of one per cent can
+lose. `promotion.seed_scatter` s widens the bounds: two trainings differ by s sqrt(2) by chance.
 
 Three preflights are made each night with the ranks at hand. A model against itself holds, ranks drawn from the whole
 catalogue do not win, and the first rank everywhere wins. If one of them ends otherwise, nothing is promoted.
@@ -53,22 +52,21 @@ Verdict = Literal["promote", "keep", "hold"]
 
 @dataclass(frozen=True)
 class Difference:
-    """A metric of the new model less that of the old, on the same cases."""
+    """How much better a metric of the new model is than that of the old, on the same cases: relative, so .01 is one per cent.
+
+    Where the old one is 0, gain and bounds are those of the new metric itself.
+    """
 
     new: float
     old: float
-    low: float  # bounds of the difference, what seeds may do included
+    gain: float
+    low: float  # bounds of the gain, what seeds may do included
     high: float
-    below: float  # how far the bounds are from the difference by the choice of users alone
+    below: float  # how far the bounds are from the gain by the choice of users alone
     above: float
     seeds: float  # how far by seeds
     users: int
     differing: int  # cases in which the models differ
-
-    @property
-    def gain(self) -> float:
-        """New less old."""
-        return self.new - self.old
 
 
 class Pairs:
@@ -101,38 +99,41 @@ class Pairs:
     def difference(self, metric: str, confidence: float, seed_scatter: float = 0.0) -> Difference:
         """Of a metric named as in `ndcg@20`."""
         new_N, old_N = (gains_of(metric, torch.from_numpy(rank_N)).numpy() for rank_N in (self.new_N, self.old_N))
-        gain_N = new_N - old_N
-        gain = float(gain_N.mean())
-        low, high = self.bootstrap.intervals(self.bootstrap.sums(gain_N)[:, None], 1 - confidence)
-        below, above = max(gain - float(low[0]), 0.0), max(float(high[0]) - gain, 0.0)
-        old = float(old_N.mean())
-        seeds = float(ndtri(confidence)) * math.sqrt(2) * seed_scatter * old
+        new_U, old_U = self.bootstrap.sums(new_N), self.bootstrap.sums(old_N)
+        new, old, tail = float(new_N.mean()), float(old_N.mean()), 1 - confidence
+        gain = new / old - 1 if old else new
+        if old:
+            low, high = self.bootstrap.gain_interval(new_U, old_U, tail)
+        else:
+            low, high = (float(bound_M[0]) for bound_M in self.bootstrap.intervals(new_U[:, None], tail))
+        below, above = max(gain - low, 0.0), max(high - gain, 0.0)
+        seeds = float(ndtri(confidence)) * math.sqrt(2) * seed_scatter
         return Difference(
-            new=float(new_N.mean()),
+            new=new,
             old=old,
+            gain=gain,
             low=gain - math.hypot(below, seeds),
             high=gain + math.hypot(above, seeds),
             below=below,
             above=above,
             seeds=seeds,
             users=self.bootstrap.num_users,
-            differing=int((gain_N != 0).sum()),
+            differing=int((new_N != old_N).sum()),
         )
 
 
 def verdict_of(difference: Difference, least: float) -> Verdict:
     """What the bounds say of a relative gain of `least`; few users hold, and so do two models that rank every case alike."""
-    limit = least * difference.old
     if difference.users < LEAST_USERS or not difference.differing:
         return "hold"
-    if difference.low > limit and difference.new > 0:
+    if difference.low > least and difference.new > 0:
         return "promote"
-    return "keep" if difference.high < limit else "hold"
+    return "keep" if difference.high < least else "hold"
 
 
 def users_needed(difference: Difference, least: float) -> int | None:
     """With about how many users these models could be told apart, if they differ as much as here; None: with none."""
-    away = difference.gain - least * difference.old
+    away = difference.gain - least
     spread = difference.below if away > 0 else difference.above
     room = away * away - difference.seeds * difference.seeds
     if room <= 0 or spread <= 0:

@@ -26,7 +26,7 @@ def weigh(
     """The verdict of `evaluation.evidence` on two evaluations of the same sessions, and what it was made of.
 
     `new` and `old` are the metric in both, `baseline` the best baseline and its metric, `notes` what else to say. Facts:
-    `promote`, `verdict`, `old`, `reason`, `interval` (bounds of the difference), `users`, `users_needed` (to tell; None:
+    `promote`, `verdict`, `old`, `reason`, `interval` (bounds of the relative gain), `users`, `users_needed` (to tell; None:
     none, or not asked), `preflights` (those that failed). Where the ranks cannot be paired, the metrics are compared as they
     are and the reason says so.
     """
@@ -77,7 +77,7 @@ def _sentence(
     """ndcg@20 0.1053 against 0.1000 of the model in service (+5.3%, between +0.4% and +10.1% of 1,234 users...): promote."""
     bounds = [f"{new / old - 1:+.1%}" if old else "from nothing"]
     if difference.old:
-        low, high = (f"{bound / difference.old:+.1%}" for bound in (difference.low, difference.high))
+        low, high = (f"{bound:+.1%}" for bound in (difference.low, difference.high))
         bounds.append(f"between {low} and {high} of {difference.users:,} users")
     asked = f"{promotion.min_gain:.1%} asked for" if promotion.min_gain else ""
     about = ", ".join([*bounds, *([asked] if asked else []), *(["; ".join(notes)] if notes else [])])
