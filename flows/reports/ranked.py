@@ -91,5 +91,7 @@ def slice_rows(facts: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _with_bounds(value: float | None, bounds: list[float]) -> str:
-    return format_metric(value) if value is None else f"{value:.4f} ({bounds[0]:.4f} to {bounds[1]:.4f})"
+def _with_bounds(value: float | None, bounds: list[float] | None) -> str:
+    return (
+        format_metric(value) if value is None or bounds is None else f"{value:.4f} ({bounds[0]:.4f} to {bounds[1]:.4f})"
+    )

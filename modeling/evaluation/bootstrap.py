@@ -4,9 +4,9 @@ A user's cases depend on each other, so users are drawn, with all their cases (F
 bootstrap). The interval is BCa, bias-corrected and accelerated (Efron, 1987; as in `scipy.stats.bootstrap`), with the
 acceleration from each user's influence on the mean instead of leaving users out one by one.
 
-More than 10,000 users are put into 10,000 groups by chance and groups are drawn: groups of independent users are independent,
-so the interval is the same, at a price that no longer grows. Draws begin from a fixed seed: the same ranks give the same
-interval.
+More users than `most_groups` are put into so many groups by chance, and groups are drawn: groups of independent users are
+independent, so the interval is the same, at a price that no longer grows. Draws begin from a fixed seed: the same ranks give
+the same interval.
 
 N cases, U users or groups, M metrics, R resamples.
 """
@@ -26,13 +26,14 @@ MOST_GAIN = 1e6
 class Bootstrap:
     """Draws of users, the same for every metric that is asked about."""
 
-    def __init__(self, user_N: np.ndarray) -> None:
+    def __init__(self, user_N: np.ndarray, resamples: int = RESAMPLES, most_groups: int = MOST_GROUPS) -> None:
         """`user_N`: the number of each case's user, from 0."""
+        self.resamples = resamples
         self.num_users = int(user_N.max()) + 1 if len(user_N) else 0
         rng = np.random.default_rng(SEED)
-        if self.num_users > MOST_GROUPS:
-            user_N = (rng.permutation(self.num_users) % MOST_GROUPS)[user_N]
-        self.group_N, self.size = user_N, min(self.num_users, MOST_GROUPS)
+        if self.num_users > most_groups:
+            user_N = (rng.permutation(self.num_users) % most_groups)[user_N]
+        self.group_N, self.size = user_N, min(self.num_users, most_groups)
         self.cases_U = np.bincount(user_N, minlength=self.size).astype(np.float64)
         self._start = rng.bit_generator.state
 
@@ -45,9 +46,9 @@ class Bootstrap:
         rng = np.random.default_rng()
         rng.bit_generator.state = self._start
         parts = []
-        rows = max(1, min(RESAMPLES, MOST_DRAWS // max(self.size, 1)))
-        for first in range(0, RESAMPLES, rows):
-            count = min(rows, RESAMPLES - first)
+        rows = max(1, min(self.resamples, MOST_DRAWS // max(self.size, 1)))
+        for first in range(0, self.resamples, rows):
+            count = min(rows, self.resamples - first)
             drawn_RU = rng.integers(0, self.size, (count, self.size))
             drawn_RU += np.arange(count)[:, None] * self.size
             times_RU = np.bincount(drawn_RU.ravel(), minlength=count * self.size).reshape(count, self.size)
@@ -81,7 +82,8 @@ def _bounds(
         bend_M = np.nan_to_num(np.power(influence_UM, 3).sum(0) / (6 * squares_M**1.5))
     close_M = 1e-12 * np.maximum(np.abs(value_M), np.abs(drawn_RM).max(0))  # equal but for rounding
     below_M = (drawn_RM < value_M - close_M).mean(0) + 0.5 * (np.abs(drawn_RM - value_M) <= close_M).mean(0)
-    shift_M = ndtri(np.clip(below_M, 0.5 / RESAMPLES, 1 - 0.5 / RESAMPLES))
+    least = 0.5 / len(drawn_RM)
+    shift_M = ndtri(np.clip(below_M, least, 1 - least))
     low, high = (_quantile(drawn_RM, shift_M, bend_M, ndtri(chance)) for chance in (tail, 1 - tail))
     return low, high
 

@@ -5,22 +5,26 @@ N cases, U users, M metrics.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from modeling.evaluation.bootstrap import RESAMPLES, Bootstrap
+from modeling.evaluation.bootstrap import Bootstrap
 from modeling.evaluation.metrics import gains_of
 from modeling.evaluation.rank_table import AGE, HISTORY, POPULARITY, RETURNING, USER, RankTable
 
 CONFIDENCE = 0.95
+RESAMPLES, MOST_GROUPS = 1000, 2000  # enough to be read: of a verdict more are drawn
 METHOD = f"BCa bootstrap by user, {RESAMPLES:,} resamples"
 INTERVALS = ("recall", "mrr", "ndcg")  # the rest are these, or a k-th of recall
 LENGTHS = {"1": 1, "2 to 4": 4, "5 to 9": 9, "10 to 49": 49, "50 and more": np.inf}
 AGES = {"under a day": 1, "1 to 7 days": 7, "7 to 30 days": 30, "30 days and more": np.inf}  # less than
-Bounds = list[float]  # the lower and the upper
+Bounds = (
+    list[float] | None
+)  # the lower and the upper; None where every case adds the same, so that nothing can be drawn
 
 
 def user_numbers(users: pl.Series) -> np.ndarray:
@@ -37,17 +41,17 @@ def intervals(table: RankTable, cutoffs: tuple[int, ...]) -> dict[str, Any]:
     facts: dict[str, Any] = {"confidence": CONFIDENCE, "method": METHOD, "users": 0, "metrics": {}}
     if not len(table.about):
         return facts
-    bootstrap = Bootstrap(user_numbers(table.about[USER]))
+    bootstrap = Bootstrap(user_numbers(table.about[USER]), RESAMPLES, MOST_GROUPS)
     names = [f"{name}@{k}" for k in cutoffs for name in INTERVALS]
     columns = [bootstrap.sums(_gains(name, rank_N)) for rank_N in table.ranks.values() for name in names]
     lows, highs = bootstrap.intervals(np.stack(columns, 1), (1 - CONFIDENCE) / 2)
-    bounds = iter(zip(lows.tolist(), highs.tolist(), strict=True))
+    bounds = iter(map(_bounds, lows.tolist(), highs.tolist()))
     for scorer in table.ranks:
-        by_name = {name: list(next(bounds)) for name in names}
+        by_name = {name: next(bounds) for name in names}
         for k in cutoffs:
             recall = by_name[f"recall@{k}"]
             by_name |= {f"hitrate@{k}": recall, f"map@{k}": by_name[f"mrr@{k}"]}
-            by_name[f"precision@{k}"] = [bound / k for bound in recall]
+            by_name[f"precision@{k}"] = recall and [bound / k for bound in recall]
         facts["metrics"][scorer] = by_name
     return facts | {"users": bootstrap.num_users}
 
@@ -70,7 +74,7 @@ def slices(table: RankTable, k: int) -> list[dict[str, Any]]:
         if not chosen_N.any():
             continue
         _, user_C = np.unique(user_N[chosen_N], return_inverse=True)
-        bootstrap = Bootstrap(user_C)
+        bootstrap = Bootstrap(user_C, RESAMPLES, MOST_GROUPS)
         model = next(iter(gains.values()))
         low, high = bootstrap.intervals(bootstrap.sums(model["ndcg"][chosen_N])[:, None], (1 - CONFIDENCE) / 2)
         measured = {
@@ -78,10 +82,13 @@ def slices(table: RankTable, k: int) -> list[dict[str, Any]]:
             for scorer, of in gains.items()
         }
         counts = {"cases": int(chosen_N.sum()), "users": bootstrap.num_users}
-        rows.append(
-            {"slice": name, "part": part, **counts, "metrics": measured, "interval": [float(low[0]), float(high[0])]}
-        )
+        bounds = _bounds(float(low[0]), float(high[0]))
+        rows.append({"slice": name, "part": part, **counts, "metrics": measured, "interval": bounds})
     return rows
+
+
+def _bounds(low: float, high: float) -> Bounds:
+    return None if math.isclose(low, high, rel_tol=1e-9) else [low, high]
 
 
 def _gains(metric: str, rank_N: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from modeling.evaluation import bootstrap as module
 from modeling.evaluation.bootstrap import Bootstrap
 from modeling.evaluation.rank_table import RankTable
 from modeling.evaluation.slices import intervals, slices
@@ -36,11 +35,11 @@ def test_cases_of_one_user_are_drawn_together() -> None:
     assert apart[1] - apart[0] < 0.5 * (once[1] - once[0])
 
 
-def test_many_users_in_groups_have_the_interval_they_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_users_in_groups_have_the_interval_they_had() -> None:
     value_N = np.random.default_rng(2).exponential(size=6000)
-    whole = bounds(value_N)
-    monkeypatch.setattr(module, "MOST_GROUPS", 500)
-    assert bounds(value_N) == pytest.approx(whole, abs=0.15 * (whole[1] - whole[0]))
+    whole, drawn = bounds(value_N), Bootstrap(np.arange(6000), most_groups=500)
+    low, high = (float(bound[0]) for bound in drawn.intervals(drawn.sums(value_N)[:, None], 0.025))
+    assert (low, high) == pytest.approx(whole, abs=0.15 * (whole[1] - whole[0]))
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
@@ -98,6 +97,9 @@ def test_slices_divide_the_cases() -> None:
     young = next(row for row in rows if row["part"] == "under a day")
     assert young["metrics"]["markov"]["recall@5"] == 1 and young["metrics"]["markov"]["ndcg@5"] < 1
     assert young["interval"][0] <= young["metrics"]["sasrec"]["ndcg@5"] <= young["interval"][1]
+    assert next(row for row in rows if row["part"] == "1")["interval"] is None, (
+        "one case alone says nothing of the rest"
+    )
 
 
 def test_without_cases_there_are_no_slices() -> None:
