@@ -67,7 +67,7 @@ def main() -> None:
     print("promote / keep, per cent   " + "".join(f"{effect:>+12.0%}" for effect in EFFECTS))
     for users in USERS:
         found = [rates(users, moves[effect], given.pairs, promotion) for effect in EFFECTS]
-        cells = (f"{100 * of['promote']:.4g} / {100 * of['keep']:.4g}" for of in found)
+        cells = (f"{100 * of['promote']:.1f} / {100 * of['keep']:.1f}" for of in found)
         print(f"{users:>9,} users            " + "".join(f"{cell:>12}" for cell in cells), flush=True)
 
 

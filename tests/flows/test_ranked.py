@@ -59,6 +59,8 @@ def test_tables_of_an_evaluation() -> None:
     assert describe_lists(FACTS) == "Lists of 20 for 100 of 1,200 cases; diversity by brand."
     cells = {"cases": "1,100", "users": "900", "sasrec": "0.0300 (0.0200 to 0.0400)", "markov": "0.0500"}
     assert slice_rows(FACTS) == [("user: new", cells)]
+    bare = slice_rows(FACTS | {"slices": [FACTS["slices"][0] | {"interval": None}]})
+    assert bare == [("user: new", cells | {"sasrec": "0.0300"})]
 
 
 def test_models_of_labels_alone_have_none_of_them() -> None:
