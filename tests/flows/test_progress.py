@@ -95,7 +95,7 @@ with prefect_server(print):
     from prefect import flow, task
     from prefect.client.orchestration import get_client
     from flows.reports import progress
-    progress.REST = float("inf")
+    progress.REST = 3600
     lines = []
     @task
     def work():
