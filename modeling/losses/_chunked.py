@@ -129,7 +129,9 @@ def _scores(h_CD: Tensor, read_VD: Tensor, bias_V: Tensor | None, room_CV: Tenso
         torch.mm(h_CD, read_VD.T, out=room_CV)
     else:
         room_CV.copy_(h_CD @ read_VD.T)
-    return room_CV if bias_V is None else room_CV.add_(bias_V)  # torch.addmm takes longer: it copies the bias to each row
+    return (
+        room_CV if bias_V is None else room_CV.add_(bias_V)
+    )  # torch.addmm takes longer: it copies the bias to each row
 
 
 def _slopes(s_CV: Tensor, target_C: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
