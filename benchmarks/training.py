@@ -50,6 +50,7 @@ SASREC: Json = {
     "body": {"num_layers": 1, "num_heads": 1, "dim": 64, "dropout": 0.2},
     "loss": "sampled_softmax",
 }
+BEAUTY_STEPS: Json = {"tokens_per_step": 512}  # the peers take 128 users, 730 events, a step
 GPT2: Json = {
     "body": {"name": "gpt2", "dim": 64, "num_layers": 2, "num_heads": 2, "dropout": 0.3},
     "inputs": {"positions": "forward"},
@@ -146,7 +147,7 @@ def beside_replay(kept: bool) -> list[Json]:
     ]
     train = users.drop_last(2).most_recent(51)
     for epochs in (1, 2, 4):
-        record = ours(train, hide_last(users), num_items, 50, SASREC, {"epochs": epochs}, True)
+        record = ours(train, hide_last(users), num_items, 50, SASREC, {"epochs": epochs} | BEAUTY_STEPS, True)
         records.append({"peer": "RePlay", "who": f"{OURS}, 256 negatives per 32"} | record)
     return records
 
@@ -169,7 +170,7 @@ def beside_rectools(kept: bool) -> list[Json]:
     ]
     train = users.drop_last(1).most_recent(21)
     for epochs in (1, 2, 3):
-        record = ours(train, hide_last(users), num_items, 20, SASREC, {"epochs": epochs}, True)
+        record = ours(train, hide_last(users), num_items, 20, SASREC, {"epochs": epochs} | BEAUTY_STEPS, True)
         records.append({"peer": "RecTools", "who": f"{OURS}, 256 negatives per 32"} | record)
     return records
 
