@@ -14,6 +14,7 @@ GROUP = 16  # items; those of a group stand T / 16 columns apart, so that maxima
 SPARE = 16  # kept behind the k-th, for items that tie with it
 SLACK = 2.0**-14  # of the limit: more than rounding, so that what ties with the k-th is kept
 LEAST = torch.finfo(torch.float32).min
+SLOTS = 4
 HELD = 2**23  # scores, 32 MB: the more tiles are held, the fewer groups are opened before the limit is high
 MOST_OPENED = 3  # times what is kept: groups of a history opened at a time, on average; more are a sign of many ties
 
@@ -34,8 +35,8 @@ def best_of_tile(scores_RT: Tensor, count: int) -> tuple[Tensor, Tensor]:
 class Room:
     """Where the scores of W tiles and the maxima of their groups lie until groups are opened; one for all chunks."""
 
-    def __init__(self, rows: int, width: int) -> None:
-        num_tiles = max(1, HELD // (rows * width))
+    def __init__(self, rows: int, width: int, num_tiles: int) -> None:
+        num_tiles = max(1, min(HELD // (rows * width), num_tiles))
         self.scores_WNT = torch.empty(num_tiles, rows, width)
         self.most_WNG = torch.empty(num_tiles, rows, width // GROUP)
 
@@ -53,7 +54,7 @@ class Candidates:
         if rows < room.scores_WNT.shape[1]:  # tiles of fewer rows lie behind each other, too
             self.scores_WNT, self.most_WNG = (_front(of, rows) for of in (room.scores_WNT, room.most_WNG))
         self.k, self.kept, self.num_rows, self.num_groups = k, k + SPARE, rows, room.most_WNG.shape[2]
-        self.num_banks = -(-4 * k // self.num_groups)
+        self.num_banks = -(-SLOTS * k // self.num_groups)
         self.slots_NS = torch.full((rows, self.num_banks * self.num_groups), -torch.inf)
         self.limit_N = np.full(rows, LEAST, np.float32)
         self.dropped_N = np.full(rows, -np.inf, np.float32)  # the best item, or group, that reached the limit and is not kept
@@ -104,20 +105,19 @@ class Candidates:
                 torch.maximum(slots_NG, some_WNG.amax(0), out=slots_NG)
         self.num_tiles += len(most_WNG)
         limit_N = np.sort(self.slots_NS.numpy(), axis=1)[:, -self.k]
-        limit_N = np.nan_to_num(limit_N - np.abs(limit_N) * np.float32(SLACK), nan=LEAST, neginf=LEAST)
-        np.maximum(self.limit_N, limit_N, out=self.limit_N)
+        np.fmax(self.limit_N, limit_N - np.abs(limit_N) * np.float32(SLACK), out=self.limit_N)  # fmax passes over NaN
 
     def _keep(self, place_P: np.ndarray) -> None:
         """Open groups, given by their places among the maxima of all held tiles, and keep items that reach the limit."""
         width, num_groups = self.scores_WNT.shape[2], self.num_groups
-        line_P, group_P = np.divmod(place_P, num_groups)  # a line is a row of a tile
-        tile_P, row_P = np.divmod(line_P, self.num_rows)
+        line_P, group_P = _divided(place_P, num_groups)  # a line is a row of a tile
+        tile_P, row_P = _divided(line_P, self.num_rows)
         # A group is 16 scores from its first on, num_groups apart.
         flat = self.scores_WNT.view(-1)
         groups_PG = flat.as_strided((len(flat) - width + num_groups, GROUP), (1, num_groups))
         scores_PG = groups_PG[torch.from_numpy(line_P * width + group_P)].numpy()
-        item_P = np.flatnonzero(scores_PG >= self.limit_N[row_P, None])
-        pair_P, member_P = np.divmod(item_P, GROUP)
+        item_P = np.flatnonzero(scores_PG.reshape(-1) >= np.repeat(self.limit_N[row_P], GROUP))
+        pair_P, member_P = _divided(item_P, GROUP)
         column_P = (np.array(self.firsts)[tile_P] + group_P)[pair_P] + member_P * num_groups
         self.held.append((row_P[pair_P], column_P, scores_PG.reshape(-1)[item_P]))
         self.num_held += len(item_P)
@@ -149,6 +149,12 @@ class Candidates:
         self.dropped_N[out_N] = np.maximum(self.dropped_N[out_N], score_P[first_out])
         kept_P = place_P < self.kept
         return row_P[kept_P], column_P[kept_P], score_P[kept_P], place_P[kept_P]
+
+
+def _divided(number_P: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
+    """np.divmod, in a fifth of its time."""
+    whole_P = number_P // by
+    return whole_P, number_P - whole_P * by
 
 
 def _front(room_WNX: Tensor, rows: int) -> Tensor:

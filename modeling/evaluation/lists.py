@@ -39,7 +39,7 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     by_groups = device == "cpu" and k <= LONGEST and scorer.num_items > 4 * BLOCK
     tiles = Tiles(scorer, BLOCK if by_groups else min(max(TILE[device], k + 1), scorer.num_items))
     rows = scorer.chunk if k < TILE[device] else max(1, scorer.chunk * TILE[device] // k)  # long lists take room too
-    room = Room(min(rows, len(histories)), BLOCK) if by_groups and len(histories) else None
+    room = Room(min(rows, len(histories)), BLOCK, len(tiles.spans)) if by_groups and len(histories) else None
     ids, best = [], []
     for part in torch.arange(len(histories), device=histories.starts.device).split(rows):
         chosen = histories.select(part)
