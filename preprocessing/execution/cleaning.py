@@ -86,7 +86,9 @@ class Cleaning:
             made, drops = self._collect(None, target, ties=True)
         return made, drops
 
-    def _collect(self, places: Places | None, target: Target, *, ties: bool) -> tuple[dict[str, pl.DataFrame], list[Drop]]:
+    def _collect(
+        self, places: Places | None, target: Target, *, ties: bool
+    ) -> tuple[dict[str, pl.DataFrame], list[Drop]]:
         plans, drops = self.outputs(places, ties=ties)
         made = dict(zip(plans, collect_all(list(plans.values()), target), strict=True))
         if places:

@@ -8,7 +8,7 @@ one integer in a third of the time of Polars.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +49,11 @@ class Places:
         kept = np.delete(order, later) if drop and len(later) else order
         return cls(rows, _places(kept), _places(order[later] if drop else order[:0]), tied)
 
-    def narrow(self, columns: Sequence[str]) -> pl.DataFrame:
+    def narrow(self, columns: Collection[str]) -> pl.DataFrame:
         """These columns of the rows in order, and PLACE unless there are no other columns."""
-        columns = [name for name in self.rows.columns if name in set(columns)]
-        frame = self.rows.select(columns)[self.places]
-        whole = {*columns, RULE_CODE} >= set(self.rows.columns)
+        wanted = [name for name in self.rows.columns if name in columns and name != RULE_CODE]
+        frame = self.rows.select(wanted)[self.places]
+        whole = {*wanted, RULE_CODE} >= set(self.rows.columns)
         return frame if whole else frame.with_columns(self.places.alias(PLACE))
 
     def widen(self, rows: pl.DataFrame) -> pl.DataFrame:
