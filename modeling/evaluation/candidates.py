@@ -1,7 +1,7 @@
 """Which items of a tile may belong to the best k: groups of items are looked into only where their maximum is high enough.
 
-N histories of a chunk, R of them taken at a time, T items of a tile, W tiles whose scores are held, G groups of a tile, S slots,
-P pairs of a history and a group or an item, B items that are kept of a history.
+N histories of a chunk, R of them taken at a time, T items of a tile, W tiles whose scores are held, G groups of a tile,
+S slots, P pairs of a history and a group or an item, B items that are kept of a history.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ GROUP = 16  # items; those of a group stand T / 16 columns apart, so that maxima
 SPARE = 16  # kept behind the k-th, for items that tie with it
 SLACK = 2.0**-14  # of the limit: more than rounding, so that what ties with the k-th is kept
 LEAST = torch.finfo(torch.float32).min
-SLOTS = 4
+SLOTS = 4  # times k: fewer make the limit lower, so that more groups are opened; more take time to be sorted
 HELD = 2**23  # scores, 32 MB: the more tiles are held, the fewer groups are opened before the limit is high
 MOST_OPENED = 3  # times what is kept: groups of a history opened at a time, on average; more are a sign of many ties
 
@@ -37,7 +37,8 @@ class Room:
 
     def __init__(self, rows: int, width: int, num_tiles: int) -> None:
         num_tiles = max(1, min(HELD // (rows * width), num_tiles))
-        self.scores_WNT = torch.empty(num_tiles, rows, width)
+        # Memory of numpy is in huge pages where the system lets it: half the time for the first pass over it.
+        self.scores_WNT = torch.from_numpy(np.empty((num_tiles, rows, width), np.float32))
         self.most_WNG = torch.empty(num_tiles, rows, width // GROUP)
 
 
@@ -46,7 +47,7 @@ class Candidates:
 
     Every item is in one of S slots. The k-th best of the slots' maxima is no better than the k-th best item, and not much
     worse: it is the limit that a group's maximum, and then an item, must reach to be kept. Groups are opened when the room is
-    full, by the limit of that moment. Rows are sorted and flags listed by numpy, which takes a tenth to a third of torch's time.
+    full, by the limit of that moment. Rows are sorted and flags listed by numpy, in a tenth to a third of torch's time.
     """
 
     def __init__(self, room: Room, rows: int, k: int) -> None:
@@ -57,7 +58,9 @@ class Candidates:
         self.num_banks = -(-SLOTS * k // self.num_groups)
         self.slots_NS = torch.full((rows, self.num_banks * self.num_groups), -torch.inf)
         self.limit_N = np.full(rows, LEAST, np.float32)
-        self.dropped_N = np.full(rows, -np.inf, np.float32)  # the best item, or group, that reached the limit and is not kept
+        self.dropped_N = np.full(
+            rows, -np.inf, np.float32
+        )  # the best item, or group, that reached the limit and is not kept
         self.firsts: list[int] = []  # the first items of the tiles that the room holds
         self.num_tiles = self.num_held = 0
         self.held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # row, column, score of P items
@@ -131,7 +134,11 @@ class Candidates:
         else:
             group_NB = torch.arange(most_NB.shape[1]).expand_as(most_NB)
         tile_NB, group_NB = group_NB // self.num_groups, group_NB % self.num_groups
-        return ((tile_NB * self.num_rows + torch.arange(self.num_rows)[:, None]) * self.num_groups + group_NB).view(-1).numpy()
+        return (
+            ((tile_NB * self.num_rows + torch.arange(self.num_rows)[:, None]) * self.num_groups + group_NB)
+            .view(-1)
+            .numpy()
+        )
 
     def _best_held(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """The best items of each row that are held and reach the limit: row, column, score, place in the row, in that order."""

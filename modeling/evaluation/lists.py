@@ -4,7 +4,8 @@ N histories of a chunk, R of them taken at a time, V items of the catalogue, T i
 items of a tile, B items that are kept.
 
 Of two items that tie (see `ranking`) the lower id comes first. On a CPU most of a tile is never looked at: a first pass finds
-the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened. On a GPU, where
+the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened, those of several
+tiles together: the limit is high by then. On a GPU, where
 the host must not wait for what a tile holds, as many groups as could matter are opened in each tile.
 """
 
@@ -22,7 +23,8 @@ from schemas.errors import DivergedError
 
 GROUP_ROWS = 128  # histories whose scores of a block are looked through while they are in the second cache
 ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 8 * BLOCK, "cuda": 16 * BLOCK}
-LONGEST = 100  # of lists that are made from groups of a block
+LONGEST = 1000  # of lists that are made from groups of a block
+WHOLE_CHUNK = 100  # items of a list that are made for a whole chunk of histories at a time; longer ones for fewer
 
 
 @torch.no_grad()
@@ -38,7 +40,8 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     device = scorer.rankable_V.device.type
     by_groups = device == "cpu" and k <= LONGEST and scorer.num_items > 4 * BLOCK
     tiles = Tiles(scorer, BLOCK if by_groups else min(max(TILE[device], k + 1), scorer.num_items))
-    rows = scorer.chunk if k < TILE[device] else max(1, scorer.chunk * TILE[device] // k)  # long lists take room too
+    most = WHOLE_CHUNK if by_groups else TILE[device]
+    rows = scorer.chunk if k <= most else max(1, scorer.chunk * most // k)  # long lists take room too
     room = Room(min(rows, len(histories)), BLOCK, len(tiles.spans)) if by_groups and len(histories) else None
     ids, best = [], []
     for part in torch.arange(len(histories), device=histories.starts.device).split(rows):
