@@ -35,8 +35,9 @@ def evaluate(
     on every case that has one, and so is `mean`, the mean of the training labels.
 
     The facts hold `metrics` by name of model or baseline (None: undefined, such as everything of no cases, or the AUC of labels
-    that are all alike), these counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and
-    `learned_from_test_day`: whether the model learned from what it is tested on, which is also warned of.
+    that are all alike), `baseline_settings` (by name, what a baseline chose on validation cases), these counts, `catalogue`
+    items that can be recommended of the `vocabulary`, by label `labels`, and `learned_from_test_day`: whether the model learned
+    from what it is tested on, which is also warned of.
     """
     artifact_id = identify(
         code=code_of_evaluation(model, config.baselines),

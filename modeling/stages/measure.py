@@ -16,6 +16,7 @@ from torch import Tensor
 
 from modeling.config import NEXT_ITEM, EvaluationConfig
 from modeling.evaluation import baselines
+from modeling.evaluation.choosing import fit_best
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import Scorer, ranks, top_k
 from modeling.model import SequenceModel
@@ -71,9 +72,10 @@ def measure(
     test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
+    settings: dict[str, dict[str, float]] = {}
     cases, counts = measurable(split.test, trained_items(split.train, schema.num_items))
     if NEXT_ITEM in test.model.heads:
-        metrics, examples = _rank_items(test, cases)
+        metrics, examples, settings = _rank_items(test, cases)
     labels = {}
     for column in schema.labels:
         if column.name in test.model.label_heads:
@@ -85,6 +87,7 @@ def measure(
         "metrics": {body if name == MODEL else name: values for name, values in metrics.items()},
         "model": body,
         "labels": labels,
+        "baseline_settings": settings,
         **counts,
         "filter_seen": config.filter_seen,
         "learned_from_test_day": learned_from(model, sessions),
@@ -128,20 +131,26 @@ def learned_from(model: Manifest, sessions: Manifest) -> bool:
     return own_test_day is None or test_day is None or own_test_day > test_day
 
 
-def fit_baseline(name: str, split: Split, schema: FeatureSchema) -> Scorer:
-    """The baseline of that name, fit on the sessions the model is fit on."""
-    baseline: Scorer = plugins.find(baselines, name)(split.train, split.last_day, schema.num_items)
-    return baseline
+def fit_baseline(name: str, split: Split, schema: FeatureSchema, config: EvaluationConfig) -> Scorer:
+    """The baseline of that name, fit on the sessions the model is fit on, its setting chosen on validation cases."""
+    kind = plugins.find(baselines, name)
+    return fit_best(kind, split, schema.num_items, cutoff=max(config.cutoffs), filter_seen=config.filter_seen)
 
 
-def _rank_items(test: Test, cases: Cases) -> tuple[dict[str, Values], list[dict[str, Any]]]:
-    """Metrics of the ranks of the targets, of the model and of baselines; and examples."""
+def _rank_items(
+    test: Test, cases: Cases
+) -> tuple[dict[str, Values], list[dict[str, Any]], dict[str, dict[str, float]]]:
+    """Metrics of the ranks of the targets, of the model and of baselines; examples; and the settings baselines chose."""
     scorer, translated = ModelScorer(test.model), test.for_model(cases)
     metrics = {MODEL: _rank(MODEL, scorer, translated, test)}
+    settings: dict[str, dict[str, float]] = {}
     for name in test.config.baselines:
-        metrics[name] = _rank(name, fit_baseline(name, test.split, test.schema), cases, test)
+        baseline = fit_baseline(name, test.split, test.schema, test.config)
+        metrics[name] = _rank(name, baseline, cases, test)
+        if setting := getattr(baseline, "setting", None):
+            settings[name] = dict(setting)
     items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
-    return metrics, show_examples(scorer, items, translated, test.config)
+    return metrics, show_examples(scorer, items, translated, test.config), settings
 
 
 def _rank(name: str, scorer: Scorer, cases: Cases, test: Test) -> Values:
