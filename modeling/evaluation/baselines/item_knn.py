@@ -2,8 +2,8 @@
 
 similarity(i, j) = c_ij / sqrt(c_i c_j) * c_ij / (c_ij + shrinkage), with c_i the sessions that hold i and c_ij those that hold
 both; the second factor is Bell and Koren's shrinkage (ICDM 2007), so that pairs seen once do not look alike by chance.
-score(i) = sum over the different items j of the history of decay^place * similarity(i, j), with place 0 of the last event, where
-i is one of the 100 items most similar to j. Of a training session the 100 latest events count, and similarities are made in
+score(i) = sum over the different items j of the history of decay^place * similarity(i, j), with place 0 of the last event, if i
+is one of the 100 items most similar to j. Of a training session the 100 latest events count, and similarities are made in
 blocks of items, so that memory does not grow with their pairs. Items without a score follow, most popular on the newest day
 first.
 """
@@ -23,7 +23,7 @@ BLOCK = 2048  # items whose similarities are made at a time
 
 
 class ItemKNN(Baseline):
-    """score(item) = sum over the history of cosine(item, history item), shrunk, newer events first, of the 100 nearest of each."""
+    """score(item) = sum over the history of cosine(item, history item), shrunk; newer events count more."""
 
     grid = tuple(
         {"shrinkage": shrinkage, "decay": decay}

@@ -11,7 +11,7 @@ of its items:
     distance   = exp(-|d(item) - d(latest shared item of the neighbour)| / inh).
 
 The age is counted from the newest training session: the time that was asked at would scale all scores of a history alike. Of
-1,000 sampled sessions the 200 nearest; snh 5 and inh 2 as session-rec has them; spw, ipw and idf_weight are chosen by validation.
+1,000 sampled sessions the 200 nearest; snh 5 and inh 2 as session-rec has them; validation chooses spw, ipw and idf_weight.
 """
 
 import itertools
