@@ -18,6 +18,7 @@ from flows.options import (
     SourceOption,
     with_settings,
 )
+from flows.reading import similar, why
 from flows.together import in_turn, taking_part
 from schemas.errors import InputError
 
@@ -228,6 +229,10 @@ def recommend(
         return
     assert given is not None
     _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
+
+
+app.command()(similar)
+app.command()(why)
 
 
 @app.command()

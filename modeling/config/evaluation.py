@@ -27,7 +27,7 @@ class EvaluationConfig(Concern):
         False, title="Filter seen items", description="Never recommend what the session already holds."
     )
     baselines: tuple[str, ...] = Field(
-        ("popularity", "last_day_popularity", "item_knn", "markov"),
+        ("popularity", "recent_popularity", "item_knn", "markov", "second_order_markov", "vstan"),
         title="Baselines",
         description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
     )

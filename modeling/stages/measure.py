@@ -16,6 +16,7 @@ from torch import Tensor
 
 from modeling.config import NEXT_ITEM, EvaluationConfig
 from modeling.evaluation import baselines
+from modeling.evaluation.choosing import fit_best
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.rank_table import RankTable, describe
 from modeling.evaluation.ranking import Scorer, ranks, top_k
@@ -74,10 +75,11 @@ def measure(
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
     table: RankTable | None = None
+    settings: dict[str, dict[str, float]] = {}
     cases, counts = measurable(split.test, trained_items(split.train, schema.num_items))
     about_ranks: dict[str, Any] = {}
     if NEXT_ITEM in test.model.heads:
-        metrics, examples, table, lists = _rank_items(test, cases)
+        metrics, examples, settings, table, lists = _rank_items(test, cases)
         about_ranks = facts_of_ranks(table, config.cutoffs) | {"lists": lists}
     labels = {}
     for column in schema.labels:
@@ -90,6 +92,7 @@ def measure(
         "metrics": {body if name == MODEL else name: values for name, values in metrics.items()},
         "model": body,
         "labels": labels,
+        "baseline_settings": settings,
         **counts,
         "filter_seen": config.filter_seen,
         "learned_from_test_day": learned_from(model, sessions),
@@ -134,23 +137,28 @@ def learned_from(model: Manifest, sessions: Manifest) -> bool:
     return own_test_day is None or test_day is None or own_test_day > test_day
 
 
-def fit_baseline(name: str, split: Split, schema: FeatureSchema) -> Scorer:
-    """The baseline of that name, fit on the sessions the model is fit on."""
-    baseline: Scorer = plugins.find(baselines, name)(split.train, split.last_day, schema.num_items)
-    return baseline
+def fit_baseline(name: str, split: Split, schema: FeatureSchema, config: EvaluationConfig) -> Scorer:
+    """The baseline of that name, fit on the sessions the model is fit on, its setting chosen on validation cases."""
+    kind = plugins.find(baselines, name)
+    return fit_best(kind, split, schema.num_items, cutoff=max(config.cutoffs), filter_seen=config.filter_seen)
 
 
-def _rank_items(test: Test, cases: Cases) -> tuple[dict[str, Values], list[dict[str, Any]], RankTable, dict[str, Any]]:
-    """Metrics of the ranks of the targets, of the model and of baselines; examples; the ranks; and what lists are like."""
+def _rank_items(
+    test: Test, cases: Cases
+) -> tuple[dict[str, Values], list[dict[str, Any]], dict[str, dict[str, float]], RankTable, dict[str, Any]]:
+    """Metrics of model and baselines; examples; the settings baselines chose; the ranks; and what lists are like."""
     scorer, translated = ModelScorer(test.model), test.for_model(cases)
     items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
     table = RankTable(describe(cases, test.split, test.sessions, test.schema))
     lists = Lists(test.config, test.split, cases, scorer, items, native=test.native)
     metrics = {MODEL: _rank(MODEL, scorer, translated, test, table, lists)}
+    settings: dict[str, dict[str, float]] = {}
     for name in test.config.baselines:
-        baseline = fit_baseline(name, test.split, test.schema)
+        baseline = fit_baseline(name, test.split, test.schema, test.config)
         metrics[name] = _rank(name, baseline, cases, test, table, lists)
-    return metrics, show_examples(scorer, items, translated, test.config), table, lists.facts
+        if setting := getattr(baseline, "setting", None):
+            settings[name] = dict(setting)
+    return metrics, show_examples(scorer, items, translated, test.config), settings, table, lists.facts
 
 
 def _rank(name: str, scorer: Scorer, cases: Cases, test: Test, table: RankTable, lists: Lists) -> Values:

@@ -194,7 +194,7 @@ def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> No
     trained = summary_of(overnight_here("train", *common))
     assert trained["tokens_per_cpu_second"] > 0
     measured = summary_of(overnight_here("evaluate", *common))
-    assert {"sasrec", "popularity", "last_day_popularity", "item_knn", "markov"} == measured["metrics"].keys()
+    assert {"sasrec", *EvaluationConfig().baselines} == measured["metrics"].keys()
     assert all(f"{name}@{k}" in measured["metrics"]["sasrec"] for name in ("ndcg", "map", "mrr") for k in (5, 10, 20))
     item = json.loads((Path(measured["folder"]) / "examples.json").read_text())[0]["recommended"][0]
     chosen = ["--model", trained["artifact"], "--root", root]
