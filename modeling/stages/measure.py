@@ -17,6 +17,7 @@ from torch import Tensor
 from modeling.config import NEXT_ITEM, EvaluationConfig
 from modeling.evaluation import baselines
 from modeling.evaluation.metrics import metrics_at
+from modeling.evaluation.rank_table import RankTable, describe
 from modeling.evaluation.ranking import Scorer, ranks, top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
@@ -63,17 +64,18 @@ class Test:
 
 def measure(
     model: Manifest, sessions: Manifest, config: EvaluationConfig, progress: Progress
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The facts of an evaluation, and example recommendations in raw item ids."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
+    """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, model.parameters["training"]["validation_sessions"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
+    table: RankTable | None = None
     cases, counts = measurable(split.test, trained_items(split.train, schema.num_items))
     if NEXT_ITEM in test.model.heads:
-        metrics, examples = _rank_items(test, cases)
+        metrics, examples, table = _rank_items(test, cases)
     labels = {}
     for column in schema.labels:
         if column.name in test.model.label_heads:
@@ -90,7 +92,7 @@ def measure(
         "learned_from_test_day": learned_from(model, sessions),
         "ties": TIES,
     }
-    return facts, examples
+    return facts, examples, table
 
 
 def measurable(test: Cases, trained_V: Tensor) -> tuple[Cases, dict[str, int]]:
@@ -134,19 +136,21 @@ def fit_baseline(name: str, split: Split, schema: FeatureSchema) -> Scorer:
     return baseline
 
 
-def _rank_items(test: Test, cases: Cases) -> tuple[dict[str, Values], list[dict[str, Any]]]:
-    """Metrics of the ranks of the targets, of the model and of baselines; and examples."""
+def _rank_items(test: Test, cases: Cases) -> tuple[dict[str, Values], list[dict[str, Any]], RankTable]:
+    """Metrics of the ranks of the targets, of the model and of baselines; examples; and the ranks."""
     scorer, translated = ModelScorer(test.model), test.for_model(cases)
-    metrics = {MODEL: _rank(MODEL, scorer, translated, test)}
+    table = RankTable(describe(cases, test.split, test.sessions, test.schema))
+    metrics = {MODEL: _rank(MODEL, scorer, translated, test, table)}
     for name in test.config.baselines:
-        metrics[name] = _rank(name, fit_baseline(name, test.split, test.schema), cases, test)
+        metrics[name] = _rank(name, fit_baseline(name, test.split, test.schema), cases, test, table)
     items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
-    return metrics, show_examples(scorer, items, translated, test.config)
+    return metrics, show_examples(scorer, items, translated, test.config), table
 
 
-def _rank(name: str, scorer: Scorer, cases: Cases, test: Test) -> Values:
+def _rank(name: str, scorer: Scorer, cases: Cases, test: Test, table: RankTable) -> Values:
     cutoffs = test.config.cutoffs
     rank_N = ranks(scorer, cases, filter_seen=test.config.filter_seen)
+    table.ranks[test.model.settings.body.name if name == MODEL else name] = rank_N.cpu().numpy()
     values = {metric: _defined(value) for metric, value in metrics_at(rank_N, cutoffs).items()}
     if not len(rank_N):
         test.progress(f"{name}: no test session can be measured, so its metrics are undefined")
