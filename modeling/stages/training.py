@@ -65,7 +65,8 @@ def train(
     if not config.start_from and (ignored := [name for name in OF_A_START if name in config.model_fields_set]):
         progress(f"Not used without training.start_from: {', '.join(f'training.{name}' for name in ignored)}.")
     artifact_id = _identity(sessions, model_config, config, parent)
-    if existing := artifacts.find(MODELS, artifact_id):
+    existing = artifacts.find(MODELS, artifact_id)
+    if existing and not (parent and parent.named and existing.facts["start_from"] is None):  # else it is refused below
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
     if chosen:

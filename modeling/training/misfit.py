@@ -20,7 +20,7 @@ def misfit(parent: SequenceModel, config: ModelConfig, schema: FeatureSchema) ->
     now, then = _meaning(config.model_dump(mode="json")), _meaning(parent.settings.model_dump(mode="json"))
     for key in sorted(now.keys() | then.keys()):
         if now.get(key) != then.get(key):
-            return f"{key} is {now.get(key)} now, {then.get(key)} in the model"
+            return f"{key} is {now.get(key, 'not set')} now, {then.get(key, 'not set')} in the model"
     if schema.split != parent.schema.split:
         return f"the split is {schema.split} now, {parent.schema.split} for the model"
     times = time_feature(config.inputs, schema), time_feature(parent.settings.inputs, parent.schema)
@@ -46,5 +46,5 @@ def _meaning(settings: dict[str, Any], path: str = "") -> dict[str, Any]:
         key = f"{path}.{name}" if path else name
         if key in FREE or (path.startswith(("heads.", "inputs.pretrained")) and name in FREE_ANYWHERE):
             continue
-        flat |= _meaning(value, key) if isinstance(value, dict) and value else {key: value}
+        flat |= _meaning(value, key) if isinstance(value, dict) else {key: value}
     return flat
