@@ -128,8 +128,9 @@ def _write(settings: Settings, policies: tuple[str, ...], rows: list[Row], skipp
         "totals": [total.model_dump() for total in totals],
         "skipped": skipped,
     }
+    made_of = [(row.day, row.policy, row.model, row.evaluation) for row in rows], skipped
     code = code_version(HERE) + sha256(Path(__file__))
-    artifact_id = identify(code=code, parents=parents, picture=sha256(HERE / f"{PICTURE}.j2"), facts=facts)
+    artifact_id = identify(code=code, parents=parents, picture=sha256(HERE / f"{PICTURE}.j2"), made_of=made_of)
     if existing := artifacts.find(BACKTESTS, artifact_id):
         return existing
     with artifacts.write(BACKTESTS, artifact_id, parents=parents) as draft:

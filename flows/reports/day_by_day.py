@@ -111,7 +111,7 @@ def interval(gains: pl.DataFrame) -> tuple[float, float, float]:
     errors of the sums over users, since the cases of a user depend on each other.
     """
     mean = float(gains["gain"].mean())  # type: ignore[arg-type]
-    sums = gains.group_by("user").agg((pl.col("gain") - mean).sum())["gain"]
+    sums = gains.group_by("user", maintain_order=True).agg((pl.col("gain") - mean).sum())["gain"]
     error = NORMAL_95 * math.sqrt(float((sums**2).sum())) / len(gains)
     return mean, mean - error, mean + error
 
@@ -175,7 +175,7 @@ def _bounded(value: float | None, low: float | None, high: float | None) -> str:
 def draw_days(rows: list[Row], policies: tuple[str, ...]) -> str:
     """NDCG@20 by day with intervals, and CPU seconds by day, as one SVG; a line a policy."""
     days = list(dict.fromkeys(row.day for row in rows))
-    bounds = [value for row in rows for value in (row.ndcg, row.low, row.high) if value is not None]
+    bounds = [value for row in rows for value in (row.ndcg, row.low, row.high) if value is not None] or [0.0]
     return render(
         f"{PICTURE}.j2",
         plots=[

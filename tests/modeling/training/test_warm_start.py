@@ -133,7 +133,8 @@ def test_before_its_first_step_it_scores_as_the_other_model_does(nights: Nights)
     sessions = nights.sessions[1]
     model = given(start, split, items, sessions.folder)
     parent_ids = start._trained(ITEM_ID, start._item_rows_trained())
-    held = parent_ids[split.test.history.items.long()] >= FIRST_ID
+    id_E = parent_ids[split.test.history.items.long()]
+    held = (id_E >= FIRST_ID) & start.parent.inputs.items.reached.reached_V[id_E.clamp(min=0)]
     session, event = split.test.history.event_index()
     all_held = torch.ones(len(split.test.target), dtype=torch.bool).index_put_(
         (session[~held[event]],), torch.tensor(False)
