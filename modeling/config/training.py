@@ -128,7 +128,7 @@ class TrainingConfig(Concern):
         "four settings below then count. Empty, or where there is none: from scratch.",
     )
     window_days: int = Field(
-        1,
+        7,
         ge=1,
         title="Window",
         description="Starting from a model: days of sessions that are trained on, the newest ones, and all that came after "
@@ -141,11 +141,15 @@ class TrainingConfig(Concern):
         title="Replay",
         description="Starting from a model: share of sessions before the window that is trained on again, drawn each night.",
     )
-    warm_epochs: int = Field(
-        2, ge=1, le=1000, title="Warm epochs", description="Starting from a model: passes, in the place of `epochs`."
+    warm_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        title="Warm epochs",
+        description="Starting from a model: passes, in the place of `epochs`. Empty: a quarter of those, one at least.",
     )
     warm_rate: float = Field(
-        0.5,
+        0.3,
         gt=0,
         title="Warm rate",
         description="Starting from a model: the learning rate, as a share of `learning_rate`.",

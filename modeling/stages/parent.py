@@ -110,9 +110,8 @@ def find_parent(artifacts: Artifacts, sessions: Manifest, config: TrainingConfig
 
 def warmed(config: TrainingConfig) -> TrainingConfig:
     """The settings of training that starts from a model: fewer passes, at a lower rate."""
-    return config.model_copy(
-        update={"epochs": config.warm_epochs, "learning_rate": config.learning_rate * config.warm_rate}
-    )
+    epochs = config.warm_epochs or max(1, round(config.epochs / 4))
+    return config.model_copy(update={"epochs": epochs, "learning_rate": config.learning_rate * config.warm_rate})
 
 
 def _named(artifacts: Artifacts, sessions: Manifest, name: str) -> Parent:

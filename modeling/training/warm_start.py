@@ -4,6 +4,7 @@
     new items                      begin at the mean of the items with the same features, else as other new ids
     other new ids                  are drawn with the mean and the spread of their table
     numbers scaled anew            the line through a number is turned, so that a price means what it meant
+    scores per item                begin at the newest day's popularity, as from scratch: the other model's are of another day
     optimizer                      goes on where the other model's folder holds its state; new rows begin at zero
 
 A row that the other model never trained is a new one. What it trained is read in inference, too, whether or not the newest
@@ -39,6 +40,7 @@ from schemas.columns import FIRST_ID, ID, ITEM_ID
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 
+BIAS = f"heads.{NEXT_ITEM}.bias_V"  # begins at the popularity of tonight's newest day, as from scratch: items age
 OWN = ("popularity_V", "reached_V", "values_V", "vectors_VP", "most_seconds")  # buffers that follow from tonight's data
 
 
@@ -62,6 +64,8 @@ class Start:
         rows, same = self._rows(model), same_features(model.schema, items)
         old = self.parent.state_dict()
         for name, weight in model.state_dict().items():
+            if name == BIAS:
+                continue
             if name in rows:
                 row_V, of_items = rows[name]
                 groups = [group_V[-len(row_V) :] for group_V in same] if of_items else []

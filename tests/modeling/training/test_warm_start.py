@@ -33,8 +33,8 @@ from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 from tests.modeling.training.test_fit import Interrupt, same_weights
 
-CONFIG = TrainingConfig(epochs=2, tokens_per_step=64, learning_rate=3e-3, threads=1, warm_epochs=1)
-WARM = CONFIG.model_copy(update={"start_from": "champion"})
+CONFIG = TrainingConfig(epochs=2, tokens_per_step=64, learning_rate=3e-3, threads=1, window_days=1)
+WARM = CONFIG.model_copy(update={"start_from": "champion", "window_days": 1})
 DAYS = ("2026-03-04", "2026-03-05", "2026-03-06")
 
 
@@ -96,9 +96,9 @@ def given(start: Start, split: Split, items: pl.DataFrame, folder: Path) -> Sequ
 
 @torch.no_grad()
 def scores(model: SequenceModel, histories: Sessions) -> torch.Tensor:
-    """Scores of the catalogue for each history, [S, V]."""
+    """Scores of the catalogue for each history but for the bias of items, [S, V]."""
     head = model.next_item
-    return head.query(model.states(histories)) @ head.catalogue(model.inputs.items).T + head.bias_V
+    return head.query(model.states(histories)) @ head.catalogue(model.inputs.items).T
 
 
 def test_a_new_row_begins_at_the_mean_of_its_group_else_with_mean_and_spread() -> None:
@@ -148,6 +148,13 @@ def test_before_its_first_step_it_scores_as_the_other_model_does(nights: Nights)
     torch.testing.assert_close(
         mine[:, shared_V], theirs[:, parent_ids[FIRST_ID:][shared_V] - FIRST_ID], atol=1e-4, rtol=1e-4
     )
+
+
+def test_scores_of_items_begin_at_the_newest_days_popularity(nights: Nights) -> None:
+    start, split, items = start_of(nights)
+    bias_V = given(start, split, items, nights.sessions[1].folder).next_item.bias_V
+    counts_V = split.last_day.item_counts(len(bias_V)).float() + 1
+    torch.testing.assert_close(bias_V.detach(), (counts_V / counts_V.mean()).log())
 
 
 def test_what_the_other_model_trained_is_read_and_recommended(nights: Nights) -> None:
