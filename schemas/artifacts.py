@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -144,8 +145,9 @@ class Artifacts:
         """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well."""
         final = self._folder(kind, artifact_id)
         drafts = self.root / UNFINISHED  # not among finished ones: to look for what was left there, all would be listed
-        for left in drafts.glob(f"{kind}.{artifact_id}.*"):
-            _remove_if_abandoned(left)
+        for left in os.listdir(drafts) if drafts.is_dir() else ():  # noqa: PTH208  (names alone: once an artifact)
+            if left.startswith(f"{kind}.{artifact_id}."):
+                _remove_if_abandoned(drafts / left)
         folder = drafts / f"{kind}.{artifact_id}.{os.getpid()}"
         folder.mkdir(parents=True)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,8 @@ class Artifacts:
                 created=datetime.now(UTC),
                 **about,
             )
-            write_atomically(folder / MANIFEST, draft.manifest.model_dump_json(indent=2) + "\n")
+            # Not in one step: it counts from when the folder has its name, and is on the disk with all else before that.
+            (folder / MANIFEST).write_text(draft.manifest.model_dump_json(indent=2) + "\n")
             draft.sync()
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
@@ -361,13 +364,20 @@ def _remove_if_abandoned(folder: Path) -> None:
 
 @cache
 def _libraries() -> dict[str, str]:
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {name: version for name in LIBRARIES if (version := _version(name))}
+
+
+def _version(library: str) -> str:
+    """The version of an installed library; empty where it is not installed.
+
+    `importlib.metadata.version` would parse all that a library says of itself, which takes longer than to write a day.
+    """
+    try:
+        about = importlib.metadata.distribution(library).read_text("METADATA") or ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    found = re.search(r"^Version: *(\S+)", about, re.MULTILINE)
+    return found[1] if found else importlib.metadata.version(library)
 
 
 def sync(path: Path) -> None:
