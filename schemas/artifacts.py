@@ -214,19 +214,24 @@ class Draft:
         self.folder = folder
         self.facts: dict[str, Any] = {}
         self.linked: dict[str, File] = {}
+        self._place = str(folder)
         self._of_links: set[str] = set()
-        """Folders that hold links and what was copied in place of one, and nothing else."""
+        """Folders that hold links, what was copied in place of one, and such folders, and nothing else."""
         self._copied: list[str] = []
         self.manifest: Manifest
 
-    def link(self, source: Path, file: File, to: str) -> None:
-        """Hold a file of another artifact under the name `to`, without copying or reading it where the disk can do that.
+    def link(self, source: str, file: File) -> None:
+        """Hold a file of another artifact, `source`, as `file` says, without copying or reading it where the disk can do that.
 
-        A folder of links holds nothing else.
+        A folder of links holds nothing else, and the one above it only such folders.
         """
-        target = f"{self.folder}/{to}"
+        to, target = file.path, f"{self._place}/{file.path}"
         if (parent := to.rpartition("/")[0]) not in self._of_links:
-            os.makedirs(f"{self.folder}/{parent}", exist_ok=True)  # noqa: PTH103  (for every day of a long history)
+            above = parent.rpartition("/")[0]
+            if above not in self._of_links:
+                os.makedirs(f"{self._place}/{above}", exist_ok=True)  # noqa: PTH103  (texts, as all names of links)
+                self._of_links.add(above)
+            os.mkdir(f"{self._place}/{parent}")  # noqa: PTH102
             self._of_links.add(parent)
         try:
             os.link(source, target)
@@ -234,7 +239,12 @@ class Draft:
             shutil.copy2(source, target)
             self._copied.append(to)
         else:
-            self.linked[to] = File(path=to, size=file.size, sha256=file.sha256, mtime_ns=file.mtime_ns)
+            self.linked[to] = file
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The paths of what it holds by `link`."""
+        return (*self.linked, *self._copied)
 
     def files(self) -> tuple[File, ...]:
         """What it holds, in order of path."""
