@@ -5,8 +5,8 @@ items of a tile, B items that are kept.
 
 Of two items that tie (see `ranking`) the lower id comes first. On a CPU most of a tile is never looked at: a first pass finds
 the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened, those of several
-tiles together: the limit is high by then. On a GPU, where
-the host must not wait for what a tile holds, as many groups as could matter are opened in each tile.
+tiles together: the limit is high by then. On a GPU, where the host must not wait for what a tile holds, as many groups as
+could matter are opened in each tile.
 """
 
 from __future__ import annotations
