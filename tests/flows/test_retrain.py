@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.artifacts import MANIFEST
-from tests.flows.conftest import QUICK, clean_environment, overnight, overnight_here, run_and_kill, summary_of
+from tests.flows.conftest import QUICK, clean_environment, overnight, run_and_kill, summary_of
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +124,12 @@ def test_a_night_run_again_does_not_undo_a_rollback(
     better = ["retrain", "--source", shop, "--root", root, "--json", *QUICK, "--set", "training.seed=3"]
     second = summary_of(overnight(*better))
     assert second["promoted"] and second["in_service"] != first["in_service"]
-    back = summary_of(overnight_here("rollback", "--root", root, "--because", "odd lists", "--json"))
+    back = summary_of(overnight("rollback", "--root", root, "--because", "odd lists", "--json"))
     assert back == {"dataset": "demo", "in_service": first["in_service"], "replaced": second["in_service"]}
     again = summary_of(overnight(*better))
     assert again["in_service"] == first["in_service"] and not again["promoted"]
     assert f"{second['in_service']} was taken out of service" in again["verdict"] and "odd lists" in again["verdict"]
     once_more = overnight(*better)
     assert "Nothing to do" in once_more.stdout and summary_of(once_more)["verdict"] == again["verdict"]
-    put_back = summary_of(overnight_here("promote", str(second["in_service"]), "--root", root, "--json"))
+    put_back = summary_of(overnight("promote", str(second["in_service"]), "--root", root, "--json"))
     assert put_back["in_service"] == second["in_service"]
