@@ -61,7 +61,8 @@ PAGE = """# Training beside peers
 
 `python benchmarks/training.py --write` renews this page. The same events and architecture, one thread each; tokens are events
 predicted from, CPU seconds those of training. Accuracy is that of the last item of each session or user among all items, after
-the epochs shown. The last column: of the peer's rows whose NDCG@10 ours has reached, the most CPU seconds, by ours.
+the epochs shown. The last column: the peer's CPU seconds by those after which ours is as accurate, on the line between two
+of our runs (of our shortest run, where that is more accurate already; empty, where none is).
 
 - RecTools: SASRec, one block, one head, width 64, length 20 (it pads to that; users of Beauty have 8.9 events), 256 negatives,
   learning rate 1e-3.
@@ -216,18 +217,34 @@ def beside_transformers4rec(kept: bool) -> list[Json]:
 
 
 def table(records: list[Json]) -> str:
-    """A line for each, with its ratios to its peer."""
-    heads = ("who", "epochs", "tokens per CPU second", "ratio", "CPU seconds", "NDCG@10", "sooner at this accuracy")
+    """A line for each; of a peer's, how many times sooner ours has the same accuracy."""
+    heads = ("who", "epochs", "tokens per CPU second", "ratio", "CPU seconds", "NDCG@10", "ours is sooner by")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for record in records:
-        peers = [other for other in records if other["peer"] == record["peer"] and not is_ours(other)]
-        ratio = record["tokens_per_cpu_second"] / peers[0]["tokens_per_cpu_second"]
+        same = [other for other in records if other["peer"] == record["peer"]]
+        first = next((other for other in same if not is_ours(other)), record)
+        ratio = record["tokens_per_cpu_second"] / first["tokens_per_cpu_second"]
         cells = [record["who"], f"{record['epochs']:g}", f"{record['tokens_per_cpu_second']:,.0f}", f"{ratio:.1f}"]
         cells += [f"{record['cpu_seconds']:.1f}", f"{record['ndcg@10']:.4f}"]
-        reached = [other["cpu_seconds"] for other in peers if other["ndcg@10"] <= record["ndcg@10"]]
-        cells.append(f"{max(reached) / record['cpu_seconds']:.1f}" if reached and is_ours(record) else "")
+        seconds = (
+            None if is_ours(record) else seconds_to(record["ndcg@10"], [other for other in same if is_ours(other)])
+        )
+        cells.append(f"{record['cpu_seconds'] / seconds:.1f}" if seconds else "")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def seconds_to(accuracy: float, runs: list[Json]) -> float | None:
+    """CPU seconds to an accuracy, on the line between two runs; those of the shortest where it has it, None if none has."""
+    before: Json | None = None
+    for run in sorted(runs, key=lambda run: float(run["cpu_seconds"])):
+        if run["ndcg@10"] >= accuracy:
+            if before is None:
+                return float(run["cpu_seconds"])
+            share = (accuracy - before["ndcg@10"]) / (run["ndcg@10"] - before["ndcg@10"])
+            return float(before["cpu_seconds"] + share * (run["cpu_seconds"] - before["cpu_seconds"]))
+        before = run
+    return None
 
 
 def is_ours(record: Json) -> bool:
@@ -266,7 +283,8 @@ def write(peer_name: str, records: list[Json], order: tuple[str, ...]) -> None:
     records = [one for one in map(json.loads, lines) if one["peer"] != peer_name] + records
     records.sort(key=lambda record: order.index(record["peer"]))
     RECORDS.write_text("".join(json.dumps(record) + "\n" for record in records))
-    about = f"\nMeasured on {machine()}.\n"
+    load = os.getloadavg()[1]
+    about = f"\nMeasured on {machine()}, which other work shared (load {load:.0f}); a peer may have run earlier (`--kept`).\n"
     RECORDS.with_suffix(".md").write_text(PAGE + table(records) + about)
 
 
