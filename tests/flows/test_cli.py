@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from modeling.config import EvaluationConfig
 from tests.flows.conftest import QUICK, overnight, summary_of
 
 
