@@ -4,19 +4,30 @@ import polars as pl
 import pytest
 
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.presets.by_size import LEAST_TOKENS, MOST_TOKENS, SAMPLED_FROM, WARMUP, settings_by_size, tokens_per_step
+from modeling.presets.by_shape import (
+    LEAST_TOKENS,
+    MOST_TOKENS,
+    SAMPLED_FROM,
+    WARMUP,
+    Shape,
+    settings_by_shape,
+    tokens_per_step,
+)
 from modeling.stages import train
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset
 
 
-def _chosen(model: dict, training: dict, num_events: int = 100_000, num_items: int = 1_000) -> dict:
+def _chosen(
+    model: dict, training: dict, num_events: int = 100_000, num_items: int = 1_000, *, histories: bool = False
+) -> dict:
     given = ModelConfig.model_validate(model), TrainingConfig.model_validate(training)
-    fitted, trained, chosen = settings_by_size(*given, num_events, num_items)
+    fitted, trained, chosen = settings_by_shape(*given, Shape(num_events, num_items, histories))
+    groups = {"training": trained, "body": fitted.body, "loss": fitted.loss}
     for name, value in chosen.items():
-        found = fitted.loss.name if name == "loss" else getattr(trained, name.removeprefix("training."))
-        assert found == value
+        group, _, setting = name.partition(".")
+        assert getattr(groups[group], setting or "name") == value
     return chosen
 
 
@@ -41,6 +52,7 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
         "training.learning_rate": 0.003,
         "training.warmup_steps": WARMUP,
         "loss": "full_softmax",
+        "body.attention_dropout": 0.0,
     }
     assert _chosen({}, {}, num_events=1_000_000)["training.learning_rate"] == 0.001
     assert _chosen({}, {"tokens_per_step": 1024})["training.learning_rate"] == 0.001
@@ -48,7 +60,8 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
 
 def test_what_is_given_wins() -> None:
     given = {"tokens_per_step": 1024, "learning_rate": 0.001}
-    assert _chosen({"loss": "full_softmax"}, given, num_items=SAMPLED_FROM) == {}
+    model = {"loss": "full_softmax", "body": {"attention_dropout": 0.3}}
+    assert _chosen(model, given, num_items=SAMPLED_FROM, histories=True) == {}
     assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
     assert "training.warmup_steps" not in _chosen({}, {"learning_rate": 0.001})
 
@@ -56,7 +69,14 @@ def test_what_is_given_wins() -> None:
 def test_a_value_given_wins_also_where_it_is_the_default_of_its_class() -> None:
     defaults = TrainingConfig()
     given = {"tokens_per_step": defaults.tokens_per_step, "learning_rate": defaults.learning_rate}
-    assert set(_chosen({}, given)) == {"loss"}
+    assert set(_chosen({}, given)) == {"loss", "body.attention_dropout"}
+
+
+def test_attention_of_histories_is_dropped_like_all_else_and_that_of_sessions_is_not() -> None:
+    name = "body.attention_dropout"
+    assert _chosen({"body": {"dropout": 0.4}}, {}, histories=True)[name] == 0.4
+    assert _chosen({"body": {"dropout": 0.4}}, {})[name] == 0.0
+    assert name not in _chosen({"body": {"attention_dropout": 0.0}}, {}, histories=True)
 
 
 def test_a_large_catalogue_is_sampled_from_unless_a_loss_or_its_options_were_given() -> None:
@@ -88,18 +108,21 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
     say = lambda line: lines.append(str(line))  # noqa: E731
     given = TrainingConfig(epochs=1, threads=1)
     by_rule = train(artifacts, sessions, model, given, say)
-    assert by_rule.facts["by_size"] == {
+    assert by_rule.facts["by_shape"] == {
         "training.tokens_per_step": 64,
         "training.learning_rate": 0.003,
         "training.warmup_steps": 0.1,
         "loss": "full_softmax",
+        "body.attention_dropout": 0.2,
     }
     assert (
         by_rule.parameters["training"] | {"tokens_per_step": 64, "learning_rate": 0.003}
         == by_rule.parameters["training"]
     )
-    assert len([line for line in lines if "Chosen by the size of the data (360 events, 9 items)" in line]) == 1
+    assert (
+        len([line for line in lines if "Chosen by the shape of the data (histories, 360 events, 9 items)" in line]) == 1
+    )
     written = TrainingConfig(epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1)
-    explicit = ModelConfig.model_validate({"body": {"dim": 8}, "loss": "full_softmax"})
+    explicit = ModelConfig.model_validate({"body": {"dim": 8, "attention_dropout": 0.2}, "loss": "full_softmax"})
     assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
     assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
