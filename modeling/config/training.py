@@ -27,7 +27,7 @@ class TrainingConfig(Concern):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
-    # `overnight train` chooses these two, and with the rate the warm-up, by the shape of the data (modeling/presets/by_shape.py).
+    # `overnight train` chooses these two, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
     tokens_per_step: int = Field(
         1024,
         ge=16,

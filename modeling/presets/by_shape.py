@@ -36,7 +36,7 @@ class Shape:
 
     @classmethod
     def of(cls, sessions: Manifest) -> Shape:
-        """The shape of prepared sessions: histories are those made by the rule `history`, or tested by leaving their last out."""
+        """The shape of prepared sessions: histories are those of the rule `history`, or tested by leaving their last out."""
         dataset = sessions.parameters["dataset"]
         histories = dataset["sessions"].get("rule") == "history" or dataset.get("split") == "leave_one_out"
         return cls(sessions.facts["events"], sessions.facts["items"], histories)

@@ -36,7 +36,7 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
-    Settings that nobody has given follow the shape of the data (`modeling.presets.by_shape`). The settings trained with name the
+    Settings that nobody has given follow the shape of the data (`presets.by_shape`). The settings trained with name the
     model, so whoever writes them out gets the same one.
 
     Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
