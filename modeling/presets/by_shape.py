@@ -1,13 +1,19 @@
 """Settings that follow the shape of the data, where nobody has given them: a setting that is written anywhere always wins.
 
     tokens_per_step    0.26 events^(2/3), to the nearest power of two: 64 below 5,000 events, 512 at 100,000, 4,096 at 2,000,000
-    learning_rate      0.003 to 512 events a step, with warmup_steps 0.1 where that is not given either; 0.001 above
     loss               full_softmax below 50,000 items, from there on sampled_softmax
-    attention_dropout  histories: that of the body (`body.dropout`); sessions: 0
+
+    of                 sessions                                 histories (rule `history`, or tested by leaving their last out)
+    learning_rate      0.003 to 512 events a step, else 0.001   the same; 0.002 below 30 events an item and above 512 a step
+    warmup_steps       0.1 with a rate above 0.001              the same
+    order              time (the setting's own default)         random where their last is left out: validation chooses the epoch
+    epochs             10 (the setting's own default)           30, of which validation takes those that help
+    attention_dropout  0                                        that of the body (`body.dropout`)
+    dropout            0.2 (the setting's own default)          0.5 below 30 events an item, with label_smoothing 0.1
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
-Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout").
+Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories").
 """
 
 from __future__ import annotations
@@ -22,24 +28,37 @@ from schemas.artifacts import Manifest
 LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
 TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
 FEW_TOKENS, RATE_OF_FEW, RATE = 512, 3e-3, 1e-3  # with few events a run has few steps, which must go further
+SPARSE_RATE = 2e-3  # where half is dropped
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
+SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
+SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1
+EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the rules look at: events of the sessions, items of the vocabulary, and whether a session is a whole history."""
+    """What the rules look at: events of the sessions, items of the vocabulary, whether a session is a whole history, and
+    whether the last item of each is the test.
+    """
 
     num_events: int
     num_items: int
     histories: bool
+    leave_one_out: bool = False
 
     @classmethod
     def of(cls, sessions: Manifest) -> Shape:
-        """The shape of prepared sessions: histories are those of the rule `history`, or tested by leaving their last out."""
+        """The shape of prepared sessions."""
         dataset = sessions.parameters["dataset"]
-        histories = dataset["sessions"].get("rule") == "history" or dataset.get("split") == "leave_one_out"
-        return cls(sessions.facts["events"], sessions.facts["items"], histories)
+        leave_one_out = dataset.get("split") == "leave_one_out"
+        histories = leave_one_out or dataset["sessions"].get("rule") == "history"
+        return cls(sessions.facts["events"], sessions.facts["items"], histories, leave_one_out)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether these are histories with few events of each item."""
+        return self.histories and self.num_events < SPARSE * self.num_items
 
 
 def settings_by_shape(
@@ -51,13 +70,14 @@ def settings_by_shape(
     `{"training.tokens_per_step": 512, "training.learning_rate": 0.003, "training.warmup_steps": 0.1, "loss": "full_softmax",
     "body.attention_dropout": 0.0}`.
     """
-    of_training, of_body = _of_training(training, shape), _of_body(model, shape)
+    of_training, of_loss, of_body = _of_training(training, shape), _of_loss(model, shape), _of_body(model, shape)
     chosen = {f"training.{name}": value for name, value in of_training.items()}
-    if NEXT_ITEM in model.heads and not {"name", "options"} & model.loss.model_fields_set:
-        chosen["loss"] = "full_softmax" if shape.num_items < SAMPLED_FROM else "sampled_softmax"
-        model = model.model_copy(update={"loss": model.loss.model_copy(update={"name": chosen["loss"]})})
-    model = model.model_copy(update={"body": model.body.model_copy(update=of_body)})
+    chosen |= {"loss" if name == "name" else f"loss.{name}": value for name, value in of_loss.items()}
     chosen |= {f"body.{name}": value for name, value in of_body.items()}
+    if of_loss:
+        name = of_loss.pop("name")
+        model = model.model_copy(update={"loss": model.loss.model_copy(update={"name": name, "options": of_loss})})
+    model = model.model_copy(update={"body": model.body.model_copy(update=of_body)})
     return model, training.model_copy(update=of_training), chosen
 
 
@@ -67,16 +87,32 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
         chosen["tokens_per_step"] = tokens_per_step(shape.num_events)
     if "learning_rate" not in given:
         few = chosen.get("tokens_per_step", training.tokens_per_step) <= FEW_TOKENS
-        chosen["learning_rate"] = RATE_OF_FEW if few else RATE
-        if few and "warmup_steps" not in given:
+        chosen["learning_rate"] = RATE_OF_FEW if few else SPARSE_RATE if shape.sparse else RATE
+        if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
             chosen["warmup_steps"] = WARMUP
+    if shape.leave_one_out and "order" not in given:
+        chosen["order"] = "random"
+    if chosen.get("order", training.order) == "random" and shape.leave_one_out and "epochs" not in given:
+        chosen["epochs"] = EPOCHS_OF_HISTORIES
     return chosen
 
 
-def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
-    if "attention_dropout" in model.body.model_fields_set:
+def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:
+    """The name of the loss, and options; nothing where either was given."""
+    if NEXT_ITEM not in model.heads or {"name", "options"} & model.loss.model_fields_set:
         return {}
-    return {"attention_dropout": model.body.dropout if shape.histories else 0.0}
+    if shape.num_items >= SAMPLED_FROM:
+        return {"name": "sampled_softmax"}
+    return {"name": "full_softmax"} | ({"label_smoothing": SPARSE_SMOOTHING} if shape.sparse else {})
+
+
+def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
+    given, chosen = model.body.model_fields_set, dict[str, Any]()
+    if shape.sparse and not {"name", "dropout"} & given:  # another body than the default was not measured
+        chosen["dropout"] = SPARSE_DROPOUT
+    if "attention_dropout" not in given:
+        chosen["attention_dropout"] = chosen.get("dropout", model.body.dropout) if shape.histories else 0.0
+    return chosen
 
 
 def tokens_per_step(num_events: int) -> int:

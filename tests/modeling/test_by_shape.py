@@ -20,14 +20,21 @@ from schemas.dataset import Dataset
 
 
 def _chosen(
-    model: dict, training: dict, num_events: int = 100_000, num_items: int = 1_000, *, histories: bool = False
+    model: dict,
+    training: dict,
+    num_events: int = 100_000,
+    num_items: int = 1_000,
+    *,
+    histories: bool = False,
+    leave_one_out: bool = False,
 ) -> dict:
     given = ModelConfig.model_validate(model), TrainingConfig.model_validate(training)
-    fitted, trained, chosen = settings_by_shape(*given, Shape(num_events, num_items, histories))
-    groups = {"training": trained, "body": fitted.body, "loss": fitted.loss}
+    fitted, trained, chosen = settings_by_shape(*given, Shape(num_events, num_items, histories, leave_one_out))
+    groups = {"training": trained.model_dump(), "body": fitted.body.model_dump(), "loss": fitted.loss.model_dump()}
+    groups["loss"] |= fitted.loss.options
     for name, value in chosen.items():
         group, _, setting = name.partition(".")
-        assert getattr(groups[group], setting or "name") == value
+        assert groups[group][setting or "name"] == value
     return chosen
 
 
@@ -60,7 +67,7 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
 
 def test_what_is_given_wins() -> None:
     given = {"tokens_per_step": 1024, "learning_rate": 0.001}
-    model = {"loss": "full_softmax", "body": {"attention_dropout": 0.3}}
+    model = {"loss": "full_softmax", "body": {"dropout": 0.3, "attention_dropout": 0.3}}
     assert _chosen(model, given, num_items=SAMPLED_FROM, histories=True) == {}
     assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
     assert "training.warmup_steps" not in _chosen({}, {"learning_rate": 0.001})
@@ -70,6 +77,37 @@ def test_a_value_given_wins_also_where_it_is_the_default_of_its_class() -> None:
     defaults = TrainingConfig()
     given = {"tokens_per_step": defaults.tokens_per_step, "learning_rate": defaults.learning_rate}
     assert set(_chosen({}, given)) == {"loss", "body.attention_dropout"}
+
+
+SPARSE_HISTORIES = {"num_events": 200_000, "num_items": 12_000, "histories": True, "leave_one_out": True}
+
+
+def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart() -> None:
+    chosen = _chosen({}, {}, **SPARSE_HISTORIES)
+    assert chosen["body.dropout"] == chosen["body.attention_dropout"] == 0.5
+    assert chosen["loss.label_smoothing"] == 0.1
+    assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
+    dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
+    assert dense["body.attention_dropout"] == 0.2 and not {"body.dropout", "loss.label_smoothing"} & dense.keys()
+    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 12_000).keys()
+
+
+def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
+    chosen = _chosen({"body": {"dropout": 0.3}, "loss": {"label_smoothing": 0.0}}, {}, **SPARSE_HISTORIES)
+    assert chosen["body.attention_dropout"] == 0.3 and not {"body.dropout", "loss.label_smoothing"} & chosen.keys()
+    assert "body.dropout" not in _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES)
+    assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, **SPARSE_HISTORIES)["loss.label_smoothing"] == 0.1
+    sampled = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": SAMPLED_FROM})
+    assert sampled["loss"] == "sampled_softmax" and "loss.label_smoothing" not in sampled
+
+
+def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_among_many_epochs() -> None:
+    chosen = _chosen({}, {}, **SPARSE_HISTORIES)
+    assert (chosen["training.order"], chosen["training.epochs"]) == ("random", 30)
+    by_day = _chosen({}, {}, histories=True)
+    assert not {"training.order", "training.epochs"} & by_day.keys()
+    assert not {"training.order", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
+    assert "training.epochs" not in _chosen({}, {"epochs": 5}, **SPARSE_HISTORIES)
 
 
 def test_attention_of_histories_is_dropped_like_all_else_and_that_of_sessions_is_not() -> None:
@@ -112,6 +150,7 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
         "training.tokens_per_step": 64,
         "training.learning_rate": 0.003,
         "training.warmup_steps": 0.1,
+        "training.order": "random",
         "loss": "full_softmax",
         "body.attention_dropout": 0.2,
     }
@@ -122,7 +161,9 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
     assert (
         len([line for line in lines if "Chosen by the shape of the data (histories, 360 events, 9 items)" in line]) == 1
     )
-    written = TrainingConfig(epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1)
+    written = TrainingConfig(
+        epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1, order="random"
+    )
     explicit = ModelConfig.model_validate({"body": {"dim": 8, "attention_dropout": 0.2}, "loss": "full_softmax"})
     assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
     assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
