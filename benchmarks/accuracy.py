@@ -42,9 +42,9 @@ Json = dict[str, Any]
 INTRO = """# Accuracy beside published tables
 
 `python benchmarks/accuracy.py --table all --write` renews this page from the files of
-[benchmarks/accuracy](../benchmarks/accuracy). Targets that no training event holds count as misses. CPU seconds are those of training, one thread, on whichever machine ran
-them. Mean of the seeds shown; with several, the standard deviation between them after it. What was tried on the way, with and
-without gain: [modeling/LOG.md](../modeling/LOG.md).
+[benchmarks/accuracy](../benchmarks/accuracy). Targets that no training event holds count as misses. CPU seconds are those of
+training, one thread, on whichever machine ran them. Mean of the seeds shown; with several, the standard deviation between them
+after it. What was tried on the way, with and without gain: [modeling/LOG.md](../modeling/LOG.md).
 """
 
 

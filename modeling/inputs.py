@@ -20,9 +20,6 @@ from schemas.columns import EVENT_TYPE, FIRST_ID, ITEM_ID, TIMESTAMP
 from schemas.features import FeatureSchema
 
 
-POSITIONS_BEGIN = 0.005  # standard deviation; well below that of item vectors, or items are drowned by places for many epochs
-
-
 class Inputs(nn.Module):
     """The item's vector joined by those of side features, and learned positions.
 
@@ -63,7 +60,7 @@ class Inputs(nn.Module):
         if inputs.positions in ("end", "forward"):
             self.from_end = inputs.positions == "end"
             self.positions = nn.Embedding(schema.max_length, dim)
-            nn.init.normal_(self.positions.weight, std=POSITIONS_BEGIN)
+            nn.init.xavier_normal_(self.positions.weight)
 
     def seconds(self, batch: Batch) -> Tensor | None:
         """Seconds since each session's first event, [B, L], at most as many as training read; None without times."""

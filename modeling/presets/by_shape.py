@@ -6,10 +6,12 @@
     of                 sessions                                 histories (rule `history`, or tested by leaving their last out)
     learning_rate      0.003 to 512 events a step, else 0.001   the same; 0.002 below 30 events an item and above 512 a step
     warmup_steps       0.1 with a rate above 0.001              the same
-    order              time (the setting's own default)         random where their last is left out: validation chooses the epoch
+    order              time (the setting's own default)         random where the last is left out, so that validation chooses
     epochs             10 (the setting's own default)           30, of which validation takes those that help
     attention_dropout  0                                        that of the body (`body.dropout`)
-    dropout            0.2 (the setting's own default)          0.5 below 30 events an item, with label_smoothing 0.1
+    num_heads          2 (the setting's own default)            1, of the body sasrec
+    positions          end (the setting's own default)          none from 30 events a history on, below 30 an item
+    dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
@@ -33,17 +35,19 @@ WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
 SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1
+LONG = 30  # events a history, from which a place so many from the end says little and its vector is learned by heart
 EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the rules look at: events of the sessions, items of the vocabulary, whether a session is a whole history, and
-    whether the last item of each is the test.
+    """What the rules look at: events, items of the vocabulary, sessions, whether a session is a whole history, and whether the
+    last item of each is the test.
     """
 
     num_events: int
     num_items: int
+    num_sessions: int
     histories: bool
     leave_one_out: bool = False
 
@@ -53,12 +57,18 @@ class Shape:
         dataset = sessions.parameters["dataset"]
         leave_one_out = dataset.get("split") == "leave_one_out"
         histories = leave_one_out or dataset["sessions"].get("rule") == "history"
-        return cls(sessions.facts["events"], sessions.facts["items"], histories, leave_one_out)
+        facts = sessions.facts
+        return cls(facts["events"], facts["items"], facts["sessions"], histories, leave_one_out)
 
     @property
     def sparse(self) -> bool:
         """Whether these are histories with few events of each item."""
         return self.histories and self.num_events < SPARSE * self.num_items
+
+    @property
+    def long(self) -> bool:
+        """Whether these are sparse histories of many events each."""
+        return self.sparse and self.num_events >= LONG * self.num_sessions
 
 
 def settings_by_shape(
@@ -66,7 +76,7 @@ def settings_by_shape(
 ) -> tuple[ModelConfig, TrainingConfig, dict[str, Any]]:
     """Settings and the shape of the data -> the settings to train with, and what was chosen by name.
 
-    `settings_by_shape(ModelConfig(), TrainingConfig(), Shape(117_958, 1_670, histories=False))` chooses
+    `settings_by_shape(ModelConfig(), TrainingConfig(), Shape(117_958, 1_670, 20_738, histories=False))` chooses
     `{"training.tokens_per_step": 512, "training.learning_rate": 0.003, "training.warmup_steps": 0.1, "loss": "full_softmax",
     "body.attention_dropout": 0.0}`.
     """
@@ -78,6 +88,9 @@ def settings_by_shape(
         name = of_loss.pop("name")
         model = model.model_copy(update={"loss": model.loss.model_copy(update={"name": name, "options": of_loss})})
     model = model.model_copy(update={"body": model.body.model_copy(update=of_body)})
+    if shape.long and "positions" not in model.inputs.model_fields_set:
+        chosen["inputs.positions"] = "none"
+        model = model.model_copy(update={"inputs": model.inputs.model_copy(update={"positions": "none"})})
     return model, training.model_copy(update=of_training), chosen
 
 
@@ -108,7 +121,9 @@ def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:
 
 def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = model.body.model_fields_set, dict[str, Any]()
-    if shape.sparse and not {"name", "dropout"} & given:  # another body than the default was not measured
+    if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
+        chosen["num_heads"] = 1
+    if shape.sparse and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT
     if "attention_dropout" not in given:
         chosen["attention_dropout"] = chosen.get("dropout", model.body.dropout) if shape.histories else 0.0

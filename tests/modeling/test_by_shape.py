@@ -24,13 +24,17 @@ def _chosen(
     training: dict,
     num_events: int = 100_000,
     num_items: int = 1_000,
+    num_sessions: int = 20_000,
     *,
     histories: bool = False,
     leave_one_out: bool = False,
 ) -> dict:
     given = ModelConfig.model_validate(model), TrainingConfig.model_validate(training)
-    fitted, trained, chosen = settings_by_shape(*given, Shape(num_events, num_items, histories, leave_one_out))
-    groups = {"training": trained.model_dump(), "body": fitted.body.model_dump(), "loss": fitted.loss.model_dump()}
+    fitted, trained, chosen = settings_by_shape(
+        *given, Shape(num_events, num_items, num_sessions, histories, leave_one_out)
+    )
+    groups = {"inputs": fitted.inputs.model_dump()}
+    groups |= {"training": trained.model_dump(), "body": fitted.body.model_dump(), "loss": fitted.loss.model_dump()}
     groups["loss"] |= fitted.loss.options
     for name, value in chosen.items():
         group, _, setting = name.partition(".")
@@ -67,7 +71,7 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
 
 def test_what_is_given_wins() -> None:
     given = {"tokens_per_step": 1024, "learning_rate": 0.001}
-    model = {"loss": "full_softmax", "body": {"dropout": 0.3, "attention_dropout": 0.3}}
+    model = {"loss": "full_softmax", "body": {"dropout": 0.3, "attention_dropout": 0.3, "num_heads": 2}}
     assert _chosen(model, given, num_items=SAMPLED_FROM, histories=True) == {}
     assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
     assert "training.warmup_steps" not in _chosen({}, {"learning_rate": 0.001})
@@ -84,7 +88,7 @@ SPARSE_HISTORIES = {"num_events": 200_000, "num_items": 12_000, "histories": Tru
 
 def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart() -> None:
     chosen = _chosen({}, {}, **SPARSE_HISTORIES)
-    assert chosen["body.dropout"] == chosen["body.attention_dropout"] == 0.5
+    assert chosen["body.dropout"] == chosen["body.attention_dropout"] == 0.5 and chosen["body.num_heads"] == 1
     assert chosen["loss.label_smoothing"] == 0.1
     assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
     dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
@@ -95,7 +99,7 @@ def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart(
 def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
     chosen = _chosen({"body": {"dropout": 0.3}, "loss": {"label_smoothing": 0.0}}, {}, **SPARSE_HISTORIES)
     assert chosen["body.attention_dropout"] == 0.3 and not {"body.dropout", "loss.label_smoothing"} & chosen.keys()
-    assert "body.dropout" not in _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES)
+    assert not {"body.dropout", "body.num_heads"} & _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES).keys()
     assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, **SPARSE_HISTORIES)["loss.label_smoothing"] == 0.1
     sampled = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": SAMPLED_FROM})
     assert sampled["loss"] == "sampled_softmax" and "loss.label_smoothing" not in sampled
@@ -108,6 +112,14 @@ def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_
     assert not {"training.order", "training.epochs"} & by_day.keys()
     assert not {"training.order", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
     assert "training.epochs" not in _chosen({}, {"epochs": 5}, **SPARSE_HISTORIES)
+
+
+def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
+    long = SPARSE_HISTORIES | {"num_sessions": 2_000}
+    assert _chosen({}, {}, **long)["inputs.positions"] == "none"
+    assert "inputs.positions" not in _chosen({"inputs": {"positions": "end"}}, {}, **long)
+    assert "inputs.positions" not in _chosen({}, {}, **SPARSE_HISTORIES)
+    assert "inputs.positions" not in _chosen({}, {}, **long | {"num_items": 2_000})
 
 
 def test_attention_of_histories_is_dropped_like_all_else_and_that_of_sessions_is_not() -> None:
@@ -152,6 +164,7 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
         "training.warmup_steps": 0.1,
         "training.order": "random",
         "loss": "full_softmax",
+        "body.num_heads": 1,
         "body.attention_dropout": 0.2,
     }
     assert (
@@ -164,6 +177,8 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
     written = TrainingConfig(
         epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1, order="random"
     )
-    explicit = ModelConfig.model_validate({"body": {"dim": 8, "attention_dropout": 0.2}, "loss": "full_softmax"})
+    explicit = ModelConfig.model_validate(
+        {"body": {"dim": 8, "num_heads": 1, "attention_dropout": 0.2}, "loss": "full_softmax"}
+    )
     assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
     assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
