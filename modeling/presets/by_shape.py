@@ -3,14 +3,14 @@
     tokens_per_step    0.26 events^(2/3), to the nearest power of two: 64 below 5,000 events, 512 at 100,000, 4,096 at 2,000,000
     loss               full_softmax below 50,000 items, from there on sampled_softmax
 
-    of                 sessions                                 histories (rule `history`, or tested by leaving their last out)
+    of                 sessions                                 histories (split `leave_one_out`)
     learning_rate      0.003 to 512 events a step, else 0.001   the same; 0.002 below 30 events an item and above 512 a step
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
     epochs             10 (the setting's own default)           30, of which validation takes those that help
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
-    positions          end (the setting's own default)          none from 30 events a history on, below 30 an item
+    positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
@@ -35,30 +35,27 @@ WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
 SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1
-LONG = 30  # events a history, from which a place so many from the end says little and its vector is learned by heart
+LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the rules look at: events, items of the vocabulary, sessions, whether a session is a whole history, and whether the
-    last item of each is the test.
-    """
+    """What the rules look at: events, items of the vocabulary, sessions, and whether a session is a whole history."""
 
     num_events: int
     num_items: int
     num_sessions: int
     histories: bool
-    leave_one_out: bool = False
 
     @classmethod
     def of(cls, sessions: Manifest) -> Shape:
         """The shape of prepared sessions."""
-        dataset = sessions.parameters["dataset"]
-        leave_one_out = dataset.get("split") == "leave_one_out"
-        histories = leave_one_out or dataset["sessions"].get("rule") == "history"
+        histories = (
+            sessions.parameters.get("dataset", {}).get("split") == "leave_one_out"
+        )  # the only split that histories have
         facts = sessions.facts
-        return cls(facts["events"], facts["items"], facts["sessions"], histories, leave_one_out)
+        return cls(facts["events"], facts["items"], facts["sessions"], histories)
 
     @property
     def sparse(self) -> bool:
@@ -88,7 +85,7 @@ def settings_by_shape(
         name = of_loss.pop("name")
         model = model.model_copy(update={"loss": model.loss.model_copy(update={"name": name, "options": of_loss})})
     model = model.model_copy(update={"body": model.body.model_copy(update=of_body)})
-    if shape.long and "positions" not in model.inputs.model_fields_set:
+    if shape.long and "positions" not in model.inputs.model_fields_set and "name" not in model.body.model_fields_set:
         chosen["inputs.positions"] = "none"
         model = model.model_copy(update={"inputs": model.inputs.model_copy(update={"positions": "none"})})
     return model, training.model_copy(update=of_training), chosen
@@ -103,9 +100,9 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
         chosen["learning_rate"] = RATE_OF_FEW if few else SPARSE_RATE if shape.sparse else RATE
         if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
             chosen["warmup_steps"] = WARMUP
-    if shape.leave_one_out and "order" not in given:
+    if shape.histories and "order" not in given:
         chosen["order"] = "random"
-    if chosen.get("order", training.order) == "random" and shape.leave_one_out and "epochs" not in given:
+    if chosen.get("order", training.order) == "random" and shape.histories and "epochs" not in given:
         chosen["epochs"] = EPOCHS_OF_HISTORIES
     return chosen
 

@@ -27,12 +27,9 @@ def _chosen(
     num_sessions: int = 20_000,
     *,
     histories: bool = False,
-    leave_one_out: bool = False,
 ) -> dict:
     given = ModelConfig.model_validate(model), TrainingConfig.model_validate(training)
-    fitted, trained, chosen = settings_by_shape(
-        *given, Shape(num_events, num_items, num_sessions, histories, leave_one_out)
-    )
+    fitted, trained, chosen = settings_by_shape(*given, Shape(num_events, num_items, num_sessions, histories))
     groups = {"inputs": fitted.inputs.model_dump()}
     groups |= {"training": trained.model_dump(), "body": fitted.body.model_dump(), "loss": fitted.loss.model_dump()}
     groups["loss"] |= fitted.loss.options
@@ -70,7 +67,7 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
 
 
 def test_what_is_given_wins() -> None:
-    given = {"tokens_per_step": 1024, "learning_rate": 0.001}
+    given = {"tokens_per_step": 1024, "learning_rate": 0.001, "order": "random", "epochs": 3}
     model = {"loss": "full_softmax", "body": {"dropout": 0.3, "attention_dropout": 0.3, "num_heads": 2}}
     assert _chosen(model, given, num_items=SAMPLED_FROM, histories=True) == {}
     assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
@@ -83,7 +80,7 @@ def test_a_value_given_wins_also_where_it_is_the_default_of_its_class() -> None:
     assert set(_chosen({}, given)) == {"loss", "body.attention_dropout"}
 
 
-SPARSE_HISTORIES = {"num_events": 200_000, "num_items": 12_000, "histories": True, "leave_one_out": True}
+SPARSE_HISTORIES = {"num_events": 200_000, "num_items": 12_000, "histories": True}
 
 
 def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart() -> None:
@@ -108,7 +105,7 @@ def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_d
 def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_among_many_epochs() -> None:
     chosen = _chosen({}, {}, **SPARSE_HISTORIES)
     assert (chosen["training.order"], chosen["training.epochs"]) == ("random", 30)
-    by_day = _chosen({}, {}, histories=True)
+    by_day = _chosen({}, {})
     assert not {"training.order", "training.epochs"} & by_day.keys()
     assert not {"training.order", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
     assert "training.epochs" not in _chosen({}, {"epochs": 5}, **SPARSE_HISTORIES)
@@ -119,6 +116,7 @@ def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
     assert _chosen({}, {}, **long)["inputs.positions"] == "none"
     assert "inputs.positions" not in _chosen({"inputs": {"positions": "end"}}, {}, **long)
     assert "inputs.positions" not in _chosen({}, {}, **SPARSE_HISTORIES)
+    assert "inputs.positions" not in _chosen({"body": "bert4rec"}, {}, **long)
     assert "inputs.positions" not in _chosen({}, {}, **long | {"num_items": 2_000})
 
 
@@ -182,3 +180,20 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
     )
     assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
     assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
+
+
+def test_histories_are_known_by_their_split(tmp_path: Path) -> None:
+    rows = [
+        (f"u{user}", f"i{(user + place) % 9}", f"2026-03-0{1 + user % 3} 10:0{place}:00")
+        for user in range(60)
+        for place in range(6)
+    ]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "events.csv")
+    columns = {name: name for name in ("user_id", "item_id", "timestamp")}
+    history = {"sessions": {"rule": "history"}, "split": "leave_one_out"}
+    for more, histories in (({}, False), ({"sessions": {"rule": "gap"}}, False), (history, True)):
+        about = {"name": "ring", "events": {"path": "events.csv", "columns": columns}} | more
+        artifacts = Artifacts(tmp_path / f"root{len(more)}")
+        shape = Shape.of(prepare(artifacts, Dataset.model_validate(about).at(tmp_path), progress=lambda line: None))
+        assert shape.histories == histories
+        assert shape.num_items == 9 and shape.num_events >= shape.num_sessions > 0
