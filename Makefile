@@ -25,7 +25,7 @@ demo: $(STAMP) ## simulate a shop, run a night on it, show what came out
 	@$(BIN)/overnight retrain --dataset demo --source $(SHOP) --root $(ROOT)
 
 test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The translator comes with 450 MB of libraries for GPUs, so it has an environment of its own. It needs no GPU.
 GPU_STAMP := .venv-gpu/installed

@@ -29,6 +29,8 @@ from typing import Any
 # Only the standard library: a child's peak memory begins at that of the process that started it.
 from etl_page import commit, keep, tables
 
+from preprocessing.execution.memory import keep_memory
+
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 PEERS = Path(os.environ.get("OVERNIGHT_SHARED", PROJECT / ".." / "shared")).resolve() / "peers"
@@ -75,17 +77,20 @@ class UnmeasuredError(Exception):
     """What is needed is not there, or did not stay as it was."""
 
 
-def child(command: list[str | Path]) -> Json:
+def child(command: list[str | Path], environment: dict[str, str] | None = None) -> Json:
     """The JSON a process prints last."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    words = [str(part) for part in command]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise SystemExit(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def ours(task: str, *arguments: object) -> Json:
-    """A task of etl_run.py."""
-    return child([sys.executable, HERE / "etl_run.py", task, *map(str, arguments)])
+    """A task of etl_run.py, with memory as `overnight` sets it before Polars is imported."""
+    environment = dict(os.environ)
+    keep_memory(environment)
+    return child([sys.executable, HERE / "etl_run.py", task, *map(str, arguments)], environment)
 
 
 def data(task: str, name: str, *sizes: int) -> tuple[Path, Json]:

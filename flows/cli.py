@@ -18,6 +18,7 @@ from flows.options import (
     SourceOption,
     with_settings,
 )
+from flows.reading import similar, why
 from flows.together import in_turn, taking_part
 from schemas.errors import InputError
 
@@ -158,6 +159,39 @@ def evaluate(
 
 
 @app.command()
+@with_settings
+def backtest(
+    settings: "Settings",
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day to predict.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day to predict.")],
+    policy: Annotated[
+        str,
+        typer.Option(
+            help="Ways to train, the first of which the rest are compared with: scratch (every day anew), warm (each day "
+            "from the day before's model), frozen (the first day's model stays)."
+        ),
+    ] = "scratch,warm,frozen",
+    window: Annotated[
+        int | None, typer.Option("--window", min=1, help="Use only so many days before each day; else all.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Day by day: train on what was there before, measure on the day. Stopped, it goes on where it was."""
+    from flows.backtest import backtest as run
+    from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
+
+    if settings.data.until or settings.data.days:
+        raise InputError("backtest takes --from, --to and --window in the place of --until and --days.")
+    names = tuple(name.strip() for name in policy.split(",") if name.strip())
+    done = run(settings, first.date(), last.date(), names, window, _say)
+    _say((done.folder / TABLE).read_text())
+    for line in differences([Total.model_validate(total) for total in done.facts["totals"]]):
+        _say(line)
+    _say(f"Picture: {done.folder / PICTURE}")
+    _end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
+
+
+@app.command()
 def recommend(
     items: Annotated[list[str] | None, typer.Argument(help="Item ids of one session, oldest first.")] = None,
     events: Annotated[
@@ -228,6 +262,10 @@ def recommend(
         return
     assert given is not None
     _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
+
+
+app.command()(similar)
+app.command()(why)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Prefect's surroundings: state below the artifact root, nothing sent anywhere. Call before Prefect is imported."""
+"""Prefect's surroundings: state below the artifact root, nothing sent anywhere. Call before Prefect or Polars is imported."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from flows.server import STARTUP_SECONDS, STARTUP_TIMEOUT
+from preprocessing.execution.memory import keep_memory
 from schemas.errors import InputError
 from schemas.places import VARIABLE, of_environment
 
@@ -39,6 +40,7 @@ def prepare_environment(root: Path) -> None:
     make_folder(root.expanduser().resolve(), "--root (or $OVERNIGHT_ROOT)")
     for name, value in (QUIET | PATIENT).items():
         os.environ.setdefault(name, value)
+    keep_memory()
     if folders := of_environment():  # as they are seen from here, for processes that begin elsewhere
         os.environ[VARIABLE] = os.pathsep.join(map(str, folders))
     home = os.environ.setdefault("PREFECT_HOME", str(root.expanduser().resolve() / "prefect"))

@@ -10,6 +10,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
+from prefect.utilities.annotations import opaque
 
 from flows.in_service import InService
 from flows.reports.progress import run_progress
@@ -51,7 +52,8 @@ def as_task(
 
     @wraps(stage)
     def call(settings: Settings, *inputs: Any) -> Result:
-        state = run(settings, *inputs, return_state=True)
+        # Opaque: Prefect sees which task a manifest comes from, and does not look through all that it holds.
+        state = run(*map(opaque, (settings, *inputs)), return_state=True)
         if state.name == MISTAKE:
             raise InputError(state.message)
         result: Result = state.result()

@@ -8,13 +8,15 @@ S sessions, E events, N labels that are known.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import date
 
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from modeling.sessions import Sessions, read_sessions
 from schemas.artifacts import Manifest, require_whole
-from schemas.columns import FIRST_ID
+from schemas.columns import DAY, FIRST_ID
 from schemas.features import FeatureSchema, LabelColumn
 
 
@@ -91,6 +93,25 @@ def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: i
     kept = train.select(keep)
     last_day = train.select(keep & (torch.arange(len(train)) >= first))
     return Split(kept, hide_last(train.select(held_out)), hide_last(test), last_day)
+
+
+def newest_and_replay(manifest: Manifest, split: Split, first_day: str, replay: float, seed: int) -> Tensor:
+    """Which training sessions are read by a model that starts from another one, bool of shape [S].
+
+    All of the days from `first_day` on; of those before, a share of `replay`, drawn anew for each test day. Histories that have
+    no days are all read.
+    """
+    read_S = torch.ones(len(split.train), dtype=torch.bool)
+    test_day = manifest.facts["test_day"]
+    if test_day is None:
+        return read_S
+    days = (path for path in (manifest.folder / "sessions").glob(f"{DAY}=*"))
+    newest = [path for path in days if first_day <= path.name.partition("=")[2] < str(test_day)]
+    rows = sum(pq.read_metadata(file).num_rows for path in newest for file in path.glob("*.parquet"))
+    old = len(split.train) - (rows - len(split.validation.target))  # sessions are in order of days
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(str(test_day)).toordinal())
+    read_S[:old] = torch.rand(max(old, 0), generator=generator) < replay
+    return read_S
 
 
 def _split_histories(histories: Sessions, most_validation: int) -> Split:

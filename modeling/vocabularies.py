@@ -56,7 +56,7 @@ def translate(cases: Cases, given: Path, wanted: Path) -> Cases:
         InputError: when the model reads a feature that is made another way now, or ids of another type.
     """
     schema, model_schema = (FeatureSchema.read(folder / SCHEMA) for folder in (given, wanted))
-    items_V = _id_map(given, schema.items, wanted, model_schema.items)
+    items_V = id_map(given, schema.items, wanted, model_schema.items)
     history = cases.history
     events: dict[str, Tensor] = {ITEM_ID: items_V[history.items.long()]}
     context: dict[str, Tensor] = {}
@@ -161,7 +161,7 @@ def _options(column: FeatureColumn) -> list[tuple[str, dict[str, Any]]] | None:
 def _translated(values: Tensor, given: Path, today: FeatureColumn, wanted: Path, model_column: FeatureColumn) -> Tensor:
     """Where there are many values, a 0 is none and stays."""
     if model_column.vocabulary:
-        return _id_map(given, today, wanted, model_column)[values.long()]
+        return id_map(given, today, wanted, model_column)[values.long()]
     if model_column.kind == "categorical":
         return values
     scaled = (values * today.std + today.mean - model_column.mean) / model_column.std
@@ -189,7 +189,7 @@ def _nothing(column: FeatureColumn, count: int) -> Tensor:
     return torch.full((count,), UNKNOWN if column.per == "event" else NULL, dtype=torch.int32)
 
 
-def _id_map(given: Path, today: FeatureColumn, wanted: Path, model_column: FeatureColumn) -> Tensor:
+def id_map(given: Path, today: FeatureColumn, wanted: Path, model_column: FeatureColumn) -> Tensor:
     """The wanted id of every given id, int32 of shape [given cardinality]."""
     assert today.cardinality and today.vocabulary and model_column.vocabulary
     old, new = (_vocabulary(folder, column) for folder, column in ((given, today), (wanted, model_column)))

@@ -12,8 +12,7 @@ Example: of 10 rows of 2024-05-01 two lack a user and a step drops one:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import date
+from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
@@ -53,21 +52,24 @@ def count_rows(rows: pl.DataFrame, day: str) -> pl.DataFrame:
     return counts.collect(engine="in-memory")
 
 
-def of_day(account: pl.DataFrame, day: date) -> pl.DataFrame:
-    """The rows of one day."""
-    return account.filter(pl.col(DAY) == day)
-
-
 def total(account: pl.DataFrame, fate: str) -> int:
     """All rows with this fate."""
-    return int(account.filter(pl.col(FATE) == fate)[COUNT].sum())
+    return sum(count for _, count in _of_fate(account, fate))
 
 
 def by_name(account: pl.DataFrame, fate: str, names: Iterable[str] = ()) -> dict[str, int]:
     """Rows with this fate by name: those of `names` in their order, also where they are 0, then others, the most first."""
-    counts = account.filter(pl.col(FATE) == fate).group_by(NAME).agg(pl.col(COUNT).sum())
-    found = dict(counts.sort(COUNT, NAME, descending=[True, False]).rows())
+    counts: dict[str, int] = {}
+    for name, count in _of_fate(account, fate):
+        counts[name] = counts.get(name, 0) + count
+    found = dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))
     return {name: found.pop(name, 0) for name in names} | found
+
+
+def _of_fate(account: pl.DataFrame, fate: str) -> Iterator[tuple[str, int]]:
+    """Name and count of each entry: a day has a handful, and a plan for them costs more than it computes."""
+    columns = (account[name].to_list() for name in (FATE, NAME, COUNT))
+    return ((name, count) for found, name, count in zip(*columns, strict=True) if found == fate)
 
 
 def in_words(account: pl.DataFrame) -> str:

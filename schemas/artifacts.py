@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -144,8 +145,9 @@ class Artifacts:
         """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well."""
         final = self._folder(kind, artifact_id)
         drafts = self.root / UNFINISHED  # not among finished ones: to look for what was left there, all would be listed
-        for left in drafts.glob(f"{kind}.{artifact_id}.*"):
-            _remove_if_abandoned(left)
+        for left in os.listdir(drafts) if drafts.is_dir() else ():  # noqa: PTH208  (names alone: once an artifact)
+            if left.startswith(f"{kind}.{artifact_id}."):
+                _remove_if_abandoned(drafts / left)
         folder = drafts / f"{kind}.{artifact_id}.{os.getpid()}"
         folder.mkdir(parents=True)
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +166,8 @@ class Artifacts:
                 created=datetime.now(UTC),
                 **about,
             )
-            write_atomically(folder / MANIFEST, draft.manifest.model_dump_json(indent=2) + "\n")
+            # Not in one step: it counts from when the folder has its name, and is on the disk with all else before that.
+            (folder / MANIFEST).write_text(draft.manifest.model_dump_json(indent=2) + "\n")
             draft.sync()
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
@@ -211,19 +214,24 @@ class Draft:
         self.folder = folder
         self.facts: dict[str, Any] = {}
         self.linked: dict[str, File] = {}
+        self._place = str(folder)
         self._of_links: set[str] = set()
-        """Folders that hold links and what was copied in place of one, and nothing else."""
+        """Folders that hold links, what was copied in place of one, and such folders, and nothing else."""
         self._copied: list[str] = []
         self.manifest: Manifest
 
-    def link(self, source: Path, file: File, to: str) -> None:
-        """Hold a file of another artifact under the name `to`, without copying or reading it where the disk can do that.
+    def link(self, source: str, file: File) -> None:
+        """Hold a file of another artifact, `source`, as `file` says, without copying or reading it where the disk can do that.
 
-        A folder of links holds nothing else.
+        A folder of links holds nothing else, and the one above it only such folders.
         """
-        target = f"{self.folder}/{to}"
+        to, target = file.path, f"{self._place}/{file.path}"
         if (parent := to.rpartition("/")[0]) not in self._of_links:
-            os.makedirs(f"{self.folder}/{parent}", exist_ok=True)  # noqa: PTH103  (for every day of a long history)
+            above = parent.rpartition("/")[0]
+            if above not in self._of_links:
+                os.makedirs(f"{self._place}/{above}", exist_ok=True)  # noqa: PTH103  (texts, as all names of links)
+                self._of_links.add(above)
+            os.mkdir(f"{self._place}/{parent}")  # noqa: PTH102
             self._of_links.add(parent)
         try:
             os.link(source, target)
@@ -231,7 +239,12 @@ class Draft:
             shutil.copy2(source, target)
             self._copied.append(to)
         else:
-            self.linked[to] = File(path=to, size=file.size, sha256=file.sha256, mtime_ns=file.mtime_ns)
+            self.linked[to] = file
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The paths of what it holds by `link`."""
+        return (*self.linked, *self._copied)
 
     def files(self) -> tuple[File, ...]:
         """What it holds, in order of path."""
@@ -361,13 +374,20 @@ def _remove_if_abandoned(folder: Path) -> None:
 
 @cache
 def _libraries() -> dict[str, str]:
-    versions = {}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
+    return {name: version for name in LIBRARIES if (version := _version(name))}
+
+
+def _version(library: str) -> str:
+    """The version of an installed library; empty where it is not installed.
+
+    `importlib.metadata.version` would parse all that a library says of itself, which takes longer than to write a day.
+    """
+    try:
+        about = importlib.metadata.distribution(library).read_text("METADATA") or ""
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    found = re.search(r"^Version: *(\S+)", about, re.MULTILINE)
+    return found[1] if found else importlib.metadata.version(library)
 
 
 def sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from schemas.places import TABLE, rows_of
 
 ROOMS = ("flows", "preprocessing", "modeling", "schemas")  # libraries may lie next to these, and are not followed
+BLOCKS = ("body", "handlers", "cases", "orelse", "finalbody")  # where a statement holds statements
 Part = tuple[str, str]  # package and name, such as ("modeling.bodies", "sasrec")
 
 
@@ -77,7 +78,7 @@ def _imports(path: Path, module: str, root: Path) -> list[str]:
 def _named(text: str, module: str) -> tuple[str, ...]:
     """All modules that a text imports, and names that may be modules."""
     wanted: list[str] = []
-    for node in _nodes(ast.parse(text).body):
+    for node in _statements(ast.parse(text).body):
         if isinstance(node, ast.Import):
             wanted += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and (node.level == 0 or module):
@@ -87,14 +88,15 @@ def _named(text: str, module: str) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def _nodes(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
-    """All nodes below these, without the bodies of `if TYPE_CHECKING:`."""
+def _statements(body: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    """All statements of these and in these, without the bodies of `if TYPE_CHECKING:`; an import is never in an expression."""
     for node in body:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from _nodes(node.orelse)
+            yield from _statements(node.orelse)
             continue
         yield node
-        yield from _nodes([*ast.iter_child_nodes(node)])
+        for field in BLOCKS:
+            yield from _statements(getattr(node, field, ()))
 
 
 @cache

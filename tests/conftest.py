@@ -23,6 +23,21 @@ from schemas.features import FeatureColumn, FeatureSchema
 SHARED = Path(os.environ.get("OVERNIGHT_SHARED", Path(__file__).parents[1] / ".." / "shared")).resolve()
 
 
+# Files that take minutes with few tests. Begun last, they would keep one process busy long after the rest have ended.
+FIRST = ("test_readme.py", "flows/", "laws/test_models.py", "test_wheel.py", "docker/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; `make test` hands files to its processes in this order."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        return next((rank for rank, first in enumerate(FIRST) if name.startswith(first)), len(FIRST))
+
+    items.sort(key=place)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tests run side by side
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -16,6 +18,7 @@ from schemas.progress import Progress
 
 PREPARE = ("index", "plan", "read", "clean", "fit", "encode", "commit", "publish")  # phases of a preparation
 TRAIN = ("train",)
+REST = 2.0  # seconds between two requests to Prefect's server, of about 7 ms each
 STEP = 10  # per cent of a phase between two lines that say how far it is
 
 OnProgress = Callable[[Progress | str], object]
@@ -102,28 +105,28 @@ class TerminalProgress:
 
 @contextmanager
 def run_progress(name: str, phases: tuple[str, ...], log: Callable[[str], object]) -> Iterator[OnProgress]:
-    """Inside a Prefect task: lines go to `log`, numbers move the run's progress artifact `name` by whole per cents."""
+    """Inside a Prefect task: lines go to `log`, numbers move the run's progress artifact `name`, once in `REST` seconds."""
     from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
     lines = Lines(log)
     artifact: UUID | None = None
-    shown = 0
+    shown, moved = 0, -math.inf
 
     def move(percent: int) -> None:
-        nonlocal artifact, shown
+        nonlocal artifact, shown, moved
         if artifact is None:
             created = create_progress_artifact(float(percent), key=name, description=f"{name}, per cent")
             assert isinstance(created, UUID)  # a coroutine only in async code
             artifact = created
         elif percent != shown:
             update_progress_artifact(artifact, float(percent))
-        shown = percent
+        shown, moved = percent, time.monotonic()
 
     def show(report: Progress | str) -> None:
         lines(report)
         report = as_progress(report)
         share = share_done(report, phases)
-        if share is not None and report.total:
+        if share is not None and report.total and time.monotonic() - moved > REST:
             move(round(100 * share))
 
     yield show

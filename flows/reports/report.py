@@ -8,6 +8,15 @@ from typing import Any
 
 from flows.in_service import InService
 from flows.reports.charts import draw_curves, read_curves
+from flows.reports.ranked import (
+    beaten_by,
+    describe_intervals,
+    describe_lists,
+    interval_rows,
+    list_rows,
+    rank_rows,
+    slice_rows,
+)
 from flows.reports.tables import (
     Values,
     describe_item_cases,
@@ -47,6 +56,7 @@ def write_report(
     if found := artifacts.find("reports", artifact_id):
         return found
     rows, labels = item_rows(evaluation.facts["metrics"]), label_rows(evaluation.facts["metrics"])
+    beaten = beaten_by(evaluation.facts["metrics"])
     page = render(
         TEMPLATE,
         dataset=dataset,
@@ -58,7 +68,14 @@ def write_report(
         shown=[key for key in rows[0][1] if key.partition("@")[0] not in SAME] if rows else [],
         bars=_bars(rows),
         about_items=describe_item_cases(evaluation.facts),
+        beaten=beaten,
         beware=evaluation_warnings(evaluation.facts),
+        more=[
+            ("Intervals", interval_rows(evaluation.facts), describe_intervals(evaluation.facts)),
+            ("Ranks of what came next", rank_rows(evaluation.facts), "A rank that so many of the cases reach."),
+            ("Lists", list_rows(evaluation.facts), describe_lists(evaluation.facts)),
+            ("NDCG by parts of the cases", slice_rows(evaluation.facts), ""),
+        ],
         format_metric=format_metric,
         labels=labels,
         about_labels=describe_label_cases(evaluation.facts),
@@ -72,7 +89,7 @@ def write_report(
     )
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        draft.facts = {"verdict": comparison.facts["reason"], "markdown": _markdown(comparison, rows, labels)}
+        draft.facts = {"verdict": comparison.facts["reason"], "markdown": _markdown(comparison, rows, labels, beaten)}
     return draft.manifest
 
 
@@ -126,8 +143,11 @@ def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
     ]
 
 
-def _markdown(comparison: Manifest, rows: list[tuple[str, Values]], labels: list[tuple[str, dict[str, str]]]) -> str:
-    lines = [f"# {comparison.facts['dataset']}: {comparison.facts['reason']}"]
+def _markdown(
+    comparison: Manifest, rows: list[tuple[str, Values]], labels: list[tuple[str, dict[str, str]]], beaten: str
+) -> str:
+    first = " ".join(filter(None, [beaten, comparison.facts["reason"]]))
+    lines = [f"# {comparison.facts['dataset']}: {first}"]
     lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
     lines += markdown_table("label", labels)
     return "\n".join(lines)

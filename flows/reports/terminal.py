@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.reports.ranked import beaten_by
 from flows.reports.tables import (
     Metrics,
     describe_item_cases,
@@ -63,7 +64,7 @@ def print_evaluation(facts: dict[str, Any]) -> None:
     print_metrics(facts["metrics"])
     if item_rows(facts["metrics"]):
         typer.echo(describe_item_cases(facts))
-    for warning in evaluation_warnings(facts):
+    for warning in [*evaluation_warnings(facts), *filter(None, [beaten_by(facts["metrics"])])]:
         typer.echo(f"Warning: {warning}")
 
 

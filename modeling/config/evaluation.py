@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Self
 
-from pydantic import ConfigDict, Field, PositiveInt, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from modeling.config.model import NEXT_ITEM, Concern, HeadConfig
 from schemas.errors import unknown
@@ -27,9 +27,20 @@ class EvaluationConfig(Concern):
         False, title="Filter seen items", description="Never recommend what the session already holds."
     )
     baselines: tuple[str, ...] = Field(
-        ("popularity", "last_day_popularity", "item_knn", "markov"),
+        ("popularity", "recent_popularity", "item_knn", "markov", "second_order_markov", "vstan"),
         title="Baselines",
         description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
+    )
+
+    lists: NonNegativeInt = Field(
+        10_000,
+        title="Lists",
+        description="Test sessions, evenly spread, whose lists are judged: coverage, diversity and so on. 0: none.",
+    )
+    diversity: str | None = Field(
+        None,
+        title="Diversity by",
+        description="Feature of items by which two items of a list are alike or not. Empty: by the model's item vectors.",
     )
 
     @model_validator(mode="after")
@@ -50,11 +61,33 @@ class PromotionConfig(Concern):
         title="Metric",
         description="Compared between the new model and the one in service: as in ndcg@20, or LABEL/auc, LABEL/rmse...",
     )
-    min_gain: float = Field(
-        0.0,
+    min_gain: float | None = Field(
+        None,
         allow_inf_nan=False,
         title="Least gain",
-        description="Relative gain that is asked for: 0.01 is one per cent. 0: any gain.",
+        description="Relative gain that must be shown instead of the margin: 0.01 is one per cent, 0 any gain.",
+    )
+    margin: float = Field(
+        0.01,
+        ge=0,
+        lt=1,
+        allow_inf_nan=False,
+        title="Margin",
+        description="Relative loss that a new model may have at worst, to take over by being newer: 0.01 is one per cent.",
+    )
+    confidence: float = Field(
+        0.99,
+        gt=0.5,
+        lt=1,
+        title="Confidence",
+        description="How sure a verdict must be. 0.99 allows four wrong ones in a year of nights, if all were at the limit.",
+    )
+    seed_scatter: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        title="Scatter between seeds",
+        description="Relative standard deviation of the metric between trainings that differ in their seed alone.",
     )
 
     def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:

@@ -120,6 +120,41 @@ class TrainingConfig(Concern):
         description="Divide the table of item vectors over the devices, for catalogues too large to be trained on one.",
     )
 
+    start_from: str | None = Field(
+        None,
+        pattern=r"^(champion|models/[0-9a-f]{4,16})$",
+        title="Start from",
+        description="The model whose weights training begins with: champion (the one in service), or such as models/1f2e. The "
+        "four settings below then count. Empty, or where there is none: from scratch.",
+    )
+    window_days: int = Field(
+        7,
+        ge=1,
+        title="Window",
+        description="Starting from a model: days of sessions that are trained on, the newest ones, and all that came after "
+        "that model's.",
+    )
+    replay: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        title="Replay",
+        description="Starting from a model: share of sessions before the window that is trained on again, drawn each night.",
+    )
+    warm_epochs: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        title="Warm epochs",
+        description="Starting from a model: passes, in the place of `epochs`. Empty: a quarter of those, one at least.",
+    )
+    warm_rate: float = Field(
+        0.3,
+        gt=0,
+        title="Warm rate",
+        description="Starting from a model: the learning rate, as a share of `learning_rate`.",
+    )
+
     @model_validator(mode="after")
     def _whole_warmup(self) -> Self:
         if self.warmup_steps >= 1 and not float(self.warmup_steps).is_integer():

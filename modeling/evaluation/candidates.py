@@ -1,6 +1,7 @@
 """Which items of a tile may belong to the best k: groups of items are looked into only where their maximum is high enough.
 
-R histories, T items of a tile, G groups of a tile, S slots, P pairs of a history and a group, B groups or items that are kept.
+N histories of a chunk, R of them taken at a time, T items of a tile, W tiles whose scores are held, G groups of a tile,
+S slots, P pairs of a history and a group or an item, B items that are kept of a history.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ GROUP = 16  # items; those of a group stand T / 16 columns apart, so that maxima
 SPARE = 16  # kept behind the k-th, for items that tie with it
 SLACK = 2.0**-14  # of the limit: more than rounding, so that what ties with the k-th is kept
 LEAST = torch.finfo(torch.float32).min
+SLOTS = 4  # times k: fewer make the limit lower, so that more groups are opened; more take time to be sorted
+HELD = 2**23  # scores, 32 MB: the more tiles are held, the fewer groups are opened before the limit is high
+MOST_OPENED = 3  # times what is kept: groups of a history opened at a time, on average; more are a sign of many ties
 
 
 def best_of_tile(scores_RT: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -28,104 +32,139 @@ def best_of_tile(scores_RT: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return best_RB, column_RB.gather(1, place_RB)
 
 
+class Room:
+    """Where the scores of W tiles and the maxima of their groups lie until groups are opened; one for all chunks."""
+
+    def __init__(self, rows: int, width: int, num_tiles: int) -> None:
+        num_tiles = max(1, min(HELD // (rows * width), num_tiles))
+        # Memory of numpy is in huge pages where the system lets it: half the time for the first pass over it.
+        self.scores_WNT = torch.from_numpy(np.empty((num_tiles, rows, width), np.float32))
+        self.most_WNG = torch.empty(num_tiles, rows, width // GROUP)
+
+
 class Candidates:
-    """Groups of items of R histories that may hold some of their best k, on a CPU.
+    """Items of N histories that may belong to their best k, on a CPU.
 
     Every item is in one of S slots. The k-th best of the slots' maxima is no better than the k-th best item, and not much
-    worse: it is the limit that a group's maximum must reach for the group to be kept. Rows are sorted by numpy, which takes
-    a tenth of the time that torch takes for rows this short.
+    worse: it is the limit that a group's maximum, and then an item, must reach to be kept. Groups are opened when the room is
+    full, by the limit of that moment. Rows are sorted and flags listed by numpy, in a tenth to a third of torch's time.
     """
 
-    def __init__(self, rows: int, k: int, num_groups: int) -> None:
-        self.k, self.kept, self.num_groups, self.room = k, k + SPARE, num_groups, 6 * k + 4 * SPARE
-        self.slots_RS = torch.full((rows, -(-2 * k // num_groups) * num_groups), -torch.inf)
-        self.most_RB = torch.full((rows, self.room), -torch.inf)  # of each group
-        self.scores_RBG = torch.empty(rows, self.room, GROUP)
-        self.columns_RB = torch.zeros(rows, self.room, dtype=torch.long)  # of each group's first item
-        self.count_R = torch.zeros(rows, dtype=torch.long)
-        self.begin_R = torch.arange(rows) * self.room
-        self.limit_R1 = torch.full((rows, 1), LEAST)
-        self.dropped_R = torch.full(
-            (rows,), -torch.inf
-        )  # the best maximum of a group that reached the limit and is not kept
+    def __init__(self, room: Room, rows: int, k: int) -> None:
+        self.scores_WNT, self.most_WNG = room.scores_WNT[:, :rows], room.most_WNG[:, :rows]
+        if rows < room.scores_WNT.shape[1]:  # tiles of fewer rows lie behind each other, too
+            self.scores_WNT, self.most_WNG = (_front(of, rows) for of in (room.scores_WNT, room.most_WNG))
+        self.k, self.kept, self.num_rows, self.num_groups = k, k + SPARE, rows, room.most_WNG.shape[2]
+        self.num_banks = -(-SLOTS * k // self.num_groups)
+        self.slots_NS = torch.full((rows, self.num_banks * self.num_groups), -torch.inf)
+        self.limit_N = np.full(rows, LEAST, np.float32)
+        self.dropped_N = np.full(
+            rows, -np.inf, np.float32
+        )  # the best item, or group, that reached the limit and is not kept
+        self.firsts: list[int] = []  # the first items of the tiles that the room holds
+        self.num_tiles = self.num_held = 0
+        self.held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # row, column, score of P items
 
-    def add(self, groups_RGT: Tensor, most_RG: Tensor, first: int, tile: int) -> None:
-        """Keep what may belong to the lists of a tile, the one of that number, which begins at item `first`.
-
-        Scores as [R, 16, G], of which each group's are [:, :, g], and the maximum of each group.
-        """
-        bank = tile * self.num_groups % self.slots_RS.shape[1]
-        slots_RG = self.slots_RS[:, bank : bank + self.num_groups]
-        torch.maximum(slots_RG, most_RG, out=slots_RG)
-        if tile < 16 or tile % (tile // 8) == 0:  # later the limit rises by little from one tile to the next
-            self._raise_limit()
-        place_P = (most_RG < self.limit_R1).logical_not_().view(-1).nonzero().view(-1)  # NaN is not lower
-        if 4 * len(place_P) > 3 * most_RG.numel():
-            self._add_best(groups_RGT, most_RG, first)
-        elif len(place_P):
-            self._add(groups_RGT, most_RG, first, place_P)
-
-    def _raise_limit(self) -> None:
-        limit_R1 = torch.from_numpy(np.sort(self.slots_RS.numpy(), axis=1))[:, -self.k, None]
-        limit_R1 = (limit_R1 - limit_R1.abs() * SLACK).nan_to_num_(nan=LEAST, neginf=LEAST)
-        torch.maximum(self.limit_R1, limit_R1, out=self.limit_R1)
-
-    def _add(self, groups_RGT: Tensor, most_RG: Tensor, first: int, place_P: Tensor) -> None:
-        row_P = place_P // self.num_groups
-        num_R = torch.bincount(row_P, minlength=len(most_RG))
-        count_R = self.count_R + num_R
-        if int(count_R.max()) > self.room:
-            self._add_best(groups_RGT, most_RG, first)
-            return
-        # Pairs are in order of rows, so a pair goes behind what its row holds by its number less that of the row's first.
-        begin_R = self.begin_R + count_R - num_R.cumsum(0)
-        to_P = begin_R.index_select(0, row_P) + torch.arange(len(row_P))
-        group_P = place_P - row_P * self.num_groups
-        self.most_RB.view(-1).index_copy_(0, to_P, most_RG.view(-1).index_select(0, place_P))
-        self.columns_RB.view(-1).index_copy_(0, to_P, group_P + first)
-        self.scores_RBG.view(-1, GROUP).index_copy_(0, to_P, groups_RGT[row_P, :, group_P])
-        self.count_R = count_R
-
-    def _add_best(self, groups_RGT: Tensor, most_RG: Tensor, first: int) -> None:
-        """Append the best groups of the whole tile; the rest, of which many may tie, are dropped."""
-        self._compact()
-        size = min(self.kept, self.num_groups)
-        most_RB, group_RB = most_RG.topk(size)
-        if size < self.num_groups:
-            self.dropped_R = torch.maximum(self.dropped_R, most_RB[:, -1])
-        new = slice(self.kept, self.kept + size)
-        self.most_RB[:, new], self.columns_RB[:, new] = most_RB, group_RB + first
-        self.scores_RBG[:, new] = groups_RGT.gather(2, group_RB.unsqueeze(1).expand(-1, GROUP, -1)).transpose(1, 2)
-        self.count_R = torch.full_like(self.count_R, self.kept + size)
-        self._compact()
-
-    def _compact(self) -> None:
-        """Drop all but the best groups and some spare ones."""
-        most_RB, place_RB = _best(self.most_RB, self.kept)
-        dropped_R = torch.where(self.count_R > self.kept, most_RB.amin(1), -torch.inf)
-        self.dropped_R = torch.maximum(self.dropped_R, dropped_R)
-        row_R1, kept = torch.arange(len(place_RB)).unsqueeze(1), slice(0, self.kept)
-        columns_RB, scores_RBG = self.columns_RB[row_R1, place_RB], self.scores_RBG[row_R1, place_RB]
-        self.most_RB.fill_(-torch.inf)
-        self.most_RB[:, kept], self.columns_RB[:, kept], self.scores_RBG[:, kept] = most_RB, columns_RB, scores_RBG
-        self.count_R.clamp_(max=self.kept)
+    def next_tile(self, first: int) -> int:
+        """The place in the room of the tile whose first item that is."""
+        if len(self.firsts) == len(self.scores_WNT):
+            self._open()
+        self.firsts.append(first)
+        return len(self.firsts) - 1
 
     def best(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The best k items and a few more, best first, their columns, and the score above which none is missing."""
-        self._raise_limit()
-        self._compact()
-        first_RB = self.columns_RB[:, : self.kept]
-        scores_RBG = self.scores_RBG[:, : self.kept]
-        scores_RBG = scores_RBG.where(self.most_RB[:, : self.kept, None] != -torch.inf, -torch.inf)
-        scores_RB, place_RB = _best(scores_RBG.flatten(1), self.kept)
-        scores_RB, order_RB = scores_RB.sort(1, descending=True)
-        place_RB = place_RB.gather(1, order_RB)
-        columns_RB = first_RB.gather(1, place_RB // GROUP) + place_RB % GROUP * self.num_groups
-        least_R = torch.maximum(torch.maximum(self.limit_R1.squeeze(1), self.dropped_R), scores_RB[:, -1])
-        return scores_RB, columns_RB, least_R
+        """The best k items and a few more, best first, their columns, and the score above which none is missing.
+
+        A row with a score that is no number or infinite has a NaN or an infinity.
+        """
+        self._open()
+        row_P, column_P, score_P, place_P = self._best_held()
+        scores_NB = np.full((self.num_rows, self.kept), -np.inf, np.float32)
+        columns_NB = np.zeros((self.num_rows, self.kept), np.int64)
+        scores_NB[row_P, place_P], columns_NB[row_P, place_P] = score_P, column_P
+        most_N1 = self.slots_NS.amax(1, keepdim=True)
+        best_NB = torch.from_numpy(scores_NB).where(most_N1 < torch.inf, most_N1)
+        return best_NB, torch.from_numpy(columns_NB), torch.from_numpy(np.maximum(self.limit_N, self.dropped_N))
+
+    def _open(self) -> None:
+        """Keep what may belong to the lists of the tiles that the room holds, and empty it."""
+        most_WNG = self.most_WNG[: len(self.firsts)]
+        self._raise_limit(most_WNG)
+        limit_N1 = self.limit_N[:, None]
+        place_P = np.flatnonzero(most_WNG.numpy() >= limit_N1)
+        if len(place_P) > MOST_OPENED * self.kept * self.num_rows:
+            place_P = self._best_groups(most_WNG)
+        self._keep(place_P)
+        self.firsts = []
+        if self.num_held > 2 * MOST_OPENED * self.kept * self.num_rows:
+            row_P, column_P, score_P, _ = self._best_held()
+            self.held, self.num_held = [(row_P, column_P, score_P)], len(row_P)
+
+    def _raise_limit(self, most_WNG: Tensor) -> None:
+        for bank in range(self.num_banks):
+            some_WNG = most_WNG[(bank - self.num_tiles) % self.num_banks :: self.num_banks]
+            if len(some_WNG):
+                slots_NG = self.slots_NS[:, bank * self.num_groups : (bank + 1) * self.num_groups]
+                torch.maximum(slots_NG, some_WNG.amax(0), out=slots_NG)
+        self.num_tiles += len(most_WNG)
+        limit_N = np.sort(self.slots_NS.numpy(), axis=1)[:, -self.k]
+        np.fmax(self.limit_N, limit_N - np.abs(limit_N) * np.float32(SLACK), out=self.limit_N)  # fmax passes over NaN
+
+    def _keep(self, place_P: np.ndarray) -> None:
+        """Open groups, given by their places among the maxima of all held tiles, and keep items that reach the limit."""
+        width, num_groups = self.scores_WNT.shape[2], self.num_groups
+        line_P, group_P = _divided(place_P, num_groups)  # a line is a row of a tile
+        tile_P, row_P = _divided(line_P, self.num_rows)
+        # A group is 16 scores from its first on, num_groups apart.
+        flat = self.scores_WNT.view(-1)
+        groups_PG = flat.as_strided((len(flat) - width + num_groups, GROUP), (1, num_groups))
+        scores_PG = groups_PG[torch.from_numpy(line_P * width + group_P)].numpy()
+        item_P = np.flatnonzero(scores_PG.reshape(-1) >= np.repeat(self.limit_N[row_P], GROUP))
+        pair_P, member_P = _divided(item_P, GROUP)
+        column_P = (np.array(self.firsts)[tile_P] + group_P)[pair_P] + member_P * num_groups
+        self.held.append((row_P[pair_P], column_P, scores_PG.reshape(-1)[item_P]))
+        self.num_held += len(item_P)
+
+    def _best_groups(self, most_WNG: Tensor) -> np.ndarray:
+        """The places of each row's best groups in the room; the rest, of which many may tie, are dropped."""
+        most_NB = most_WNG.transpose(0, 1).flatten(1)
+        if most_NB.shape[1] > self.kept:
+            most_NB, group_NB = most_NB.topk(self.kept)
+            np.maximum(self.dropped_N, most_NB[:, -1].numpy(), out=self.dropped_N)
+        else:
+            group_NB = torch.arange(most_NB.shape[1]).expand_as(most_NB)
+        tile_NB, group_NB = group_NB // self.num_groups, group_NB % self.num_groups
+        return (
+            ((tile_NB * self.num_rows + torch.arange(self.num_rows)[:, None]) * self.num_groups + group_NB)
+            .view(-1)
+            .numpy()
+        )
+
+    def _best_held(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The best items of each row that are held and reach the limit: row, column, score, place in the row, in that order."""
+        row_P, column_P, score_P = (np.concatenate(of) for of in zip(*self.held, strict=True))
+        high_P = np.flatnonzero(score_P >= self.limit_N[row_P])
+        row_P, column_P, score_P = row_P[high_P], column_P[high_P], score_P[high_P]
+        bits_P = score_P.view(np.int32)
+        order_P = (row_P << 32) - (bits_P ^ ((bits_P >> 31) & 0x7FFFFFFF))  # floats in the order of these integers
+        order_P = np.argsort(order_P)
+        row_P, column_P, score_P = row_P[order_P], column_P[order_P], score_P[order_P]
+        num_N = np.bincount(row_P, minlength=self.num_rows)
+        place_P = np.arange(len(row_P)) - (num_N.cumsum() - num_N)[row_P]
+        first_out = place_P == self.kept
+        out_N = row_P[first_out]
+        self.dropped_N[out_N] = np.maximum(self.dropped_N[out_N], score_P[first_out])
+        kept_P = place_P < self.kept
+        return row_P[kept_P], column_P[kept_P], score_P[kept_P], place_P[kept_P]
 
 
-def _best(values_RB: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The best values of each row in no order, NaN first, and their places."""
-    place_RB = torch.from_numpy(np.argpartition(values_RB.numpy(), -count, axis=1)[:, -count:].copy())
-    return values_RB.gather(1, place_RB), place_RB
+def _divided(number_P: np.ndarray, by: int) -> tuple[np.ndarray, np.ndarray]:
+    """np.divmod, in a fifth of its time."""
+    whole_P = number_P // by
+    return whole_P, number_P - whole_P * by
+
+
+def _front(room_WNX: Tensor, rows: int) -> Tensor:
+    """The room's tiles with fewer rows, contiguous."""
+    num_tiles, _, width = room_WNX.shape
+    return room_WNX.view(-1)[: num_tiles * rows * width].view(num_tiles, rows, width)

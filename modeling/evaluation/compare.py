@@ -1,9 +1,10 @@
 """Which of two models is better, and the model in service: one small file a dataset, replaced in one step.
 
-The rule. A new model takes over when its metric is better than that of the model in service on the same test cases, by
-`promotion.min_gain` at least. Where nothing is in service, or what is there cannot be compared or does not predict the metric,
-it must beat the best of all baselines that were measured instead (of a label, `mean`). A model that was taken out of service
-by hand comes back by hand only.
+The rule. Against a model in service, a metric of ranks is judged by what each test case says, see `evidence`. A metric of
+labels, which are predicted and not ranked, is compared as it is: it must be better, by `promotion.min_gain` at least. Where
+nothing is in service, or what is there cannot be compared or does not predict the metric, the new model must beat the best of
+all baselines that were measured instead (of a label, `mean`), in the same way. A model that was taken out of service by hand
+comes back by hand only.
 """
 
 from __future__ import annotations
@@ -209,15 +210,15 @@ def instead(baseline: tuple[str, float] | None, why: str) -> Rival:
 
 def judge(promotion: PromotionConfig, new: float, rival: Rival) -> dict[str, Any]:
     """Whether the gain is the one asked for: `promote`, `old` and `reason`, a sentence."""
-    old, lower = rival.score, lower_is_better(promotion.metric)
-    better = new < old * (1 - promotion.min_gain) if lower else new > max(old * (1 + promotion.min_gain), 0)
+    old, lower, least = rival.score, lower_is_better(promotion.metric), promotion.min_gain or 0.0
+    better = new < old * (1 - least) if lower else new > max(old * (1 + least), 0)
     gain = f"{new / old - 1:+.1%}" if old else "from nothing"
     notes = [gain, *(["lower is better"] if lower else [])]
-    notes += [f"{promotion.min_gain:.1%} asked for"] if promotion.min_gain else []
+    notes += [f"{least:.1%} asked for"] if least else []
     notes += [rival.note] if rival.note else []
     verdict = "promote" if better else "keep what is in service"
     reason = f"{promotion.metric} {new:.4f} against {old:.4f} of {rival.name} ({', '.join(notes)}): {verdict}."
-    return {"promote": better, "old": old, "reason": reason}
+    return {"promote": better, "verdict": "promote" if better else "keep", "old": old, "reason": reason}
 
 
 def lower_is_better(metric: str) -> bool:

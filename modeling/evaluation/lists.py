@@ -4,8 +4,9 @@ N histories of a chunk, R of them taken at a time, V items of the catalogue, T i
 items of a tile, B items that are kept.
 
 Of two items that tie (see `ranking`) the lower id comes first. On a CPU most of a tile is never looked at: a first pass finds
-the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened. On a GPU, where
-the host must not wait for what a tile holds, as many groups as could matter are opened in each tile.
+the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened, those of several
+tiles together: the limit is high by then. On a GPU, where the host must not wait for what a tile holds, as many groups as
+could matter are opened in each tile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.evaluation.candidates import GROUP, Candidates, best_of_tile
+from modeling.evaluation.candidates import GROUP, Candidates, Room, best_of_tile
 from modeling.evaluation.scorer import BLOCK, DIVERGED, Hidden, Scorer, Tiles
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID
@@ -22,7 +23,8 @@ from schemas.errors import DivergedError
 
 GROUP_ROWS = 128  # histories whose scores of a block are looked through while they are in the second cache
 ROWS, TILE = {"cpu": 1024, "cuda": 8192}, {"cpu": 8 * BLOCK, "cuda": 16 * BLOCK}
-LONGEST = 100  # of lists that are made from groups of a block
+LONGEST = 1000  # of lists that are made from groups of a block
+WHOLE_CHUNK = 100  # items of a list that are made for a whole chunk of histories at a time; longer ones for fewer
 
 
 @torch.no_grad()
@@ -38,14 +40,18 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     device = scorer.rankable_V.device.type
     by_groups = device == "cpu" and k <= LONGEST and scorer.num_items > 4 * BLOCK
     tiles = Tiles(scorer, BLOCK if by_groups else min(max(TILE[device], k + 1), scorer.num_items))
-    rows = scorer.chunk if k < TILE[device] else max(1, scorer.chunk * TILE[device] // k)  # long lists take room too
+    most = WHOLE_CHUNK if by_groups else TILE[device]
+    rows = scorer.chunk if k <= most else max(1, scorer.chunk * most // k)  # long lists take room too
+    room = Room(min(rows, len(histories)), BLOCK, len(tiles.spans)) if by_groups and len(histories) else None
     ids, best = [], []
     for part in torch.arange(len(histories), device=histories.starts.device).split(rows):
         chosen = histories.select(part)
         queries = scorer.queries(chosen)
         hidden = Hidden(tiles, chosen, GROUP_ROWS if by_groups else ROWS[device], seen=filter_seen)
-        find = _by_groups if by_groups else _by_tiles
-        scores_NB, column_NB, least_N = find(scorer, queries, hidden, k)
+        if room is not None:
+            scores_NB, column_NB, least_N = _by_groups(scorer, queries, hidden, k, room)
+        else:
+            scores_NB, column_NB, least_N = _by_tiles(scorer, queries, hidden, k)
         if not bool((scores_NB < torch.inf).all()):  # NaN or infinite
             raise DivergedError(DIVERGED)
         scores_NK, column_NK = _first_of_ties(
@@ -59,24 +65,27 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     return torch.cat(ids), torch.cat(best)
 
 
-def _by_groups(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def _by_groups(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int, room: Room) -> tuple[Tensor, Tensor, Tensor]:
     """More than the best k, best first, their columns, and the score above which none is missing: [N, B], [N, B], [N]."""
-    num_rows, num_groups = len(queries), BLOCK // GROUP
-    candidates = Candidates(num_rows, k, num_groups)
-    room_NT, most_NG = torch.empty(num_rows, BLOCK), torch.empty(num_rows, num_groups)
-    parts = [(queries[begin:end], room_NT[begin:end], most_NG[begin:end]) for begin, end in hidden.parts]
+    candidates = Candidates(room, len(queries), k)
+    views = [_views(candidates, place, queries, hidden) for place in range(len(candidates.scores_WNT))]
     for tile, (first, last) in enumerate(hidden.tiles.spans):
         width = last - first
-        for part, (some, scores_RT, most_RG) in enumerate(parts):
+        for part, (some, scores_RT, groups_RGT, most_RG) in enumerate(views[candidates.next_tile(first)]):
             if width == BLOCK:
                 hidden.mask(scorer.tile(some, first, last, out=scores_RT), tile, part)
             else:
                 narrow_RT = hidden.mask(scorer.tile(some, first, last), tile, part)
                 scores_RT.copy_(F.pad(narrow_RT, (0, BLOCK - width), value=-torch.inf))
-            # Taken while the scores are in the second cache.
-            torch.amax(scores_RT.view(-1, GROUP, num_groups), 1, out=most_RG)
-        candidates.add(room_NT.view(-1, GROUP, num_groups), most_NG, first, tile)
+            torch.amax(groups_RGT, 1, out=most_RG)  # while the scores are in the second cache
     return candidates.best()
+
+
+def _views(candidates: Candidates, place: int, queries: Tensor, hidden: Hidden) -> list[tuple[Tensor, ...]]:
+    """Of each part of the histories: queries, where their scores of a tile go, these by groups, and where maxima go."""
+    scores_NT, most_NG = candidates.scores_WNT[place], candidates.most_WNG[place]
+    rows = [slice(*part) for part in hidden.parts]
+    return [(queries[r], scores_NT[r], scores_NT[r].view(-1, GROUP, most_NG.shape[1]), most_NG[r]) for r in rows]
 
 
 def _by_tiles(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,28 +13,45 @@ from modeling.config import METRICS
 NUM_BINS = 10
 LEAST_PROBABILITY = 1e-15
 MOST_CASES = 2**20  # compared at a time
+PERCENTILES = {"median": 50, "p75": 75, "p90": 90}
 
 
 def metrics_at(rank_N: Tensor, cutoffs: tuple[int, ...]) -> dict[str, float]:
-    """Mean over cases of each metric at each cut-off, named as in `ndcg@20`.
+    """Mean over cases of each metric at each cut-off, named as in `ndcg@20`."""
+    rank_N = rank_N.double()
+    return {name: float(gains_of(name, rank_N).mean()) for name in names_at(cutoffs)}
 
-    With one relevant item at rank r (from 1; ties count half, so r may end in .5) and hit = [r <= k]:
+
+def names_at(cutoffs: tuple[int, ...]) -> list[str]:
+    """The names of all metrics of ranks at these cut-offs: recall@5, precision@5, ..."""
+    return [f"{name}@{k}" for k in cutoffs for name in METRICS]
+
+
+def gains_of(metric: str, rank_N: Tensor) -> Tensor:
+    """What each case adds to a metric named as in `ndcg@20`, float64 of shape [N]; the metric is their mean.
+
+    With one relevant item at rank r (from 1; ties count half, so r may end in .5; infinity is a miss) and hit = [r <= k]:
     recall = hitrate = hit; precision = hit / k; map = mrr = hit / r; ndcg = hit / log2(1 + r).
     """
-    rank_N = rank_N.double()
-    found: dict[str, float] = {}
-    for k in cutoffs:
-        hit_N = (rank_N <= k).double()
-        gains = {
-            "recall": hit_N,
-            "precision": hit_N / k,
-            "hitrate": hit_N,
-            "map": hit_N / rank_N,
-            "mrr": hit_N / rank_N,
-            "ndcg": hit_N / torch.log2(1 + rank_N),
-        }
-        found |= {f"{name}@{k}": float(gains[name].mean()) for name in METRICS}
-    return found
+    name, _, cutoff = metric.partition("@")
+    hit_N = (rank_N <= int(cutoff)).double()
+    if name == "precision":
+        return hit_N / int(cutoff)
+    if name in ("map", "mrr"):
+        return hit_N / rank_N
+    return hit_N / torch.log2(1 + rank_N) if name == "ndcg" else hit_N
+
+
+def rank_percentiles(rank_N: Tensor) -> dict[str, float]:
+    """The rank that half, three quarters and nine tenths of the cases reach: `median`, `p75`, `p90`; infinity is a miss.
+
+    The smallest rank r such that at least that share of the ranks is r or less.
+    """
+    if not len(rank_N):
+        return dict.fromkeys(PERCENTILES, float("nan"))
+    sorted_N = rank_N.double().sort().values
+    places = {name: max(-(-len(sorted_N) * percent // 100) - 1, 0) for name, percent in PERCENTILES.items()}
+    return {name: float(sorted_N[place]) for name, place in places.items()}
 
 
 def auc(score_N: Tensor, label_N: Tensor) -> float:

@@ -20,12 +20,15 @@ from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
 from modeling.service.histories import Catalogue, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
+from modeling.service.reading import CosineScorer, Reason, falls, reasons, require_items
 from modeling.sessions import Sessions
 from modeling.vocabularies import raw_items, raw_lists, read_table
+from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 ITEMS = "items.parquet"
+EXPLAINED = 64  # histories at a time: of each there are as many copies as it has events
 
 
 class Recommender:
@@ -63,12 +66,53 @@ class Recommender:
         Raises:
             InputError: for an empty history, k below 1, or a model without the head next_item.
         """
-        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-            raise InputError(f"k must be an integer from 1, got {k!r}.")
+        _require_count(k)
         _require_events(histories)
         if not len(histories):
             return torch.empty(0, int(k), dtype=torch.long), torch.empty(0, int(k))
         return top_k(self.scorer, histories.to(self.device), int(k), filter_seen=filter_seen)
+
+    def similar(self, items: Sequence[Any], k: int = 10) -> list[list[tuple[Any, float]]]:
+        """Of each raw item id the k items whose vectors are nearest, and their cosines, nearest first; never the item itself.
+
+        Raises:
+            InputError: for an item that is not in the catalogue, with names that are near, or that no training event has.
+        """
+        asked, unknown = self.histories([[item] for item in items])
+        require_items(items, unknown, self.items["value"].to_list() if unknown else ())
+        _require_count(k)
+        if not items:
+            return []
+        untrained_N = ~self.scorer.rankable_V.cpu()[asked.item_from_end(0) - FIRST_ID]
+        if bool(untrained_N.any()):
+            item = items[int(untrained_N.nonzero()[0])]
+            raise InputError(f"Item {item!r} has no training event, so that its vector says nothing of it.")
+        ids_NK, cosine_NK = top_k(CosineScorer(self.scorer), asked.to(self.device), int(k), filter_seen=True)
+        nearest = raw_lists(self.items, ids_NK)
+        return [list(zip(row, cosines, strict=False)) for row, cosines in zip(nearest, cosine_NK.tolist(), strict=True)]
+
+    def because(
+        self, histories: Sessions, k: int = 10, *, filter_seen: bool = False, events: int = 3
+    ) -> list[list[Reason]]:
+        """The k best next items per history, each with the `events` events of the history that it leans on most.
+
+        Each event that the model reads is left out once; the more an item's score falls, the more it leans on that event. One
+        below 0 speaks against it. A score is the logit that lists are ordered by.
+
+        Raises:
+            InputError: as `ranked` does, and for `events` below 1.
+        """
+        _require_count(events, "events")
+        histories = histories.most_recent(self.model.longest).to(self.device)
+        answers: list[list[Reason]] = []
+        for part in torch.arange(len(histories), device=histories.starts.device).split(EXPLAINED):
+            some = histories.select(part)
+            ids_NK, _ = self.ranked(some, k, filter_seen=filter_seen)
+            leaning = falls(self.scorer, some, ids_NK, self.model.inputs.time)
+            _, event_E = some.event_index()
+            raw_E = self.raw_items(some.items[event_E].long())
+            answers += reasons(some, raw_lists(self.items, ids_NK), raw_E, leaning, int(events))
+        return answers
 
     def raw_items(self, ids: Tensor) -> list[Any]:
         """Raw item ids of encoded ones; None for those that are not in the catalogue."""
@@ -112,6 +156,11 @@ class Recommender:
     @property
     def _catalogue(self) -> Catalogue:
         return Catalogue(self.schema, self.items, self.folder)
+
+
+def _require_count(given: Any, name: str = "k") -> None:
+    if isinstance(given, bool) or not isinstance(given, Integral) or given < 1:
+        raise InputError(f"{name} must be an integer from 1, got {given!r}.")
 
 
 def _require_events(histories: Sessions) -> None:

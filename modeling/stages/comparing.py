@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-from modeling.config import EvaluationConfig, PromotionConfig
+from modeling.config import METRICS, EvaluationConfig, PromotionConfig
 from modeling.evaluation.compare import (
     Champion,
     Metrics,
@@ -26,6 +27,7 @@ from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError, unknown
 
 COMPARISONS = "comparisons"
+METRIC_OF_RANKS = re.compile(rf"({'|'.join(METRICS)})@\d+$")
 Progress = Callable[[str], object]
 
 
@@ -43,8 +45,9 @@ def compare(
     The model in service never fails a night: one that cannot be compared (its folder or its pointer is damaged, this code does
     not take it, a feature it reads is made another way now, measuring it fails) is named with the reason, and the candidate is
     judged as with nothing in service. A model in service that was trained on the test day, as when a past night is run again,
-    stays. Facts: `promote`, `reason`, `metric`, `new`, `old`, `champion`, `compared` (whether it was measured),
-    `not_compared` (why not), `read_as` (what it could not read from today's sessions).
+    stays. Facts: `promote`, `verdict` (promote, keep, or hold: these cases cannot tell; both leave the pointer), `reason`,
+    `metric`, `new`, `old`, `champion`, `compared` (whether it was measured), `not_compared` (why not), `read_as` (what it could
+    not read from today's sessions), and where ranks were compared those of `weighing.weigh`.
 
     Raises:
         InputError: for a metric that was not computed, with those that were.
@@ -69,7 +72,7 @@ def compare(
         progress(existing.facts["reason"])
         return existing
     facts: dict[str, Any] = {"metric": promotion.metric, "new": measured[promotion.metric], "old": None}
-    facts |= {"promote": False, "compared": False, "not_compared": "", "read_as": []}
+    facts |= {"promote": False, "verdict": "keep", "compared": False, "not_compared": "", "read_as": []}
     facts |= {"dataset": dataset, "candidate": candidate, "champion": champion.model if champion else None}
     if withdrawn:
         facts["reason"] = withdrawn
@@ -145,8 +148,10 @@ def _decide(
         return judge(promotion, new, instead(baseline, "nothing is in service"))
     old, problem, where = None, damage, "What is in service"
     read_as: list[str] = []
+    measured: Manifest | None = None
     if champion:
-        old, read_as, problem = _score_in_service(artifacts, champion, rival, metric, sessions, config, progress)
+        measured, read_as, problem = _measure_in_service(artifacts, champion, rival, sessions, config, progress)
+        old = _metrics(measured).get(metric) if measured else None
         where = f"{champion.model}, in service by {pointer_of(artifacts, facts['dataset'])},"
     if problem:
         line = (
@@ -155,30 +160,32 @@ def _decide(
         )
         verdict = judge(promotion, new, instead(baseline, "the model in service cannot be compared"))
         return verdict | {"not_compared": line, "reason": f"{verdict['reason']} {line}"}
-    if old is None:
+    if old is None or measured is None:
         return judge(promotion, new, instead(baseline, "the model in service does not predict it"))
     notes = [f"best baseline: {baseline[0]} {baseline[1]:.4f}"] if baseline else []
     notes += [f"of the model in service {line}" for line in read_as]
-    verdict = judge(promotion, new, Rival(old, "the model in service", "; ".join(notes)))
-    return verdict | {"compared": True, "read_as": read_as}
+    compared = {"compared": True, "read_as": read_as}
+    if METRIC_OF_RANKS.match(metric):
+        from modeling.stages.weighing import weigh  # torch is only loaded when there is something to compare
+
+        return weigh(evaluation, measured, promotion, baseline, new, old, notes) | compared
+    return judge(promotion, new, Rival(old, "the model in service", "; ".join(notes))) | compared
 
 
-def _score_in_service(
+def _measure_in_service(
     artifacts: Artifacts,
     champion: Champion,
     rival: Manifest | None,
-    metric: str,
     sessions: Manifest,
     config: EvaluationConfig,
     progress: Progress,
-) -> tuple[float | None, list[str], str]:
-    """Its score (None: it does not predict the metric), what it could not read, and why it cannot be compared (or "")."""
+) -> tuple[Manifest | None, list[str], str]:
+    """Its evaluation, what it could not read, and why it cannot be compared (or "")."""
     if rival is None:
         return None, [], f"{artifacts.root / champion.model} is missing or damaged"
-    alone = config.model_copy(update={"baselines": ()})
+    alone = config.model_copy(update={"baselines": (), "lists": 0})
     try:
-        score = _metrics(evaluate(artifacts, rival, sessions, alone, progress)).get(metric)
-        return score, _read_as(rival, sessions), ""
+        return evaluate(artifacts, rival, sessions, alone, progress), _read_as(rival, sessions), ""
     except InputError as error:
         return None, [], str(error)
     except Exception as error:  # an older model may fail in any way; the night goes on

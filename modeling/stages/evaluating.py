@@ -15,7 +15,7 @@ from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, identify
 
 EVALUATIONS = "evaluations"
-RESULT, EXAMPLES = "result.json", "examples.json"
+RESULT, EXAMPLES, RANKS = "result.json", "examples.json", "ranks.parquet"
 Progress = Callable[[str], object]
 
 
@@ -34,9 +34,12 @@ def evaluate(
     recommend count as misses. With `filter_seen` so do targets that the history holds (`seen_targets`). Labels are measured
     on every case that has one, and so is `mean`, the mean of the training labels.
 
-    The facts hold `metrics` by name of model or baseline (None: undefined, such as everything of no cases, or the AUC of labels
-    that are all alike), these counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and
-    `learned_from_test_day`: whether the model learned from what it is tested on, which is also warned of.
+    The facts hold `metrics` by name of model or baseline (the mean over cases of `metrics.gains_of`; None: undefined, such as
+    everything of no cases, or the AUC of labels that are all alike), `baseline_settings` (by name, what a baseline chose on
+    validation cases), these counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and
+    `learned_from_test_day`: whether the model learned from what it is tested on, which is also warned of. `ranks`, `lists`,
+    `intervals` and `slices` are described where they are made, in `stages.ranked`. The ranks themselves are in
+    `ranks.parquet`, as `evaluation.rank_table` says.
     """
     artifact_id = identify(
         code=code_of_evaluation(model, config.baselines),
@@ -52,12 +55,14 @@ def evaluate(
     from modeling.stages.memory import kept_memory
 
     with kept_memory():
-        facts, examples = measure(model, sessions, config, progress)
+        facts, examples, table = measure(model, sessions, config, progress)
     parameters = {"evaluation": config.model_dump()}
     with artifacts.write(EVALUATIONS, artifact_id, parents=(model.name, sessions.name), parameters=parameters) as draft:
         draft.facts = facts
         (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
         (draft.folder / EXAMPLES).write_text(json.dumps(examples, indent=2, default=str) + "\n")
+        if table:
+            table.write(draft.folder / RANKS)
     _warn(draft.manifest, progress)
     return draft.manifest
 

@@ -16,10 +16,12 @@ ROOT = Path(__file__).parents[2]
 # What stages run: the code of a result is that of these modules, of the parts that were chosen, and of all they import.
 TRAINING = ("modeling.splits", "modeling.training.fit")
 EVALUATION = ("modeling.splits", "modeling.stages.measure")
-COMPARISON = (
+COMPARISON = (  # the rule, and what it measures by EVALUATION
     "modeling.stages.comparing",
     "modeling.evaluation.compare",
-)  # the rule, and what it measures by EVALUATION
+    "modeling.stages.weighing",
+    "modeling.evaluation.evidence",
+)
 
 
 def code_of_training(config: ModelConfig) -> str:

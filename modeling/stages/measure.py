@@ -16,11 +16,14 @@ from torch import Tensor
 
 from modeling.config import NEXT_ITEM, EvaluationConfig
 from modeling.evaluation import baselines
+from modeling.evaluation.choosing import fit_best
 from modeling.evaluation.metrics import metrics_at
+from modeling.evaluation.rank_table import RankTable, describe
 from modeling.evaluation.ranking import Scorer, ranks, top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
 from modeling.splits import Cases, Split, label_cases, split_sessions, trained_items, training_labels
+from modeling.stages.ranked import Lists, facts_of_ranks
 from modeling.vocabularies import raw_items, raw_lists, translate
 from schemas import plugins
 from schemas.artifacts import Manifest
@@ -63,17 +66,21 @@ class Test:
 
 def measure(
     model: Manifest, sessions: Manifest, config: EvaluationConfig, progress: Progress
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The facts of an evaluation, and example recommendations in raw item ids."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
+    """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, model.parameters["training"]["validation_sessions"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
     test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
+    table: RankTable | None = None
+    settings: dict[str, dict[str, float]] = {}
     cases, counts = measurable(split.test, trained_items(split.train, schema.num_items))
+    about_ranks: dict[str, Any] = {}
     if NEXT_ITEM in test.model.heads:
-        metrics, examples = _rank_items(test, cases)
+        metrics, examples, settings, table, lists = _rank_items(test, cases)
+        about_ranks = facts_of_ranks(table, config.cutoffs) | {"lists": lists}
     labels = {}
     for column in schema.labels:
         if column.name in test.model.label_heads:
@@ -85,12 +92,14 @@ def measure(
         "metrics": {body if name == MODEL else name: values for name, values in metrics.items()},
         "model": body,
         "labels": labels,
+        "baseline_settings": settings,
         **counts,
         "filter_seen": config.filter_seen,
         "learned_from_test_day": learned_from(model, sessions),
         "ties": TIES,
+        **about_ranks,
     }
-    return facts, examples
+    return facts, examples, table
 
 
 def measurable(test: Cases, trained_V: Tensor) -> tuple[Cases, dict[str, int]]:
@@ -128,25 +137,36 @@ def learned_from(model: Manifest, sessions: Manifest) -> bool:
     return own_test_day is None or test_day is None or own_test_day > test_day
 
 
-def fit_baseline(name: str, split: Split, schema: FeatureSchema) -> Scorer:
-    """The baseline of that name, fit on the sessions the model is fit on."""
-    baseline: Scorer = plugins.find(baselines, name)(split.train, split.last_day, schema.num_items)
-    return baseline
+def fit_baseline(name: str, split: Split, schema: FeatureSchema, config: EvaluationConfig) -> Scorer:
+    """The baseline of that name, fit on the sessions the model is fit on, its setting chosen on validation cases."""
+    kind = plugins.find(baselines, name)
+    return fit_best(kind, split, schema.num_items, cutoff=max(config.cutoffs), filter_seen=config.filter_seen)
 
 
-def _rank_items(test: Test, cases: Cases) -> tuple[dict[str, Values], list[dict[str, Any]]]:
-    """Metrics of the ranks of the targets, of the model and of baselines; and examples."""
+def _rank_items(
+    test: Test, cases: Cases
+) -> tuple[dict[str, Values], list[dict[str, Any]], dict[str, dict[str, float]], RankTable, dict[str, Any]]:
+    """Metrics of model and baselines; examples; the settings baselines chose; the ranks; and what lists are like."""
     scorer, translated = ModelScorer(test.model), test.for_model(cases)
-    metrics = {MODEL: _rank(MODEL, scorer, translated, test)}
-    for name in test.config.baselines:
-        metrics[name] = _rank(name, fit_baseline(name, test.split, test.schema), cases, test)
     items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
-    return metrics, show_examples(scorer, items, translated, test.config)
+    table = RankTable(describe(cases, test.split, test.sessions, test.schema))
+    lists = Lists(test.config, test.split, cases, scorer, items, native=test.native)
+    metrics = {MODEL: _rank(MODEL, scorer, translated, test, table, lists)}
+    settings: dict[str, dict[str, float]] = {}
+    for name in test.config.baselines:
+        baseline = fit_baseline(name, test.split, test.schema, test.config)
+        metrics[name] = _rank(name, baseline, cases, test, table, lists)
+        if setting := getattr(baseline, "setting", None):
+            settings[name] = dict(setting)
+    return metrics, show_examples(scorer, items, translated, test.config), settings, table, lists.facts
 
 
-def _rank(name: str, scorer: Scorer, cases: Cases, test: Test) -> Values:
+def _rank(name: str, scorer: Scorer, cases: Cases, test: Test, table: RankTable, lists: Lists) -> Values:
     cutoffs = test.config.cutoffs
     rank_N = ranks(scorer, cases, filter_seen=test.config.filter_seen)
+    shown = test.model.settings.body.name if name == MODEL else name
+    table.ranks[shown] = rank_N.cpu().numpy()
+    lists.judge(shown, scorer, cases, rank_N)
     values = {metric: _defined(value) for metric, value in metrics_at(rank_N, cutoffs).items()}
     if not len(rank_N):
         test.progress(f"{name}: no test session can be measured, so its metrics are undefined")

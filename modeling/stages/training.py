@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.presets.by_shape import Shape, describe, settings_by_shape
 from modeling.stages.identity import code_of_training
+from modeling.stages.parent import OF_A_START, Parent, find_parent, warmed
 from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, identify, sha256
 from schemas.errors import InputError
@@ -60,17 +61,21 @@ def train(
         from modeling.training.sharding import check_shards
 
         check_shards(model_config, config)
-    artifact_id = _identity(sessions, model_config, config)
-    if existing := artifacts.find(MODELS, artifact_id):
+    parent = find_parent(artifacts, sessions, config, progress)
+    if not config.start_from and (ignored := [name for name in OF_A_START if name in config.model_fields_set]):
+        progress(f"Not used without training.start_from: {', '.join(f'training.{name}' for name in ignored)}.")
+    artifact_id = _identity(sessions, model_config, config, parent)
+    existing = artifacts.find(MODELS, artifact_id)
+    if existing and not (parent and parent.named and existing.facts["start_from"] is None):  # else it is refused below
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
     if chosen:
         progress(describe(chosen, shape))
     if config.devices == 1:
-        return _fit(artifacts, artifact_id, sessions, model_config, config, chosen, progress)
+        return _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, progress)
     from modeling.training import launch  # torch is only loaded when there is something to train
 
-    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config, chosen)
+    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config, parent, chosen)
     launch.together(work, config.devices, progress)
     trained = artifacts.find(MODELS, artifact_id)
     assert trained
@@ -101,6 +106,7 @@ def _take_part(
     sessions: Manifest,
     model_config: ModelConfig,
     config: TrainingConfig,
+    parent: Parent | None,
     chosen: dict[str, Any],
     progress: Report,
 ) -> None:
@@ -108,9 +114,9 @@ def _take_part(
     from modeling.training.distributed import is_first
 
     if is_first():
-        _fit(artifacts, artifact_id, sessions, model_config, config, chosen, progress)
+        _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, progress)
     else:
-        _run(sessions, model_config, config, artifacts.root / UNFINISHED / artifact_id, progress)
+        _run(sessions, model_config, config, parent, artifacts.root / UNFINISHED / artifact_id, progress)
 
 
 def _fit(
@@ -119,6 +125,7 @@ def _fit(
     sessions: Manifest,
     model_config: ModelConfig,
     config: TrainingConfig,
+    parent: Parent | None,
     chosen: dict[str, Any],
     progress: Report,
 ) -> Manifest:
@@ -128,8 +135,12 @@ def _fit(
         artifacts.unfinished(artifact_id) as checkpoints,
         artifacts.write(MODELS, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
     ):
-        model, facts = _run(sessions, model_config, config, checkpoints, progress)
+        model, facts = _run(sessions, model_config, config, parent, checkpoints, progress)
         model.save(draft.folder)
+        if config.start_from and not config.shard_items:
+            from modeling.training.warm_start import keep_moments
+
+            keep_moments(model, checkpoints, facts["best_step"], draft.folder)
         _copy_schema(sessions.folder, draft.folder)
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
         # It learned from the days before the test day.
@@ -138,7 +149,12 @@ def _fit(
 
 
 def _run(
-    sessions: Manifest, model_config: ModelConfig, config: TrainingConfig, checkpoints: Path, progress: Report
+    sessions: Manifest,
+    model_config: ModelConfig,
+    config: TrainingConfig,
+    parent: Parent | None,
+    checkpoints: Path,
+    progress: Report,
 ) -> tuple[SequenceModel, dict[str, Any]]:
     """Sessions and settings -> the model, and facts about the run."""
     import polars as pl
@@ -150,19 +166,33 @@ def _run(
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     split = split_sessions(sessions, schema, config.validation_sessions)
     items = pl.read_parquet(sessions.folder / ITEMS, glob=False)
+    about: dict[str, Any] = {"start_from": None}
+    start = parent.start(sessions, split, model_config, config, items, progress) if parent else None
+    if parent and start:
+        config, first_day = warmed(config), parent.first_day(sessions, config)
+        about = {"start_from": parent.name, "first_day": first_day, "read_sessions": int(start.read_S.sum())}
+        progress(
+            f"Starting from {parent.name}: {about['read_sessions']:,} of {len(start.read_S):,} sessions, all from {first_day} "
+            f"on and {config.replay:.0%} of those before."
+        )
     with kept_memory():
-        return fit(schema, split, model_config, config, checkpoints, progress, items)
+        model, facts = fit(schema, split, model_config, config, checkpoints, progress, items, start=start)
+    return model, facts | about
 
 
-def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingConfig) -> str:
+def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingConfig, parent: Parent | None) -> str:
+    """A run that starts from no model is named by its own settings, but for whether it keeps the state of its optimizer."""
     pretrained = model_config.inputs.pretrained
+    left_out = {"capture", "compile", "start_from"}  # how a GPU does the same steps; and a name for `parent`
+    about = {"parent": parent.name} if parent else {"keeps_optimizer": True} if config.start_from else {}
     return identify(
         code=code_of_training(model_config),
         parents=(sessions.name,),
         model=model_config.model_dump(exclude={"inputs": {"pretrained": {"path"}}}),
-        training=config.model_dump(exclude={"capture", "compile"}),  # how a GPU does the same steps
+        training=config.model_dump(exclude=left_out if parent else {*left_out, *OF_A_START}),
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
         made_with=plugins.contents(model_config.parts),
+        **about,
     )
 
 

@@ -35,6 +35,7 @@ from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule, make_schedule
 from modeling.training.sharding import cut, put_together
 from modeling.training.validation import Judge, judge_of, validate
+from modeling.training.warm_start import Start
 from schemas.errors import DivergedError, InputError
 from schemas.features import FeatureSchema
 
@@ -50,11 +51,13 @@ def fit(
     report: Report,
     items: pl.DataFrame | None = None,
     after_step: AfterStep | None = None,
+    start: Start | None = None,
 ) -> tuple[SequenceModel, dict[str, Any]]:
     """Train from the beginning, or from the newest checkpoint in `folder` -> the model, and facts about the run.
 
     `items` is the item table of the sessions: what item towers and pretrained vectors are made of. `after_step` is called
-    after each step, before what is logged, validated and saved there. The facts hold `history` (rows of `HistoryRow`),
+    after each step, before what is logged, validated and saved there. `start` is another model whose weights this one begins
+    with, on the sessions that it says. The facts hold `history` (rows of `HistoryRow`),
     `validation_cases` and, as `weights`, what chose the weights.
 
     Raises:
@@ -63,7 +66,8 @@ def fit(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    sessions = split.train.select(split.train.lengths >= 2)
+    train_on = split.train.select(start.read_S) if start else split.train
+    sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
     device = choose_device(report)
@@ -74,6 +78,8 @@ def fit(
         )
     set_seed(config.seed)
     model = make_model(model_config, schema, sessions, split.last_day, items, report)
+    if start:
+        start.give(model, split.train, items)
     size = _size(model)
     if config.shard_items:
         cut(model)
@@ -90,6 +96,8 @@ def fit(
     wall, cpu = time.perf_counter(), time.process_time()
     set_seed(config.seed)  # what training draws does not depend on what building the model drew
     optimizer = make_optimizer(model, config)
+    if start and not start.give_moments(model, optimizer):
+        report("The optimizer begins anew: its state is not kept with the model that training starts from.")
     state = checkpoints.resume(folder, model, optimizer) or State()
     if state.step:
         report(f"Going on from step {state.step:,}.")

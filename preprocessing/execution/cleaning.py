@@ -15,16 +15,19 @@ Where the plan finds that rows tie in all that orders them, it is made and run o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
 
 import polars as pl
 
 from preprocessing.account import CUT, DUPLICATES, SHORT
+from preprocessing.encoders.item_age import ItemAge
 from preprocessing.execution.flow import Drop, Flow
 from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
+from preprocessing.execution.places import Places, by_day
 from preprocessing.features.feature import FittedFeature
+from preprocessing.frames import Target, collect, collect_all
 from preprocessing.plan import Plan
 from preprocessing.plan.own_steps import apply_through, is_built_in
 from preprocessing.plan.rules import RULE_CODE
@@ -58,6 +61,8 @@ class Cleaning:
     now: datetime
     raw: pl.DataFrame
     carried: pl.DataFrame | None
+    marked: pl.DataFrame | None
+    """On a CPU: the raw rows, marked by rules."""
     packing: Packing | None
 
     @classmethod
@@ -65,20 +70,50 @@ class Cleaning:
         cls, dataset: Dataset, plan: Plan, last: date, now: datetime, raw: pl.DataFrame, carried: pl.DataFrame | None,
         pack: bool,
     ) -> Cleaning:  # fmt: skip
-        """`pack`: order rows by one integer where that can be."""
-        cleaning = cls(dataset, plan, last, now, raw, carried, None)
-        return cls(dataset, plan, last, now, raw, carried, cleaning._packing() if pack else None)
+        """`pack`: order rows by one integer where that can be; on a CPU, where several plans cost no more than one."""
+        cleaning = cls(dataset, plan, last, now, raw, carried, None, None)
+        if not pack:
+            return cleaning
+        cleaning = replace(cleaning, marked=collect(plan.rules.mark(raw.lazy(), now)))
+        return replace(cleaning, packing=cleaning._packing())
 
-    def outputs(self, *, ties: bool) -> tuple[dict[str, pl.LazyFrame], list[Drop]]:
-        """The plans by name, and what may drop rows, in order; `ties`: whether rows tie in what orders them."""
+    def run(self, target: Target) -> tuple[dict[str, pl.DataFrame], list[Drop]]:
+        """All outputs by name, and what may drop rows, in order."""
+        places = self._places()
+        ties = places.tied if places else False
+        made, drops = self._collect(None if ties else places, target, ties=ties)
+        if TIES in made and made[TIES].item():
+            made, drops = self._collect(None, target, ties=True)
+        return made, drops
+
+    def _collect(
+        self, places: Places | None, target: Target, *, ties: bool
+    ) -> tuple[dict[str, pl.DataFrame], list[Drop]]:
+        plans, drops = self.outputs(places, ties=ties)
+        made = dict(zip(plans, collect_all(list(plans.values()), target), strict=True))
+        if places:
+            if self.dataset.split == "day":
+                made[KEPT_ROWS] = by_day(made[KEPT_ROWS], DAY)
+            made[KEPT_ROWS], made[OPEN] = places.widen(made[KEPT_ROWS]), places.widen(made[OPEN])
+            made[KEPT_ROWS] = made[KEPT_ROWS].drop(EVENT_DAY)
+        return made, drops
+
+    def outputs(self, places: Places | None = None, *, ties: bool) -> tuple[dict[str, pl.LazyFrame], list[Drop]]:
+        """The plans by name, and what may drop rows, in order; `ties`: whether rows tie in what orders them.
+
+        With `places`, those of rows that are in order already.
+        """
         rules = self.plan.rules
-        marked = rules.mark(self.raw.lazy(), self.now).cache()
+        marked = rules.mark(self.raw.lazy(), self.now).cache() if self.marked is None else self.marked.lazy()
         outputs = {QUARANTINE: rules.as_found(marked.filter(pl.col(RULE_CODE) > 0))}
         if any(check.keeps_rows for check in rules.checks):
             outputs[NULLED_ROWS] = rules.nulled(marked, self.now, EVENT_DAY)
-        flow, packing = self._good(marked)
-        if (found := order(flow, self.dataset, packing, ties=ties)) is not None:
-            outputs[TIES] = found
+        if places is not None:
+            flow = self._in_place(places)
+        else:
+            flow, packing = self._good(marked)
+            if (found := order(flow, self.dataset, packing, ties=ties)) is not None:
+                outputs[TIES] = found
         for fitted in self.early():
             outputs[f"{EARLY}{fitted.name}"] = fitted.partial_fit(flow.rows)
         if wanted := self._early_columns() & set(flow.rows.collect_schema()):
@@ -86,11 +121,51 @@ class Cleaning:
         flow.change(close(cut(flow.rows, self.dataset), self.dataset), DAY)
         outputs[OPEN] = flow.rows.filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END)
         self._sessions(flow)
-        kept = flow.rows.drop(EVENT_DAY)
-        # Moving events by day now costs less than statistics by day and moving sessions do later.
-        outputs[KEPT_ROWS] = kept.sort(DAY, maintain_order=True) if self.dataset.split == "day" else kept
         outputs[COUNTS] = pl.concat(flow.counts)
+        outputs[KEPT_ROWS] = flow.rows
+        if places is None:
+            kept = flow.rows.drop(EVENT_DAY)
+            # Moving events by day now costs less than statistics by day and moving sessions do later.
+            outputs[KEPT_ROWS] = kept.sort(DAY, maintain_order=True) if self.dataset.split == "day" else kept
         return outputs, flow.drops
+
+    def _places(self) -> Places | None:
+        """The order of rows, where all that may come before it are rules."""
+        if self.packing is None or self.marked is None or self.plan.row_steps:
+            return None
+        rows = self.plan.rules.without_private(self.marked.lazy(), code=True).collect()
+        if self.carried is not None and self.carried.height:
+            carried = self.carried.lazy().with_columns(pl.lit(0, dtype=pl.Int32).alias(RULE_CODE)).select(rows.columns)
+            rows = collect(pl.concat([rows.lazy(), carried], how="vertical_relaxed"))
+        keys = sort_keys(self.dataset, rows.columns)
+        rest = [name for name, dtype in rows.schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
+        return Places.of(rows, self.packing, rest, drop=self.dataset.duplicates == "drop")
+
+    def _in_place(self, places: Places) -> Flow:
+        """Rows in order, without duplicates, of the columns that are looked at before sessions are those that are kept."""
+        flow = Flow(places.narrow(self._looked_at(places.rows)).lazy())
+        if self.dataset.duplicates == "drop":
+            flow.dropped(DUPLICATES, places.rows.select(EVENT_DAY)[places.duplicates])
+        else:
+            drop_duplicates(flow, self.dataset)
+        return flow
+
+    def _looked_at(self, rows: pl.DataFrame) -> set[str]:
+        """The columns that cleaning needs: all, unless all steps are filters by some, and no encoder of others is fitted."""
+        looked_at = {*sort_keys(self.dataset, rows.columns), EVENT_DAY}
+        for _, step in self.plan.session_steps:
+            kept = step.keeps() if is_built_in(step) else None
+            if kept is None or len(self.plan.session_steps) > 1:
+                return set(rows.columns)
+            looked_at.update(kept.meta.root_names())
+        if isinstance(self.dataset.duplicates, tuple):
+            looked_at.update(self.dataset.duplicates)
+        for one in self.early():
+            encoder = one.next_to_fit
+            if not isinstance(encoder, ItemAge) or self._early_columns():
+                return set(rows.columns)
+            looked_at.update((one.feature.column, ITEM_ID))
+        return looked_at
 
     def early(self) -> list[FittedFeature]:
         """The features whose first encoder to be fitted sees open sessions, too."""
@@ -111,8 +186,11 @@ class Cleaning:
         keys = sort_keys(self.dataset, self.raw.columns)
         if len(keys) < 2 or not all(is_built_in(step) for _, step in self.plan.row_steps):
             return None
-        marked = self.plan.rules.mark(self.raw.lazy(), self.now, alone=True)
-        good = marked.filter(pl.col(RULE_CODE) == 0).select(keys)
+        assert self.marked is not None
+        good = self.marked.lazy().select(*keys, RULE_CODE)
+        if (self.marked[RULE_CODE] > 0).any():
+            good = good.filter(pl.col(RULE_CODE) == 0)
+        good = good.select(keys)
         if self.carried is not None and self.carried.height:
             good = pl.concat([good, self.carried.lazy().select(keys)], how="vertical_relaxed")
         return packing_of(good, keys)
@@ -146,7 +224,7 @@ class Cleaning:
             filters[steps.pop(0)[0]] = kept
         flow.keep(filters, closed)
         for name, step in steps:
-            flow.through(name, _in_place(name, step))
+            flow.through(name, _in_order(name, step))
         rule = self.dataset.sessions
         flow.keep({SHORT: long_enough(rule.min_length), CUT: recent(rule.max_length)})
 
@@ -173,13 +251,18 @@ def order(flow: Flow, dataset: Dataset, packing: Packing | None, *, ties: bool) 
         return tied
     if drop:
         flow.keep({}, good, drop)
-    if isinstance(dataset.duplicates, tuple):
-        same = list(dict.fromkeys((USER_ID, EVENT_DAY, *dataset.duplicates)))
-        flow.through(DUPLICATES, lambda rows: rows.unique(same, keep="first", maintain_order=True))
+    drop_duplicates(flow, dataset)
     return tied
 
 
-def _in_place(name: str, step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
+def drop_duplicates(flow: Flow, dataset: Dataset) -> None:
+    """Of rows in order that agree in the columns that the dataset names, keep the first."""
+    if isinstance(dataset.duplicates, tuple):
+        same = list(dict.fromkeys((USER_ID, EVENT_DAY, *dataset.duplicates)))
+        flow.through(DUPLICATES, lambda rows: rows.unique(same, keep="first", maintain_order=True))
+
+
+def _in_order(name: str, step: Step) -> Callable[[pl.LazyFrame], pl.LazyFrame]:
     """A step that leaves rows in order of session and time, also where it was not made for that."""
     if step.needs_sessions:
         return partial(apply_through, name, step)

@@ -47,6 +47,12 @@ class Flow:
         self._stage = self._count(self.rows)
         self.drops.append(Drop(name, before, self._stage))
 
+    def dropped(self, name: str, days: pl.DataFrame) -> None:
+        """Enter rows that were dropped already, by their days."""
+        stage = pl.lit(len(self.counts), dtype=pl.Int32).alias(STAGE)
+        self.drops.append(Drop(name, len(self.counts), None))
+        self.counts.append(count_rows(days, self.day).lazy().select(stage, DAY, COUNT))
+
     def keep(self, filters: dict[str, pl.Expr], inside: pl.Expr | None = None, drop: tuple[str, ...] = ()) -> None:
         """Keep rows that pass all filters, in one go; what a filter drops is counted for it if those before let it pass.
 

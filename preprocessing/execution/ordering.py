@@ -52,15 +52,24 @@ def packing_of(events: pl.LazyFrame, keys: list[str]) -> Packing | None:
         numbers += [value.min().alias(f"{name} low"), value.max().alias(f"{name} high")]
         numbers.append(value.null_count().alias(f"{name} nulls"))
         if schema[name] == TIME:
-            numbers += [(value % unit == 0).all().alias(f"{name} {unit}") for unit in UNITS]
+            numbers += [(value % unit == 0).all().alias(f"{name} {unit}") for unit in UNITS[:1]]
     found = collect(events.select(numbers)).row(0, named=True)
     columns, size = [], 1
     for name in keys:
         low, high = found[f"{name} low"], found[f"{name} high"]
         if found[f"{name} nulls"] or low is None:
             return None
-        unit = next((unit for unit in UNITS if found.get(f"{name} {unit}")), 1)
+        unit = 1
+        if schema[name] == TIME:
+            unit = UNITS[0] if found[f"{name} {UNITS[0]}"] else _finer(events, name)
         count = (high - low) // unit + 1
         columns.append((name, low, unit, count))
         size *= count
     return Packing(tuple(columns)) if size < LAST else None
+
+
+def _finer(events: pl.LazyFrame, name: str) -> int:
+    """The coarsest unit in which times that are not of whole seconds are whole."""
+    value = pl.col(name).to_physical()
+    whole = collect(events.select((value % unit == 0).all().alias(str(unit)) for unit in UNITS[1:])).row(0)
+    return next(unit for unit, fits in zip(UNITS[1:], whole, strict=True) if fits)

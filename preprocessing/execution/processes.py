@@ -23,6 +23,8 @@ from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
 from typing import Any
 
+from preprocessing.execution.memory import keep_memory
+
 RETRIES = 3
 # Workers are the parallelism, so what runs in one has a single thread. Read when Polars first runs, and when numpy is imported.
 SINGLE = {"POLARS_MAX_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -44,7 +46,9 @@ class Processes(Executor):
                 "-c",
                 f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as p; p.fork()",
             ]
-            self._forked = subprocess.Popen(command, stdin=theirs.fileno(), env=os.environ | SINGLE)
+            environment = os.environ | SINGLE
+            keep_memory(environment, threads=1)
+            self._forked = subprocess.Popen(command, stdin=theirs.fileno(), env=environment)
         self._threads = ThreadPoolExecutor(count)
         self._idle: SimpleQueue[Connection] = SimpleQueue()
         for _ in range(count):

@@ -21,7 +21,7 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing.account import KEPT, count_rows
-from preprocessing.engines import Engine, EngineName, engine_of
+from preprocessing.engines import EngineName, engine_of
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.cleaning import (
     COUNTS,
@@ -31,12 +31,11 @@ from preprocessing.execution.cleaning import (
     NULLED_ROWS,
     OPEN,
     QUARANTINE,
-    TIES,
     Cleaning,
 )
-from preprocessing.execution.flow import Drop, account_of
+from preprocessing.execution.flow import account_of
 from preprocessing.features.feature import FittedFeature
-from preprocessing.frames import CPU, collect, collect_all
+from preprocessing.frames import CPU, collect
 from preprocessing.output import items, sessions
 from preprocessing.output.profile import counts
 from preprocessing.plan import Plan, plan_of
@@ -87,14 +86,13 @@ def clean_bucket(job: Job, bucket: int) -> None:
     spool = job.spool
     if spool.has(f"account-{bucket}"):
         return
-    engine, raw = engine_of(job.engine), collect(spool.get(f"raw-{bucket}"))  # files of the spool are read by the CPU
+    engine = engine_of(job.engine)
+    raw = collect(spool.get(f"raw-{bucket}")).rechunk()  # files of the spool are read by the CPU
     spool.put(f"rows-{bucket}", _rows_made_of(job, raw))
     carried = collect(spool.get(f"carried-{bucket}")) if spool.has(f"carried-{bucket}") else None
     pack = engine.target == CPU
     cleaning = Cleaning.of(job.parsed, job.plan, job.last, job.now, raw, carried, pack=pack)
-    made, drops = _run(cleaning, engine, ties=False)
-    if TIES in made and made[TIES].item():
-        made, drops = _run(cleaning, engine, ties=True)
+    made, drops = cleaning.run(engine.target)
     account = account_of(raw, made[QUARANTINE], made.get(NULLED_ROWS), made[COUNTS], drops)
     kept = made[KEPT_ROWS]
     account.add(KEPT, count_rows(kept, DAY))
@@ -110,11 +108,6 @@ def clean_bucket(job: Job, bucket: int) -> None:
     fit_bucket(job, bucket)
     spool.put(f"account-{bucket}", account.table())
     spool.drop(f"raw-{bucket}")
-
-
-def _run(cleaning: Cleaning, engine: Engine, *, ties: bool) -> tuple[dict[str, pl.DataFrame], list[Drop]]:
-    plans, drops = cleaning.outputs(ties=ties)
-    return dict(zip(plans, collect_all(list(plans.values()), engine.target), strict=True)), drops
 
 
 def _rows_made_of(job: Job, raw: pl.DataFrame) -> pl.DataFrame:

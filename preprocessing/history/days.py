@@ -358,13 +358,14 @@ class Days:
             return None
         row = self.ledger.row(day)
         assert row is not None
+        if not (still_open := facts_of(row)["still_open"]):
+            return None
         file = self.run.artifacts.root / row["artifact"] / OPEN
         try:
             waiting = pl.read_parquet(file, glob=False)
         except (OSError, pl.exceptions.PolarsError):
-            lost = facts_of(row)["still_open"]
             self.run.say(
-                f"{day}: its open events are lost ({file}): {lost:,} events of sessions that reach into the next day."
+                f"{day}: its open events are lost ({file}): {still_open:,} events of sessions that reach into the next day."
             )
             return None
         return waiting.filter(pl.col(DAY) >= first).drop(DAY)

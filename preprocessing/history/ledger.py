@@ -184,7 +184,7 @@ class Ledger:
         return str(row["before"]) if row else ""
 
     def _place(self, day: date) -> int:
-        return int(self.days[DAY].search_sorted(day))
+        return int(self.days[DAY].search_sorted(day)) if self.days.height else 0
 
     def _holds(self, day: date, place: int) -> bool:
         return place < self.days.height and bool(self.days[DAY][place] == day)

@@ -1,7 +1,8 @@
 """One finished day: the artifact `days/<id>`.
 
 sessions.parquet        one row a session; of more than one bucket also sessions-1.parquet, ...
-open.parquet            events of sessions that were open when the day ended, with `event day` and `day` (when they close)
+open.parquet            events of sessions that were open when the day ended, with `event day` and `day` (when they close);
+                        none if there were none
 quarantine.parquet      bad rows as they are in the source, with `rule`
 profile.parquet         what the day's events look like, counted
 rows.parquet            a hash of every row it was made of; of recent days only
@@ -29,7 +30,7 @@ from preprocessing.output.sessions import name_of
 from preprocessing.sessions import EVENT_DAY, sort_keys
 from preprocessing.source.index import DIGEST, HASH, PATH, ROWS
 from schemas.artifacts import Artifacts, Manifest
-from schemas.columns import COUNT, DAY, ID, LENGTH, RULE, USER_ID
+from schemas.columns import COUNT, DAY, LENGTH, RULE, USER_ID
 from schemas.dataset import Dataset
 
 KIND = "days"
@@ -89,7 +90,8 @@ class DayWriter:
                 target = draft.folder / (f"{SESSIONS}.parquet" if number == 0 else f"{SESSIONS}-{number}.parquet")
                 target.hardlink_to(file)
                 lengths.append(pl.read_parquet(target, columns=[LENGTH, USER_ID], glob=False))
-            write(still_open, draft.folder / OPEN)
+            if still_open.height:
+                write(still_open, draft.folder / OPEN)
             if bad.height:
                 write(bad, draft.folder / QUARANTINE)
             if (rows := self._rows.get(day)) is not None:
@@ -100,36 +102,56 @@ class DayWriter:
             if aside_rows is not None and aside_rows.height:
                 write(aside_rows, draft.folder / ASIDE_ROWS)
             sessions = pl.concat(lengths) if lengths else pl.DataFrame(schema={LENGTH: pl.Int32, USER_ID: pl.Int64})
-            account = accounts.of_day(self.account, day)
+            account = self._accounts.get(day, self.account.clear())
             if set_aside is not None:
                 account = accounts.add_up([account, account_of(set_aside, day)])
             draft.facts = self._facts(day, account, sessions, carried_in, still_open.height)
             self.profiles.write(day, draft)
         return draft.manifest
 
+    # What a batch left is divided by day once: a question a day to all of it would grow with the square of the days.
+
     @cached_property
     def _rows(self) -> dict[date, pl.DataFrame]:
         """A hash of every row of each day that they are kept of."""
-        rows = collect(pl.concat(self.frames("rows")))
-        return {day: part for (day,), part in rows.partition_by(EVENT_DAY, as_dict=True, include_key=False).items()}
+        return _by_day(collect(pl.concat(self.frames("rows"))), EVENT_DAY)
 
-    def _open(self, day: date) -> pl.DataFrame:
-        waiting = pl.concat(self.frames("open")).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
+    @cached_property
+    def _accounts(self) -> dict[date, pl.DataFrame]:
+        return _by_day(self.account, DAY, keep=True)
+
+    @cached_property
+    def _admitted(self) -> dict[date, int]:
+        """How many items each day brought an id."""
+        return dict(self.vocabulary["admitted"].value_counts().rows())
+
+    @cached_property
+    def _waiting(self) -> pl.DataFrame:
+        """All events of sessions that were open at the end of some day, in order."""
+        waiting = pl.concat(self.frames("open"))
         return collect(waiting.sort(sort_keys(self.dataset, waiting.collect_schema().names())))
 
+    @cached_property
+    def _bad(self) -> tuple[pl.DataFrame, dict[date, pl.DataFrame]]:
+        """The bad rows of each day, in order, and no rows of the same columns."""
+        bad = collect(pl.concat(self.frames("quarantine"), how="diagonal_relaxed"))
+        return bad.drop(EVENT_DAY).clear(), _by_day(bad.sort(_order_of(bad)), EVENT_DAY)
+
+    def _open(self, day: date) -> pl.DataFrame:
+        return self._waiting.filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
+
     def _quarantine(self, day: date, set_aside: pl.DataFrame | None) -> pl.DataFrame:
-        bad = collect(pl.concat(self.frames("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day))
-        bad = bad.drop(EVENT_DAY)
-        if set_aside is not None:
-            bad = pl.concat([bad, set_aside], how="diagonal_relaxed")
-        flat = [name for name, dtype in bad.schema.items() if not dtype.is_nested() and name != RULE]
-        return bad.sort(RULE, *flat)  # the same however users were divided
+        none, by_day = self._bad
+        bad = by_day.get(day, none)
+        if set_aside is None:
+            return bad
+        bad = pl.concat([bad, set_aside], how="diagonal_relaxed")
+        return bad.sort(_order_of(bad))
 
     def _facts(
         self, day: date, account: pl.DataFrame, sessions: pl.DataFrame, carried_in: int, still_open: int
     ) -> dict[str, Any]:
         length = sessions[LENGTH]
-        admitted = self.vocabulary.filter(pl.col("admitted") == day)[ID].len()
         return {
             "day": name_of(day),
             "rows_in": accounts.total(account, READ),
@@ -144,8 +166,18 @@ class DayWriter:
             "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)}
             if sessions.height
             else {},
-            "new_items": admitted,
+            "new_items": self._admitted.get(day, 0),
         }
+
+
+def _by_day(table: pl.DataFrame, column: str, *, keep: bool = False) -> dict[date, pl.DataFrame]:
+    """The rows of each day, in their order; the column that says the day stays only with `keep`."""
+    return {day: part for (day,), part in table.partition_by(column, as_dict=True, include_key=keep).items()}
+
+
+def _order_of(bad: pl.DataFrame) -> list[str]:
+    """What bad rows are in order of: the same however users were divided."""
+    return [RULE, *(n for n, dtype in bad.schema.items() if not dtype.is_nested() and n not in (RULE, EVENT_DAY))]
 
 
 def account_of(bad: pl.DataFrame, day: date) -> pl.DataFrame:

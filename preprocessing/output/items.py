@@ -11,41 +11,40 @@ from schemas.columns import COUNT, DAY, FIRST_ID, ID, ITEM_ID, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
 LAST_SEEN = "last_seen"
-_KEY, _LAST, _ITEMS = "key", "is last", 2**32
+_KEY, _ITEMS = "key", 2**32
 
 
 def side_features(features: list[Feature]) -> list[str]:
-    """The features that items have: those of events but for the item itself."""
-    return [feature.name for feature in features[1:] if feature.per == "event"]
+    """The features that items have: those of the item table's columns, which say the same of an item whatever its event."""
+    return [feature.name for feature in features[1:] if feature.per_item and feature.per == "event"]
 
 
 def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
     """Encoded rows -> `day`, `item_id`, `last_seen` and each side feature's value then: a row a day and item."""
-    side, by = side_features(features), [_KEY]
+    side = side_features(features)
     # One packed key costs less than two: to group by, and to look up.
-    key = pl.col(DAY).cast(pl.Int32).cast(pl.Int64) * _ITEMS + pl.col(ITEM_ID).cast(pl.Int64)
-    keyed = encoded.with_columns(key.alias(_KEY))
-    has_id = pl.col(ITEM_ID) >= FIRST_ID
-    if TIMESTAMP in dataset.events.columns:
-        moment = pl.col(TIMESTAMP)
-        # One filter for both, over rows that few pass: each would move all columns.
-        is_last = keyed.with_columns((has_id & (moment == moment.max().over(_KEY))).alias(_LAST))
-        last = is_last.filter(_LAST).with_columns(moment.alias(LAST_SEEN))
+    key = (pl.col(DAY).cast(pl.Int32).cast(pl.Int64) * _ITEMS + pl.col(ITEM_ID).cast(pl.Int64)).alias(_KEY)
+    dated = TIMESTAMP in dataset.events.columns
+    moment = (pl.col(TIMESTAMP) if dated else pl.lit(None, dtype=TIME)).alias(LAST_SEEN)
+    keyed = encoded.filter(pl.col(ITEM_ID) >= FIRST_ID).select(key, moment, *side)
+    if side and dated:
         # Of events at the same moment, the smallest values: the same however users were divided.
-        latest = last.group_by(by).agg(pl.col(DAY, ITEM_ID, LAST_SEEN).first(), pl.col(side).min())
-    else:
-        undated = pl.lit(None, dtype=TIME).first().alias(LAST_SEEN)
-        latest = keyed.filter(has_id).group_by(by).agg(pl.col(DAY, ITEM_ID).first(), undated, pl.col(side).last())
-    return latest.drop(by)
+        keyed = keyed.filter(pl.col(LAST_SEEN) == pl.col(LAST_SEEN).max().over(_KEY))
+    latest = pl.col(side).min() if dated else pl.col(side).last()
+    by_key = keyed.group_by(_KEY).agg(pl.col(LAST_SEEN).max(), *([latest] if side else []))
+    day, item = (pl.col(_KEY) // _ITEMS).cast(pl.Int32).cast(pl.Date), (pl.col(_KEY) % _ITEMS).cast(pl.Int32)
+    return by_key.select(day.alias(DAY), item.alias(ITEM_ID), LAST_SEEN, *side)
 
 
 def merge_items(parts: list[pl.DataFrame], side: list[str]) -> pl.DataFrame:
     """Tables with `item_id`, `last_seen` and side features, in any order -> one row an item, its latest, in order of id."""
-    # Earlier nights may have named the same features in another order.
+    # Earlier nights may have kept more features, or the same ones in another order.
     together = pl.concat([part.select(ITEM_ID, LAST_SEEN, *side) for part in parts], how="vertical_relaxed").lazy()
-    newest = pl.col(LAST_SEEN).eq_missing(pl.col(LAST_SEEN).max().over(ITEM_ID))
-    kept = together.filter(newest).group_by(ITEM_ID).agg(pl.col(LAST_SEEN).first(), pl.col(side).min())
-    return kept.sort(ITEM_ID).collect(engine="in-memory")
+    if side:
+        newest = pl.col(LAST_SEEN).eq_missing(pl.col(LAST_SEEN).max().over(ITEM_ID))
+        together = together.filter(newest)
+    latest = [pl.col(side).min()] if side else []
+    return together.group_by(ITEM_ID).agg(pl.col(LAST_SEEN).max(), *latest).sort(ITEM_ID).collect(engine="in-memory")
 
 
 def item_table(vocabulary: pl.DataFrame, latest: pl.DataFrame, cardinality: int) -> pl.DataFrame:

@@ -74,14 +74,16 @@ class Snapshot:
         files = files.filter(
             (pl.col("path").str.starts_with(SESSIONS) & (pl.col("sessions") > 0)) | (pl.col("path") == QUARANTINE)
         )
+        # For every day of a long history: texts, for a path of pathlib costs as much as the link that it names.
         for day, artifact, _, path, size, sha256, mtime_ns in files.iter_rows():
             folder = "quarantine" if path == QUARANTINE else "sessions"
             number = path.removesuffix(".parquet").partition("-")[2] or "0"
-            file = File.model_construct(path=path, size=size, sha256=sha256, mtime_ns=mtime_ns)
             name = UNDATED if day == ONE_BATCH else str(day)
             if path == QUARANTINE and name in self.without_quarantine:
                 continue
-            draft.link(root / artifact / path, file, f"{folder}/{DAY}={name}/part-{number}.parquet")
+            to = f"{folder}/{DAY}={name}/part-{number}.parquet"
+            file = File.model_construct(path=to, size=size, sha256=sha256, mtime_ns=mtime_ns)
+            draft.link(f"{root}/{artifact}/{path}", file)
 
     def _write_features(self, draft: Draft) -> int:
         schema = feature_schema(self.dataset, self.features, self.state.fitted)
@@ -96,8 +98,8 @@ class Snapshot:
         write(items, draft.folder / "items.parquet")
         (draft.folder / "encoders.json").write_text(json.dumps(describe(self.features), indent=2) + "\n")
         schema.write(draft.folder / "schema.json")
-        file = next(draft.folder.glob(f"sessions/{DAY}=*/*.parquet"))
-        stored = pl.scan_parquet(file, glob=False, hive_partitioning=False).collect_schema()
+        file = next(path for path in draft.held if path.startswith(SESSIONS))
+        stored = pl.scan_parquet(draft.folder / file, glob=False, hive_partitioning=False).collect_schema()
         dtypes = {name: str(dtype).lower() for name, dtype in stored.items()}
         pbtxt.write(draft.folder / "schema.pbtxt", schema, dtypes)
         return self._num_items(items)

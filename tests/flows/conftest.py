@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from flows.cli import main
 from preprocessing.simulate import Shop, simulate
+from schemas import places
 
 LONG_SECONDS = 3600  # what no run takes, not even on a busy machine: it ends a test that would hang
 QUICK = [  # little training; a first model need not beat popularity to be promoted
@@ -41,6 +47,30 @@ def overnight(*arguments: str | Path, environment: dict[str, str] | None = None)
     return subprocess.run(
         command, capture_output=True, text=True, timeout=LONG_SECONDS, env=environment or clean_environment()
     )
+
+
+def overnight_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """What `overnight` does, in this process, which has its modules loaded: for commands without a server or processes.
+
+    Starting Python and loading torch takes more CPU time than most of these commands.
+    """
+    words = ["overnight", *map(str, arguments)]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    places.use(())
+    with (
+        patch.dict(os.environ, clean_environment(), clear=True),
+        patch.object(sys, "argv", words),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except Exception:
+            code = 1
+            traceback.print_exc()
+    return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
 
 
 def summary_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

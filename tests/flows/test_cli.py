@@ -12,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tests.flows.conftest import QUICK, overnight, summary_of
+from modeling.config import EvaluationConfig
+from tests.flows.conftest import QUICK, overnight, overnight_here, summary_of
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +67,18 @@ def test_a_mistake_ends_with_one_line_and_code_2(
     arguments: list[str], words: list[str], shop: Path, tmp_path: Path
 ) -> None:
     place = [] if "--root" in arguments or arguments == ["recommend"] else ["--root", str(tmp_path)]
-    done = overnight(*[str(shop) if word == "SHOP" else word for word in arguments], *place)
+    done = overnight_here(*[str(shop) if word == "SHOP" else word for word in arguments], *place)
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("overnight: "), done.stderr
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in line, line
+
+
+def test_a_mistake_ends_a_process_with_code_2(tmp_path: Path) -> None:
+    done = overnight("prepare", "--source", "/nowhere", "--root", tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("overnight: ") and done.stderr.count("\n") == 1, done.stderr
 
 
 def test_help_answers() -> None:
@@ -137,7 +143,7 @@ def test_models_lists_what_a_model_can_be_put_together_from() -> None:
 
 
 def test_prepare_prints_where_the_rows_went_and_what_drifted(shop: Path, tmp_path: Path) -> None:
-    done = overnight(
+    done = overnight_here(
         "prepare", "--source", shop, "--root", tmp_path, "--set", "dataset.profile.warn_above=1e-9", "--json"
     )
     facts = summary_of(done)
@@ -160,19 +166,19 @@ def test_prepare_prints_where_the_rows_went_and_what_drifted(shop: Path, tmp_pat
 
 def test_the_page_of_any_day_can_be_had(shop: Path, root: Path) -> None:
     given = ["profile", "--source", shop, "--root", root, "--json"]
-    newest = summary_of(overnight(*given))
-    first = overnight(*given, "--day", "2026-03-02")
+    newest = summary_of(overnight_here(*given))
+    first = overnight_here(*given, "--day", "2026-03-02")
     day = summary_of(first)
     assert day["day"] == "2026-03-02" and day["page"] in first.stdout.splitlines()
     assert "2026-03-02" in Path(day["page"]).read_text() and day["page"] != newest["page"]
-    missing = overnight(*given, "--day", "2020-01-01")
+    missing = overnight_here(*given, "--day", "2020-01-01")
     assert missing.returncode == 2 and "2026-03-02 to 2026-03-05" in missing.stderr, missing.stderr
 
 
 def test_workers_prepare_the_same_sessions(shop: Path, root: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
     done = overnight("prepare", "--source", shop, "--root", tmp_path, "--workers", "2", "--json")
-    facts, alone = summary_of(done), summary_of(overnight("prepare", "--source", shop, "--root", root, "--json"))
+    facts, alone = summary_of(done), summary_of(overnight_here("prepare", "--source", shop, "--root", root, "--json"))
     assert re.search(r"clean: .*1 of 4 \(25%\)", done.stdout), done.stdout
     changing = ("seconds", "folder", "profile")
     assert {key: facts[key] for key in facts if key not in changing} == {
@@ -182,33 +188,35 @@ def test_workers_prepare_the_same_sessions(shop: Path, root: Path, tmp_path: Pat
 
 def test_simulate_prepare_train_evaluate_recommend(shop: Path, root: Path) -> None:
     common = ["--source", shop, "--root", root, *QUICK, "--json"]
-    sessions = summary_of(overnight("prepare", *common))
+    sessions = summary_of(overnight_here("prepare", *common))
     gone = sum(sessions["quarantined"].values()) + sum(sessions["dropped"].values()) + sessions["still_open"]
     assert sessions["rows_in"] + sessions["carried_in"] == sessions["events"] + gone
     assert {"sessions", "items", "seconds", "folder", "drift", "warnings"} <= sessions.keys()
-    trained = summary_of(overnight("train", *common))
+    trained = summary_of(overnight_here("train", *common))
     assert trained["tokens_per_cpu_second"] > 0
-    measured = summary_of(overnight("evaluate", *common))
-    assert {"sasrec", "popularity", "last_day_popularity", "item_knn", "markov"} == measured["metrics"].keys()
+    measured = summary_of(overnight_here("evaluate", *common))
+    assert {"sasrec", *EvaluationConfig().baselines} == measured["metrics"].keys()
     assert all(f"{name}@{k}" in measured["metrics"]["sasrec"] for name in ("ndcg", "map", "mrr") for k in (5, 10, 20))
     item = json.loads((Path(measured["folder"]) / "examples.json").read_text())[0]["recommended"][0]
     chosen = ["--model", trained["artifact"], "--root", root]
-    best = summary_of(overnight("recommend", item, "never-seen", *chosen, "-k", "4", "--json", "--hide-seen"))
+    best = summary_of(overnight_here("recommend", item, "never-seen", *chosen, "-k", "4", "--json", "--hide-seen"))
     assert len(best["recommended"]) == 4
     assert best["unknown"] == ["never-seen"]
     assert item not in best["recommended"] and not best["keep_seen"]
-    again = summary_of(overnight("evaluate", *common))
+    again = summary_of(overnight_here("evaluate", *common))
     assert again == measured
-    best = summary_of(overnight("recommend", item, *chosen, "--json"))
+    best = summary_of(overnight_here("recommend", item, *chosen, "--json"))
     assert best["keep_seen"] and not measured["filter_seen"], "what was evaluated is what is recommended"
-    hidden = overnight("evaluate", *common, "--set", "evaluation.filter_seen=true", "--set", "evaluation.baselines=[]")
+    hidden = overnight_here(
+        "evaluate", *common, "--set", "evaluation.filter_seen=true", "--set", "evaluation.baselines=[]"
+    )
     assert f"{measured['cases']:,} of" in hidden.stdout and "count as misses" in " ".join(hidden.stdout.split())
-    best = summary_of(overnight("recommend", item, *chosen, "-k", "100000", "--json"))
+    best = summary_of(overnight_here("recommend", item, *chosen, "-k", "100000", "--json"))
     assert not best["keep_seen"] and item not in best["recommended"]
 
 
 def test_a_preset_lies_under_what_is_set(shop: Path, root: Path) -> None:
-    done = overnight(
+    done = overnight_here(
         "train", "--source", shop, "--root", root, *QUICK, "--preset", "esasrec", "--set", "body.num_layers=1", "--json"
     )
     trained = summary_of(done)
@@ -221,7 +229,7 @@ def test_a_preset_lies_under_what_is_set(shop: Path, root: Path) -> None:
 def test_recommend_takes_new_items_and_tells_labels(shop: Path, root: Path, tmp_path: Path) -> None:
     dataset = ["--dataset", "demo_purchase", "--root", root]
     model = summary_of(
-        overnight("train", *dataset, "--source", shop, *QUICK, "--set", "inputs.item_tower=sum", "--json")
+        overnight_here("train", *dataset, "--source", shop, *QUICK, "--set", "inputs.item_tower=sum", "--json")
     )
     known = pl.read_parquet(shop / "items.parquet").select("item_id", "category", "brand", "price")
     table = pl.concat([known.head(1).with_columns(item_id=pl.lit("lamp-new")), known])

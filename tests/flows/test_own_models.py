@@ -12,7 +12,7 @@ from flows.new import begin
 from flows.settings.settings import Data, resolve
 from schemas.dataset import SHIPPED
 from schemas.errors import InputError
-from tests.flows.conftest import overnight, summary_of
+from tests.flows.conftest import overnight_here, summary_of
 from tests.schemas.own import part
 
 LABELS = """  - label_sessions: {event_types: [purchase], name: bought}
@@ -46,7 +46,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def measured(own: Path, shop: Path) -> dict[str, Any]:
     """What `overnight evaluate` says of it."""
     where = ("--dataset", own / "corner.yaml", "--source", shop, "--root", own / "root")
-    return summary_of(overnight("evaluate", *where, "--json"))
+    return summary_of(overnight_here("evaluate", *where, "--json"))
 
 
 def test_own_parts_are_trained_and_measured(own: Path, measured: dict[str, Any]) -> None:
@@ -62,13 +62,13 @@ def test_another_part_that_changes_trains_nothing_again(own: Path, shop: Path, m
     """Nor does it measure again, unless it is a baseline that was asked for."""
     begin("body", "unused", own / "plugins")
     where = ("--dataset", own / "corner.yaml", "--source", shop, "--root", own / "root")
-    assert summary_of(overnight("evaluate", *where, "--json"))["artifact"] == measured["artifact"]
+    assert summary_of(overnight_here("evaluate", *where, "--json"))["artifact"] == measured["artifact"]
     part(
         own,
         "plugins/baselines/my_baseline.py",
         (own / "plugins/baselines/my_baseline.py").read_text() + "\n# changed\n",
     )
-    assert summary_of(overnight("evaluate", *where, "--json"))["artifact"] != measured["artifact"]
+    assert summary_of(overnight_here("evaluate", *where, "--json"))["artifact"] != measured["artifact"]
     assert len([*(own / "root" / "models").iterdir()]) == 1
 
 
@@ -78,8 +78,8 @@ def test_recommending_needs_the_parts_and_says_which(own: Path, shop: Path, meas
     item = pl.read_parquet(shop / "items.parquet")["item_id"][0]
     model = next((own / "root" / "models").iterdir())
     where = (item, "--root", own / "root", "--model", model)
-    assert summary_of(overnight("recommend", *where, "--dataset", own / "corner.yaml", "--json"))["recommended"]
-    done = overnight("recommend", *where, "--json")
+    assert summary_of(overnight_here("recommend", *where, "--dataset", own / "corner.yaml", "--json"))["recommended"]
+    done = overnight_here("recommend", *where, "--json")
     assert done.returncode == 2 and "Traceback" not in done.stderr
     for words in (
         "the body 'my_body'",

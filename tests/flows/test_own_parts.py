@@ -18,7 +18,7 @@ from flows.new import begin
 from schemas.dataset import read_dataset
 from schemas.errors import InputError
 from schemas.places import KINDS, singular
-from tests.flows.conftest import overnight
+from tests.flows.conftest import overnight_here
 from tests.schemas.own import DATASET, STEP, part
 
 ALL = [(singular(kind), f"my_{singular(kind)}") for kind in KINDS]
@@ -187,7 +187,7 @@ def test_check_takes_options_of_models_from_a_dataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["nowhere", "empty"])
 def test_check_refuses_what_is_no_folder_of_parts(tmp_path: Path, folder: str) -> None:
     (tmp_path / "empty").mkdir()
-    done = overnight("check", tmp_path / folder)
+    done = overnight_here("check", tmp_path / folder)
     assert done.returncode == 2 and "overnight: plugins: " in done.stderr and "Traceback" not in done.stderr
 
 

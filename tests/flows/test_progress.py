@@ -94,21 +94,25 @@ prepare_environment(Path(sys.argv[1]))
 with prefect_server(print):
     from prefect import flow, task
     from prefect.client.orchestration import get_client
-    from flows.reports.progress import run_progress
+    from flows.reports import progress
+    progress.REST = 3600
     lines = []
     @task
     def work():
-        with run_progress("work", ("one", "two"), lines.append) as tell:
+        with progress.run_progress("work", ("one", "two"), lines.append) as tell:
             with get_client(sync_client=True) as client:
                 def shown():
                     return [artifact.data for artifact in client.read_artifacts() if artifact.key == "work"]
                 tell(Progress("one", 1, 2, "half"))
                 first = shown()
+                tell(Progress("one", 2, 2))
+                resting = shown()
+                progress.REST = -1
                 tell(Progress("two", 1, 2))
                 second = shown()
                 tell("a line")
         with get_client(sync_client=True) as client:
-            return first, second, shown()
+            return first, resting, second, shown()
     @flow
     def run():
         return work()
@@ -116,10 +120,10 @@ with prefect_server(print):
 """
 
 
-def test_a_run_has_an_artifact_that_moves(tmp_path: Path) -> None:
+def test_a_run_has_an_artifact_that_moves_but_not_all_the_time(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RUN, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_SECONDS, env=clean_environment())
     assert done.returncode == 0, done.stderr
     shown, lines = json.loads(done.stdout.splitlines()[-1])
-    assert shown == [[25.0], [75.0], [100.0]]
-    assert lines == ["one: half", "two: 1 of 2 (50%)", "a line"]
+    assert shown == [[25.0], [25.0], [75.0], [100.0]]
+    assert lines == ["one: half", "one: 2 of 2 (100%)", "two: 1 of 2 (50%)", "a line"]

@@ -133,10 +133,20 @@ def test_bf16_states_are_near(body: str, objective: str) -> None:
     assert (near - exact).abs().max() < 0.05 * exact.abs().max()
 
 
-@every_loss
-@every_pair
+@pytest.mark.parametrize(
+    ("body", "objective", "loss"),
+    [
+        (body, objective, loss)
+        for body, objective in PAIRS
+        for loss in plugins.names(losses)
+        if body in ("sasrec", "xlnet") or loss in ("full_softmax", "sampled_softmax")
+    ],
+)
 def test_the_loss_goes_down(body: str, objective: str, loss: str) -> None:
-    """Every body with every objective and every loss, on one batch over and over."""
+    """Every body with every objective and a loss of either kind, on one batch over and over.
+
+    A loss reads states and items, never the body: two bodies, which go with all objectives, stand for all with the rest.
+    """
     often = {} if objective == "causal" else {"probability": 0.4}  # of few predictions, negatives decide
     model = model_of(
         {"name": body, "dropout": 0.0},

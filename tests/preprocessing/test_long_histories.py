@@ -19,6 +19,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from preprocessing.execution.batch import Batch
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset
@@ -49,11 +50,11 @@ def dataset(source: Path) -> Dataset:
     return Dataset.model_validate({"name": "tiny", "events": events, "features": features}).at(str(source))
 
 
-def night(root: Path, last: int) -> Any:
-    """Prepare up to a day, of a window of so many days."""
+def night(root: Path, last: int, window: int | None = WINDOW) -> Any:
+    """Prepare up to a day, of a window of so many days; None: of all."""
     until = FIRST + timedelta(days=last)
     return prepare(
-        Artifacts(root / "data"), dataset(root), until=until, days=WINDOW, progress=lambda report: None, now=NOW
+        Artifacts(root / "data"), dataset(root), until=until, days=window, progress=lambda report: None, now=NOW
     )
 
 
@@ -103,17 +104,19 @@ def hear(event: str, arguments: tuple[Any, ...]) -> None:
 sys.addaudithook(hear)
 
 
-def costs(days: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, int]]:
+def costs(
+    days: int, root: Path, monkeypatch: pytest.MonkeyPatch, window: int | None = WINDOW
+) -> dict[str, dict[str, int]]:
     """Of one more night after so many days, and of one with nothing to do."""
     (root / "events").mkdir(parents=True)
     for number in range(LONG - days, LONG):
         write_day(root / "events", number)
-    night(root, LONG - 1)
+    night(root, LONG - 1, window)
     write_day(root / "events", LONG)
     with counted(monkeypatch) as one_more:
-        assert not night(root, LONG).reused
+        assert not night(root, LONG, window).reused
     with counted(monkeypatch) as nothing:
-        assert night(root, LONG).reused
+        assert night(root, LONG, window).reused
     return {"one more": dict(one_more), "nothing to do": dict(nothing)}
 
 
@@ -128,3 +131,32 @@ def test_a_night_costs_the_same_after_many_days(tmp_path: Path, monkeypatch: pyt
         sizes = near.pop("read_parquet")
         assert not {name: costs for name, costs in near.items() if costs[0] != costs[1]}, kind
         assert sizes[1] < 1.02 * sizes[0] + 200, (kind, sizes)
+
+
+def test_a_day_more_in_the_window_costs_a_folder_and_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all days, a snapshot holds each: one folder, one link, and nothing of it is read, synced or listed."""
+    costs(SHORT, tmp_path / "first", monkeypatch, None)
+    night_of = {days: costs(days, tmp_path / str(days), monkeypatch, None) for days in (SHORT, LONG)}
+    short, long = (night_of[days]["one more"] for days in (SHORT, LONG))
+    more = {name: long.get(name, 0) - short[name] for name in short if long.get(name, 0) != short[name]}
+    del more["read_parquet"]  # bytes: counts of items have more digits
+    days = LONG - SHORT
+    assert more.pop("mkdir") == more.pop("link") == days
+    # Asked about: each day's file, whether it is as it was written.
+    assert set(more) == {"stat"} and more.get("stat", 0) <= days, more
+
+
+def test_the_days_of_a_batch_are_divided_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tasks left is asked for as often for a batch of many days as for one of few."""
+    asked: dict[int, Counter[str]] = {}
+    frames = Batch.frames
+    for days in (3, SHORT):
+        found = asked[days] = Counter()
+        monkeypatch.setattr(
+            Batch, "frames", lambda batch, name, found=found: found.update([name]) or frames(batch, name)
+        )
+        (tmp_path / str(days) / "events").mkdir(parents=True)
+        for number in range(days):
+            write_day(tmp_path / str(days) / "events", number)
+        night(tmp_path / str(days), days - 1, None)
+    assert asked[3] == asked[SHORT] and asked[3]["open"] and asked[3]["quarantine"]

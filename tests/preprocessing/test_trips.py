@@ -13,6 +13,8 @@ import pytest
 from preprocessing import frames
 from preprocessing.engines.polars import PolarsEngine
 from preprocessing.execution import tasks
+from preprocessing.execution.cleaning import KEPT_ROWS, Cleaning
+from preprocessing.execution.places import Places
 from preprocessing.execution.run import Workers
 from tests.gpu import GPU
 from tests.preprocessing.small import at, dataset_of, run, write
@@ -49,6 +51,7 @@ def costs(
     folder: Path, monkeypatch: pytest.MonkeyPatch, rows: list[tuple[Any, ...]], *, gpu: bool, buckets: int = 1
 ) -> list[tuple[str, int]]:
     """Of each task in the order they run, fit within clean: trips to the GPU, or frames at least half as long as the rows."""
+    folder.mkdir(exist_ok=True)
     write(folder, rows, COLUMNS)
     dataset = dataset_of(folder, columns=COLUMNS[3:], steps=["drop_repeats"], features=FEATURES)
     found: list[tuple[str, int]] = []
@@ -96,7 +99,26 @@ def test_as_many_trips_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_how_often_a_frame_as_long_as_the_rows_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """clean: the raw rows and what is kept; fit: the kept rows; encode: these, and encoded. And a hash of each raw row."""
+    """clean: the raw rows, these with one more column, a hash of each, and what is kept; fit: the kept rows; encode: these,
+    and encoded."""
     found = costs(tmp_path, monkeypatch, rows(), gpu=False)
-    assert found[:2] == [("fit", 1), ("clean", 3)] and found[-1] == ("encode", 2)
-    assert sum(count for _, count in found) == 6
+    assert found[:2] == [("fit", 1), ("clean", 4)] and found[-1] == ("encode", 2)
+    assert sum(count for _, count in found) == 7
+
+
+def test_columns_that_no_rule_of_sessions_looks_at_are_copied_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`price` and `kind` are not in what cleaning sorts, filters and cuts, but for rows that tie."""
+    seen: list[set[str]] = []
+    outputs = Cleaning.outputs
+
+    def spied(self: Cleaning, places: Places | None = None, *, ties: bool) -> Any:
+        plans, drops = outputs(self, places, ties=ties)
+        seen.append(set(plans[KEPT_ROWS].collect_schema()))
+        return plans, drops
+
+    monkeypatch.setattr(Cleaning, "outputs", spied)
+    costs(tmp_path, monkeypatch, rows(), gpu=False)
+    costs(tmp_path / "ties", monkeypatch, rows(ties=True), gpu=False)
+    assert [{"price", "kind"} & names for names in seen] == [set(), {"price", "kind"}]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -29,6 +30,18 @@ def test_what_was_written_is_found_whole(tmp_path: Path) -> None:
     assert found.facts == {"rows": 1} and found.parents == ("events/x",)
     assert [file.path for file in found.files] == ["sub/data.json"]
     assert found == written.model_copy(update={"reused": True})
+
+
+def test_each_file_is_synced_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Data, manifest, the two folders that hold them, and the folder that the artifact's name is in."""
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: synced.append(str(Path(f"/proc/self/fd/{file}").readlink())) or real(file)
+    )
+    write(Artifacts(tmp_path))
+    assert sorted(Path(path).name for path in synced)[:-1] == sorted(["data.json", "manifest.json", "sub", "things"])
+    assert len(synced) == 5
 
 
 @pytest.mark.parametrize("damage", ["change", "remove", "no manifest", "half a manifest"])

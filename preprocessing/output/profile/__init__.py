@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -42,10 +44,20 @@ class Profiles:
         compared = drift.compare(tables, pl.concat([pl.DataFrame(schema=counts.SCHEMA), *before]), dataset.profile.days)
         return cls(dataset, tables, compared, drift.drift(compared))
 
+    @cached_property
+    def _tables(self) -> dict[Any, pl.DataFrame]:
+        """The table of each day: divided once, for a batch may be of a thousand."""
+        return {day: part for (day,), part in self.tables.partition_by(DAY, as_dict=True).items()}
+
+    @cached_property
+    def _drifts(self) -> dict[Any, pl.DataFrame]:
+        return {day: part for (day,), part in self.drifts.partition_by(DAY, as_dict=True).items()}
+
     def write(self, day: date, draft: Draft) -> None:
         """Add a day's table and the facts `drift` and `warnings` to its artifact."""
-        that = pl.col(DAY) == day
-        found = self.drifts.filter(that)
+        of_day, found = (parts.get(day) for parts in (self._tables, self._drifts))
+        of_day = self.tables.clear() if of_day is None else of_day
+        found = self.drifts.clear() if found is None else found
         limit = self.dataset.profile.warn_above
         far = found.filter((pl.col(drift.PSI) > limit) & (pl.col(drift.PSI) > pl.col(drift.CHANCE)))
         warned = dict(far.sort(drift.PSI, descending=True, maintain_order=True).select(counts.COLUMN, drift.PSI).rows())
@@ -56,4 +68,4 @@ class Profiles:
                 for name, psi in warned.items()
             ],
         }
-        write(self.tables.filter(that), draft.folder / TABLE)
+        write(of_day, draft.folder / TABLE)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modeling import scoring
+from modeling.evaluation import candidates, lists
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks, top_k
 from modeling.evaluation.scorer import BLOCK
@@ -227,15 +228,22 @@ def test_metrics_by_hand() -> None:
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 1000),
-    k=st.sampled_from([1, 3, 20, 70, 100]),
+    k=st.sampled_from([1, 3, 20, 70, 100, 300, 1000]),
+    tiles_held=st.sampled_from([1, 2, 100]),
     order=st.sampled_from(["random", "rising", "falling", "few values", "equal"]),
     num_items=st.sampled_from([4 * BLOCK + 1, 5 * BLOCK, 5 * BLOCK + 17]),
     filter_seen=st.booleans(),
 )
 def test_lists_that_open_groups_only_are_those_of_a_stable_sort(
-    seed: int, k: int, order: str, num_items: int, filter_seen: bool
+    seed: int, k: int, tiles_held: int, order: str, num_items: int, filter_seen: bool
 ) -> None:
     """For orders of scores along the ids: where each tile is better than all before it, and where all tie."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "HELD", tiles_held * 2 * BLOCK)  # Table takes two histories at a time
+        _compare_with_a_stable_sort(seed, k, order, num_items, filter_seen)
+
+
+def _compare_with_a_stable_sort(seed: int, k: int, order: str, num_items: int, filter_seen: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = torch.rand(3, num_items, generator=generator)
     if order in ("rising", "falling"):
@@ -263,6 +271,22 @@ def test_lists_that_open_groups_only_are_those_of_a_stable_sort(
                 sorted(values[column] for column in wanted[:k]), abs=1e-5
             )
         assert best[row].tolist() == sorted(best[row].tolist(), reverse=True)
+
+
+def test_few_groups_are_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price of a list, as a count: of 4,096 groups 57 are opened for a list of 20, and a room holds 8 tiles at most."""
+    opened, rooms = [], []
+    keep, room = candidates.Candidates._keep, candidates.Room
+    monkeypatch.setattr(
+        candidates.Candidates, "_keep", lambda self, place_P: (opened.append(len(place_P)), keep(self, place_P))
+    )
+    monkeypatch.setattr(lists, "Room", lambda *of: rooms.append(room(*of)) or rooms[-1])
+    monkeypatch.setattr(candidates, "HELD", 8 * 32 * BLOCK)
+    scores = torch.rand(32, 64 * BLOCK, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(Table, "chunk", 32)
+    top_k(Table(scores), sessions_of([[3]] * 32), 20)
+    assert len(opened) == 8 and [len(held.scores_WNT) for held in rooms] == [8]
+    assert 20 * 32 < sum(opened) < 65 * 32
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

@@ -228,6 +228,7 @@ def test_the_second_night_is_compared_with_the_first(
         assert champion and champion.model == models[night].name
     assert champion.previous == models[0].name
     assert "of the model in service" in lines[-1]
+    assert decision.facts["verdict"] == "promote" and decision.facts["users"] > 10 and not decision.facts["preflights"]
     again = compare(artifacts, "demo", measured, prepared[1], promotion, config, lines.append)
     assert again.name == decision.name
     assert "already in service" in lines[-1]

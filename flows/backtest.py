@@ -1,0 +1,141 @@
+"""Day by day: what each way of training gives when every day is predicted by what was there before it.
+
+    scratch   every day a model is trained from the beginning
+    warm      every day's model starts from that of the day before
+    frozen    the first day's model stays
+
+All begin with the first day's model from scratch. Stages are those of a night, so whatever was done before, in a night or in a
+backtest that was stopped, is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from flows import stages
+from flows.reports.day_by_day import PICTURE, TABLE, Row, draw_days, measured, table_of, total_rows
+from flows.reports.templates import HERE
+from flows.settings.settings import Settings
+from schemas.artifacts import Manifest, code_version, identify, sha256
+from schemas.errors import InputError, unknown
+from schemas.progress import Progress
+
+POLICIES = ("scratch", "warm", "frozen")
+BACKTESTS, RESULT = "backtests", "result.json"
+Say = Callable[[object], object]
+
+
+def backtest(
+    settings: Settings, first: date, last: date, policies: tuple[str, ...], window: int | None, say: Say = print
+) -> Manifest:
+    """Train and measure by each policy on each day -> `backtests/<id>`: result.json, table.md and days.svg.
+
+    `window` is the number of days before each day that are used (None: all). Facts: `rows`, one a day and policy with its
+    model, evaluation, NDCG@20, recall@20, cases and CPU seconds of training; `totals`, one a policy, with the mean over
+    cases, an interval of 95 % over users, and the difference to the first policy; `skipped`, days without test sessions.
+
+    Raises:
+        InputError: for days in the wrong order, unknown policies, a split that has no days, or no day that can be measured.
+    """
+    _check(settings, first, last, policies)
+    lines = _lines(say)
+    days = None if window is None else window + 1  # the day itself is one of those used
+    say(f"Preparing all days up to {last}.")
+    stages.prepare(_of_day(settings, last, None), lines)
+    rows: list[Row] = []
+    skipped: list[str] = []
+    models: dict[str, Manifest] = {}
+    for day in _days(first, last):
+        today = _of_day(settings, day, days)
+        sessions = stages.prepare(today, _quiet)
+        if sessions.facts["test_day"] != str(day):
+            skipped.append(str(day))
+            continue
+        for policy in policies:
+            say(f"{day}, {policy}:")
+            models[policy], cost = _model(policy, today, sessions, models.get(policy), lines)
+            evaluation = stages.evaluate(today, models[policy], sessions, lines)
+            rows.append(measured(str(day), policy, models[policy], evaluation, cost))
+    if not rows:
+        raise InputError(f"From {first} to {last} there is no day with test sessions: {', '.join(skipped)}.")
+    return _write(settings, policies, rows, skipped)
+
+
+def _model(
+    policy: str, today: Settings, sessions: Manifest, before: Manifest | None, say: Say
+) -> tuple[Manifest, float]:
+    """A policy's model for a day, and the CPU seconds that training it took."""
+    if policy == "frozen" and before:
+        return before, 0.0
+    start = before.name if policy == "warm" and before else None
+    training = today.training.model_copy(update={"start_from": start})
+    model = stages.train(replace(today, training=training), sessions, say)
+    return model, float(model.facts["cpu_seconds"])
+
+
+def _check(settings: Settings, first: date, last: date, policies: tuple[str, ...]) -> None:
+    if settings.dataset.split != "day":
+        raise InputError(
+            f"{settings.dataset.name} has the split {settings.dataset.split}: a backtest goes by days (split: day)."
+        )
+    if first > last:
+        raise InputError(f"--from {first} lies after --to {last}.")
+    for policy in policies:
+        if policy not in POLICIES:
+            raise unknown("--policy", policy, POLICIES)
+    if not policies or len(set(policies)) < len(policies):
+        raise InputError(
+            f"--policy {','.join(policies)}: name each of {', '.join(POLICIES)} once at most, and one at least."
+        )
+
+
+def _of_day(settings: Settings, day: date, days: int | None) -> Settings:
+    """The settings of the night before whose end is `day`; baselines are the same for all policies and left out."""
+    data = settings.data.model_copy(update={"until": day, "days": days})
+    return replace(settings, data=data, evaluation=settings.evaluation.model_copy(update={"baselines": ()}))
+
+
+def _days(first: date, last: date) -> list[date]:
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def _lines(say: Say) -> Say:
+    """Takes what stages report and says what is said in words, not how far they are."""
+
+    def line(report: object) -> None:
+        if not isinstance(report, Progress) or report.message:
+            say(report)
+
+    return line
+
+
+def _quiet(line: object) -> None:
+    """Progress of what is finished already is not shown."""
+
+
+def _write(settings: Settings, policies: tuple[str, ...], rows: list[Row], skipped: list[str]) -> Manifest:
+    artifacts, totals = settings.artifacts, total_rows(rows, policies, settings.artifacts)
+    parents = tuple(dict.fromkeys(name for row in rows for name in (row.model, row.evaluation)))
+    facts: dict[str, Any] = {
+        "dataset": settings.dataset.name,
+        "policies": list(policies),
+        "rows": [row.model_dump() for row in rows],
+        "totals": [total.model_dump() for total in totals],
+        "skipped": skipped,
+    }
+    made_of = [(row.day, row.policy, row.model, row.evaluation) for row in rows], skipped
+    code = code_version(HERE) + sha256(Path(__file__))
+    artifact_id = identify(code=code, parents=parents, picture=sha256(HERE / f"{PICTURE}.j2"), made_of=made_of)
+    if existing := artifacts.find(BACKTESTS, artifact_id):
+        return existing
+    with artifacts.write(BACKTESTS, artifact_id, parents=parents) as draft:
+        (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
+        (draft.folder / TABLE).write_text(table_of(rows, totals))
+        (draft.folder / PICTURE).write_text(draw_days(rows, policies))
+        draft.facts = facts
+    return draft.manifest

@@ -1,0 +1,141 @@
+"""`overnight similar` and `overnight why`: what a model takes for alike, and what its recommendations lean on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.options import DatasetOption, JsonOption, ModelOption, RootOption
+from schemas.errors import InputError
+
+BATCH = 1024  # items whose nearest are found and written at a time
+
+
+def similar(
+    items: Annotated[list[str] | None, typer.Argument(help="Item ids.")] = None,
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    model: ModelOption = None,
+    count: Annotated[int, typer.Option("-k", "--k", min=1, help="How many of each.")] = 10,
+    whole: Annotated[bool, typer.Option("--all", help="Of every item of the catalogue, to --out.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="With --all: the Parquet file to write: item_id, rank, similar_id, cosine."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The items that a model takes for most alike, by the cosine of their vectors: `overnight similar lamp-0012`."""
+    if bool(items) == whole:
+        raise InputError("Give items: overnight similar ITEM [ITEM ...], or --all --out FILE.parquet: one of them.")
+    if whole != bool(out):
+        raise InputError("--all and --out FILE.parquet go together: the whole catalogue in a file.")
+    from modeling.service.recommender import Recommender
+
+    recommender = Recommender(_folder(root, dataset, model))
+    summary: dict[str, Any] = {"model": str(recommender.folder)}
+    if out:
+        summary |= {"out": str(out), "rows": _write(recommender, count, out)}
+        typer.echo(f"{summary['rows']:,} rows in {out}.")
+    else:
+        summary["similar"] = {}
+        for item, nearest in zip(items or [], recommender.similar(items or [], count), strict=True):
+            typer.echo(f"{item}:")
+            for place, (other, cosine) in enumerate(nearest, 1):
+                typer.echo(f"{place:3}  {other}  {cosine:.3f}")
+            summary["similar"][item] = [{"item": other, "cosine": cosine} for other, cosine in nearest]
+    _end(summary, as_json)
+
+
+def why(
+    items: Annotated[list[str], typer.Argument(help="Item ids of one session, oldest first.")],
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    model: ModelOption = None,
+    count: Annotated[int, typer.Option("-k", "--k", min=1, help="How many to recommend.")] = 10,
+    events: Annotated[int, typer.Option("--events", min=1, help="How many events to name for each.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """What is recommended for a session, and the events each item leans on: how much its score falls without them."""
+    from flows.in_service import keeps_seen
+    from modeling.service.recommender import Recommender
+    from schemas.artifacts import Artifacts
+
+    recommender = Recommender(_folder(root, dataset, model))
+    histories, unknown = recommender.histories([items])
+    if unknown:
+        typer.echo(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
+    hide = not keeps_seen(Artifacts(root), recommender.folder)
+    (answer,) = recommender.because(histories, count, filter_seen=hide, events=events)
+    for place, reason in enumerate(answer, 1):
+        named = [
+            f"{_named(item)} ({'the only event' if fall is None else f'{fall:+.2f}'})" for item, fall in reason.events
+        ]
+        typer.echo(f"{place:3}  {reason.item}  because of {', '.join(named)}")
+    recommended = [
+        {
+            "item": reason.item,
+            "score": reason.score,
+            "because": [{"item": item, "fall": fall} for item, fall in reason.events],
+        }
+        for reason in answer
+    ]
+    summary = {"model": str(recommender.folder), "history": items, "unknown": unknown, "recommended": recommended}
+    _end(summary, as_json)
+
+
+def _named(item: Any) -> str:
+    return "an unknown item" if item is None else str(item)
+
+
+def _folder(root: Path, dataset: str, model: str | None) -> Path:
+    from flows.in_service import model_folder
+    from schemas.artifacts import Artifacts
+    from schemas.dataset import read_dataset
+
+    folder = model_folder(Artifacts(root), dataset, model)
+    if Path(dataset).is_file():
+        read_dataset(dataset)  # its folders of parts are found from now on
+    return folder
+
+
+def _write(recommender: Any, count: int, out: Path) -> int:
+    """The nearest of every item that has any, in batches, complete or not at all; how many rows."""
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    if out.exists() or out.is_symlink():
+        raise InputError(f"--out {out} is there already: name a file that is not, or remove it.")
+    draft = out.with_name(f".{out.name}.unfinished")
+    values = recommender.items.filter(pl.Series(recommender.scorer.rankable_V.tolist()))["value"]
+    rows, writer = 0, None
+    try:
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        for batch in values.to_frame("item_id").iter_slices(BATCH):
+            nearest = recommender.similar(batch["item_id"].to_list(), count)
+            table = batch.with_columns(
+                pl.Series("rank", [list(range(1, len(row) + 1)) for row in nearest], pl.List(pl.Int32)),
+                pl.Series("similar_id", [[item for item, _ in row] for row in nearest], pl.List(values.dtype)),
+                pl.Series("cosine", [[cosine for _, cosine in row] for row in nearest], pl.List(pl.Float32)),
+            )
+            written = table.explode("rank", "similar_id", "cosine").drop_nulls("similar_id").to_arrow()
+            writer = writer or pq.ParquetWriter(draft, written.schema)
+            writer.write_table(written)
+            rows += written.num_rows
+        if writer is None:
+            raise InputError("No item of this model has a training event.")
+        writer.close()
+        draft.rename(out)
+    except OSError as error:
+        raise InputError(f"--out {out}: it cannot be written ({error.strerror}).") from None
+    finally:
+        draft.unlink(missing_ok=True)
+    return rows
+
+
+def _end(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        from flows.reports.terminal import json_line
+
+        typer.echo(json_line(summary))

@@ -1,0 +1,123 @@
+"""Reading a model: which items it takes for alike, and which events of a history a recommendation leans on.
+
+N items asked about or histories, E width of item vectors, K items of a list, L events of a history.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modeling.scoring import ModelScorer, VectorScorer
+from modeling.sessions import Sessions
+from schemas.columns import FIRST_ID
+from schemas.errors import InputError
+
+NUM_NEAR = 3  # names suggested for one that is not there
+MOST_NAMES = 100_000  # compared with it: comparing takes microseconds a name
+
+
+@dataclass(frozen=True)
+class Reason:
+    """A recommended item, its score, and the events it leans on: (item, how much the score falls without it), most first.
+
+    A history of one event has nothing to be compared with: its event is named with None.
+    """
+
+    item: Any
+    score: float
+    events: tuple[tuple[Any, float | None], ...]
+
+
+class CosineScorer(VectorScorer):
+    """The last item of each history against all item vectors, by cosine: an item's nearest are what ranking finds best."""
+
+    def __init__(self, scorer: ModelScorer) -> None:
+        super().__init__(F.normalize(scorer.items_VE, dim=1), None, scorer.rankable_V)
+
+    def queries(self, histories: Sessions) -> Tensor:
+        """The normalized vectors of last items, [N, E]."""
+        return self.items_VE[histories.item_from_end(0) - FIRST_ID]
+
+
+def require_items(given: Sequence[Any], unknown: Sequence[Any], names: Sequence[Any]) -> None:
+    """Raise InputError for items that are not in the catalogue, with those whose names are near."""
+    if not unknown:
+        return
+    known = [str(name) for name in names[:MOST_NAMES]]
+    near = difflib.get_close_matches(str(unknown[0]), known, n=NUM_NEAR)
+    hint = f" Near: {', '.join(near)}." if near else ""
+    raise InputError(
+        f"Item {unknown[0]!r} is not in this model's catalogue of {len(names):,} items ({len(unknown)} of {len(given)} "
+        f"asked for are not).{hint}"
+    )
+
+
+def without_each_event(histories: Sessions, since: str | None) -> tuple[Sessions, Tensor, Tensor]:
+    """Each history of two events or more once for each of its events, without it; and (history, event) of each of these.
+
+    The feature `since`, seconds since the previous event, grows by those of the event left out.
+    """
+    history_P, event_P = histories.event_index()
+    many_P = histories.lengths[history_P] > 1
+    history_P, event_P = history_P[many_P], event_P[many_P]
+    copies = histories.select(history_P)
+    copy, event = copies.event_index()
+    shorter = copies.keep(event != event_P[copy], since)
+    if since is not None:  # nothing comes before the first event, whichever it is now
+        shorter.events[since][shorter.starts] = histories.events[since][copies.starts]
+    return shorter, history_P, event_P
+
+
+@torch.no_grad()
+def falls(
+    scorer: ModelScorer, histories: Sessions, ids_NK: Tensor, since: str | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Scores [N, K] of the items of each history; for each event left out, how much they fall [P, K], its history, the event.
+
+    Items of id 0, where a list has ended, have numbers that mean nothing.
+    """
+    column_NK = (ids_NK - FIRST_ID).clamp(min=0)
+    score_NK = scorer.scores(scorer.queries(histories), column_NK)
+    shorter, history_P, event_P = without_each_event(histories, since)
+    parts = [score_NK.new_empty(0, ids_NK.shape[1])]
+    for part in torch.arange(len(shorter), device=history_P.device).split(scorer.chunk):
+        history = history_P[part]
+        parts.append(score_NK[history] - scorer.scores(scorer.queries(shorter.select(part)), column_NK[history]))
+    return score_NK, torch.cat(parts), history_P, event_P
+
+
+def reasons(
+    histories: Sessions,
+    raw_NK: list[list[Any]],
+    raw_E: list[Any],
+    found: tuple[Tensor, Tensor, Tensor, Tensor],
+    most: int,
+) -> list[list[Reason]]:
+    """What `falls` found, in raw ids: of each history its recommendations with the `most` events each leans on.
+
+    `raw_E` are the items of all events of the histories, in the order of `event_index`.
+    """
+    score_NK, fall_PK, history_P, _ = (values.cpu() for values in found)
+    first_N = (histories.lengths.cumsum(0) - histories.lengths).tolist()
+    first_P = torch.searchsorted(history_P, torch.arange(len(histories)))
+    answers = []
+    for n, items in enumerate(raw_NK):
+        length, row = int(histories.lengths[n]), int(first_P[n])
+        named = raw_E[first_N[n] : first_N[n] + length]
+        answer = []
+        for k, item in enumerate(items):
+            events: tuple[tuple[Any, float | None], ...] = ((named[0], None),)
+            if length > 1:
+                fall_L = fall_PK[row : row + length, k]
+                order = fall_L.argsort(descending=True, stable=True)[:most].tolist()
+                events = tuple((named[place], float(fall_L[place])) for place in order)
+            answer.append(Reason(item, float(score_NK[n, k]), events))
+        answers.append(answer)
+    return answers

@@ -1,0 +1,149 @@
+"""The model that a night's training starts from: the one in service before it, or one that is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.evaluation.compare import Champion, champion_of
+from schemas.artifacts import Artifacts, Manifest, damaged_files
+from schemas.errors import InputError
+from schemas.features import FeatureSchema
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from modeling.splits import Split
+    from modeling.training.warm_start import Start
+
+CHAMPION, MODELS = "champion", "models"
+OF_A_START = ("window_days", "replay", "warm_epochs", "warm_rate")  # settings that nothing else reads
+Say = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model whose weights training begins with. One that is `named` must fit; the one in service may be left."""
+
+    manifest: Manifest
+    named: bool
+
+    @property
+    def name(self) -> str:
+        """`models/<id>`."""
+        return self.manifest.name
+
+    def start(
+        self,
+        sessions: Manifest,
+        split: Split,
+        model: ModelConfig,
+        config: TrainingConfig,
+        items: pl.DataFrame,
+        say: Say,
+    ) -> Start | None:
+        """Its weights for tonight's sessions; None where they do not fit, which `say` is given the reason of.
+
+        Raises:
+            InputError: for a named model that does not fit.
+        """
+        from modeling.splits import newest_and_replay
+        from modeling.training.warm_start import read_start
+
+        read_S = newest_and_replay(sessions, split, self.first_day(sessions, config), config.replay, config.seed)
+        try:
+            start = read_start(self.manifest.folder, sessions.folder, model, read_S, items)
+        except InputError as error:
+            reason = f"{self.name} does not fit: {error}"
+        except Exception as error:  # an older folder may fail in any way; the night goes on
+            if self.named:
+                raise
+            reason = f"{self.name} cannot be read ({type(error).__name__}: {error})"
+        else:
+            return start
+        if self.named:
+            raise InputError(
+                f"training.start_from: {reason}. Leave start_from out to train from scratch, or name a model of the same "
+                "settings and features."
+            )
+        say(f"Training from scratch: {reason}.")
+        return None
+
+    def first_day(self, sessions: Manifest, config: TrainingConfig) -> str:
+        """The first day whose sessions are all read: `window_days` before the test day, or the parent's test day."""
+        test_day, until = sessions.facts["test_day"], self.manifest.facts.get("test_day")
+        days = sorted(day for day in sessions.facts["days"] if test_day is None or day < test_day)
+        first = days[-config.window_days :][0] if days else ""
+        return min(first, until) if until else first
+
+
+def find_parent(artifacts: Artifacts, sessions: Manifest, config: TrainingConfig, say: Say = print) -> Parent | None:
+    """The model that `training.start_from` means for these sessions; None for a night from scratch, and `say` is given why.
+
+    `champion` is the last model in service that was trained for an earlier test day than these sessions', so a night that is
+    run again starts where it started, whatever it put into service.
+
+    Raises:
+        InputError: for a named model that is not there, is damaged, of another dataset, or learned from the test day.
+    """
+    if config.start_from is None:
+        return None
+    if config.start_from != CHAMPION:
+        return _named(artifacts, sessions, config.start_from)
+    try:
+        champion = champion_of(artifacts, _dataset(sessions))
+    except InputError as error:
+        say(f"Training from scratch: {error}")
+        return None
+    for name in _in_service(champion):
+        manifest = artifacts.read_manifest(*name.split("/"))
+        if manifest is None or damaged_files(manifest):
+            say(f"Training does not start from {name}: it is missing or damaged.")
+        elif _is_earlier(manifest, sessions):
+            return Parent(manifest, named=False)
+    say("Training from scratch: no model was in service before this night, to start from.")
+    return None
+
+
+def warmed(config: TrainingConfig) -> TrainingConfig:
+    """The settings of training that starts from a model: fewer passes, at a lower rate."""
+    epochs = config.warm_epochs or max(1, round(config.epochs / 4))
+    return config.model_copy(update={"epochs": epochs, "learning_rate": config.learning_rate * config.warm_rate})
+
+
+def _named(artifacts: Artifacts, sessions: Manifest, name: str) -> Parent:
+    manifest = artifacts.get(name)
+    own, today = manifest.facts.get("test_day"), sessions.facts["test_day"]
+    if own and today and own > today:
+        raise InputError(
+            f"training.start_from {name}: it learned from the days before {own}, and so from {today}, which is tested on here. "
+            "Name a model of an earlier night."
+        )
+    schema = FeatureSchema.read(Path(manifest.folder) / "schema.json")
+    if schema.dataset != _dataset(sessions):
+        raise InputError(
+            f"training.start_from {name}: it is a model of {schema.dataset!r}, not of {_dataset(sessions)!r}."
+        )
+    return Parent(manifest, named=True)
+
+
+def _in_service(champion: Champion | None) -> list[str]:
+    """The models that were in service, the newest first, each once."""
+    if champion is None:
+        return []
+    names = [champion.model, *(change.model for change in reversed(champion.history))]
+    names += [change.replaced for change in reversed(champion.history) if change.replaced]
+    return list(dict.fromkeys(names))
+
+
+def _is_earlier(model: Manifest, sessions: Manifest) -> bool:
+    """Whether a model is of an earlier night than these sessions; of histories without a test day, of other sessions."""
+    own, today = model.facts.get("test_day"), sessions.facts["test_day"]
+    return own < today if own and today else own == today and model.parents != (sessions.name,)
+
+
+def _dataset(sessions: Manifest) -> str:
+    return FeatureSchema.read(sessions.folder / "schema.json").dataset

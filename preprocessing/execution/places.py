@@ -1,0 +1,90 @@
+"""Rows in order as places in the frame they are in, on a CPU: few columns are moved on the way, all others at the end.
+
+    rows (any order, bad ones marked) -> Places.of -> narrow (what cleaning looks at, PLACE) -> plans -> widen (all columns)
+
+Columns that no rule of sessions looks at, such as a price, are copied once instead of at every sort and filter. NumPy sorts
+one integer in a third of the time of Polars.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from preprocessing.execution.ordering import LAST, Packing
+from preprocessing.plan.rules import RULE_CODE
+
+PLACE = "place of row"  # no column of events is called so
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where good rows lie, in order, without those that are the same as the one before them in all that orders rows."""
+
+    rows: pl.DataFrame
+    """In any order, bad ones among them."""
+    places: pl.Series
+    duplicates: pl.Series
+    """Where the rows lie that are left out as the same."""
+    tied: bool
+    """Whether any of these differs from the row before it in another column: then this order is not all there is to say."""
+
+    @classmethod
+    def of(cls, rows: pl.DataFrame, packing: Packing, rest: Sequence[str], *, drop: bool) -> Places:
+        """`rows` have RULE_CODE; `rest` are the columns by which rows that are the same may differ; `drop` these rows."""
+        good = pl.col(RULE_CODE) == 0
+        keys = rows.select(pl.when(good).then(packing.key()).otherwise(LAST)).to_series().to_numpy()
+        order = np.argsort(keys)
+        keys = keys[order]
+        last = int(np.searchsorted(keys, LAST))
+        order, keys = order[:last].astype(np.uint32), keys[:last]
+        same = np.empty(last, dtype=bool)
+        same[:1] = False
+        np.equal(keys[1:], keys[:-1], out=same[1:])
+        (later,) = np.nonzero(same)
+        tied = _differ(rows, _places(order[later]), _places(order[later - 1]), rest)
+        kept = np.delete(order, later) if drop and len(later) else order
+        return cls(rows, _places(kept), _places(order[later] if drop else order[:0]), tied)
+
+    def narrow(self, columns: Collection[str]) -> pl.DataFrame:
+        """These columns of the rows in order, and PLACE unless there are no other columns."""
+        wanted = [name for name in self.rows.columns if name in columns and name != RULE_CODE]
+        frame = self.rows.select(wanted)[self.places]
+        whole = {*wanted, RULE_CODE} >= set(self.rows.columns)
+        return frame if whole else frame.with_columns(self.places.alias(PLACE))
+
+    def widen(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Rows of `narrow`, with further columns perhaps -> the same with the columns that were left out, in their order."""
+        if PLACE not in rows.columns:
+            return rows
+        lacking = [name for name in self.rows.columns if name not in rows.columns and name != RULE_CODE]
+        whole = rows.hstack(self.rows.select(lacking)[rows[PLACE]])
+        first = [name for name in self.rows.columns if name != RULE_CODE]
+        return whole.select(*first, pl.exclude(*first, PLACE))
+
+
+def by_day(rows: pl.DataFrame, day: str) -> pl.DataFrame:
+    """Rows in order of a column of days that holds no null, those of a day in the order they were in."""
+    days = rows[day].to_physical().to_numpy()
+    if len(days) and (days[1:] < days[:-1]).any():
+        days = days - days.min()
+        if days.max() < 2**16:  # NumPy orders short integers by counting them
+            days = days.astype(np.uint16)
+        rows = rows[_places(np.argsort(days, kind="stable"))]
+    return rows.with_columns(pl.col(day).set_sorted())
+
+
+def _places(places: np.ndarray) -> pl.Series:
+    return pl.Series(PLACE, places.astype(np.uint32, copy=False))
+
+
+def _differ(rows: pl.DataFrame, one: pl.Series, other: pl.Series, columns: Sequence[str]) -> bool:
+    """Whether rows at places differ from those at other places, each from its own."""
+    if not columns or one.is_empty():
+        return False
+    compared = rows.select(columns)
+    pairs = zip(compared[one].get_columns(), compared[other].get_columns(), strict=True)
+    return any(bool(mine.ne_missing(theirs).any()) for mine, theirs in pairs)

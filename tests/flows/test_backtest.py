@@ -1,0 +1,97 @@
+"""Day by day: each policy trains on what was there and is measured on the day; what is done is not done again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.reports.day_by_day import Row, Total, differences, draw_days, interval, table_of
+from schemas.errors import InputError
+
+LITTLE = ("training.epochs=1", "training.tokens_per_step=64", "training.threads=1", "body.dim=16", "body.num_layers=1")
+FIRST, SECOND = "2026-03-04", "2026-03-05"
+
+
+def backtest(shop: Path, root: Path, *more: str) -> dict[str, Any]:
+    changes = [word for change in LITTLE for word in ("--set", change)]
+    given = ["--source", str(shop), "--root", str(root), "--from", FIRST, "--to", SECOND]
+    done = CliRunner().invoke(app, ["backtest", *given, *changes, "--json", *more], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    summary: dict[str, Any] = json.loads(done.output.splitlines()[-1])
+    return summary | {"output": done.output}
+
+
+def test_every_policy_on_every_day_and_nothing_twice(shop: Path, tmp_path: Path) -> None:
+    done = backtest(shop, tmp_path)
+    rows = {(row["day"], row["policy"]): row for row in done["rows"]}
+    assert list(rows) == [(day, policy) for day in (FIRST, SECOND) for policy in ("scratch", "warm", "frozen")]
+    first = rows[FIRST, "scratch"]["model"]
+    assert all(rows[FIRST, policy]["model"] == first for policy in ("warm", "frozen"))
+    assert rows[SECOND, "frozen"]["model"] == first
+    assert rows[SECOND, "frozen"]["cpu_seconds"] == 0.0
+    warm = json.loads((tmp_path / rows[SECOND, "warm"]["model"] / "manifest.json").read_text())
+    assert warm["facts"]["start_from"] == first
+    assert rows[SECOND, "scratch"]["model"] not in (first, rows[SECOND, "warm"]["model"])
+    assert all(row["low"] < row["ndcg"] < row["high"] for row in done["rows"])
+    folder = Path(done["folder"])
+    assert folder.parent.name == "backtests"
+    assert "| all days |" in (folder / "table.md").read_text()
+    assert ElementTree.parse(folder / "days.svg").getroot().tag.endswith("svg")
+    models = sorted((tmp_path / "models").iterdir())
+    again = backtest(shop, tmp_path)
+    assert again["artifact"] == done["artifact"]
+    assert sorted((tmp_path / "models").iterdir()) == models
+    assert "nothing to train" in again["output"]
+
+
+def test_a_window_uses_so_many_days_before_each_day(shop: Path, tmp_path: Path) -> None:
+    done = backtest(shop, tmp_path, "--window", "1", "--policy", "scratch", "--from", SECOND)
+    model = json.loads((tmp_path / done["rows"][0]["model"] / "manifest.json").read_text())
+    sessions = json.loads((tmp_path / model["parents"][0] / "manifest.json").read_text())
+    assert list(sessions["facts"]["days"]) == [FIRST, SECOND]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--policy", "warmm"], "Did you mean 'warm'"),
+        (["--policy", "warm,warm"], "name each of"),
+        (["--from", "2026-03-06"], "lies after"),
+        (["--until", "2026-03-05"], "in the place of --until"),
+        (["--set", "dataset.split=leave_one_out"], "split leave_one_out"),
+    ],
+)
+def test_what_cannot_be_measured_by_days_is_refused(shop: Path, tmp_path: Path, more: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        backtest(shop, tmp_path, *more)
+
+
+def row(day: str, policy: str, ndcg: float | None) -> Row:
+    about = {"model": "models/1", "evaluation": "evaluations/1", "body": "sasrec", "recall": ndcg, "sessions": 3}
+    return Row(day=day, policy=policy, ndcg=ndcg, cases=9, cpu_seconds=2.0, **about)
+
+
+def test_days_without_cases_leave_a_gap_in_table_and_picture() -> None:
+    rows = [row("2026-03-04", "warm", 0.25), row("2026-03-05", "warm", None)]
+    total = Total(policy="warm", ndcg=0.25, cpu_seconds=4.0, later_cpu_seconds=2.0)
+    assert "| 2026-03-05 | - | 2.0 |" in table_of(rows, [total])
+    assert draw_days(rows, ("warm",)).count("<polyline") == 2
+    assert ElementTree.fromstring(draw_days([rows[1]], ("warm",))) is not None
+    rest = total.model_copy(update={"policy": "frozen", "ndcg": 0.2, "later_cpu_seconds": 0.0})
+    assert differences([total, rest]) == ["frozen against warm: ndcg@20 -0.0500, 0% of its CPU seconds"]
+
+
+def test_cases_of_one_user_count_as_one() -> None:
+    gains = pl.DataFrame({"user": [1, 1, 2, 2, 3, 3], "gain": [0.0, 0.0, 0.5, 0.5, 1.0, 1.0]})
+    mean, low, high = interval(gains)
+    assert (mean, round(high - mean, 6)) == (0.5, round(1.96 * (2 * 1.0**2) ** 0.5 / 6, 6))
+    assert mean - low == pytest.approx(high - mean)
+    alone = gains.with_columns(pl.int_range(pl.len()).alias("user"))
+    assert interval(alone)[2] < high
