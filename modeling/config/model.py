@@ -143,7 +143,8 @@ class BodyConfig(Choice):
         ge=0,
         lt=1,
         title="Attention dropout",
-        description="Share of attention weights zeroed in training; with any, a GPU's attention takes several times as long.",
+        description="Share of attention weights zeroed in training; with any, a GPU's attention takes several times as long. "
+        "Left out, a run takes the dropout above where sessions are whole histories, else 0.",
     )
 
     @model_validator(mode="after")

@@ -27,7 +27,7 @@ class TrainingConfig(Concern):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
-    # `overnight train` chooses these two, and with the rate the warm-up, by the size of the data (modeling/presets/by_size.py).
+    # `overnight train` chooses these two, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
     tokens_per_step: int = Field(
         1024,
         ge=16,
@@ -38,8 +38,8 @@ class TrainingConfig(Concern):
         1e-3,
         gt=0,
         title="Learning rate",
-        description="Peak of AdamW's learning rate. Left out, a run takes 0.003 to 512 events a step and 0.002 above, with a "
-        "warm-up of 0.1.",
+        description="Peak of AdamW's learning rate. Left out, a run takes 0.003 with a warm-up of 0.1 to 512 events a "
+        "step, and 0.001 above.",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.presets.by_size import describe, settings_by_size
+from modeling.presets.by_shape import Shape, describe, settings_by_shape
 from modeling.stages.identity import code_of_training
 from modeling.stages.parent import OF_A_START, Parent, find_parent, warmed
 from schemas import plugins
@@ -37,7 +37,7 @@ def train(
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
 
-    Settings that nobody has given follow the size of the data (`modeling.presets.by_size`). The settings trained with name the
+    Settings that nobody has given follow the shape of the data (`presets.by_shape`). The settings trained with name the
     model, so whoever writes them out gets the same one.
 
     Of a file of pretrained vectors it is the content that counts, not the name; of code, what training imports and the parts
@@ -46,7 +46,7 @@ def train(
 
     The folder holds config.json, model.safetensors, schema.json, items.parquet and history.json (`HistoryRow`s). Facts:
     parameters, steps, tokens, CPU and wall seconds, tokens per CPU second, validation cases, what chose the weights, the best
-    validation score, and `by_size`: the settings that followed the size of the data, by name.
+    validation score, and `by_shape`: the settings that followed the shape of the data, by name.
 
     With `config.devices` processes, or those of torchrun, that train it together: sums are rounded in another order than by
     one process, so their number names the model too. The first one writes; all return the same manifest.
@@ -54,8 +54,8 @@ def train(
     Raises:
         InputError: when another process trains the same model; for processes that do not fit the settings.
     """
-    num_events, num_items = sessions.facts["events"], sessions.facts["items"]
-    model_config, config, chosen = settings_by_size(model_config, config, num_events, num_items)
+    shape = Shape.of(sessions)
+    model_config, config, chosen = settings_by_shape(model_config, config, shape)
     config = _settle(config)
     if config.shard_items:
         from modeling.training.sharding import check_shards
@@ -70,7 +70,7 @@ def train(
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
     if chosen:
-        progress(describe(chosen, num_events, num_items))
+        progress(describe(chosen, shape))
     if config.devices == 1:
         return _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, progress)
     from modeling.training import launch  # torch is only loaded when there is something to train
@@ -144,7 +144,7 @@ def _fit(
         _copy_schema(sessions.folder, draft.folder)
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
         # It learned from the days before the test day.
-        draft.facts = facts | {"test_day": sessions.facts["test_day"], "by_size": chosen}
+        draft.facts = facts | {"test_day": sessions.facts["test_day"], "by_shape": chosen}
     return draft.manifest
 
 

@@ -84,7 +84,7 @@ MEASURED = {"evaluation", "comparison"}
         ("modeling/evaluation/compare.py", {"comparison"}),
         ("modeling/stages/comparing.py", {"comparison"}),
         ("modeling/stages/training.py", set()),
-        ("modeling/presets/by_size.py", set()),  # what it chooses is a setting like any other
+        ("modeling/presets/by_shape.py", set()),  # what it chooses is a setting like any other
         ("modeling/stages/memory.py", set()),
         ("modeling/bodies/hstu.py", set()),
         ("modeling/bodies/_table.py", set()),

@@ -1,0 +1,142 @@
+"""Settings that follow the shape of the data, where nobody has given them: a setting that is written anywhere always wins.
+
+    tokens_per_step    0.26 events^(2/3), to the nearest power of two: 64 below 5,000 events, 512 at 100,000, 4,096 at 2,000,000
+    loss               full_softmax below 50,000 items, from there on sampled_softmax
+
+    of                 sessions                                 histories (split `leave_one_out`)
+    learning_rate      0.003 to 512 events a step, else 0.001   the same; 0.002 below 30 events an item and above 512 a step
+    warmup_steps       0.1 with a rate above 0.001              the same
+    order              time (the setting's own default)         random where the last is left out, so that validation chooses
+    epochs             10 (the setting's own default)           30, of which validation takes those that help
+    attention_dropout  0                                        that of the body (`body.dropout`)
+    num_heads          2 (the setting's own default)            1, of the body sasrec
+    positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
+    dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
+
+So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
+Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
+Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories").
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
+from schemas.artifacts import Manifest
+
+LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
+TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
+FEW_TOKENS, RATE_OF_FEW, RATE = 512, 3e-3, 1e-3  # with few events a run has few steps, which must go further
+SPARSE_RATE = 2e-3  # where half is dropped
+WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
+SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
+SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
+SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1
+LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
+EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the rules look at: events, items of the vocabulary, sessions, and whether a session is a whole history."""
+
+    num_events: int
+    num_items: int
+    num_sessions: int
+    histories: bool
+
+    @classmethod
+    def of(cls, sessions: Manifest) -> Shape:
+        """The shape of prepared sessions."""
+        histories = (
+            sessions.parameters.get("dataset", {}).get("split") == "leave_one_out"
+        )  # the only split that histories have
+        facts = sessions.facts
+        return cls(facts["events"], facts["items"], facts["sessions"], histories)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether these are histories with few events of each item."""
+        return self.histories and self.num_events < SPARSE * self.num_items
+
+    @property
+    def long(self) -> bool:
+        """Whether these are sparse histories of many events each."""
+        return self.sparse and self.num_events >= LONG * self.num_sessions
+
+
+def settings_by_shape(
+    model: ModelConfig, training: TrainingConfig, shape: Shape
+) -> tuple[ModelConfig, TrainingConfig, dict[str, Any]]:
+    """Settings and the shape of the data -> the settings to train with, and what was chosen by name.
+
+    `settings_by_shape(ModelConfig(), TrainingConfig(), Shape(117_958, 1_670, 20_738, histories=False))` chooses
+    `{"training.tokens_per_step": 512, "training.learning_rate": 0.003, "training.warmup_steps": 0.1, "loss": "full_softmax",
+    "body.attention_dropout": 0.0}`.
+    """
+    of_training, of_loss, of_body = _of_training(training, shape), _of_loss(model, shape), _of_body(model, shape)
+    chosen = {f"training.{name}": value for name, value in of_training.items()}
+    chosen |= {"loss" if name == "name" else f"loss.{name}": value for name, value in of_loss.items()}
+    chosen |= {f"body.{name}": value for name, value in of_body.items()}
+    if of_loss:
+        name = of_loss.pop("name")
+        model = model.model_copy(update={"loss": model.loss.model_copy(update={"name": name, "options": of_loss})})
+    model = model.model_copy(update={"body": model.body.model_copy(update=of_body)})
+    if shape.long and "positions" not in model.inputs.model_fields_set and "name" not in model.body.model_fields_set:
+        chosen["inputs.positions"] = "none"
+        model = model.model_copy(update={"inputs": model.inputs.model_copy(update={"positions": "none"})})
+    return model, training.model_copy(update=of_training), chosen
+
+
+def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
+    given, chosen = training.model_fields_set, dict[str, Any]()
+    if "tokens_per_step" not in given:
+        chosen["tokens_per_step"] = tokens_per_step(shape.num_events)
+    if "learning_rate" not in given:
+        few = chosen.get("tokens_per_step", training.tokens_per_step) <= FEW_TOKENS
+        chosen["learning_rate"] = RATE_OF_FEW if few else SPARSE_RATE if shape.sparse else RATE
+        if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
+            chosen["warmup_steps"] = WARMUP
+    if shape.histories and "order" not in given:
+        chosen["order"] = "random"
+    if chosen.get("order", training.order) == "random" and shape.histories and "epochs" not in given:
+        chosen["epochs"] = EPOCHS_OF_HISTORIES
+    return chosen
+
+
+def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:
+    """The name of the loss, and options; nothing where either was given."""
+    if NEXT_ITEM not in model.heads or {"name", "options"} & model.loss.model_fields_set:
+        return {}
+    if shape.num_items >= SAMPLED_FROM:
+        return {"name": "sampled_softmax"}
+    return {"name": "full_softmax"} | ({"label_smoothing": SPARSE_SMOOTHING} if shape.sparse else {})
+
+
+def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
+    given, chosen = model.body.model_fields_set, dict[str, Any]()
+    if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
+        chosen["num_heads"] = 1
+    if shape.sparse and not {"name", "dropout"} & given:
+        chosen["dropout"] = SPARSE_DROPOUT
+    if "attention_dropout" not in given:
+        chosen["attention_dropout"] = chosen.get("dropout", model.body.dropout) if shape.histories else 0.0
+    return chosen
+
+
+def tokens_per_step(num_events: int) -> int:
+    """Events of a step for sessions of so many in all."""
+    wanted = TOKENS_PER_EVENTS * max(num_events, 1) ** (2 / 3)
+    return int(min(max(2 ** round(math.log2(wanted)), LEAST_TOKENS), MOST_TOKENS))
+
+
+def describe(chosen: dict[str, Any], shape: Shape) -> str:
+    """What was chosen, in one line."""
+    listed = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    kind = "histories" if shape.histories else "sessions"
+    return (
+        f"Chosen by the shape of the data ({kind}, {shape.num_events:,} events, {shape.num_items:,} items): {listed}."
+    )

@@ -1,0 +1,199 @@
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.presets.by_shape import (
+    LEAST_TOKENS,
+    MOST_TOKENS,
+    SAMPLED_FROM,
+    WARMUP,
+    Shape,
+    settings_by_shape,
+    tokens_per_step,
+)
+from modeling.stages import train
+from preprocessing.pipeline import prepare
+from schemas.artifacts import Artifacts
+from schemas.dataset import Dataset
+
+
+def _chosen(
+    model: dict,
+    training: dict,
+    num_events: int = 100_000,
+    num_items: int = 1_000,
+    num_sessions: int = 20_000,
+    *,
+    histories: bool = False,
+) -> dict:
+    given = ModelConfig.model_validate(model), TrainingConfig.model_validate(training)
+    fitted, trained, chosen = settings_by_shape(*given, Shape(num_events, num_items, num_sessions, histories))
+    groups = {"inputs": fitted.inputs.model_dump()}
+    groups |= {"training": trained.model_dump(), "body": fitted.body.model_dump(), "loss": fitted.loss.model_dump()}
+    groups["loss"] |= fitted.loss.options
+    for name, value in chosen.items():
+        group, _, setting = name.partition(".")
+        assert groups[group][setting or "name"] == value
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("num_events", "tokens"),
+    [(100_000, 512), (200_000, 1024), (271_517, 1024), (2_940_254, 4096), (20_000_000, 16_384)],
+)
+def test_steps_hold_more_where_there_is_more(num_events: int, tokens: int) -> None:
+    assert tokens_per_step(num_events) == tokens
+
+
+def test_tokens_per_step_stay_within_bounds_and_never_fall() -> None:
+    sizes = [tokens_per_step(round(10 ** (place / 10))) for place in range(110)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (LEAST_TOKENS, MOST_TOKENS)
+    assert tokens_per_step(0) == LEAST_TOKENS
+
+
+def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
+    assert _chosen({}, {}) == {
+        "training.tokens_per_step": 512,
+        "training.learning_rate": 0.003,
+        "training.warmup_steps": WARMUP,
+        "loss": "full_softmax",
+        "body.attention_dropout": 0.0,
+    }
+    assert _chosen({}, {}, num_events=1_000_000)["training.learning_rate"] == 0.001
+    assert _chosen({}, {"tokens_per_step": 1024})["training.learning_rate"] == 0.001
+
+
+def test_what_is_given_wins() -> None:
+    given = {"tokens_per_step": 1024, "learning_rate": 0.001, "order": "random", "epochs": 3}
+    model = {"loss": "full_softmax", "body": {"dropout": 0.3, "attention_dropout": 0.3, "num_heads": 2}}
+    assert _chosen(model, given, num_items=SAMPLED_FROM, histories=True) == {}
+    assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
+    assert "training.warmup_steps" not in _chosen({}, {"learning_rate": 0.001})
+
+
+def test_a_value_given_wins_also_where_it_is_the_default_of_its_class() -> None:
+    defaults = TrainingConfig()
+    given = {"tokens_per_step": defaults.tokens_per_step, "learning_rate": defaults.learning_rate}
+    assert set(_chosen({}, given)) == {"loss", "body.attention_dropout"}
+
+
+SPARSE_HISTORIES = {"num_events": 200_000, "num_items": 12_000, "histories": True}
+
+
+def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart() -> None:
+    chosen = _chosen({}, {}, **SPARSE_HISTORIES)
+    assert chosen["body.dropout"] == chosen["body.attention_dropout"] == 0.5 and chosen["body.num_heads"] == 1
+    assert chosen["loss.label_smoothing"] == 0.1
+    assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
+    dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
+    assert dense["body.attention_dropout"] == 0.2 and not {"body.dropout", "loss.label_smoothing"} & dense.keys()
+    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 12_000).keys()
+
+
+def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
+    chosen = _chosen({"body": {"dropout": 0.3}, "loss": {"label_smoothing": 0.0}}, {}, **SPARSE_HISTORIES)
+    assert chosen["body.attention_dropout"] == 0.3 and not {"body.dropout", "loss.label_smoothing"} & chosen.keys()
+    assert not {"body.dropout", "body.num_heads"} & _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES).keys()
+    assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, **SPARSE_HISTORIES)["loss.label_smoothing"] == 0.1
+    sampled = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": SAMPLED_FROM})
+    assert sampled["loss"] == "sampled_softmax" and "loss.label_smoothing" not in sampled
+
+
+def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_among_many_epochs() -> None:
+    chosen = _chosen({}, {}, **SPARSE_HISTORIES)
+    assert (chosen["training.order"], chosen["training.epochs"]) == ("random", 30)
+    by_day = _chosen({}, {})
+    assert not {"training.order", "training.epochs"} & by_day.keys()
+    assert not {"training.order", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
+    assert "training.epochs" not in _chosen({}, {"epochs": 5}, **SPARSE_HISTORIES)
+
+
+def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
+    long = SPARSE_HISTORIES | {"num_sessions": 2_000}
+    assert _chosen({}, {}, **long)["inputs.positions"] == "none"
+    assert "inputs.positions" not in _chosen({"inputs": {"positions": "end"}}, {}, **long)
+    assert "inputs.positions" not in _chosen({}, {}, **SPARSE_HISTORIES)
+    assert "inputs.positions" not in _chosen({"body": "bert4rec"}, {}, **long)
+    assert "inputs.positions" not in _chosen({}, {}, **long | {"num_items": 2_000})
+
+
+def test_attention_of_histories_is_dropped_like_all_else_and_that_of_sessions_is_not() -> None:
+    name = "body.attention_dropout"
+    assert _chosen({"body": {"dropout": 0.4}}, {}, histories=True)[name] == 0.4
+    assert _chosen({"body": {"dropout": 0.4}}, {})[name] == 0.0
+    assert name not in _chosen({"body": {"attention_dropout": 0.0}}, {}, histories=True)
+
+
+def test_a_large_catalogue_is_sampled_from_unless_a_loss_or_its_options_were_given() -> None:
+    assert _chosen({}, {}, num_items=SAMPLED_FROM - 1)["loss"] == "full_softmax"
+    assert _chosen({}, {}, num_items=SAMPLED_FROM)["loss"] == "sampled_softmax"
+    assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, num_items=SAMPLED_FROM)["loss"] == "sampled_softmax"
+    for loss in ("full_softmax", "bce", {"options": {"label_smoothing": 0.1}}):
+        assert "loss" not in _chosen({"loss": loss}, {}, num_items=SAMPLED_FROM)
+
+
+def test_a_model_without_items_to_predict_has_no_loss_to_choose() -> None:
+    assert "loss" not in _chosen({"heads": {"bought": {"name": "binary"}}}, {})
+
+
+def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_settings_written_out(
+    tmp_path: Path,
+) -> None:
+    rows = [(f"u{user}", f"i{(user + place) % 9}", place) for user in range(60) for place in range(6)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row").write_csv(tmp_path / "events.csv")
+    about = {
+        "name": "ring",
+        "events": {"path": "events.csv", "columns": {name: name for name in ("user_id", "item_id", "position")}},
+        "sessions": {"rule": "history"},
+        "split": "leave_one_out",
+    }
+    artifacts, lines = Artifacts(tmp_path / "root"), list[str]()
+    sessions = prepare(artifacts, Dataset.model_validate(about).at(tmp_path), progress=lambda line: None)
+    model = ModelConfig.model_validate({"body": {"dim": 8}})
+    say = lambda line: lines.append(str(line))  # noqa: E731
+    given = TrainingConfig(epochs=1, threads=1)
+    by_rule = train(artifacts, sessions, model, given, say)
+    assert by_rule.facts["by_shape"] == {
+        "training.tokens_per_step": 64,
+        "training.learning_rate": 0.003,
+        "training.warmup_steps": 0.1,
+        "training.order": "random",
+        "loss": "full_softmax",
+        "body.num_heads": 1,
+        "body.attention_dropout": 0.2,
+    }
+    assert (
+        by_rule.parameters["training"] | {"tokens_per_step": 64, "learning_rate": 0.003}
+        == by_rule.parameters["training"]
+    )
+    assert (
+        len([line for line in lines if "Chosen by the shape of the data (histories, 360 events, 9 items)" in line]) == 1
+    )
+    written = TrainingConfig(
+        epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1, order="random"
+    )
+    explicit = ModelConfig.model_validate(
+        {"body": {"dim": 8, "num_heads": 1, "attention_dropout": 0.2}, "loss": "full_softmax"}
+    )
+    assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
+    assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
+
+
+def test_histories_are_known_by_their_split(tmp_path: Path) -> None:
+    rows = [
+        (f"u{user}", f"i{(user + place) % 9}", f"2026-03-0{1 + user % 3} 10:0{place}:00")
+        for user in range(60)
+        for place in range(6)
+    ]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "events.csv")
+    columns = {name: name for name in ("user_id", "item_id", "timestamp")}
+    history = {"sessions": {"rule": "history"}, "split": "leave_one_out"}
+    for more, histories in (({}, False), ({"sessions": {"rule": "gap"}}, False), (history, True)):
+        about = {"name": "ring", "events": {"path": "events.csv", "columns": columns}} | more
+        artifacts = Artifacts(tmp_path / f"root{len(more)}")
+        shape = Shape.of(prepare(artifacts, Dataset.model_validate(about).at(tmp_path), progress=lambda line: None))
+        assert shape.histories == histories
+        assert shape.num_items == 9 and shape.num_events >= shape.num_sessions > 0
