@@ -41,7 +41,7 @@ from preprocessing.output.profile import counts
 from preprocessing.plan import Plan, plan_of
 from preprocessing.sessions import EVENT_DAY, KEY, is_last, row_key
 from preprocessing.source.values import local_day
-from schemas.columns import DAY, LENGTH, TIMESTAMP
+from schemas.columns import DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
 ROWS_KEPT_DAYS = 35  # days whose rows are known one by one; older ones by file
@@ -115,7 +115,8 @@ def _rows_made_of(job: Job, raw: pl.DataFrame) -> pl.DataFrame:
     columns = raw.columns
     if TIMESTAMP not in columns:
         return pl.DataFrame(schema={EVENT_DAY: pl.Date, KEY: pl.UInt64})
-    recent = pl.col(EVENT_DAY) > job.last - timedelta(days=ROWS_KEPT_DAYS)
+    kept = timedelta(days=ROWS_KEPT_DAYS)
+    recent = pl.col(EVENT_DAY) > (job.last - kept if job.last - date.min > kept else date.min)
     own = local_day(pl.col(TIMESTAMP), job.parsed.time_zone) == pl.col(EVENT_DAY)
     return collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns)))
 
@@ -142,7 +143,9 @@ def statistics_of(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
         if one.next_to_fit:
             parts = [collect(job.spool.get(_statistics(one, bucket))) for bucket in buckets]
             found.setdefault(one.state_name, []).extend(parts)
-    return {name: pl.concat(parts, how="vertical_relaxed") for name, parts in found.items()}
+    tables = {name: pl.concat(parts, how="vertical_relaxed") for name, parts in found.items()}
+    # Sums of floats depend on the order in their last bits; those by value are counts, and many rows.
+    return {name: table if VALUE in table.columns else table.sort(table.columns) for name, table in tables.items()}
 
 
 def _statistics(one: FittedFeature, bucket: int) -> str:

@@ -187,7 +187,11 @@ def _join_tables(rows: pl.LazyFrame, features: Sequence[FittedFeature]) -> tuple
         for prefix, table in of_key:
             named = [column for column in (DAY, VALUE) if column in table.columns]
             renamed = {f"{prefix} {name}": pl.col(name) for name in table.columns if name not in named}
-            by_key = {key: pl.col(name).cast(schema[column]) for key, name, column in zip(keys, named, by, strict=True)}
+            # A column of a table that is all null tonight has no type, and finds nothing.
+            by_key = {
+                key: pl.col(name).cast(schema[column], strict=schema[column] != pl.Null)
+                for key, name, column in zip(keys, named, by, strict=True)
+            }
             part = table.lazy().select(**by_key, **renamed)
             whole = part if whole is None else whole.join(part, on=keys, how="full", coalesce=True)
             joined.add(prefix)

@@ -23,6 +23,7 @@ from preprocessing.frames import write
 from preprocessing.vocabulary import recount
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import COUNT, DAY, VALUE
+from schemas.errors import InputError
 
 FeatureState = dict[str, pl.DataFrame]
 Statistics = dict[str, pl.DataFrame]
@@ -91,9 +92,23 @@ def merge(features: Sequence[Feature], state: FeatureState, statistics: Statisti
     """The state after the statistics, in parts, of later days; what they have nothing of stays as it is.
 
     {"price.0": count 2, sum 6} and {"price.0": day 2, count 1, sum 9} -> {"price.0": count 3, sum 15}
+
+    Raises:
+        InputError: when values are text in one of both and something else in the other, as an item table may become.
     """
     encoders = encoders_by_state(features)
+    for name, parts in statistics.items():
+        _check_values(name, state.get(name), parts)
     return state | {name: encoders[name].merge(state.get(name), parts) for name, parts in statistics.items()}
+
+
+def _check_values(name: str, state: pl.DataFrame | None, parts: pl.DataFrame) -> None:
+    before, now = (table.schema.get(VALUE, pl.Null) if table is not None else pl.Null for table in (state, parts))
+    if pl.Null not in (before, now) and (before == pl.String) != (now == pl.String):
+        raise InputError(
+            f"Feature {name.partition('.')[0]!r}: its column held {before} on finished days and holds {now} now, so no value "
+            "would be the same as before. Write the column as before, or declare its type (items.types or users.types)."
+        )
 
 
 def fit_next(

@@ -13,9 +13,10 @@ aside_rows.parquet      a hash of each of them that has a day, and the day
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from schemas.columns import COUNT, DAY, LENGTH, RULE, USER_ID
 from schemas.dataset import Dataset
 
 KIND = "days"
+STRETCH = 500_000  # rows
 SESSIONS, OPEN, QUARANTINE = "sessions", "open.parquet", "quarantine.parquet"
 ROWS_FILE, ASIDE, ASIDE_ROWS = "rows.parquet", "aside.parquet", "aside_rows.parquet"
 PART_FIELDS = (PATH, DAY, ROWS, DIGEST, "aside")
@@ -70,6 +72,8 @@ class DayWriter:
     vocabulary: pl.DataFrame
     """Of items, after the batch."""
     made_with: dict[str, Any]
+    _held: dict[str, Any] = field(default_factory=dict)
+    """By file: the stretch of days whose rows are held, and these rows."""
 
     def write(
         self,
@@ -109,7 +113,8 @@ class DayWriter:
             self.profiles.write(day, draft)
         return draft.manifest
 
-    # What a batch left is divided by day once: a question a day to all of it would grow with the square of the days.
+    # What a batch left is divided by day once: a question a day to all of it would grow with the square of the days. Where
+    # bad rows or open events are many, stretches of days are taken one after the other, for memory must not grow with them.
 
     @cached_property
     def _rows(self) -> dict[date, pl.DataFrame]:
@@ -126,22 +131,43 @@ class DayWriter:
         return dict(self.vocabulary["admitted"].value_counts().rows())
 
     @cached_property
-    def _waiting(self) -> pl.DataFrame:
-        """All events of sessions that were open at the end of some day, in order."""
-        waiting = pl.concat(self.frames("open"))
-        return collect(waiting.sort(sort_keys(self.dataset, waiting.collect_schema().names())))
+    def _starts(self) -> list[date]:
+        """The first days of stretches of days whose open events and bad rows are held at a time, but of the first stretch."""
+        frames = [frame.select(EVENT_DAY) for name in ("open", "quarantine") for frame in self.frames(name)]
+        rows = collect(pl.concat(frames).drop_nulls().group_by(EVENT_DAY).len().sort(EVENT_DAY))
+        stretch = pl.col("len").cum_sum() // STRETCH
+        return rows.filter(stretch > stretch.shift(1, fill_value=0))[EVENT_DAY].to_list()
 
-    @cached_property
-    def _bad(self) -> tuple[pl.DataFrame, dict[date, pl.DataFrame]]:
-        """The bad rows of each day, in order, and no rows of the same columns."""
-        bad = collect(pl.concat(self.frames("quarantine"), how="diagonal_relaxed"))
-        return bad.drop(EVENT_DAY).clear(), _by_day(bad.sort(_order_of(bad)), EVENT_DAY)
+    def _stretch(self, day: date) -> tuple[date, date]:
+        """The first and the last day of the day's stretch."""
+        starts, place = self._starts, bisect_right(self._starts, day)
+        first = starts[place - 1] if place else date.min
+        return first, starts[place] - timedelta(days=1) if place < len(starts) else date.max
+
+    def _waiting(self, first: date, last: date) -> pl.DataFrame:
+        """All events of sessions that were open at the end of some day of a stretch, in order."""
+        if (first, last) != self._held.get(OPEN, (None,))[0]:
+            self._held.pop(OPEN, None)
+            waiting = pl.concat(self.frames("open")).filter((pl.col(EVENT_DAY) <= last) & (pl.col(DAY) > first))
+            keys = sort_keys(self.dataset, waiting.collect_schema().names())
+            self._held[OPEN] = (first, last), collect(waiting.sort(keys))
+        return self._held[OPEN][1]
+
+    def _bad(self, first: date, last: date) -> tuple[pl.DataFrame, dict[date, pl.DataFrame]]:
+        """The bad rows of each day of a stretch, in order, and no rows of the same columns."""
+        if (first, last) != self._held.get(QUARANTINE, (None,))[0]:
+            self._held.pop(QUARANTINE, None)
+            bad = pl.concat(self.frames("quarantine"), how="diagonal_relaxed")
+            rows = collect(bad.filter(pl.col(EVENT_DAY).is_between(first, last)))
+            none = rows.drop(EVENT_DAY).clear()
+            self._held[QUARANTINE] = (first, last), (none, _by_day(rows.sort(_order_of(rows)), EVENT_DAY))
+        return self._held[QUARANTINE][1]
 
     def _open(self, day: date) -> pl.DataFrame:
-        return self._waiting.filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
+        return self._waiting(*self._stretch(day)).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
 
     def _quarantine(self, day: date, set_aside: pl.DataFrame | None) -> pl.DataFrame:
-        none, by_day = self._bad
+        none, by_day = self._bad(*self._stretch(day))
         bad = by_day.get(day, none)
         if set_aside is None:
             return bad

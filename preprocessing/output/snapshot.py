@@ -25,7 +25,7 @@ from preprocessing.features.schema import describe, feature_schema
 from preprocessing.features.state import State
 from preprocessing.frames import write
 from preprocessing.output.day import QUARANTINE, SESSIONS
-from preprocessing.output.items import LAST_SEEN, item_table
+from preprocessing.output.items import LAST_SEEN, item_table, side_features
 from preprocessing.sessions import ONE_BATCH
 from preprocessing.source.values import TIME, local_day
 from preprocessing.vocabulary import below
@@ -94,7 +94,9 @@ class Snapshot:
                 write(below(vocabulary, column.cardinality), draft.folder / column.vocabulary)
         assert schema.items.cardinality
         latest = self.state.items if self.state.items is not None else pl.DataFrame()
-        items = item_table(self.state.fitted[ITEM_ID], latest, schema.items.cardinality)
+        # A state of earlier nights may have kept more features.
+        kept = [name for name in latest.columns if name in (ITEM_ID, LAST_SEEN, *side_features(self.features))]
+        items = item_table(self.state.fitted[ITEM_ID], latest.select(kept), schema.items.cardinality)
         write(items, draft.folder / "items.parquet")
         (draft.folder / "encoders.json").write_text(json.dumps(describe(self.features), indent=2) + "\n")
         schema.write(draft.folder / "schema.json")

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOSPC
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ UNREAD = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar", ".xz", ".lz4", ".sna
 STATED = {"csv": CSV, "json": JSON, "jsonl": JSON, "parquet": PARQUET}  # the words of `format`
 SAMPLE_ROWS = 10_000  # rows that decide the types of a text file
 PLAIN = FileOptions()
+_FULL = f"(os error {ENOSPC})"  # how Polars says that there is no room
 _RAISED = "exception: InputError: "  # how Polars repeats what was raised while a plan ran
 
 
@@ -128,6 +130,10 @@ def reading(place: Path | str) -> Iterator[None]:
         _, _, raised = str(error).partition(_RAISED)
         if raised:
             raise InputError(_without_plan(raised)) from None
+        if (
+            _FULL in str(error) or getattr(error, "errno", None) == ENOSPC
+        ):  # of what is written on the way, not of the source
+            raise InputError("The disk of --root is full: make room there, and run it again.") from None
         raise InputError(f"{place}: cannot be read ({str(error).partition(chr(10))[0]})") from None
 
 
