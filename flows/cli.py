@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.console import end, say, say_aside
 from flows.environment import only_runs_speak, prepare_environment
 from flows.options import (
     BecauseOption,
     DatasetOption,
     JsonOption,
-    ModelOption,
-    OfDatasetOption,
     RootOption,
     SourceOption,
     with_settings,
 )
-from flows.reading import similar, why
+from flows.parts import check, datasets, models, new, steps
+from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
 from schemas.errors import InputError
 
@@ -49,14 +49,14 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     from flows.serving import only_temporary
 
     # A server only to say that there is nothing to do would cost more than all else; where people look at one, it is a run.
-    summary = finished_night(settings, _say_aside) if only_temporary() else None
+    summary = finished_night(settings, say_aside) if only_temporary() else None
     recorded = summary is None
     if summary is None:
         summary = _run_flow(settings)
     if summary["nothing_to_do"]:
-        _say("Nothing to do: every stage was done before, on the same events with the same settings.")
+        say("Nothing to do: every stage was done before, on the same events with the same settings.")
     terminal.print_night(summary, recorded=recorded)
-    _end(summary, as_json)
+    end(summary, as_json)
 
 
 @app.command()
@@ -70,7 +70,7 @@ def prepare(settings: "Settings", as_json: JsonOption = False) -> None:
     page = newest_page(settings.artifacts, settings.dataset, sessions)
     terminal.print_sessions(sessions, page)
     about = {"folder": str(sessions.folder), "artifact": sessions.name, "profile": str(page) if page else None}
-    _end(sessions.facts | about, as_json)
+    end(sessions.facts | about, as_json)
 
 
 @app.command()
@@ -87,8 +87,8 @@ def profile(
 
     sessions = _prepare(settings)
     page = render_day(settings.artifacts, settings.dataset, sessions, str(day.date()) if day else None)
-    _say(str(page.folder / PAGE))
-    _end({"day": page.facts["day"], "page": str(page.folder / PAGE), "artifact": page.name}, as_json)
+    say(str(page.folder / PAGE))
+    end({"day": page.facts["day"], "page": str(page.folder / PAGE), "artifact": page.name}, as_json)
 
 
 @app.command()
@@ -109,7 +109,7 @@ def verify(
 
     def say(report: Any) -> None:
         if report.message:
-            _say(str(report))
+            say(str(report))
 
     artifacts = Artifacts(root)
     findings = check(artifacts, say)
@@ -119,9 +119,9 @@ def verify(
         mend_manifests(artifacts, say)  # of days whose folder was lost
         findings = check(artifacts, say)
     for finding in findings:
-        _say(str(finding))
-    _say(f"Wrong: {len(findings):,}." if findings else "All is as it was written.")
-    _end({"findings": [vars(finding) for finding in findings]}, as_json)
+        say(str(finding))
+    say(f"Wrong: {len(findings):,}." if findings else "All is as it was written.")
+    end({"findings": [vars(finding) for finding in findings]}, as_json)
     if findings:
         raise typer.Exit(1)
 
@@ -135,7 +135,7 @@ def train(settings: "Settings", as_json: JsonOption = False) -> None:
             sessions = _prepare(settings)
         model = _train(settings, sessions)
         about = {"folder": str(model.folder), "artifact": model.name, "preset": settings.preset}
-        _end(model.facts | about, as_json)
+        end(model.facts | about, as_json)
 
 
 @app.command()
@@ -153,9 +153,9 @@ def evaluate(
     named = model_of(settings.artifacts, model) if model else None
     sessions = _prepare(settings)
     chosen = named or _train(settings, sessions)
-    evaluation = stages.evaluate(settings, chosen, sessions, _say)
+    evaluation = stages.evaluate(settings, chosen, sessions, say)
     terminal.print_evaluation(evaluation.facts)
-    _end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
+    end(evaluation.facts | {"folder": str(evaluation.folder), "artifact": evaluation.name}, as_json)
 
 
 @app.command()
@@ -183,87 +183,15 @@ def backtest(
     if settings.data.until or settings.data.days:
         raise InputError("backtest takes --from, --to and --window in the place of --until and --days.")
     names = tuple(name.strip() for name in policy.split(",") if name.strip())
-    done = run(settings, first.date(), last.date(), names, window, _say)
-    _say((done.folder / TABLE).read_text())
+    done = run(settings, first.date(), last.date(), names, window, say)
+    say((done.folder / TABLE).read_text())
     for line in differences([Total.model_validate(total) for total in done.facts["totals"]]):
-        _say(line)
-    _say(f"Picture: {done.folder / PICTURE}")
-    _end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
+        say(line)
+    say(f"Picture: {done.folder / PICTURE}")
+    end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
 
 
-@app.command()
-def recommend(
-    items: Annotated[list[str] | None, typer.Argument(help="Item ids of one session, oldest first.")] = None,
-    events: Annotated[
-        Path | None,
-        typer.Option(
-            "--events",
-            help="Or a file of raw events (Parquet, CSV, JSON lines), its columns named as in the dataset: their features are "
-            "read too. Rows of one session_id, or user_id, are a session.",
-        ),
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            "--from",
-            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events; a Parquet file, a "
-            "folder of such files, CSV or JSON lines.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="With --from: the folder to write lists.parquet into.")
-    ] = None,
-    dataset: DatasetOption = "demo",
-    root: RootOption = Path("overnight-data"),
-    model: ModelOption = None,
-    count: Annotated[int, typer.Option("-k", min=1, help="How many to recommend.")] = 10,
-    keep_seen: Annotated[
-        bool | None,
-        typer.Option(
-            "--keep-seen/--hide-seen",
-            help="Recommend items of the session again, or never; left out, as the model was last evaluated, else never.",
-            show_default=False,
-        ),
-    ] = None,
-    new_items: Annotated[
-        Path | None,
-        typer.Option(
-            "--new-items",
-            help="Parquet, CSV or JSON lines of items nobody clicked yet: their ids and features, to be recommended too.",
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
-    if not items and not events and not source:
-        raise InputError(
-            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE, or "
-            "--from FILE_OR_FOLDER --out FOLDER."
-        )
-    if bool(items) + bool(events) + bool(source) > 1:
-        raise InputError("Give the items of a session, --events FILE, or --from FILE_OR_FOLDER: one of them.")
-    if bool(source) != bool(out):
-        raise InputError("--from FILE_OR_FOLDER and --out FOLDER go together: many histories in, a file of lists out.")
-    from flows.in_service import keeps_seen, model_folder
-    from flows.raw_tables import read_table
-    from flows.recommend import recommend as run
-    from flows.recommend import recommend_all
-    from schemas.artifacts import Artifacts
-
-    given = read_table(events, "--events") if events else items
-    new_table = read_table(new_items, "--new-items") if new_items else None
-    folder = model_folder(Artifacts(root), dataset, model)
-    if Path(dataset).is_file():
-        _use_plugins_of(dataset)
-    if keep_seen is None:
-        keep_seen = keeps_seen(Artifacts(root), folder)
-    if source and out:
-        _end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=_say), as_json)
-        return
-    assert given is not None
-    _end(run(folder, given, count, new_table, keep_seen=keep_seen, say=_say), as_json)
-
-
+app.command()(recommend)
 app.command()(similar)
 app.command()(why)
 
@@ -310,78 +238,15 @@ def simulate(
     from preprocessing.simulate import simulate as invent
 
     summary = invent(Shop(days=days, users=users, seed=seed), out)
-    _say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {out}")
-    _end(summary, as_json)
+    say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {out}")
+    end(summary, as_json)
 
 
-@app.command()
-def datasets(as_json: JsonOption = False) -> None:
-    """The datasets that can be named: where to get them, on what terms, and where each comes from."""
-    from flows.settings import listing
-
-    found = listing.datasets()
-    for name, about in found.items():
-        _say(f"{name}: {about['title']}\n    get it: {about['obtain']}\n    terms:  {about['terms']}")
-        _say(f"    from:   {about['origin']}")
-    _end(found, as_json)
-
-
-@app.command()
-def steps(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
-    """All steps, checks and encoders a dataset can name, with their options and where each comes from."""
-    from flows.settings import listing
-
-    _use_plugins_of(dataset)
-    found = listing.for_datasets()
-    for line in listing.lines(found):
-        _say(line)
-    _end(found, as_json)
-
-
-@app.command()
-def models(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
-    """All presets, bodies, objectives, losses, heads and baselines, with their options and where each comes from."""
-    from flows.settings import listing
-
-    _use_plugins_of(dataset)
-    found = listing.for_models()
-    for line in listing.lines(found, listing.of_all()):
-        _say(line)
-    _end(found, as_json)
-
-
-@app.command()
-def new(
-    kind: Annotated[str, typer.Argument(help="step, check, encoder, body, loss, objective, head, baseline, ...")],
-    name: Annotated[str, typer.Argument(help="What it is called in the YAML: drop_samples.")],
-    folder: Annotated[Path, typer.Option("--folder", help="The folder of your own parts.")] = Path("plugins"),
-    as_json: JsonOption = False,
-) -> None:
-    """Begin a part of your own: its file, a test that passes, and the line of YAML that names it."""
-    from flows.new import begin
-
-    begun = begin(kind, name, folder)
-    for line in begun.lines():
-        _say(line)
-    _end(begun.summary(), as_json)
-
-
-@app.command()
-def check(
-    folder: Annotated[Path, typer.Argument(help="A folder of your own parts, such as plugins.")],
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="A YAML file whose options and columns they are tried with.")
-    ] = None,
-    source: SourceOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Hold every part of a folder to the laws of its kind and say what it breaks; code 1 if anything is broken."""
-    from flows.check import check_folder
-
-    verdict = check_folder(folder, dataset, _say, source)
-    _end(verdict.summary(), as_json)
-    if verdict.broken:
-        raise typer.Exit(1)
+app.command()(datasets)
+app.command()(steps)
+app.command()(models)
+app.command()(new)
+app.command()(check)
 
 
 @app.command()
@@ -401,7 +266,7 @@ def _run_flow(settings: "Settings") -> dict[str, Any]:
     """The night as a flow run: its summary."""
     from flows.server import prefect_server
 
-    with prefect_server(_say_aside):
+    with prefect_server(say_aside):
         from flows.retrain import retrain as flow
         from flows.tasks import MISTAKE
 
@@ -429,33 +294,10 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
         return run(settings, sessions, progress)
 
 
-def _use_plugins_of(dataset: str | None) -> None:
-    if dataset:
-        from schemas.dataset import read_dataset
-
-        read_dataset(dataset)
-
-
-def _say(line: object) -> None:
-    typer.echo(line)
-
-
-def _say_aside(line: object) -> None:
-    """Where what is said does not mix with a command's result."""
-    typer.echo(line, err=True)
-
-
 def _end_changed(champion: "Champion", dataset: str, as_json: bool) -> None:
     change = champion.history[-1]
-    _say(f"In service: {champion.model}" + (f", in place of {change.replaced}" if change.replaced else ""))
-    _end({"dataset": dataset, "in_service": champion.model, "replaced": change.replaced}, as_json)
-
-
-def _end(summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        from flows.reports.terminal import json_line
-
-        typer.echo(json_line(summary))
+    say(f"In service: {champion.model}" + (f", in place of {change.replaced}" if change.replaced else ""))
+    end({"dataset": dataset, "in_service": champion.model, "replaced": change.replaced}, as_json)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`overnight similar` and `overnight why`: what a model takes for alike, and what its recommendations lean on."""
+"""Commands that ask a model: what to recommend, what is alike, and what recommendations lean on."""
 
 from __future__ import annotations
 
@@ -7,10 +7,83 @@ from typing import Annotated, Any
 
 import typer
 
+from flows.console import end, say, use_plugins_of
 from flows.options import DatasetOption, JsonOption, ModelOption, RootOption
 from schemas.errors import InputError
 
 BATCH = 1024  # items whose nearest are found and written at a time
+
+
+def recommend(
+    items: Annotated[list[str] | None, typer.Argument(help="Item ids of one session, oldest first.")] = None,
+    events: Annotated[
+        Path | None,
+        typer.Option(
+            "--events",
+            help="Or a file of raw events (Parquet, CSV, JSON lines), its columns named as in the dataset: their features are "
+            "read too. Rows of one session_id, or user_id, are a session.",
+        ),
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events; a Parquet file, a "
+            "folder of such files, CSV or JSON lines.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="With --from: the folder to write lists.parquet into.")
+    ] = None,
+    dataset: DatasetOption = "demo",
+    root: RootOption = Path("overnight-data"),
+    model: ModelOption = None,
+    count: Annotated[int, typer.Option("-k", min=1, help="How many to recommend.")] = 10,
+    keep_seen: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-seen/--hide-seen",
+            help="Recommend items of the session again, or never; left out, as the model was last evaluated, else never.",
+            show_default=False,
+        ),
+    ] = None,
+    new_items: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-items",
+            help="Parquet, CSV or JSON lines of items nobody clicked yet: their ids and features, to be recommended too.",
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
+    if not items and not events and not source:
+        raise InputError(
+            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE, or "
+            "--from FILE_OR_FOLDER --out FOLDER."
+        )
+    if bool(items) + bool(events) + bool(source) > 1:
+        raise InputError("Give the items of a session, --events FILE, or --from FILE_OR_FOLDER: one of them.")
+    if bool(source) != bool(out):
+        raise InputError("--from FILE_OR_FOLDER and --out FOLDER go together: many histories in, a file of lists out.")
+    from flows.in_service import keeps_seen, model_folder
+    from flows.raw_tables import read_table
+    from flows.recommend import recommend as run
+    from flows.recommend import recommend_all
+    from schemas.artifacts import Artifacts
+
+    given = read_table(events, "--events") if events else items
+    new_table = read_table(new_items, "--new-items") if new_items else None
+    folder = model_folder(Artifacts(root), dataset, model)
+    if Path(dataset).is_file():
+        use_plugins_of(dataset)
+    if keep_seen is None:
+        keep_seen = keeps_seen(Artifacts(root), folder)
+    if source and out:
+        end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=say), as_json)
+        return
+    assert given is not None
+    end(run(folder, given, count, new_table, keep_seen=keep_seen, say=say), as_json)
 
 
 def similar(
@@ -45,7 +118,7 @@ def similar(
             for place, (other, cosine) in enumerate(nearest, 1):
                 typer.echo(f"{place:3}  {other}  {cosine:.3f}")
             summary["similar"][item] = [{"item": other, "cosine": cosine} for other, cosine in nearest]
-    _end(summary, as_json)
+    end(summary, as_json)
 
 
 def why(
@@ -82,7 +155,7 @@ def why(
         for reason in answer
     ]
     summary = {"model": str(recommender.folder), "history": items, "unknown": unknown, "recommended": recommended}
-    _end(summary, as_json)
+    end(summary, as_json)
 
 
 def _named(item: Any) -> str:
@@ -132,10 +205,3 @@ def _write(recommender: Any, count: int, out: Path) -> int:
     finally:
         draft.unlink(missing_ok=True)
     return rows
-
-
-def _end(summary: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        from flows.reports.terminal import json_line
-
-        typer.echo(json_line(summary))

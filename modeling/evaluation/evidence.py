@@ -49,6 +49,9 @@ from schemas.errors import InputError
 
 LEAST_USERS = 10  # with fewer, no interval says anything
 MOST_NEEDED = 10**9
+LEAST_LIMIT = (
+    1e-6  # below 0: a model that is always right is not above another that nearly is, whichever users are drawn
+)
 SHUFFLE_SEED = 5
 Verdict = Literal["promote", "keep", "hold"]
 
@@ -150,9 +153,9 @@ def preflights(pairs: Pairs, promotion: PromotionConfig, catalogue: int) -> list
     new_N, first_N = pairs.new_N, np.ones(len(pairs.new_N))
     drawn_N = np.random.default_rng(SHUFFLE_SEED).integers(1, max(catalogue, 1) + 1, len(new_N)).astype(np.float64)
 
-    def decided(one_N: np.ndarray, other_N: np.ndarray) -> tuple[Verdict, Difference]:
+    def decided(one_N: np.ndarray, other_N: np.ndarray, margin: float = promotion.margin) -> tuple[Verdict, Difference]:
         difference = pairs.against(one_N, other_N).difference(promotion.metric, promotion.confidence)
-        return verdict_of(difference, -promotion.margin), difference
+        return verdict_of(difference, -margin), difference
 
     failed = []
     if (verdict := decided(new_N, new_N)[0]) != "hold":
@@ -162,7 +165,7 @@ def preflights(pairs: Pairs, promotion: PromotionConfig, catalogue: int) -> list
         figures = f"{difference.new:.4f} against {difference.old:.4f}"
         what = f"ranks drawn by chance from {catalogue:,} items are no worse than the new model's"
         failed.append(f"{what} ({figures})")
-    verdict, difference = decided(first_N, new_N)
+    verdict, difference = decided(first_N, new_N, max(promotion.margin, LEAST_LIMIT))
     if verdict != "promote" and difference.differing:
         failed.append(f"a model that is always right ends with {verdict} instead of promote")
     return failed

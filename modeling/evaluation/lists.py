@@ -36,13 +36,15 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     Raises:
         DivergedError: when scores are not finite.
     """
-    k = min(k, scorer.num_items)
-    device = scorer.rankable_V.device.type
+    k, where = min(k, scorer.num_items), scorer.rankable_V.device
+    if not len(histories):
+        return torch.empty(0, k, dtype=torch.long, device=where), torch.empty(0, k, device=where)
+    device = where.type
     by_groups = device == "cpu" and k <= LONGEST and scorer.num_items > 4 * BLOCK
     tiles = Tiles(scorer, BLOCK if by_groups else min(max(TILE[device], k + 1), scorer.num_items))
     most = WHOLE_CHUNK if by_groups else TILE[device]
     rows = scorer.chunk if k <= most else max(1, scorer.chunk * most // k)  # long lists take room too
-    room = Room(min(rows, len(histories)), BLOCK, len(tiles.spans)) if by_groups and len(histories) else None
+    room = Room(min(rows, len(histories)), BLOCK, len(tiles.spans)) if by_groups else None
     ids, best = [], []
     for part in torch.arange(len(histories), device=histories.starts.device).split(rows):
         chosen = histories.select(part)
@@ -60,8 +62,6 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
         scores_NK, column_NK = lower_ids_first(scores_NK, column_NK, scorer.rounding(queries, column_NK))
         ids.append(torch.where(scores_NK > -torch.inf, column_NK + FIRST_ID, 0))
         best.append(scores_NK)
-    if not ids:
-        return torch.empty(0, k, dtype=torch.long), torch.empty(0, k)
     return torch.cat(ids), torch.cat(best)
 
 

@@ -48,7 +48,8 @@ def ranks(
         possible_N &= ~cases.seen()
     rank_N = torch.full(column_N.shape, torch.inf, dtype=torch.float64, device=column_N.device)
     tiles: dict[int, Tiles] = {}
-    for part in possible_N.nonzero().squeeze(1).split(scorer.chunk):
+    row_P = possible_N.nonzero().squeeze(1)
+    for part in row_P.split(scorer.chunk) if len(row_P) else ():
         above_N = _above(scorer, tiles, cases.history.select(part), column_N[part], filter_seen)
         rank_N[part] = 1 + above_N.to(rank_N.device)
         progress(len(part))

@@ -57,7 +57,8 @@ def weigh(
 
 def _cannot_tell(difference: Difference, needed: int | None) -> str:
     if difference.users < LEAST_USERS:
-        return f"{difference.users} users cannot tell, {LEAST_USERS} are the least"
+        users = f"{difference.users} user{'' if difference.users == 1 else 's'}"
+        return f"{users} cannot tell, {LEAST_USERS} are the least"
     if not difference.differing:
         return "both rank every case alike"
     if needed is None:

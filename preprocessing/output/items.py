@@ -15,8 +15,8 @@ _KEY, _ITEMS = "key", 2**32
 
 
 def side_features(features: list[Feature]) -> list[str]:
-    """The features that items have: those of the item table's columns, which say the same of an item whatever its event."""
-    return [feature.name for feature in features[1:] if feature.per_item and feature.per == "event"]
+    """The features that items have: those of events but for the item itself."""
+    return [feature.name for feature in features[1:] if feature.per == "event"]
 
 
 def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
@@ -38,7 +38,7 @@ def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Featur
 
 def merge_items(parts: list[pl.DataFrame], side: list[str]) -> pl.DataFrame:
     """Tables with `item_id`, `last_seen` and side features, in any order -> one row an item, its latest, in order of id."""
-    # Earlier nights may have kept more features, or the same ones in another order.
+    # Earlier nights may have named the same features in another order.
     together = pl.concat([part.select(ITEM_ID, LAST_SEEN, *side) for part in parts], how="vertical_relaxed").lazy()
     if side:
         newest = pl.col(LAST_SEEN).eq_missing(pl.col(LAST_SEEN).max().over(ITEM_ID))

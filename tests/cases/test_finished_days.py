@@ -255,9 +255,8 @@ def test_a_changed_yaml_begins_a_new_line_and_names_what_it_lacks(tmp_path: Path
 
 def test_features_named_in_another_order_are_the_same(tmp_path: Path) -> None:
     """The finished days stay, and the next one is added to them."""
-    put(tmp_path, "all", [row for day in range(4) for row in visits(day, items="xyz")])
-    table = pl.DataFrame({"item_id": ["x", "y", "z"], "price": [0, 1, 2], "brand": ["b"] * 3})
-    table.write_parquet(tmp_path / "items.parquet")
+    rows = [(*row, place, "b") for day in range(4) for place, row in enumerate(visits(day, items="xyz"))]
+    put(tmp_path, "all", rows, [*COLUMNS, "price", "brand"])
     features: dict[str, Any] = {"price": {"encode": "standardize"}, "brand": {"encode": "category"}}
     orders = [list(features), list(reversed(features))]
     nights = [
@@ -265,8 +264,7 @@ def test_features_named_in_another_order_are_the_same(tmp_path: Path) -> None:
             tmp_path,
             shop(
                 tmp_path,
-                items={"columns": {name: name for name in table.columns}},
-                steps=[{"join_items": {"columns": ["price", "brand"]}}],
+                columns=("price", "brand"),
                 features={"item_id": {"encode": "category"}} | {name: features[name] for name in order},
             ),
             until=first(last),

@@ -74,12 +74,14 @@ def test_items_and_schema_tell_what_training_rows_hold(tmp_path: Path) -> None:
         ("hour", "categorical", 27, False),
     ]
     items = pl.read_parquet(manifest.folder / "items.parquet")
-    # What is of the event, such as its price and hour, is not of the item.
-    assert items.columns == ["id", "value", "count", "last_seen", "brand"]
-    assert items.rows() == [
-        (3, "x", 4, at(1, 13, 1), 3),
-        (4, "y", 5, at(1, 18, 1), 4),
-        (5, "z", 3, at(1, 18), 1),
+    # As on the last training day, and scaled as that day was: by what the first day taught.
+    first_day = pl.Series([2.0, 2.0, 5.0, 5.0, 5.0])
+    scaled = [(price - first_day.mean()) / first_day.std() for price in (2, 8, 9)]
+    assert items["price"].to_list() == pytest.approx(scaled)
+    assert items.drop("price").rows() == [
+        (3, "x", 4, at(1, 13, 1), 3, 16),
+        (4, "y", 5, at(1, 18, 1), 4, 21),
+        (5, "z", 3, at(1, 18), 1, 21),
     ]
     assert items["id"].to_list() == pl.read_parquet(manifest.folder / schema.items.vocabulary)["id"].to_list()
     # What the test day brings up itself is beyond the vocabulary: unknown to a model of the days before.

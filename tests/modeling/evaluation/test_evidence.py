@@ -98,6 +98,13 @@ def test_where_nearly_any_loss_is_allowed_few_users_are_enough() -> None:
     assert difference.low > -1 and verdict_of(difference, -0.999) == "promote"
 
 
+def test_preflights_pass_of_a_model_that_is_nearly_always_right() -> None:
+    new, old = np.ones(50), np.full(50, 9.0)
+    new[0] = 2
+    for margin in (0.0, 0.01):
+        assert preflights(Pairs(new, old, np.arange(50)), PromotionConfig(metric=METRIC, margin=margin), 100) == []
+
+
 def test_preflights_pass_of_models_that_rank_and_fail_of_chance() -> None:
     new, old = ranks(400)
     user_N = np.arange(400)

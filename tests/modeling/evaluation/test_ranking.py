@@ -84,6 +84,22 @@ def test_a_target_outside_the_catalogue_is_a_miss() -> None:
     assert ranks(Table(torch.rand(1, 4)), cases_of([[3]], [2])).tolist() == [torch.inf]
 
 
+@pytest.mark.parametrize("num_items", [4, 30_000])
+def test_no_history_gives_no_list_and_no_rank(num_items: int) -> None:
+    scorer, cases = Table(torch.rand(1, num_items)), cases_of([[3]], [2])
+    none = cases.select(torch.zeros(0, dtype=torch.long))
+    ids, best = top_k(scorer, none.history, 10, filter_seen=True)
+    assert ids.shape == best.shape == (0, min(10, num_items))
+    assert ids.dtype == torch.long
+    assert ranks(scorer, none, filter_seen=True).shape == (0,)
+
+
+def test_nothing_is_scored_where_no_target_can_be_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    scorer = Table(torch.rand(1, 4), [True, True, True, False])
+    monkeypatch.setattr(scorer, "queries", lambda histories: pytest.fail("there is nothing to rank"))
+    assert ranks(scorer, cases_of([[3], [4]], [2, 6])).tolist() == [torch.inf, torch.inf]
+
+
 def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(FloatingPointError, match="diverged"):
         ranks(Table(torch.tensor([[torch.nan, 1.0]])), cases_of([[3]], [3]))
