@@ -115,8 +115,7 @@ def _rows_made_of(job: Job, raw: pl.DataFrame) -> pl.DataFrame:
     columns = raw.columns
     if TIMESTAMP not in columns:
         return pl.DataFrame(schema={EVENT_DAY: pl.Date, KEY: pl.UInt64})
-    kept = timedelta(days=ROWS_KEPT_DAYS)
-    recent = pl.col(EVENT_DAY) > (job.last - kept if job.last - date.min > kept else date.min)
+    recent = pl.col(EVENT_DAY) > job.last - timedelta(days=ROWS_KEPT_DAYS)
     own = local_day(pl.col(TIMESTAMP), job.parsed.time_zone) == pl.col(EVENT_DAY)
     return collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from preprocessing.execution.batch import Batch
 from preprocessing.execution.run import Workers
 from preprocessing.execution.workers import workers_of
 from preprocessing.source.events import EventFiles
+from preprocessing.source.files import reading
 from schemas.columns import ITEM_ID
 from schemas.dataset import Dataset
 from schemas.errors import InputError
@@ -180,3 +182,11 @@ def test_a_dataset_that_is_refused_leaves_nothing_divided(tmp_path: Path, too_la
     with pytest.raises(InputError, match="pric"):
         run(tmp_path, dataset_of(tmp_path, events={"path": "log"}, features=features), workers=DIVIDED)
     assert not list((tmp_path / "artifacts/unfinished").glob("*"))
+
+
+@pytest.mark.parametrize(
+    "said", [OSError(ENOSPC, "No space left on device"), pl.exceptions.ComputeError("(os error 28)")]
+)
+def test_a_full_disk_is_not_a_damaged_source(said: Exception) -> None:
+    with pytest.raises(InputError, match="The disk of --root is full"), reading("events.parquet"):
+        raise said
