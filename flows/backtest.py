@@ -46,7 +46,15 @@ def backtest(
     lines = _lines(say)
     days = None if window is None else window + 1  # the day itself is one of those used
     say(f"Preparing all days up to {last}.")
-    stages.prepare(_of_day(settings, last, None), lines)
+    begun = min(stages.prepare(_of_day(settings, last, None), lines).facts["days"])
+    if str(first) <= begun:
+        raise InputError(
+            f"--from {first}: the data begin on {begun}, and a day is predicted by those before it. Give a later day."
+        )
+    if settings.training.start_from:
+        say(
+            f"Not used in a backtest: training.start_from {settings.training.start_from}; --policy says what starts from what."
+        )
     rows: list[Row] = []
     skipped: list[str] = []
     models: dict[str, Manifest] = {}
@@ -84,13 +92,13 @@ def _check(settings: Settings, first: date, last: date, policies: tuple[str, ...
             f"{settings.dataset.name} has the split {settings.dataset.split}: a backtest goes by days (split: day)."
         )
     if first > last:
-        raise InputError(f"--from {first} lies after --to {last}.")
+        raise InputError(f"--from {first} lies after --to {last}: give the first day, then the last.")
     for policy in policies:
         if policy not in POLICIES:
             raise unknown("--policy", policy, POLICIES)
     if not policies or len(set(policies)) < len(policies):
         raise InputError(
-            f"--policy {','.join(policies)}: name each of {', '.join(POLICIES)} once at most, and one at least."
+            f"--policy {','.join(policies)!r}: name each of {', '.join(POLICIES)} once at most, and one at least."
         )
 
 

@@ -182,6 +182,11 @@ def backtest(
 
     if settings.data.until or settings.data.days:
         raise InputError("backtest takes --from, --to and --window in the place of --until and --days.")
+    if settings.data.redo:
+        raise InputError(
+            f"backtest takes no --redo, got {settings.data.redo}: it would do these days again for every day it predicts. "
+            "Do them again with `overnight prepare --redo` first."
+        )
     names = tuple(name.strip() for name in policy.split(",") if name.strip())
     done = run(settings, first.date(), last.date(), names, window, say)
     say((done.folder / TABLE).read_text())

@@ -37,6 +37,7 @@ class TrainingConfig(Concern):
     learning_rate: float = Field(
         1e-3,
         gt=0,
+        allow_inf_nan=False,
         title="Learning rate",
         description="Peak of AdamW's learning rate. Left out, a run takes 0.003 with a warm-up of 0.1 to 512 events a "
         "step, and 0.001 above.",
@@ -151,6 +152,7 @@ class TrainingConfig(Concern):
     warm_rate: float = Field(
         0.3,
         gt=0,
+        allow_inf_nan=False,
         title="Warm rate",
         description="Starting from a model: the learning rate, as a share of `learning_rate`.",
     )

@@ -65,12 +65,22 @@ def test_a_window_uses_so_many_days_before_each_day(shop: Path, tmp_path: Path) 
         (["--policy", "warm,warm"], "name each of"),
         (["--from", "2026-03-06"], "lies after"),
         (["--until", "2026-03-05"], "in the place of --until"),
+        (["--from", "2026-03-01"], "--from 2026-03-01: the data begin on 2026-03-02"),
+        (["--from", "2026-03-02"], "--from 2026-03-02: the data begin on 2026-03-02"),
+        (["--policy", ","], "--policy '': name each of"),
+        (["--redo", "2026-03-03"], "takes no --redo, got 2026-03-03"),
+        (["--set", "training.warm_rate=inf"], "training.warm_rate"),
         (["--set", "dataset.split=leave_one_out"], "split leave_one_out"),
     ],
 )
 def test_what_cannot_be_measured_by_days_is_refused(shop: Path, tmp_path: Path, more: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words):
         backtest(shop, tmp_path, *more)
+
+
+def test_a_start_that_is_not_used_is_named(shop: Path, tmp_path: Path) -> None:
+    done = backtest(shop, tmp_path, "--policy", "scratch", "--to", FIRST, "--set", "training.start_from=champion")
+    assert "Not used in a backtest: training.start_from champion" in done["output"]
 
 
 def row(day: str, policy: str, ndcg: float | None) -> Row:
@@ -84,6 +94,7 @@ def test_days_without_cases_leave_a_gap_in_table_and_picture() -> None:
     assert "| 2026-03-05 | - | 2.0 |" in table_of(rows, [total])
     assert draw_days(rows, ("warm",)).count("<polyline") == 2
     assert ElementTree.fromstring(draw_days([rows[1]], ("warm",))) is not None
+    assert draw_days(rows[:1], ("warm",)).count("<circle") == 2, "a line of one day is seen, too"
     rest = total.model_copy(update={"policy": "frozen", "ndcg": 0.2, "later_cpu_seconds": 0.0})
     assert differences([total, rest]) == ["frozen against warm: ndcg@20 -0.0500, 0% of its CPU seconds"]
 
