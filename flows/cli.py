@@ -107,17 +107,17 @@ def verify(
     from flows.verify import verify as check
     from schemas.artifacts import Artifacts
 
-    def say(report: Any) -> None:
+    def say_messages(report: Any) -> None:
         if report.message:
             say(str(report))
 
     artifacts = Artifacts(root)
-    findings = check(artifacts, say)
+    findings = check(artifacts, say_messages)
     if findings and mend:
-        mend_snapshots(artifacts, say)
-        run(settings_of(dataset=dataset, source=source, root=root), say, verify=True)
-        mend_manifests(artifacts, say)  # of days whose folder was lost
-        findings = check(artifacts, say)
+        mend_snapshots(artifacts, say_messages)
+        run(settings_of(dataset=dataset, source=source, root=root), say_messages, verify=True)
+        mend_manifests(artifacts, say_messages)  # of days whose folder was lost
+        findings = check(artifacts, say_messages)
     for finding in findings:
         say(str(finding))
     say(f"Wrong: {len(findings):,}." if findings else "All is as it was written.")

@@ -232,9 +232,9 @@ def test_cutoffs_and_baselines_are_not_named_twice() -> None:
 
 
 def test_json_is_json_whatever_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    from flows.cli import _end
+    from flows.console import end
 
-    _end({"auc": float("nan"), "more": [float("inf"), 1.0, {"deep": (float("-inf"),)}], "root": Path("x")}, True)
+    end({"auc": float("nan"), "more": [float("inf"), 1.0, {"deep": (float("-inf"),)}], "root": Path("x")}, True)
     line = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name))
     assert line == {"auc": None, "more": [None, 1.0, {"deep": [None]}], "root": "x"}
 
