@@ -4,7 +4,7 @@
     warm      every day's model starts from that of the day before
     frozen    the first day's model stays
 
-All begin with the first day's model from scratch. Stages are those of a night, so whatever was done before, in a night or in a
+All begin with the first day's model from scratch. Stages are those of a night, so what was done before, in a night or in a
 backtest that was stopped, is not done again.
 """
 

@@ -66,7 +66,7 @@ def recommend(
         raise InputError("Give the items of a session, --events FILE, or --from FILE_OR_FOLDER: one of them.")
     if bool(source) != bool(out):
         raise InputError("--from FILE_OR_FOLDER and --out FOLDER go together: many histories in, a file of lists out.")
-    from flows.in_service import keeps_seen, model_folder
+    from flows.in_service import keeps_seen
     from flows.raw_tables import read_table
     from flows.recommend import recommend as run
     from flows.recommend import recommend_all
@@ -74,9 +74,7 @@ def recommend(
 
     given = read_table(events, "--events") if events else items
     new_table = read_table(new_items, "--new-items") if new_items else None
-    folder = model_folder(Artifacts(root), dataset, model)
-    if Path(dataset).is_file():
-        use_plugins_of(dataset)
+    folder = _folder(root, dataset, model)
     if keep_seen is None:
         keep_seen = keeps_seen(Artifacts(root), folder)
     if source and out:
@@ -165,11 +163,10 @@ def _named(item: Any) -> str:
 def _folder(root: Path, dataset: str, model: str | None) -> Path:
     from flows.in_service import model_folder
     from schemas.artifacts import Artifacts
-    from schemas.dataset import read_dataset
 
     folder = model_folder(Artifacts(root), dataset, model)
     if Path(dataset).is_file():
-        read_dataset(dataset)  # its folders of parts are found from now on
+        use_plugins_of(dataset)
     return folder
 
 

@@ -87,7 +87,7 @@ def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: i
     newest_day = max(day for day in manifest.facts["days"] if day < test_day)
     newest = read_sessions(folder, schema, lambda day: day == newest_day)
     first = len(train) - len(newest)  # files are read in order of days
-    held_out = first + _spread(len(newest), min(most_validation, len(newest) // 10))
+    held_out = first + spread(len(newest), min(most_validation, len(newest) // 10))
     keep = torch.ones(len(train), dtype=torch.bool)
     keep[held_out] = False
     kept = train.select(keep)
@@ -116,7 +116,7 @@ def newest_and_replay(manifest: Manifest, split: Split, first_day: str, replay: 
 
 def _split_histories(histories: Sessions, most_validation: int) -> Split:
     train = histories.drop_last(2)
-    chosen = histories.select(_spread(len(histories), most_validation))
+    chosen = histories.select(spread(len(histories), most_validation))
     validation = Cases(chosen.drop_last(2), chosen.item_from_end(1))
     return Split(train, validation, hide_last(histories), train)
 
@@ -126,7 +126,7 @@ def hide_last(sessions: Sessions) -> Cases:
     return Cases(sessions.drop_last(1), sessions.item_from_end(0))
 
 
-def _spread(size: int, count: int) -> Tensor:
+def spread(size: int, count: int) -> Tensor:
     """`count` positions evenly spread over range(size)."""
     count = min(count, size)
     return torch.arange(count) * size // max(count, 1)

@@ -71,7 +71,7 @@ def list_rows(facts: dict[str, Any]) -> list[Row]:
 
 
 def describe_lists(facts: dict[str, Any]) -> str:
-    """For how many cases lists were made, and how items were told apart."""
+    """For how many cases lists were made, and what makes items differ."""
     lists = facts.get("lists")
     if not lists or not lists["count"]:
         return ""

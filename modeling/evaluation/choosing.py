@@ -10,13 +10,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
-
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks
 from modeling.evaluation.scorer import Scorer
 from modeling.sessions import Sessions
-from modeling.splits import Cases, Split
+from modeling.splits import Cases, Split, spread
 
 MOST_CASES = 1000
 DAY = 24 * 3600 * 1_000_000  # microseconds
@@ -28,7 +26,8 @@ def fit_best(kind: Any, split: Split, num_items: int, *, cutoff: int, filter_see
     Of equals the earlier in the grid. The first, its default, where there is nothing to choose from or by: no grid, no
     validation case, or no training session before the first of these.
     """
-    cases = _spread(split.validation.known())
+    known = split.validation.known()
+    cases = known.select(spread(len(known.target), MOST_CASES))
     if len(getattr(kind, "grid", ())) < 2 or not len(cases.target):
         return _default(kind, split, num_items)
     before, newest = _before(split, cases)
@@ -48,12 +47,6 @@ def fit_best(kind: Any, split: Split, num_items: int, *, cutoff: int, filter_see
 def _default(kind: Any, split: Split, num_items: int) -> Scorer:
     scorer: Scorer = kind(split.train, split.last_day, num_items)
     return scorer
-
-
-def _spread(cases: Cases) -> Cases:
-    size = len(cases.target)
-    count = min(size, MOST_CASES)
-    return cases.select(torch.arange(count) * size // max(count, 1))
 
 
 def _before(split: Split, cases: Cases) -> tuple[Sessions, Sessions]:

@@ -1,7 +1,7 @@
 """Whether a new model takes over from the one in service: by the ranks of both on the same test cases, with what chance allows.
 
 The gain of a metric is the relative difference of its means over the same cases; how far it may be from that of all users
-like these is told by drawing users again (`bootstrap`). Signs and ranks of differences are not tested: what is asked is how
+like these is found by drawing users again (`bootstrap`). Signs and ranks of differences are not tested: what is asked is how
 much is lost, not how often.
 
     promote    the lower bound of the gain is above the limit, and the new model is not below the best baseline
@@ -138,7 +138,7 @@ def verdict_of(difference: Difference, least: float) -> Verdict:
 
 
 def users_needed(difference: Difference, least: float) -> int | None:
-    """With about how many users these models could be told apart, if they differ as much as here; None: with none."""
+    """About how many users would settle the verdict, if the models differ as much as here; None: no number would."""
     away = difference.gain - least
     spread = difference.below if away > 0 else difference.above
     room = away * away - difference.seeds * difference.seeds

@@ -65,7 +65,7 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class Alike:
-    """How two items are told apart: by vectors [V, E] of length 1, or by codes [V] that are the same or not."""
+    """What makes two items differ: vectors [V, E] of length 1, or codes [V] that are the same or not."""
 
     vectors_VE: Tensor | None = None
     codes_V: Tensor | None = None

@@ -5,6 +5,8 @@ N cases, B bins. Undefined is NaN: everything of no cases, AUC of cases that are
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,11 @@ def rank_percentiles(rank_N: Tensor) -> dict[str, float]:
     sorted_N = rank_N.double().sort().values
     places = {name: max(-(-len(sorted_N) * percent // 100) - 1, 0) for name, percent in PERCENTILES.items()}
     return {name: float(sorted_N[place]) for name, place in places.items()}
+
+
+def defined(value: float) -> float | None:
+    """A number that JSON has, or None."""
+    return value if math.isfinite(value) else None
 
 
 def auc(score_N: Tensor, label_N: Tensor) -> float:

@@ -5,7 +5,6 @@ N cases, V items.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from torch import Tensor
 from modeling.config import NEXT_ITEM, EvaluationConfig
 from modeling.evaluation import baselines
 from modeling.evaluation.choosing import fit_best
-from modeling.evaluation.metrics import metrics_at
+from modeling.evaluation.metrics import defined, metrics_at
 from modeling.evaluation.rank_table import RankTable, describe
 from modeling.evaluation.ranking import Scorer, ranks, top_k
 from modeling.model import SequenceModel
@@ -167,7 +166,7 @@ def _rank(name: str, scorer: Scorer, cases: Cases, test: Test, table: RankTable,
     shown = test.model.settings.body.name if name == MODEL else name
     table.ranks[shown] = rank_N.cpu().numpy()
     lists.judge(shown, scorer, cases, rank_N)
-    values = {metric: _defined(value) for metric, value in metrics_at(rank_N, cutoffs).items()}
+    values = {metric: defined(value) for metric, value in metrics_at(rank_N, cutoffs).items()}
     if not len(rank_N):
         test.progress(f"{name}: no test session can be measured, so its metrics are undefined")
         return values
@@ -183,7 +182,7 @@ def _predict_labels(test: Test, column: LabelColumn) -> tuple[dict[str, Values],
     cases = test.for_model(test.split.test)
     histories, value_N = label_cases(cases, column, back=test.model.schema.split == "day")
     label_N, value_N = training_labels(test.split.train, column), value_N.cpu()
-    about = {"cases": len(value_N), "per": column.per, "training_mean": _defined(float(label_N.mean()))}
+    about = {"cases": len(value_N), "per": column.per, "training_mean": defined(float(label_N.mean()))}
     predicted = {MODEL: predict(test.model, histories)[column.name], MEAN: label_N.mean().expand(len(value_N))}
     try:
         measured = {name: head.measure(predicted_N, value_N) for name, predicted_N in predicted.items()}
@@ -196,15 +195,10 @@ def _predict_labels(test: Test, column: LabelColumn) -> tuple[dict[str, Values],
         listed = ", ".join(f"{metric} {value:.4f}" for metric, value in values.items())
         test.progress(f"{name}: {column.name} {listed} on {len(value_N):,} cases")
     named = {
-        name: {f"{column.name}/{metric}": _defined(value) for metric, value in values.items()}
+        name: {f"{column.name}/{metric}": defined(value) for metric, value in values.items()}
         for name, values in measured.items()
     }
     return named, about
-
-
-def _defined(value: float) -> float | None:
-    """A number that JSON has, or None."""
-    return value if math.isfinite(value) else None
 
 
 def show_examples(scorer: Scorer, items: pl.DataFrame, cases: Cases, config: EvaluationConfig) -> list[dict[str, Any]]:

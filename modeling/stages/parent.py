@@ -84,7 +84,7 @@ def find_parent(artifacts: Artifacts, sessions: Manifest, config: TrainingConfig
     """The model that `training.start_from` means for these sessions; None for a night from scratch, and `say` is given why.
 
     `champion` is the last model in service that was trained for an earlier test day than these sessions', so a night that is
-    run again starts where it started, whatever it put into service.
+    run again starts where it started, also where its own model is in service now.
 
     Raises:
         InputError: for a named model that is not there, is damaged, of another dataset, or learned from the test day.

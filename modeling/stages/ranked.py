@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import polars as pl
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from modeling.config import EvaluationConfig
 from modeling.evaluation.list_metrics import Alike, Catalogue, list_metrics, serendipity
-from modeling.evaluation.metrics import rank_percentiles
+from modeling.evaluation.metrics import defined, rank_percentiles
 from modeling.evaluation.rank_table import RankTable
 from modeling.evaluation.ranking import Scorer
 from modeling.evaluation.slices import intervals, slices
@@ -25,7 +24,7 @@ def facts_of_ranks(table: RankTable, cutoffs: tuple[int, ...]) -> dict[str, Any]
     """`ranks` (percentiles by scorer; None: a miss, or no case), `intervals` and `slices`, as those functions describe."""
     percentiles = {name: rank_percentiles(torch.from_numpy(rank_N)) for name, rank_N in table.ranks.items()}
     return {
-        "ranks": {name: {key: _finite(value) for key, value in of.items()} for name, of in percentiles.items()},
+        "ranks": {name: {key: defined(value) for key, value in of.items()} for name, of in percentiles.items()},
         "intervals": intervals(table, cutoffs),
         "slices": slices(table, max(cutoffs)),
     }
@@ -68,11 +67,11 @@ class Lists:
             scorer, histories, cutoffs, self.catalogue, self.alike, filter_seen=self.config.filter_seen
         )
         measured |= serendipity(rank_N.cpu(), self.popular_N, self.catalogue.size, cutoffs)
-        self.facts["metrics"][name] = {metric: _finite(value) for metric, value in measured.items()}
+        self.facts["metrics"][name] = {metric: defined(value) for metric, value in measured.items()}
 
 
 def _alike(config: EvaluationConfig, scorer: ModelScorer, items: pl.DataFrame) -> Alike:
-    """How items are told apart: by the model's vectors, or by a feature of the item table.
+    """What makes items differ: the model's vectors, or a feature of the item table.
 
     Raises:
         InputError: when no item has that feature, or it is a list.
@@ -91,7 +90,3 @@ def _alike(config: EvaluationConfig, scorer: ModelScorer, items: pl.DataFrame) -
     place = torch.from_numpy(items[ID].to_numpy(writable=True)).long() - FIRST_ID
     codes_V[place] = torch.from_numpy(column.rank("dense").fill_null(0).cast(pl.Int64).to_numpy(writable=True))
     return Alike(codes_V=codes_V)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

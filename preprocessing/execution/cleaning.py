@@ -151,7 +151,7 @@ class Cleaning:
         return flow
 
     def _looked_at(self, rows: pl.DataFrame) -> set[str]:
-        """The columns that cleaning needs: all, unless all steps are filters by some, and no encoder of others is fitted."""
+        """The columns that cleaning needs: all, unless steps are filters alone, and no encoder of further ones is fitted."""
         looked_at = {*sort_keys(self.dataset, rows.columns), EVENT_DAY}
         for _, step in self.plan.session_steps:
             kept = step.keeps() if is_built_in(step) else None

@@ -1,4 +1,4 @@
-"""Rows in order as places in the frame they are in, on a CPU: few columns are moved on the way, all others at the end.
+"""Rows in order as places in the frame they are in, on a CPU: few columns are moved on the way, the rest at the end.
 
     rows (any order, bad ones marked) -> Places.of -> narrow (what cleaning looks at, PLACE) -> plans -> widen (all columns)
 

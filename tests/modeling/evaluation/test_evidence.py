@@ -1,4 +1,4 @@
-"""Verdicts on two models by their ranks for the same cases: what is promoted, what stays, what cannot be told."""
+"""Verdicts on two models by their ranks for the same cases: what is promoted, what stays, what cannot be decided."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_near_equality_holds_and_says_how_many_users_could_tell() -> None:
     assert verdict(Pairs(many_new, many_old, np.arange(4 * needed))) != "hold"
 
 
-def test_the_same_ranks_hold_whatever_is_allowed() -> None:
+def test_the_same_ranks_hold_with_every_margin() -> None:
     rank_N, _ = ranks(500)
     for least in (-0.9, -0.01, 0.0, 0.1):
         assert verdict(Pairs(rank_N, rank_N, np.arange(500)), least) == "hold"
