@@ -5,19 +5,22 @@ N cases of a policy, U users.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import polars as pl
+import torch
 from pydantic import BaseModel, ConfigDict
 
 from flows.reports.tables import markdown_table
 from flows.reports.templates import render
+from modeling.evaluation.bootstrap import Bootstrap
+from modeling.evaluation.metrics import gains_of
+from modeling.evaluation.rank_table import CASE, RANK, USER, read_ranks
+from modeling.evaluation.slices import CONFIDENCE, user_numbers
 from schemas.artifacts import Artifacts, Manifest
 
-TABLE, PICTURE, RANKS = "table.md", "days.svg", "ranks.parquet"
-K, NDCG, RECALL = 20, "ndcg@20", "recall@20"
-NORMAL_95 = 1.96
+TABLE, PICTURE = "table.md", "days.svg"
+NDCG, RECALL = "ndcg@20", "recall@20"
 COLORS = {"scratch": "#3657c8", "warm": "#c8502f", "frozen": "#778"}
 WIDTH, HEIGHT, LEFT, TOP = 620, 240, 60, 30  # of the picture's plots
 
@@ -58,10 +61,11 @@ class Total(BaseModel):
 
 
 def measured(day: str, policy: str, model: Manifest, evaluation: Manifest, cpu_seconds: float) -> Row:
-    """A row of an evaluation; its interval comes from the ranks that are kept with it."""
+    """A row of an evaluation; with the interval of its metric."""
     body = evaluation.facts["model"]
     metrics = evaluation.facts["metrics"][body]
-    row = Row(
+    low, high = evaluation.facts.get("intervals", {}).get("metrics", {}).get(body, {}).get(NDCG) or (None, None)
+    return Row(
         day=day,
         policy=policy,
         model=model.name,
@@ -72,12 +76,9 @@ def measured(day: str, policy: str, model: Manifest, evaluation: Manifest, cpu_s
         cases=evaluation.facts["cases"],
         sessions=model.facts["sessions"],
         cpu_seconds=cpu_seconds,
+        low=low,
+        high=high,
     )
-    gains = _gains(evaluation, body)
-    if gains is None or not len(gains):
-        return row
-    _, low, high = interval(gains)
-    return row.model_copy(update={"low": low, "high": high})
 
 
 def total_rows(rows: list[Row], policies: tuple[str, ...], artifacts: Artifacts) -> list[Total]:
@@ -90,15 +91,13 @@ def total_rows(rows: list[Row], policies: tuple[str, ...], artifacts: Artifacts)
         ndcg = sum((row.ndcg or 0.0) * row.cases for row in own) / max(cases, 1)
         bounds: dict[str, Any] = {}
         mine, base = gains[policy], gains[policies[0]]
-        if mine is not None and base is not None and len(mine):
-            _, low, high = interval(mine)
-            bounds = {"low": low, "high": high}
+        if mine is not None and base is not None:
+            bounds["low"], bounds["high"] = interval(mine)
             if policy != policies[0]:
-                both = mine.join(base, on=("day", "case"), suffix="_base").with_columns(
-                    pl.col("gain") - pl.col("gain_base")
-                )
-                mean, below, above = interval(both)
-                bounds |= {"difference": mean, "difference_low": below, "difference_high": above}
+                both = mine.join(base, on=("day", CASE), suffix="_base", maintain_order="left")
+                both = both.with_columns(pl.col("gain") - pl.col("gain_base"))
+                bounds["difference"] = both["gain"].mean()
+                bounds["difference_low"], bounds["difference_high"] = interval(both)
         spent = {row.day: row.cpu_seconds for row in own}
         later = sum(seconds for day, seconds in spent.items() if day != first_day)
         cpu = round(sum(spent.values()), 1)
@@ -106,36 +105,22 @@ def total_rows(rows: list[Row], policies: tuple[str, ...], artifacts: Artifacts)
     return totals
 
 
-def interval(gains: pl.DataFrame) -> tuple[float, float, float]:
-    """Mean of `gain` over cases, and the bounds within which it lies in 95 of 100 samples of users (`user`): 1.96 standard
-    errors of the sums over users, since the cases of a user depend on each other.
-    """
-    mean = float(gains["gain"].mean())  # type: ignore[arg-type]
-    sums = gains.group_by("user", maintain_order=True).agg((pl.col("gain") - mean).sum())["gain"]
-    error = NORMAL_95 * math.sqrt(float((sums**2).sum())) / len(gains)
-    return mean, mean - error, mean + error
+def interval(gains: pl.DataFrame) -> tuple[float, float]:
+    """The bounds of the mean of `gain` over cases, as an evaluation's: users (`user`) are drawn again."""
+    bootstrap = Bootstrap(user_numbers(gains[USER]))
+    low_M, high_M = bootstrap.intervals(bootstrap.sums(gains["gain"].to_numpy())[:, None], (1 - CONFIDENCE) / 2)
+    return float(low_M[0]), float(high_M[0])
 
 
 def _all_gains(rows: list[Row], artifacts: Artifacts) -> pl.DataFrame | None:
+    """`day`, `case`, `user` and the NDCG of each case; None where no day has a case."""
     parts = []
     for row in rows:
-        manifest = artifacts.read_manifest(*row.evaluation.split("/"))
-        gains = _gains(manifest, row.body) if manifest else None
-        if gains is None:
-            return None
-        parts.append(gains.with_columns(pl.lit(row.day).alias("day")))
-    return pl.concat(parts) if parts else None
-
-
-def _gains(evaluation: Manifest, body: str) -> pl.DataFrame | None:
-    """`case`, `user` and the NDCG of each case; None where no ranks are kept."""
-    path = evaluation.folder / RANKS
-    if not path.is_file():
-        return None
-    rank = pl.col("rank")
-    gain = pl.when(rank <= K).then(1 / (rank + 1).log(2)).otherwise(0.0)
-    ranks = pl.read_parquet(path, glob=False).filter(pl.col("scorer") == body)
-    return ranks.select("case", "user", gain.alias("gain"))
+        if row.ndcg is not None:
+            ranks = read_ranks(artifacts.root / row.evaluation, row.body)
+            gain = gains_of(NDCG, torch.from_numpy(ranks[RANK].to_numpy(writable=True))).numpy()
+            parts.append(ranks.select(pl.lit(row.day).alias("day"), CASE, USER, pl.Series("gain", gain)))
+    return pl.concat(parts, how="vertical_relaxed") if parts else None
 
 
 def table_of(rows: list[Row], totals: list[Total]) -> str:
