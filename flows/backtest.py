@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from flows import stages
+from flows.console import in_words
 from flows.reports.day_by_day import PICTURE, TABLE, Row, draw_days, measured, table_of, total_rows
 from flows.reports.templates import HERE
 from flows.settings.settings import Settings
-from schemas.artifacts import Manifest, code_version, identify, sha256
+from schemas.artifacts import Manifest, identify, sha256
+from schemas.closure import code_of
 from schemas.errors import InputError, unknown
 from schemas.progress import Progress
 
 POLICIES = ("scratch", "warm", "frozen")
+ROOT = Path(__file__).parents[1]
 BACKTESTS, RESULT = "backtests", "result.json"
-Say = Callable[[object], object]
+Say = Callable[[str], object]
 
 
 def backtest(
@@ -43,7 +46,7 @@ def backtest(
         InputError: for days in the wrong order, unknown policies, a split that has no days, or no day that can be measured.
     """
     _check(settings, first, last, policies)
-    lines = _lines(say)
+    lines = in_words(say)
     days = None if window is None else window + 1  # the day itself is one of those used
     say(f"Preparing all days up to {last}.")
     begun = min(stages.prepare(_of_day(settings, last, None), lines).facts["days"])
@@ -75,7 +78,7 @@ def backtest(
 
 
 def _model(
-    policy: str, today: Settings, sessions: Manifest, before: Manifest | None, say: Say
+    policy: str, today: Settings, sessions: Manifest, before: Manifest | None, say: Callable[[Progress | str], object]
 ) -> tuple[Manifest, float]:
     """A policy's model for a day, and the CPU seconds that training it took."""
     if policy == "frozen" and before:
@@ -112,17 +115,7 @@ def _days(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def _lines(say: Say) -> Say:
-    """Takes what stages report and says what is said in words, not how far they are."""
-
-    def line(report: object) -> None:
-        if not isinstance(report, Progress) or report.message:
-            say(report)
-
-    return line
-
-
-def _quiet(line: object) -> None:
+def _quiet(line: Progress | str) -> None:
     """Progress of what is finished already is not shown."""
 
 
@@ -137,7 +130,7 @@ def _write(settings: Settings, policies: tuple[str, ...], rows: list[Row], skipp
         "skipped": skipped,
     }
     made_of = [(row.day, row.policy, row.model, row.evaluation) for row in rows], skipped
-    code = code_version(HERE) + sha256(Path(__file__))
+    code = code_of(ROOT, ("flows.reports.day_by_day",), alone=(__name__,))
     artifact_id = identify(code=code, parents=parents, picture=sha256(HERE / f"{PICTURE}.j2"), made_of=made_of)
     if existing := artifacts.find(BACKTESTS, artifact_id):
         return existing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.console import end, say, say_aside
+from flows.console import end, in_words, say, say_aside
 from flows.environment import only_runs_speak, prepare_environment
 from flows.options import (
     BecauseOption,
@@ -107,17 +107,14 @@ def verify(
     from flows.verify import verify as check
     from schemas.artifacts import Artifacts
 
-    def say_messages(report: Any) -> None:
-        if report.message:
-            say(str(report))
-
+    lines = in_words(say)
     artifacts = Artifacts(root)
-    findings = check(artifacts, say_messages)
+    findings = check(artifacts, lines)
     if findings and mend:
-        mend_snapshots(artifacts, say_messages)
-        run(settings_of(dataset=dataset, source=source, root=root), say_messages, verify=True)
-        mend_manifests(artifacts, say_messages)  # of days whose folder was lost
-        findings = check(artifacts, say_messages)
+        mend_snapshots(artifacts, lines)
+        run(settings_of(dataset=dataset, source=source, root=root), lines, verify=True)
+        mend_manifests(artifacts, lines)  # of days whose folder was lost
+        findings = check(artifacts, lines)
     for finding in findings:
         say(str(finding))
     say(f"Wrong: {len(findings):,}." if findings else "All is as it was written.")

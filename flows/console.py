@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import typer
+
+from schemas.progress import Progress
 
 
 def say(line: object) -> None:
@@ -15,6 +18,16 @@ def say(line: object) -> None:
 def say_aside(line: object) -> None:
     """Where what is said does not mix with a command's result."""
     typer.echo(line, err=True)
+
+
+def in_words(say: Callable[[str], object]) -> Callable[[Progress | str], None]:
+    """Takes what stages report, and says what is said in words, not how far they are."""
+
+    def line(report: Progress | str) -> None:
+        if isinstance(report, str) or report.message:
+            say(str(report))
+
+    return line
 
 
 def end(summary: dict[str, Any], as_json: bool) -> None:

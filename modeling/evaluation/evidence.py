@@ -78,10 +78,10 @@ class Difference:
 class Pairs:
     """Ranks of two models for the same cases."""
 
-    def __init__(self, new_N: np.ndarray, old_N: np.ndarray, user_N: np.ndarray) -> None:
-        """Ranks, and the number of each case's user, from 0."""
+    def __init__(self, new_N: np.ndarray, old_N: np.ndarray, users: np.ndarray | Bootstrap) -> None:
+        """Ranks, and the number of each case's user, from 0, or draws of these users."""
         self.new_N, self.old_N = new_N, old_N
-        self.bootstrap = Bootstrap(user_N)
+        self.bootstrap = users if isinstance(users, Bootstrap) else Bootstrap(users)
 
     @classmethod
     def of(cls, new: pl.DataFrame, old: pl.DataFrame) -> Pairs:
@@ -98,9 +98,7 @@ class Pairs:
 
     def against(self, new_N: np.ndarray, old_N: np.ndarray) -> Pairs:
         """Other ranks for the same cases."""
-        other = object.__new__(Pairs)
-        other.new_N, other.old_N, other.bootstrap = new_N, old_N, self.bootstrap
-        return other
+        return Pairs(new_N, old_N, self.bootstrap)
 
     def difference(self, metric: str, confidence: float, seed_scatter: float = 0.0) -> Difference:
         """Of a metric named as in `ndcg@20`."""
