@@ -182,14 +182,8 @@ def _write(recommender: Any, count: int, out: Path) -> int:
     rows, writer = 0, None
     try:
         draft.parent.mkdir(parents=True, exist_ok=True)
-        for batch in values.to_frame("item_id").iter_slices(BATCH):
-            nearest = recommender.similar(batch["item_id"].to_list(), count)
-            table = batch.with_columns(
-                pl.Series("rank", [list(range(1, len(row) + 1)) for row in nearest], pl.List(pl.Int32)),
-                pl.Series("similar_id", [[item for item, _ in row] for row in nearest], pl.List(values.dtype)),
-                pl.Series("cosine", [[cosine for _, cosine in row] for row in nearest], pl.List(pl.Float32)),
-            )
-            written = table.explode("rank", "similar_id", "cosine").drop_nulls("similar_id").to_arrow()
+        for first in range(0, len(values), BATCH):
+            written = recommender.similar_table(values[first : first + BATCH], count).to_arrow()
             writer = writer or pq.ParquetWriter(draft, written.schema)
             writer.write_table(written)
             rows += written.num_rows

@@ -252,8 +252,13 @@ def _text(value: Any) -> str:
 
 def raw_items(items: pl.DataFrame, ids: Tensor) -> list[Any]:
     """Raw item ids of the encoded ones of an item table (`id`, `value`); None for those that it does not hold."""
+    return raw_column(items, ids).to_list()
+
+
+def raw_column(items: pl.DataFrame, ids: Tensor) -> pl.Series:
+    """As `raw_items`, as a column of the type that raw ids have."""
     wanted = pl.DataFrame({ID: ids.cpu().numpy()}, schema={ID: items.schema[ID]})
-    return wanted.join(items.select(ID, VALUE), on=ID, how="left", maintain_order="left")[VALUE].to_list()
+    return wanted.join(items.select(ID, VALUE), on=ID, how="left", maintain_order="left")[VALUE]
 
 
 def raw_lists(items: pl.DataFrame, ids_NK: Tensor) -> list[list[Any]]:

@@ -22,7 +22,7 @@ from modeling.service.histories import Catalogue, borrowed, features_read, from_
 from modeling.service.new_items import add_items
 from modeling.service.reading import CosineScorer, Reason, falls, reasons, require_items
 from modeling.sessions import Sessions
-from modeling.vocabularies import raw_items, raw_lists, read_table
+from modeling.vocabularies import raw_column, raw_items, raw_lists, read_table
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -45,6 +45,11 @@ class Recommender:
     def scorer(self) -> ModelScorer:
         """The model as ranking sees it; raises InputError where it has no head for items."""
         return ModelScorer(self.model)
+
+    @cached_property
+    def _by_cosine(self) -> CosineScorer:
+        """Made once: it holds all item vectors at length 1."""
+        return CosineScorer(self.scorer)
 
     def predict(self, histories: Sessions) -> dict[str, Tensor]:
         """What each label head foretells after each history, in the label's own unit; float32 of shape [N], by label."""
@@ -78,18 +83,36 @@ class Recommender:
         Raises:
             InputError: for an item that is not in the catalogue, with names that are near, or that no training event has.
         """
+        if not items:
+            _require_count(k)
+            return []
+        ids_NK, cosine_NK = self._nearest(items, k)
+        nearest = raw_lists(self.items, ids_NK)
+        return [list(zip(row, cosines, strict=False)) for row, cosines in zip(nearest, cosine_NK.tolist(), strict=True)]
+
+    def similar_table(self, items: pl.Series, k: int = 10) -> pl.DataFrame:
+        """As `similar`, for many items: rows of `item_id`, `rank` from 1, `similar_id` and `cosine`."""
+        ids_NK, cosine_NK = self._nearest(items.to_list(), k)
+        row, place = (ids_NK >= FIRST_ID).nonzero(as_tuple=True)
+        return pl.DataFrame(
+            {
+                "item_id": items.gather(row.cpu().numpy()),
+                "rank": pl.Series(place.cpu().numpy() + 1, dtype=pl.Int32),
+                "similar_id": raw_column(self.items, ids_NK[row, place]),
+                "cosine": cosine_NK[row, place].cpu().numpy(),
+            }
+        )
+
+    def _nearest(self, items: Sequence[Any], k: int) -> tuple[Tensor, Tensor]:
+        """Encoded ids of the k nearest items of each, 0 where none is left, and their cosines, [N, K]."""
         asked, unknown = self.histories([[item] for item in items])
         require_items(items, unknown, self.items["value"].to_list() if unknown else ())
         _require_count(k)
-        if not items:
-            return []
         untrained_N = ~self.scorer.rankable_V.cpu()[asked.item_from_end(0) - FIRST_ID]
         if bool(untrained_N.any()):
             item = items[int(untrained_N.nonzero()[0])]
             raise InputError(f"Item {item!r} has no training event, so that its vector says nothing of it.")
-        ids_NK, cosine_NK = top_k(CosineScorer(self.scorer), asked.to(self.device), int(k), filter_seen=True)
-        nearest = raw_lists(self.items, ids_NK)
-        return [list(zip(row, cosines, strict=False)) for row, cosines in zip(nearest, cosine_NK.tolist(), strict=True)]
+        return top_k(self._by_cosine, asked.to(self.device), int(k), filter_seen=True)
 
     def because(
         self, histories: Sessions, k: int = 10, *, filter_seen: bool = False, events: int = 3
@@ -129,6 +152,7 @@ class Recommender:
         """
         rows = add_items(self.model, self.items, table, self.folder)
         self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
+        self.__dict__.pop("_by_cosine", None)  # it has the vectors of before
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height
 

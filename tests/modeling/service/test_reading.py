@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from typer.testing import CliRunner
 
 from flows.cli import app
+from modeling.service import reading
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID
@@ -43,6 +44,21 @@ def test_similar_items_are_nearest_by_cosine(recommender: Recommender) -> None:
             row.sort(descending=True).values[:5].tolist(), abs=1e-5
         )
     assert recommender.similar([]) == []
+
+
+def test_vectors_are_made_of_length_one_once(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a table says what lists say."""
+    made, scorer = [], reading.CosineScorer.__init__
+    monkeypatch.setattr(reading.CosineScorer, "__init__", lambda self, of: made.append(1) or scorer(self, of))
+    recommender.__dict__.pop("_by_cosine", None)
+    asked = names(recommender)[:6]
+    parts = [recommender.similar_table(pl.Series(asked[first : first + 2]), 3) for first in (0, 2, 4)]
+    assert pl.concat(parts).rows() == [
+        (item, rank, other, pytest.approx(cosine))
+        for item, nearest in zip(asked, recommender.similar(asked, 3), strict=True)
+        for rank, (other, cosine) in enumerate(nearest, 1)
+    ]
+    assert len(made) == 1
 
 
 def test_an_item_that_is_not_there_is_answered_with_near_names(recommender: Recommender) -> None:
