@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from schemas.progress import Progress
+if TYPE_CHECKING:
+    from schemas.progress import Progress
 
 
 def say(line: object) -> None:

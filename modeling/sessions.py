@@ -19,6 +19,8 @@ from schemas.columns import DAY, END, FIRST_ID, ITEM_ID, UNKNOWN
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 
+DAY_MICROSECONDS = 86_400_000_000
+
 
 @dataclass(frozen=True)
 class Sessions:

@@ -40,7 +40,7 @@ class TrainingConfig(Concern):
         allow_inf_nan=False,
         title="Learning rate",
         description="Peak of AdamW's learning rate. Left out, a run takes 0.003 with a warm-up of 0.1 to 512 events a "
-        "step, and 0.001 above.",
+        "step, and 0.001 above (0.002 for histories with few events an item).",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."

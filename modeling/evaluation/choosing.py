@@ -13,11 +13,10 @@ from typing import Any
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks
 from modeling.evaluation.scorer import Scorer
-from modeling.sessions import Sessions
+from modeling.sessions import DAY_MICROSECONDS, Sessions
 from modeling.splits import Cases, Split, spread
 
 MOST_CASES = 1000
-DAY = 24 * 3600 * 1_000_000  # microseconds
 
 
 def fit_best(kind: Any, split: Split, num_items: int, *, cutoff: int, filter_seen: bool) -> Scorer:
@@ -57,5 +56,5 @@ def _before(split: Split, cases: Cases) -> tuple[Sessions, Sessions]:
     if split.last_day is split.train:
         return split.train, split.train
     before = split.train.select(split.train.end < cases.history.end.min())
-    newest = before.end.max() - DAY if len(before) else 0
+    newest = before.end.max() - DAY_MICROSECONDS if len(before) else 0
     return before, before.select(before.end > newest)

@@ -23,7 +23,7 @@ import polars as pl
 import pyarrow.parquet as pq
 import torch
 
-from modeling.sessions import Sessions
+from modeling.sessions import DAY_MICROSECONDS, Sessions
 from modeling.splits import Cases, Split
 from schemas.artifacts import Manifest
 from schemas.columns import DAY, END, FIRST_ID, SESSION_ID, USER_ID
@@ -34,7 +34,6 @@ RANKS = "ranks.parquet"
 CASE, USER, SCORER, RANK = "case", "user", "scorer", "rank"
 HISTORY, POPULARITY, AGE, RETURNING = "history_length", "target_popularity", "target_age_days", "returning"
 ABOUT = (CASE, USER, HISTORY, POPULARITY, AGE, RETURNING)
-DAY_MICROSECONDS = 86_400_000_000
 NEVER = torch.iinfo(torch.int64).max
 
 

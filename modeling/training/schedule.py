@@ -18,9 +18,8 @@ from torch import Tensor
 from modeling.batches import Batch, Shape
 from modeling.config import TrainingConfig
 from modeling.model import SequenceModel
-from modeling.sessions import Sessions
+from modeling.sessions import DAY_MICROSECONDS, Sessions
 
-MICROSECONDS_PER_DAY = 86_400_000_000
 STEPS_SORTED = 16  # steps whose sessions are sorted by length together, for bodies that need it
 MakeBatch = Callable[[Sessions, torch.Generator, Shape | None], Batch]
 
@@ -70,7 +69,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         self.tokens_per_step, self.epochs = tokens_per_step, epochs
         self._on_cpu = sessions.lengths.device.type == "cpu"
         self._lengths = sessions.lengths.cpu()
-        self._age_days = (sessions.end.max() - sessions.end).cpu() / MICROSECONDS_PER_DAY
+        self._age_days = (sessions.end.max() - sessions.end).cpu() / DAY_MICROSECONDS
         self._places = (self._lengths - dropped).clamp(min=0)
         self.fixed = flat and not self._on_cpu  # whether all batches have one shape
         self.generator = torch.Generator(sessions.starts.device)  # what batches draw from, seeded at each step

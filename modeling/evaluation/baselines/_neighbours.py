@@ -23,11 +23,10 @@ import scipy.sparse as sparse
 from torch import Tensor
 
 from modeling.evaluation.baselines._baseline import Baseline
-from modeling.sessions import Sessions
+from modeling.sessions import DAY_MICROSECONDS, Sessions
 
 LONGEST, LONGEST_HISTORY = 50, 20  # events
 SAME = 1e-9  # similarities that differ by less are equal: rounding must not choose neighbours
-DAY = 24 * 3600 * 1e6  # microseconds
 MOST_CANDIDATES = 2**22  # pairs of a history and a possible neighbour, in a chunk
 
 
@@ -45,7 +44,7 @@ class Neighbours(Baseline):
         self.sessions_of, self.start_V = by_item.indices, by_item.indptr.astype(np.int64)
         self.newest_V = self.popularity(last_day)
         ends_S = np.zeros(len(some)) if last_day is train else some.end.numpy().astype(np.float64)
-        self.days_S = (ends_S.max(initial=0) - ends_S) / DAY
+        self.days_S = (ends_S.max(initial=0) - ends_S) / DAY_MICROSECONDS
         events_V = np.maximum(self.popularity(some), 1)
         self.idf_V = np.log(max(len(some), 1) / events_V).astype(np.float64)
         most = int(max(setting["sampled"] for setting in self.grid)) * LONGEST_HISTORY

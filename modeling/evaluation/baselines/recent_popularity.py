@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from modeling.evaluation.baselines._baseline import Baseline, Setting
-from modeling.sessions import Sessions
+from modeling.sessions import DAY_MICROSECONDS, Sessions
 from schemas.columns import FIRST_ID
 
-HOUR = 3600 * 1_000_000  # microseconds
+HOUR = DAY_MICROSECONDS // 24
 LEAST = 2.0**-40  # of a weight: enough to put older items in order where newer ones are few
 
 
