@@ -13,6 +13,7 @@
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
     positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
+    dim                64 (the setting's own default)           128 below 30 events an item (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
@@ -36,7 +37,7 @@ SPARSE_RATE = 2e-3  # where half is dropped
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
-SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1
+SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # half of twice the width is left
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
 FALLING_EPOCHS = (
@@ -143,6 +144,8 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = model.body.model_fields_set, dict[str, Any]()
     if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
         chosen["num_heads"] = 1
+    if shape.sparse and not {"name", "dim"} & given:
+        chosen["dim"] = SPARSE_DIM
     if shape.sparse and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT
     if "attention_dropout" not in given:

@@ -71,7 +71,7 @@ def test_what_is_given_wins() -> None:
     model = {
         "inputs": {"item_start": "random"},
         "loss": "full_softmax",
-        "body": {"dropout": 0.3, "attention_dropout": 0.3, "num_heads": 2},
+        "body": {"dim": 64, "dropout": 0.3, "attention_dropout": 0.3, "num_heads": 2},
     }
     assert _chosen(model, given, num_items=SAMPLED_FROM, histories=True) == {}
     assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
@@ -90,6 +90,7 @@ SPARSE_HISTORIES = {"num_events": 200_000, "num_items": 12_000, "histories": Tru
 def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart() -> None:
     chosen = _chosen({}, {}, **SPARSE_HISTORIES)
     assert chosen["body.dropout"] == chosen["body.attention_dropout"] == 0.5 and chosen["body.num_heads"] == 1
+    assert chosen["body.dim"] == 128 and "body.dim" not in _chosen({"body": {"dim": 32}}, {}, **SPARSE_HISTORIES)
     assert chosen["loss.label_smoothing"] == 0.1
     assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
     dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
@@ -100,7 +101,7 @@ def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart(
 def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
     chosen = _chosen({"body": {"dropout": 0.3}, "loss": {"label_smoothing": 0.0}}, {}, **SPARSE_HISTORIES)
     assert chosen["body.attention_dropout"] == 0.3 and not {"body.dropout", "loss.label_smoothing"} & chosen.keys()
-    assert not {"body.dropout", "body.num_heads"} & _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES).keys()
+    assert not {"body.dim", "body.dropout", "body.num_heads"} & _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES).keys()
     assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, **SPARSE_HISTORIES)["loss.label_smoothing"] == 0.1
     sampled = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": SAMPLED_FROM})
     assert sampled["loss"] == "sampled_softmax" and "loss.label_smoothing" not in sampled
