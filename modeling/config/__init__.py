@@ -1,6 +1,13 @@
 """What can be set, one frozen model per concern: a model, its training, its evaluation and its promotion."""
 
-from modeling.config.evaluation import LABEL_METRICS, LOWER_IS_BETTER, METRICS, EvaluationConfig, PromotionConfig
+from modeling.config.evaluation import (
+    LABEL_METRICS,
+    LOWER_IS_BETTER,
+    METRICS,
+    EvaluationConfig,
+    PromotionConfig,
+    SplitConfig,
+)
 from modeling.config.model import (
     NEXT_ITEM,
     BodyConfig,
@@ -22,6 +29,7 @@ __all__ = [
     "METRICS",
     "EvaluationConfig",
     "PromotionConfig",
+    "SplitConfig",
     "NEXT_ITEM",
     "BodyConfig",
     "Choice",
