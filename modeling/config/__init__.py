@@ -6,7 +6,6 @@ from modeling.config.evaluation import (
     METRICS,
     EvaluationConfig,
     PromotionConfig,
-    SplitConfig,
 )
 from modeling.config.model import (
     NEXT_ITEM,
@@ -21,6 +20,7 @@ from modeling.config.model import (
     ObjectiveConfig,
     PretrainedConfig,
 )
+from modeling.config.splits import SplitConfig
 from modeling.config.training import TrainingConfig
 
 __all__ = [

@@ -3,62 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
-from typing import Any, Literal, Self
+from typing import Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from modeling.config.model import NEXT_ITEM, Concern, HeadConfig
+from modeling.config.splits import SplitConfig
 from schemas.errors import unknown
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
 LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
 LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
-
-
-class SplitConfig(Concern):
-    """Which sessions test a model, and so which it may learn from."""
-
-    model_config = ConfigDict(title="Split")
-
-    rule: Literal["day", "leave_one_out", "list"] | None = Field(
-        None,
-        title="Rule",
-        description="day: the last days; leave_one_out: the last item of each session; list: a file of histories and targets. "
-        "Empty: the dataset's.",
-    )
-    test_days: PositiveInt = Field(1, title="Test days", description="Days with sessions that a fold is tested on.")
-    train_days: PositiveInt | None = Field(
-        None,
-        title="Training days",
-        description="Days with sessions before a fold's test that it is trained on, a window that slides. Empty: all of them.",
-    )
-    folds: PositiveInt = Field(
-        1,
-        title="Folds",
-        description="Stretches of test days, one before the other, that models are compared on. A night takes the newest.",
-    )
-    until: date | None = Field(None, title="Until", description="The last test day. Empty: that of the sessions.")
-    path: str | None = Field(
-        None,
-        title="List",
-        description="With rule list: a Parquet file whose rows have item_id (raw ids, oldest first), target, maybe user_id.",
-    )
-
-    def selection(self, rule: str, test_day: str | None) -> dict[str, Any]:
-        """What names the newest fold of sessions with that rule and test day: alike for two spellings of a split."""
-        until = str(self.until or test_day)
-        return {"rule": self.rule or rule, "until": until, "test_days": self.test_days, "train_days": self.train_days}
-
-    @model_validator(mode="after")
-    def _path_of_a_list(self) -> Self:
-        if (self.rule == "list") != (self.path is not None):
-            raise ValueError(
-                "rule list needs path, the Parquet file of histories and targets"
-                if self.rule == "list"
-                else f"path {self.path!r} is read with rule: list alone (rule is {self.rule or 'left out'})"
-            )
-        return self
 
 
 class EvaluationConfig(Concern):

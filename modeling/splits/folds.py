@@ -12,7 +12,6 @@ prepare the earlier day for itself, as `overnight backtest` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -29,7 +28,6 @@ from modeling.sessions import Sessions, read_sessions
 from modeling.splits.cases import Cases, hide_last, spread
 from schemas.artifacts import Manifest, require_whole
 from schemas.columns import DAY, ITEM_ID, USER_ID
-from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 
@@ -163,15 +161,13 @@ def folds(sessions: Manifest, config: SplitConfig = SplitConfig()) -> list[Fold]
     Raises:
         InputError: for a rule that the sessions do not fit, a day that has none, and more folds than there are days for.
     """
-    split = FeatureSchema.read(sessions.folder / "schema.json").split
-    if split == "leave_one_out":
-        return [_of_histories(sessions, config)]
-    if config.rule == "leave_one_out":
-        _refuse(config, ("folds", "test_days", "train_days", "until"), "leave_one_out has one fold, of all days")
+    stretches = config.stretches(sessions.facts["days"], sessions.facts["test_day"])
+    if not stretches:
         return [Fold(sessions, config)]
-    if config.folds > 1 and config.rule == "list":
-        _refuse(config, ("folds",), "a list is one test")
-    return list(_by_days(sessions, config))
+    alone = [config.model_copy(update={"folds": 1, "until": date.fromisoformat(days.test[-1])}) for days in stretches]
+    if stretches[-1].test[-1] == sessions.facts["test_day"]:
+        alone[-1] = config.model_copy(update={"folds": 1, "until": None})
+    return [Fold(sessions, own, days.train, days.test) for own, days in zip(alone, stretches, strict=True)]
 
 
 def split_sessions(
@@ -205,54 +201,6 @@ def newest_and_replay(manifest: Manifest, split: Split, first_day: str, replay: 
     generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(test_day).toordinal())
     read_S[:old] = torch.rand(max(old, 0), generator=generator) < replay
     return read_S
-
-
-def _by_days(sessions: Manifest, config: SplitConfig) -> Iterator[Fold]:
-    newest = str(config.until or sessions.facts["test_day"])
-    given = sorted(sessions.facts["days"])
-    days = [day for day in given if day <= newest]
-    if config.until and newest not in given:
-        raise InputError(
-            f"evaluation.split.until {newest}: there are no sessions of that day, but of {len(given)} from {given[0]} to "
-            f"{given[-1]}. Name one of these."
-        )
-    if newest not in days:
-        days.append(newest)  # read_sessions says what is missing
-    tested = config.folds * config.test_days
-    if len(days) <= tested:
-        raise InputError(
-            f"evaluation.split: {config.folds} fold{'s' * (config.folds > 1)} of {config.test_days} "
-            f"day{'s' * (config.test_days > 1)} and a day to train on before them need {tested + 1} days with sessions up to "
-            f"{newest}; there are {len(days)}. Take fewer folds or test days, or widen --days."
-        )
-    for place in range(config.folds):
-        first = len(days) - tested + place * config.test_days
-        test = tuple(days[first : first + config.test_days])
-        start = max(0, first - config.train_days) if config.train_days else 0
-        is_newest = test[-1] == str(sessions.facts["test_day"])
-        until = None if is_newest else date.fromisoformat(test[-1])
-        alone = config.model_copy(update={"folds": 1, "until": until})
-        yield Fold(sessions, alone, tuple(days[start:first]), test)
-
-
-def _of_histories(sessions: Manifest, config: SplitConfig) -> Fold:
-    if config.rule == "day":
-        raise InputError(
-            "evaluation.split.rule is day, but these sessions are histories without days (their dataset's split is not day). "
-            "Take leave_one_out or list, or a dataset with split: day."
-        )
-    _refuse(config, ("folds", "test_days", "train_days", "until"), "histories have no days")
-    return Fold(sessions, config)
-
-
-def _refuse(config: SplitConfig, names: tuple[str, ...], why: str) -> None:
-    """
-    Raises:
-        InputError: when one of these settings differs from its default.
-    """
-    for name in names:
-        if (value := getattr(config, name)) != SplitConfig.model_fields[name].default:
-            raise InputError(f"evaluation.split.{name} {value}: {why}. Leave it out.")
 
 
 def _split_histories(histories: Sessions, most_validation: int) -> Split:

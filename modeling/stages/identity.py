@@ -27,9 +27,10 @@ COMPARISON = (  # the rule, and what it measures by EVALUATION
 
 
 def selection_of(sessions: Manifest, split: SplitConfig) -> dict[str, Any]:
-    """What names the sessions that a split selects; see `SplitConfig.selection`."""
-    rule = sessions.parameters.get("dataset", {}).get("split", "")
-    return split.selection(rule, sessions.facts["test_day"])
+    """The newest fold of a split of these sessions: its rule and its days. Two spellings of a split have one name."""
+    rule = split.rule or sessions.parameters.get("dataset", {}).get("split", "")
+    days = split.stretches(sessions.facts["days"], sessions.facts["test_day"])[-1:]
+    return {"rule": rule, "days": [(stretch.train, stretch.test) for stretch in days]}
 
 
 def content_of(split: SplitConfig) -> str | None:
