@@ -16,6 +16,26 @@ LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression
 LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
 
 
+class Goal(Concern):
+    """What validation chooses by: the metric, the cut-off and the rule of seen items that promotion goes by."""
+
+    metric: str = "ndcg@20"
+    filter_seen: bool = False
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> Self:
+        name, at, cutoff = self.metric.partition("@")
+        if at and (name not in METRICS or not cutoff.isdigit() or not int(cutoff)):
+            raise ValueError(f"metric {self.metric!r} is none of {', '.join(METRICS)} with a cut-off, as in ndcg@20")
+        return self
+
+    @property
+    def cutoff(self) -> int | None:
+        """The k of metric@k; None for a metric of a label."""
+        k = self.metric.rpartition("@")[2]
+        return int(k) if k.isdigit() else None
+
+
 class EvaluationConfig(Concern):
     """How models are compared."""
 

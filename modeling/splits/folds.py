@@ -13,10 +13,10 @@ prepare the earlier day for itself, as `overnight backtest` does.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -39,6 +39,7 @@ class Split:
     validation: Cases
     test: Cases
     last_day: Sessions  # the newest training sessions: what last-day popularity counts
+    validates: Literal["chooses", "watches", "nothing"] = "chooses"  # it chooses only if it comes after all training
     fold: Fold | None = None  # that it was read by
     users: pl.Series | None = None  # of test cases that are in no session file, [S]
 
@@ -103,7 +104,48 @@ class Fold:
         keep[held_out] = False
         last_day = train.select(keep & (torch.arange(len(train)) >= first))
         test = test.select(torch.arange(0)) if self._listed else test
-        return Split(train.select(keep), hide_last(train.select(held_out)), test, last_day, self)
+        return Split(train.select(keep), hide_last(train.select(held_out)), test, last_day, "watches", self)
+
+    def before(self, days: int) -> Fold | None:
+        """The fold whose test is the last `days` training days of this one; None where none would be left to train on."""
+        if len(self.train_days) <= days:
+            return None
+        return Fold(self.sessions, self.config, self.train_days[:-days], self.train_days[-days:])
+
+    def read_chooser(self, days: int, most_validation: int) -> Split | None:
+        """Training sessions without the last `days` training days, which validate, evenly spread `most_validation` of them.
+
+        There is no test in it. None as for `before`.
+        """
+        inner = self.before(days)
+        if inner is None:
+            return None
+        split = inner.read()
+        chosen = spread(len(split.test.target), most_validation)
+        nothing = split.test.select(torch.arange(0))
+        return replace(split, validation=split.test.select(chosen), test=nothing, validates="chooses")
+
+    def read_whole(self, days: int, most_validation: int) -> Split:
+        """All training sessions, and the test; what validates are some of the training sessions, the last `days` days'.
+
+        No run may be watched by them. Baselines choose their settings by them, on what was before.
+        """
+        split, newest = self.read(), self._read(self.train_days[-days:])
+        cases = hide_last(newest.select(spread(len(newest), most_validation)))
+        return replace(split, validation=cases, validates="nothing")
+
+    def read_all(self) -> Split:
+        """All sessions, those of the test among them, whole: nothing validates and nothing is tested."""
+        require_whole(self.sessions)
+        train = self._read((*self.train_days, *self.test_days) or None)
+        newest = self._read(self.test_days[-1:]) if self.test_days else train
+        nothing = hide_last(train.select(torch.arange(0)))
+        return Split(train, nothing, nothing, newest, "nothing", self)
+
+    @property
+    def next_day(self) -> str | None:
+        """The day after the last test day; None as for `test_day`."""
+        return str(date.fromisoformat(self.test_days[-1]) + timedelta(days=1)) if self.test_days else None
 
     def files(self, days: tuple[str, ...]) -> list[Path]:
         """The session files of some days, in order; of no days, all files."""
@@ -184,22 +226,20 @@ def split_sessions(
     return folds(manifest, config)[-1].read(most_validation)
 
 
-def newest_and_replay(manifest: Manifest, split: Split, first_day: str, replay: float, seed: int) -> Tensor:
+def newest_and_replay(split: Split, first_day: str, replay: float, seed: int) -> Tensor:
     """Which training sessions are read by a model that starts from another one, bool of shape [S].
 
     All of the days from `first_day` on; of those before, a share of `replay`, drawn anew for each test day. Histories that have
     no days are all read.
     """
     read_S = torch.ones(len(split.train), dtype=torch.bool)
-    test_day = split.fold.test_day if split.fold else manifest.facts["test_day"]
-    if test_day is None:
+    fold = split.fold
+    if fold is None or fold.test_day is None:
         return read_S
-    days = (path for path in (manifest.folder / "sessions").glob(f"{DAY}=*"))
-    newest = [path for path in days if first_day <= path.name.partition("=")[2] < test_day]
-    rows = sum(pq.read_metadata(file).num_rows for path in newest for file in path.glob("*.parquet"))
-    old = len(split.train) - (rows - len(split.validation.target))  # sessions are in order of days
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(test_day).toordinal())
-    read_S[:old] = torch.rand(max(old, 0), generator=generator) < replay
+    before = tuple(day for day in fold.train_days if day < first_day)
+    old = sum(pq.read_metadata(file).num_rows for file in fold.files(before)) if before else 0
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(fold.test_day).toordinal())
+    read_S[:old] = torch.rand(old, generator=generator) < replay  # sessions are in order of days
     return read_S
 
 
