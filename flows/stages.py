@@ -15,6 +15,7 @@ from flows.settings.settings import Settings
 from modeling.config import Goal
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
+from schemas.features import FeatureSchema
 from schemas.progress import Progress
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
     from modeling.stages import train
 
     settings.introduce(progress)
+    if settings.evaluation.diversity is not None:  # said now, not after training: which features are lists
+        columns = FeatureSchema.read(sessions.folder / "schema.json").side_features
+        names = [column.name for column in columns if column.per == "event" and not column.many]
+        settings.evaluation.check_diversity(names)
     split = settings.evaluation.split
     goal = Goal(metric=settings.promotion.metric, filter_seen=settings.evaluation.filter_seen)
     return train(settings.artifacts, sessions, settings.model, settings.training, progress, split, goal)
