@@ -85,6 +85,33 @@ def print_metrics(metrics: Metrics) -> None:
             Console().print(table)
 
 
+def print_comparison(facts: dict[str, Any]) -> None:
+    """Facts of a comparison: a table of all that were compared, best first, and what to beware of."""
+    from flows.reports.comparison import Total, cells_of, in_order
+
+    metric, folds = facts["metric"], facts["folds"]
+    totals = [Total.model_validate(total) for total in facts["totals"]]
+    table = Table(title=f"{len(folds)} fold{'s' * (len(folds) > 1)}: {', '.join(folds)}")
+    table.add_column("scorer", overflow="fold")
+    value, against, verdict, cost = cells_of(totals[0], metric, totals[0].name)
+    for key in (value, against, cost):
+        table.add_column(key, justify="right")
+    for total in in_order(totals, metric):
+        cells = cells_of(total, metric, totals[0].name)
+        difference = cells[against].replace(" ", f" {cells[verdict]} ", 1)
+        table.add_row(total.name, _in_two_lines(cells[value]), _in_two_lines(difference), cells[cost])
+    Console().print(table)
+    typer.echo("Bounds: 95 %, by user; differences are of the same cases, each pair by itself. CPU seconds: a fold's.")
+    left_out = [f"{name} is left out: {why}" for name, why in facts["left_out"].items()]
+    for warning in [*facts["warnings"], *left_out]:
+        typer.echo(f"Warning: {warning}")
+
+
+def _in_two_lines(cell: str) -> str:
+    """A value, and its bounds below it."""
+    return cell.replace(" (", "\n", 1).replace(")", "")
+
+
 def _print_left_out(facts: dict[str, Any]) -> None:
     """Lost days and files that were not read; what is in quarantine stands in the table of rows."""
     for what, which in left_out_rows(facts | {"quarantined": {}}):
