@@ -9,7 +9,7 @@ import typer
 
 from flows.console import end, in_words, say, say_aside
 from flows.environment import only_runs_speak, prepare_environment
-from flows.experiments import compare
+from flows.experiments import compare, tune
 from flows.options import (
     BecauseOption,
     DatasetOption,
@@ -195,6 +195,7 @@ def backtest(
 
 
 app.command()(compare)
+app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)

@@ -15,7 +15,8 @@ from flows import stages
 from flows.contenders import Contender, contenders_of
 from flows.folds import Fold, OnProgress, folds_of
 from flows.in_service import model_of
-from flows.reports.comparison import PAGE, TABLE, Row, page_of, rows_of, settings_of, table_of, totals_of
+from flows.reports.comparison import TABLE, Row, rows_of, settings_of, table_of, totals_of
+from flows.reports.comparison_page import PAGE, page_of
 from flows.reports.plot import script_file
 from flows.reports.templates import HERE
 from flows.settings.settings import Settings
@@ -109,7 +110,7 @@ def _measure(
 def _write(settings: Settings, contenders: list[Contender], folds: list[Fold], measured: Measured) -> Manifest:
     artifacts, metric = settings.artifacts, metric_of(settings)
     parents = tuple(dict.fromkeys(row.evaluation for row in measured.rows))
-    code = code_of(ROOT, ("flows.reports.comparison",), alone=(__name__,))
+    code = code_of(ROOT, ("flows.reports.comparison_page",), alone=(__name__,))
     artifact_id = identify(
         code=code,
         parents=parents,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from flows.reports.tables import (
     session_rows,
 )
 from schemas.artifacts import Manifest
+
+if TYPE_CHECKING:
+    from flows.reports.tuning import Trial
 
 NUM_RECOMMENDED = 5  # of each example
 
@@ -105,6 +108,23 @@ def print_comparison(facts: dict[str, Any]) -> None:
     left_out = [f"{name} is left out: {why}" for name, why in facts["left_out"].items()]
     for warning in [*facts["warnings"], *left_out]:
         typer.echo(f"Warning: {warning}")
+
+
+def print_trials(trials: list[Trial]) -> None:
+    """Trials of a search: a table, best first."""
+    from flows.reports.tuning import cells_of, default_of, in_order
+
+    metric = next((trial.metric for trial in trials if trial.metric), "")
+    table = Table(title=f"Trials by validation {metric}")
+    table.add_column("trial", justify="right")
+    default, rows = default_of(trials), in_order(trials)
+    if not rows:
+        return
+    for key in cells_of(rows[0], default):
+        table.add_column(key, justify="left" if key in ("", "settings") else "right", overflow="fold")
+    for trial in rows:
+        table.add_row(str(trial.number), *cells_of(trial, default).values())
+    Console().print(table)
 
 
 def _in_two_lines(cell: str) -> str:
