@@ -58,7 +58,8 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
     from modeling.stages import train
 
     settings.introduce(progress)
-    return train(settings.artifacts, sessions, settings.model, settings.training, progress)
+    split = settings.evaluation.split
+    return train(settings.artifacts, sessions, settings.model, settings.training, progress, split)
 
 
 def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:

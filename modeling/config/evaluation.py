@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from modeling.config.model import NEXT_ITEM, Concern, HeadConfig
+from modeling.config.splits import SplitConfig
 from schemas.errors import unknown
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
@@ -32,6 +33,7 @@ class EvaluationConfig(Concern):
         description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
     )
 
+    split: SplitConfig = Field(SplitConfig(), title="Split", description="What is tested, and so what is trained on.")
     lists: NonNegativeInt = Field(
         10_000,
         title="Lists",

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modeling.config import ModelConfig, TrainingConfig
+from modeling.config import ModelConfig, SplitConfig, TrainingConfig
 from modeling.presets.by_shape import Shape, describe, settings_by_shape
-from modeling.stages.identity import code_of_training
+from modeling.stages.identity import code_of_training, selection_of
 from modeling.stages.parent import OF_A_START, Parent, find_parent, warmed
 from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, identify, sha256
@@ -34,8 +34,11 @@ def train(
     model_config: ModelConfig,
     config: TrainingConfig,
     progress: Report = print,
+    split: SplitConfig = SplitConfig(),  # noqa: B008  (frozen)
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
+
+    `split` says which of the sessions are tested on, and so not read: of several folds the newest one is taken.
 
     Settings that nobody has given follow the shape of the data (`presets.by_shape`). The settings trained with name the
     model, so whoever writes them out gets the same one.
@@ -64,7 +67,7 @@ def train(
     parent = find_parent(artifacts, sessions, config, progress)
     if not config.start_from and (ignored := [name for name in OF_A_START if name in config.model_fields_set]):
         progress(f"Not used without training.start_from: {', '.join(f'training.{name}' for name in ignored)}.")
-    artifact_id = _identity(sessions, model_config, config, parent)
+    artifact_id = _identity(sessions, model_config, config, parent, split)
     existing = artifacts.find(MODELS, artifact_id)
     if existing and not (parent and parent.named and existing.facts["start_from"] is None):  # else it is refused below
         progress(f"Model {existing.name} is there already: nothing to train.")
@@ -72,10 +75,10 @@ def train(
     if chosen:
         progress(describe(chosen, shape))
     if config.devices == 1:
-        return _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, progress)
+        return _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, split, progress)
     from modeling.training import launch  # torch is only loaded when there is something to train
 
-    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config, parent, chosen)
+    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config, parent, chosen, split)
     launch.together(work, config.devices, progress)
     trained = artifacts.find(MODELS, artifact_id)
     assert trained
@@ -108,15 +111,16 @@ def _take_part(
     config: TrainingConfig,
     parent: Parent | None,
     chosen: dict[str, Any],
+    split: SplitConfig,
     progress: Report,
 ) -> None:
     """Fit the model together with other processes, the first of which writes it."""
     from modeling.training.distributed import is_first
 
     if is_first():
-        _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, progress)
+        _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, split, progress)
     else:
-        _run(sessions, model_config, config, parent, artifacts.root / UNFINISHED / artifact_id, progress)
+        _run(sessions, model_config, config, parent, artifacts.root / UNFINISHED / artifact_id, split, progress)
 
 
 def _fit(
@@ -127,15 +131,17 @@ def _fit(
     config: TrainingConfig,
     parent: Parent | None,
     chosen: dict[str, Any],
+    split: SplitConfig,
     progress: Report,
 ) -> Manifest:
     """Fit the model and write its folder."""
     parameters = {"model": model_config.model_dump(), "training": config.model_dump()}
+    parameters["split"] = split.model_dump(mode="json")
     with (
         artifacts.unfinished(artifact_id) as checkpoints,
         artifacts.write(MODELS, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
     ):
-        model, facts = _run(sessions, model_config, config, parent, checkpoints, progress)
+        model, facts = _run(sessions, model_config, config, parent, checkpoints, split, progress)
         model.save(draft.folder)
         if config.start_from and not config.shard_items:
             from modeling.training.warm_start import keep_moments
@@ -143,8 +149,7 @@ def _fit(
             keep_moments(model, checkpoints, facts["best_step"], draft.folder)
         _copy_schema(sessions.folder, draft.folder)
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
-        # It learned from the days before the test day.
-        draft.facts = facts | {"test_day": sessions.facts["test_day"], "by_shape": chosen}
+        draft.facts = facts | {"by_shape": chosen}
     return draft.manifest
 
 
@@ -154,6 +159,7 @@ def _run(
     config: TrainingConfig,
     parent: Parent | None,
     checkpoints: Path,
+    split_config: SplitConfig,
     progress: Report,
 ) -> tuple[SequenceModel, dict[str, Any]]:
     """Sessions and settings -> the model, and facts about the run."""
@@ -164,13 +170,15 @@ def _run(
     from modeling.training.fit import fit
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")
-    split = split_sessions(sessions, schema, config.validation_sessions)
+    split = split_sessions(sessions, schema, config.validation_sessions, split_config)
+    assert split.fold
     items = pl.read_parquet(sessions.folder / ITEMS, glob=False)
-    about: dict[str, Any] = {"start_from": None}
+    # It learns from the days before the test day.
+    about: dict[str, Any] = {"start_from": None, "test_day": split.fold.test_day, "split": split.fold.about()}
     start = parent.start(sessions, split, model_config, config, items, progress) if parent else None
     if parent and start:
         config, first_day = warmed(config), parent.first_day(sessions, config)
-        about = {"start_from": parent.name, "first_day": first_day, "read_sessions": int(start.read_S.sum())}
+        about |= {"start_from": parent.name, "first_day": first_day, "read_sessions": int(start.read_S.sum())}
         progress(
             f"Starting from {parent.name}: {about['read_sessions']:,} of {len(start.read_S):,} sessions, all from {first_day} "
             f"on and {config.replay:.0%} of those before."
@@ -180,7 +188,9 @@ def _run(
     return model, facts | about
 
 
-def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingConfig, parent: Parent | None) -> str:
+def _identity(
+    sessions: Manifest, model_config: ModelConfig, config: TrainingConfig, parent: Parent | None, split: SplitConfig
+) -> str:
     """A run that starts from no model is named by its own settings, but for whether it keeps the state of its optimizer."""
     pretrained = model_config.inputs.pretrained
     left_out = {"capture", "compile", "start_from"}  # how a GPU does the same steps; and a name for `parent`
@@ -192,6 +202,7 @@ def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingCon
         training=config.model_dump(exclude=left_out if parent else {*left_out, *OF_A_START}),
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
         made_with=plugins.contents(model_config.parts),
+        split=selection_of(sessions, split),
         **about,
     )
 
