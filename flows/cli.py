@@ -9,6 +9,7 @@ import typer
 
 from flows.console import end, in_words, say, say_aside
 from flows.environment import only_runs_speak, prepare_environment
+from flows.experiments import compare, tune
 from flows.options import (
     BecauseOption,
     DatasetOption,
@@ -193,6 +194,8 @@ def backtest(
     end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
 
 
+app.command()(compare)
+app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)
