@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling.evaluation.compare import Champion, champion_of, names_in_service, put_in_service
+from modeling.evaluation.pointer import Champion, champion_of, changing, names_in_service, put_in_service, set_hold
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import load_dataset
 from schemas.errors import InputError
@@ -87,13 +87,28 @@ def promote(artifacts: Artifacts, dataset: str, model: str, because: str = "") -
     """
     name = name_of(dataset)
     chosen = _usable(artifacts, name, model)
-    try:
-        now = champion_of(artifacts, name)
-    except InputError:  # what cannot be read is replaced, and kept under another name
-        now = None
-    if now and now.model == chosen.name:
-        raise InputError(f"{chosen.name} is in service for {name!r} already.")
-    return put_in_service(artifacts, name, chosen.name, by="promote", because=because)
+    with changing(artifacts, f"promote for {name}"):
+        try:
+            now = champion_of(artifacts, name)
+        except InputError:  # what cannot be read is replaced, and kept under another name
+            now = None
+        if now and now.model == chosen.name:
+            raise InputError(f"{chosen.name} is in service for {name!r} already.")
+        return put_in_service(artifacts, name, chosen.name, by="promote", because=because)
+
+
+def hold(artifacts: Artifacts, dataset: str, on: bool, because: str = "") -> Champion:
+    """Have nights leave the model in service where it is, or not any more; returns the pointer afterwards.
+
+    Nights go on to prepare, train and compare. `promote` and `rollback` change what is in service all the same.
+
+    Raises:
+        InputError: when nothing is in service, it is held already, or there is no hold to end.
+    """
+    name = name_of(dataset)
+    if champion_of(artifacts, name) is None:
+        raise _nothing(artifacts, name)
+    return set_hold(artifacts, name, on, because)
 
 
 def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
@@ -105,16 +120,17 @@ def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
         InputError: when there was none before, or it cannot be used any more.
     """
     name = name_of(dataset)
-    now = champion_of(artifacts, name)
-    if now is None:
-        raise _nothing(artifacts, name)
-    if now.previous is None:
-        raise InputError(
-            f"No model was in service for {name!r} before {now.model}. Name the one to be: "
-            f"`overnight promote MODEL --dataset {name}`."
-        )
-    before = _usable(artifacts, name, now.previous)
-    return put_in_service(artifacts, name, before.name, by="rollback", because=because)
+    with changing(artifacts, f"rollback for {name}"):
+        now = champion_of(artifacts, name)
+        if now is None:
+            raise _nothing(artifacts, name)
+        if now.previous is None:
+            raise InputError(
+                f"No model was in service for {name!r} before {now.model}. Name the one to be: "
+                f"`overnight promote MODEL --dataset {name}`."
+            )
+        before = _usable(artifacts, name, now.previous)
+        return put_in_service(artifacts, name, before.name, by="rollback", because=because)
 
 
 def _usable(artifacts: Artifacts, dataset: str, model: str) -> Manifest:

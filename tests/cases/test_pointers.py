@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from flows import in_service
 from flows.cli import app, main
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig
-from modeling.evaluation.compare import Rival, best_baseline, champion_of, instead, judge, pointer_of
+from modeling.evaluation.compare import Rival, best_baseline, instead, judge
+from modeling.evaluation.pointer import champion_of, pointer_of
 from modeling.stages import compare, evaluate, promote, train
 from schemas.artifacts import Artifacts, Manifest
 from schemas.errors import InputError
@@ -240,7 +241,7 @@ def test_json_is_json_whatever_was_measured(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_names_in_service_are_those_with_a_pointer(shop: Shop) -> None:
-    from modeling.evaluation.compare import names_in_service
+    from modeling.evaluation.pointer import names_in_service
 
     assert names_in_service(shop.artifacts) == ["shop"] and names_in_service(Artifacts(shop.folder / "none")) == []
     for name, text in (("emptied", '{"model": null}'), ("damaged", "{"), ("nothing", "")):
