@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.by_hand import promote, prune, rollback
 from flows.console import end, in_words, say, say_aside
 from flows.environment import only_runs_speak, prepare_environment
 from flows.options import (
-    BecauseOption,
     DatasetOption,
     JsonOption,
     RootOption,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from prefect import State
 
     from flows.settings.settings import Settings
-    from modeling.evaluation.pointer import Champion
     from schemas.artifacts import Manifest
 
 app = typer.Typer(
@@ -180,7 +179,7 @@ def backtest(
 ) -> None:
     """Day by day: train on what was there before, measure on the day. Stopped, it goes on where it was."""
     from flows.backtest import backtest as run
-    from flows.night_lock import alone
+    from flows.night_lock import alone, may_go_on
     from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
 
     if settings.data.until or settings.data.days:
@@ -191,7 +190,14 @@ def backtest(
             "Do them again with `overnight prepare --redo` first."
         )
     names = tuple(name.strip() for name in policy.split(",") if name.strip())
-    with alone(settings, "backtest", say_aside):
+    about = {
+        "dataset": settings.dataset.name,
+        "from": first.date(),
+        "to": last.date(),
+        "policy": names,
+        "window": window,
+    }
+    with alone(settings, "backtest", say_aside), may_go_on(settings.artifacts, about):
         done = run(settings, first.date(), last.date(), names, window, say)
     say((done.folder / TABLE).read_text())
     for line in differences([Total.model_validate(total) for total in done.facts["totals"]]):
@@ -205,33 +211,9 @@ app.command()(similar)
 app.command()(why)
 
 
-@app.command()
-def promote(
-    model: Annotated[str, typer.Argument(help="An artifact such as models/1f2e.")],
-    dataset: DatasetOption = "demo",
-    root: RootOption = Path("overnight-data"),
-    because: BecauseOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Put a model into service by hand, against a comparison's verdict too."""
-    from flows import in_service
-    from schemas.artifacts import Artifacts
-
-    _end_changed(in_service.promote(Artifacts(root), dataset, model, because), dataset, as_json)
-
-
-@app.command()
-def rollback(
-    dataset: DatasetOption = "demo",
-    root: RootOption = Path("overnight-data"),
-    because: BecauseOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Put the model back that was in service before. The one taken out comes back by `overnight promote` only."""
-    from flows import in_service
-    from schemas.artifacts import Artifacts
-
-    _end_changed(in_service.rollback(Artifacts(root), dataset, because), dataset, as_json)
+app.command()(promote)
+app.command()(rollback)
+app.command()(prune)
 
 
 @app.command()
@@ -308,12 +290,6 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
 
     with TerminalProgress(TRAIN) as progress:
         return run(settings, sessions, progress)
-
-
-def _end_changed(champion: "Champion", dataset: str, as_json: bool) -> None:
-    change = champion.history[-1]
-    say(f"In service: {champion.model}" + (f", in place of {change.replaced}" if change.replaced else ""))
-    end({"dataset": dataset, "in_service": champion.model, "replaced": change.replaced}, as_json)
 
 
 def main() -> None:

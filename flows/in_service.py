@@ -97,7 +97,30 @@ def promote(artifacts: Artifacts, dataset: str, model: str, because: str = "") -
         return put_in_service(artifacts, name, chosen.name, by="promote", because=because)
 
 
-def hold(artifacts: Artifacts, dataset: str, on: bool, because: str = "") -> Champion:
+def change(artifacts: Artifacts, dataset: str, model: str | None, hold: bool | None, because: str = "") -> Champion:
+    """`promote` where a model is named, then `keep` where a hold is to begin or to end; returns the pointer afterwards.
+
+    Raises:
+        InputError: as these do; what cannot be done whole is not begun.
+    """
+    name = name_of(dataset)
+    with changing(artifacts, f"promote for {name}"):
+        now = _held(artifacts, name)
+        if model is not None and hold is not None and hold == now:
+            raise InputError(f"{name!r} is {'held already' if now else 'not held'}: leave out --hold and --release.")
+        champion = promote(artifacts, dataset, model, because) if model is not None else None
+        return keep(artifacts, dataset, hold, because) if hold is not None or champion is None else champion
+
+
+def _held(artifacts: Artifacts, name: str) -> bool:
+    try:
+        champion = champion_of(artifacts, name)
+    except InputError:
+        return False
+    return bool(champion and champion.hold)
+
+
+def keep(artifacts: Artifacts, dataset: str, on: bool | None, because: str = "") -> Champion:
     """Have nights leave the model in service where it is, or not any more; returns the pointer afterwards.
 
     Nights go on to prepare, train and compare. `promote` and `rollback` change what is in service all the same.
@@ -108,7 +131,7 @@ def hold(artifacts: Artifacts, dataset: str, on: bool, because: str = "") -> Cha
     name = name_of(dataset)
     if champion_of(artifacts, name) is None:
         raise _nothing(artifacts, name)
-    return set_hold(artifacts, name, on, because)
+    return set_hold(artifacts, name, bool(on), because)
 
 
 def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:

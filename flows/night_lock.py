@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from flows.settings.settings import Settings
 from schemas import lock
+from schemas.artifacts import Artifacts, identify
+
+OPEN = "backtest.json"  # in the folder of a backtest that is under way or was stopped
 
 
 def alone(
@@ -26,6 +31,20 @@ def alone(
 def alone_in(root: Path, what: str, say: Callable[[str], object], run: str = "") -> AbstractContextManager[lock.Hold]:
     """`alone` for what has no settings."""
     return lock.holding(root, lock.NIGHT, what, say, run=run)
+
+
+@contextmanager
+def may_go_on(artifacts: Artifacts, backtest: dict[str, Any]) -> Iterator[None]:
+    """While the block lasts, and after it was stopped in it, what this backtest made is kept for it to go on.
+
+    Raises:
+        InputError: when another process is at the same one.
+    """
+    with artifacts.unfinished(f"backtest-{identify(code='', **backtest)}") as folder:
+        marker = folder / OPEN
+        if not marker.exists():  # its time says since when
+            marker.write_text(json.dumps(backtest, default=str) + "\n")
+        yield
 
 
 def is_under_way(root: Path, run: str) -> bool:
