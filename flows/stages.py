@@ -88,7 +88,7 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
     """Put the candidate into service if the comparison says so."""
-    from modeling.evaluation.compare import champion_of
+    from modeling.evaluation.pointer import champion_of
     from modeling.stages import promote
 
     try:
