@@ -62,7 +62,7 @@ class Split:
         return len(self.validation.known().target)
 
 
-def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: int) -> Split:
+def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: int, past: int = 0) -> Split:
     """Train, validation and test of a prepared dataset, by the rule of its schema.
 
     day: test = sessions of the last day; validation = up to `most_validation` sessions of the day before, evenly spread
@@ -74,25 +74,30 @@ def split_sessions(manifest: Manifest, schema: FeatureSchema, most_validation: i
     validation, and `max_length - 2` for training. What a model reads of a longer history is its own to decide: never
     more of it than of those in training.
 
+    With `past`, sessions have so many events of their user's past sessions at most. Those of training hold no session that
+    validation holds out, nor what came before it.
+
     Raises:
-        InputError: when a file of the sessions is missing or holds other bytes than were written.
+        InputError: when a file of the sessions is missing or holds other bytes than were written; with `past`, for whole
+            histories, users or times that are missing.
     """
     require_whole(manifest)
     folder = manifest.folder / "sessions"
     if schema.split == "leave_one_out":
-        return _split_histories(read_sessions(folder, schema), most_validation)
+        return _split_histories(read_sessions(folder, schema, past=past), most_validation)
     test_day = str(manifest.facts["test_day"])
-    train = read_sessions(folder, schema, lambda day: day < test_day)
-    test = read_sessions(folder, schema, lambda day: day == test_day)
+    train = read_sessions(folder, schema, lambda day: day < test_day, past)
+    test = read_sessions(folder, schema, lambda day: day == test_day, past)
     newest_day = max(day for day in manifest.facts["days"] if day < test_day)
     newest = read_sessions(folder, schema, lambda day: day == newest_day)
     first = len(train) - len(newest)  # files are read in order of days
     held_out = first + spread(len(newest), min(most_validation, len(newest) // 10))
     keep = torch.ones(len(train), dtype=torch.bool)
     keep[held_out] = False
-    kept = train.select(keep)
+    chosen = train.select(held_out)
+    kept = train.select(keep).without(chosen)
     last_day = train.select(keep & (torch.arange(len(train)) >= first))
-    return Split(kept, hide_last(train.select(held_out)), hide_last(test), last_day)
+    return Split(kept, hide_last(chosen), hide_last(test), last_day)
 
 
 def newest_and_replay(manifest: Manifest, split: Split, first_day: str, replay: float, seed: int) -> Tensor:

@@ -68,9 +68,11 @@ def measure(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
     """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
-    split = split_sessions(sessions, schema, model.parameters["training"]["validation_sessions"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
+    loaded = SequenceModel.load(model.folder).to(device)
+    past = loaded.settings.inputs.past_events
+    split = split_sessions(sessions, schema, model.parameters["training"]["validation_sessions"], past)
+    test = Test(model, sessions, schema, split, loaded, config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
     table: RankTable | None = None

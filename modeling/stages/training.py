@@ -164,7 +164,7 @@ def _run(
     from modeling.training.fit import fit
 
     schema = FeatureSchema.read(sessions.folder / "schema.json")
-    split = split_sessions(sessions, schema, config.validation_sessions)
+    split = split_sessions(sessions, schema, config.validation_sessions, model_config.inputs.past_events)
     items = pl.read_parquet(sessions.folder / ITEMS, glob=False)
     about: dict[str, Any] = {"start_from": None}
     start = parent.start(sessions, split, model_config, config, items, progress) if parent else None
