@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modeling.sessions.arrays import Sessions
-from modeling.sessions.past import GAP, SECOND, pasts
+from modeling.sessions.past import GAP, SECOND, Ints, pasts
 from schemas.columns import DAY, END, ITEM_ID, START, UNKNOWN, USER_ID
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
@@ -32,54 +32,64 @@ def read_sessions(
     Raises:
         InputError: when no session is left; with `past`, for whole histories, and sessions without users or times.
     """
-    if past and schema.split == "leave_one_out":
-        raise InputError(
-            f"inputs.past_events is {past}, but the sessions of {schema.dataset!r} are whole histories, before which there is "
-            "nothing: set it to 0, or cut sessions by a gap (sessions.rule)."
-        )
     folders = sorted(folder.glob(f"{DAY}=*"))
     wanted = [path for path in folders if days(path.name.partition("=")[2])]
-    read = wanted if not past else [path for path in folders if path.name <= wanted[-1].name] if wanted else []
-    files = [file for path in read for file in sorted(path.glob("*.parquet"))]
-    if not files:
-        raise InputError(f"No session files for these days in {folder}.")
-    columns = [END, *(column.name for column in schema.columns), *(label.name for label in schema.labels)]
-    columns += [START, USER_ID] if past else []
-    tables = [pq.ParquetFile(file).read(columns=columns) for file in files]
-    table = pa.concat_tables(tables).combine_chunks()
-    sessions = from_table(table, schema)
     if not past:
+        sessions = from_table(_table(wanted, _columns(schema), folder), schema)
         return sessions.select(sessions.end.argsort(stable=True))
-    sessions = with_past(sessions, table, past, folder)
-    chosen = np.repeat([file.parent in set(wanted) for file in files], [len(part) for part in tables])
-    place = torch.from_numpy(np.flatnonzero(chosen))
+    read = [path for path in folders if path.name <= wanted[-1].name] if wanted else []
+    sessions, user, start_S, end_S, sizes = _with_users(read, schema, folder)
+    runs, gap_S = pasts(user.rank("dense").cast(pl.Int64).to_numpy(), start_S, end_S, sessions.lengths.numpy(), past)
+    sessions = replace(sessions, events=sessions.events | {GAP: marks(sessions, gap_S)}, past=runs)
+    chosen_S = torch.repeat_interleave(torch.tensor([path in set(wanted) for path in read]), torch.tensor(sizes))
+    place = chosen_S.nonzero().squeeze(1)
     return sessions.select(place[sessions.end[place].argsort(stable=True)])
 
 
-def with_past(sessions: Sessions, table: pa.Table, past: int, where: Path | str) -> Sessions:
-    """Sessions, of the rows of `table` in its order, with at most `past` past events each, and the feature GAP.
+def read_with_users(folder: Path, schema: FeatureSchema) -> tuple[Sessions, pl.Series, Ints, Ints]:
+    """All sessions in the order of their files; the user of each, and when it began and ended in microseconds.
 
     Raises:
-        InputError: where the table has no users, or no times.
+        InputError: as `read_sessions` with `past`.
     """
-    if USER_ID not in table.column_names or START not in table.column_names:
-        raise InputError(
-            f"{where}: inputs.past_events needs the columns {USER_ID} and {START} of sessions; prepare anew."
-        )
-    if table[START].null_count or table[END].null_count:
-        raise InputError(
-            f"{where}: inputs.past_events is {past}, but these sessions have no times, so that none is past: set it to 0."
-        )
-    user_S = pl.Series(_one_chunk(table, USER_ID)).rank("dense").fill_null(0).cast(pl.Int64).to_numpy()
-    runs, gap_S = pasts(user_S, _microseconds(table, START), _microseconds(table, END), sessions.lengths.numpy(), past)
+    return _with_users(sorted(folder.glob(f"{DAY}=*")), schema, folder)[:4]
+
+
+def marks(sessions: Sessions, gap_S: Ints) -> Tensor:
+    """GAP of all events, float32 of shape [E]: of gaps in microseconds, 1 + seconds at the first of each session; else 0."""
     gap_E = torch.zeros(len(sessions.items))
     some = sessions.lengths > 0
     gap_E[sessions.starts[some]] = 1 + (torch.from_numpy(gap_S)[some].clamp(min=0).double() / SECOND).float()
-    return replace(sessions, events=sessions.events | {GAP: gap_E}, past=runs)
+    return gap_E
 
 
-def _microseconds(table: pa.Table, name: str) -> np.ndarray:
-    return np.array(_one_chunk(table, name).cast(pa.int64()).fill_null(0))
+def _with_users(
+    folders: list[Path], schema: FeatureSchema, where: Path
+) -> tuple[Sessions, pl.Series, Ints, Ints, list[int]]:
+    """As `read_with_users`, and how many sessions each folder has."""
+    if schema.split == "leave_one_out":
+        raise InputError(
+            f"inputs.past_events: the sessions of {schema.dataset!r} are whole histories, before which there is nothing. Set "
+            "it to 0, or cut sessions by a gap (sessions.rule)."
+        )
+    sizes = [sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet")) for folder in folders]
+    table = _table(folders, [*_columns(schema), START, USER_ID], where)
+    if table[START].null_count or table[END].null_count:
+        raise InputError(f"{where}: these sessions have no times, so that none is past: set inputs.past_events to 0.")
+    user = pl.Series(_one_chunk(table, USER_ID))
+    start_S, end_S = (np.array(_one_chunk(table, name).cast(pa.int64())) for name in (START, END))
+    return from_table(table, schema), user, start_S, end_S, sizes
+
+
+def _table(folders: list[Path], columns: list[str], where: Path) -> pa.Table:
+    files = [file for path in folders for file in sorted(path.glob("*.parquet"))]
+    if not files:
+        raise InputError(f"No session files for these days in {where}.")
+    return pa.concat_tables([pq.ParquetFile(file).read(columns=columns) for file in files]).combine_chunks()
+
+
+def _columns(schema: FeatureSchema) -> list[str]:
+    return [END, *(column.name for column in schema.columns), *(label.name for label in schema.labels)]
 
 
 def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:

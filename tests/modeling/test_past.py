@@ -312,7 +312,7 @@ def test_hiding_the_last_event_leaves_the_past(tmp_path: Path) -> None:
 
 def test_whole_histories_and_sessions_without_times_have_no_past(tmp_path: Path) -> None:
     folder = written(tmp_path)
-    with pytest.raises(InputError, match="past_events is 5, but the sessions of 'test' are whole histories"):
+    with pytest.raises(InputError, match="past_events: the sessions of 'test' are whole histories"):
         read_sessions(folder, SCHEMA.model_copy(update={"split": "leave_one_out"}), past=5)
     with pytest.raises(InputError, match="have no times"):
         read_sessions(written(tmp_path / "undated", timed=False), SCHEMA, past=5)
