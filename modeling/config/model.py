@@ -115,6 +115,13 @@ class InputsConfig(Concern):
         title="Time",
         description="The feature that holds seconds since the previous event. Empty: the one that `elapsed` alone encodes.",
     )
+    past_events: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        title="Past events",
+        description="Most events of a user's past sessions that are read before the current one. 0: each session alone.",
+    )
     swap_noise: float = Field(
         0.0,
         ge=0,
