@@ -93,7 +93,7 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
     """Put the candidate into service if the comparison says so; with `training.refit` its refit, which is made first."""
-    from modeling.evaluation.compare import champion_of
+    from modeling.evaluation.pointer import champion_of
     from modeling.stages import promote, refit
 
     try:
@@ -131,7 +131,7 @@ def report(
 
 def _in_service(settings: Settings) -> Manifest | None:
     """The manifest of the model in service; None where there is none that can be read."""
-    from modeling.evaluation.compare import champion_of
+    from modeling.evaluation.pointer import champion_of
 
     try:
         champion = champion_of(settings.artifacts, settings.dataset.name)

@@ -21,6 +21,7 @@ EVALUATION = ("modeling.splits", "modeling.stages.measure")
 COMPARISON = (  # the rule, and what it measures by EVALUATION
     "modeling.stages.comparing",
     "modeling.evaluation.compare",
+    "modeling.evaluation.pointer",
     "modeling.stages.weighing",
     "modeling.evaluation.evidence",
 )

@@ -58,7 +58,7 @@ class Job:
         from modeling.splits import folds  # torch is only loaded when there is something to train
         from modeling.stages.memory import kept_memory
 
-        fold = folds(self.sessions, self.split)[-1]
+        fold = folds(self.sessions, self.split, self.model.inputs.past_events)[-1]
         items = pl.read_parquet(self.sessions.folder / ITEMS, glob=False)
         # It learns from the days before the test day.
         about = {"start_from": None, "test_day": fold.test_day, "split": fold.about(), UNTIL: end_of(self.sessions)}

@@ -32,7 +32,9 @@ ROWS = 8192  # held as Python values at a time
 ITEMS = "items.parquet"
 
 
-def read_split(sessions: Manifest, config: SplitConfig, most_validation: int, newest_days: int = 0) -> Split:
+def read_split(
+    sessions: Manifest, config: SplitConfig, most_validation: int, newest_days: int = 0, past: int = 0
+) -> Split:
     """Train, validation and test of the newest fold of a split; where its rule is a list, the test is that list.
 
     With `newest_days` training sessions are those of a model that was trained again with so many days held out whole before.
@@ -40,7 +42,7 @@ def read_split(sessions: Manifest, config: SplitConfig, most_validation: int, ne
     Raises:
         InputError: as `folds`, `Fold.read` and `cases_of` do.
     """
-    fold = folds(sessions, config)[-1]
+    fold = folds(sessions, config, past)[-1]
     whole = newest_days and fold.train_days
     split = fold.read_whole(newest_days, most_validation) if whole else fold.read(most_validation)
     if config.rule != "list":

@@ -71,12 +71,14 @@ def measure(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
     """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = SequenceModel.load(model.folder).to(device)
+    past = loaded.settings.inputs.past_events
     training = model.parameters["training"]
     newest_days = training.get("validation_days", 1) if training.get("validation") == "days" else 0
-    split = read_split(sessions, config.split, training["validation_sessions"], newest_days)
+    split = read_split(sessions, config.split, training["validation_sessions"], newest_days, past)
     assert split.fold
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
+    test = Test(model, sessions, schema, split, loaded, config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
     table: RankTable | None = None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from modeling.config import Goal, ModelConfig, SplitConfig, TrainingConfig
-from modeling.evaluation.compare import champion_of
+from modeling.evaluation.pointer import champion_of
 from modeling.stages.identity import code_of_training
 from modeling.stages.job import Job, Refit
 from modeling.stages.parent import Parent

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from modeling.model import SequenceModel
 from modeling.training.distributed import first_alone, is_first, num_processes, summed, wait
 from modeling.training.sharding import file_of, is_cut, read_moments, with_own_rows, write_rows
+from schemas import lock
 from schemas.progress import HistoryRow
 
 NAME = "checkpoint-"
@@ -91,6 +92,7 @@ def _write(draft: Path, model: nn.Module, optimizer: torch.optim.Optimizer, stat
     (draft / STATE).write_text(state.model_dump_json() + "\n")
     for path in (*draft.iterdir(), draft):
         _sync(path)
+    lock.require_held()
     shutil.rmtree(folder / name, ignore_errors=True)
     draft.rename(folder / name)
     _sync(folder)

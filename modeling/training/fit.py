@@ -29,6 +29,7 @@ from modeling.training import checkpoints
 from modeling.training.checkpoints import State
 from modeling.training.device import Steps, stream_of_its_own
 from modeling.training.distributed import num_processes
+from modeling.training.item_start import begin_near_neighbours
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
@@ -239,6 +240,8 @@ def make_model(
     model = SequenceModel(config, schema)
     model.inputs.items.set_items(items, report)
     model.reach(sessions)
+    if config.inputs.item_start == "neighbours":
+        begin_near_neighbours(model, sessions)
     if NEXT_ITEM in model.heads:
         set_popularity(model.next_item, sessions, last_day)
         if not model.next_item.sampled and config.loss.negatives != NegativesConfig():

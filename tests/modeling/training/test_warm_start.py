@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.evaluation.compare import pointer_of, put_in_service
+from modeling.evaluation.pointer import pointer_of, put_in_service
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from modeling.splits import Split, newest_and_replay, split_sessions
