@@ -118,6 +118,13 @@ def test_python_may_give_settings_as_objects() -> None:
         ("heads.next_item=false", ["heads", "at least 1"]),
         ("body.num_heads=3", ["num_heads 3 does not divide dim 64"]),
         ("objective=causle", ["Unknown objective 'causle'. Did you mean 'causal'"]),
+        ("evaluation.diversity=brnd", ["evaluation.diversity 'brnd'. Did you mean 'brand'"]),
+        ("evaluation.diversity=item_id", ["Unknown evaluation.diversity 'item_id'"]),
+        ("evaluation.split.fold=3", ["evaluation.split.fold", "Did you mean 'evaluation.split.folds'"]),
+        ("evaluation.split.rule=list", ["rule list needs path"]),
+        ("evaluation.split.until=yesterday", ["evaluation.split.until", "yesterday"]),
+        ("training.validation=day", ["training.validation", "'days' or 'sample'"]),
+        ("training.validation_days=0", ["training.validation_days", "greater than or equal to 1"]),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_runs_with_what_would_do(pair: str, words: list[str]) -> None:
