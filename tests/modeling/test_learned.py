@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from modeling.config import ModelConfig, SplitConfig, TrainingConfig
+from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, SplitConfig, TrainingConfig
 from modeling.evaluation.pointer import put_in_service
 from modeling.splits import folds
-from modeling.stages import train
+from modeling.stages import compare, evaluate, train
 from modeling.stages.learned import how_it_learned, saw_later
 from modeling.stages.measure import learned_from
 from modeling.stages.parent import find_parent
@@ -106,3 +106,13 @@ def test_by_days_and_by_last_items_do_not_mix(tmp_path: Path) -> None:
     assert "sessions of all days, and 2026-03-04 is tested" in how_it_learned(by_items, sessions, "2026-03-04")
     with pytest.raises(InputError, match="sessions of all days"):
         trained(sessions, TRAINING.model_copy(update={"start_from": by_items.name}))
+
+
+def test_a_past_snapshot_of_histories_does_not_unseat_a_later_model(histories: list[Manifest]) -> None:
+    early, late = map(trained, histories)
+    artifacts, config = Artifacts(histories[0].root), EvaluationConfig(baselines=(), lists=0, cutoffs=(20,))
+    put_in_service(artifacts, "ring", late.name, by="promote")
+    measured = evaluate(artifacts, early, histories[0], config, quiet)
+    comparison = compare(artifacts, "ring", measured, histories[0], PromotionConfig(), config, quiet)
+    assert not comparison.facts["promote"]
+    assert "learned from histories that go on after these, and cannot be compared on them" in comparison.facts["reason"]
