@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from flows import stages
 from flows.settings.form import PresetName
 from flows.settings.layers import pile, read_changes
 from flows.settings.settings import Data, Settings, resolve
-from modeling.config import BodyConfig, LossConfig, ModelConfig
+from modeling.config import BodyConfig, EvaluationConfig, LossConfig, ModelConfig
 from modeling.presets import known_presets
+from schemas.artifacts import Manifest
 from schemas.errors import InputError
+from schemas.features import FeatureColumn, FeatureSchema
 
 
 def settings_of(*pairs: str, preset: str | None = None, **changes: Any) -> Settings:
@@ -210,3 +215,18 @@ def test_a_preset_name_is_text_like_any_other() -> None:
     from pydantic import TypeAdapter
 
     assert TypeAdapter(PresetName).validate_python("sasrec") == "sasrec"
+
+
+def test_a_feature_of_many_values_is_no_diversity_and_that_is_said_before_training(tmp_path: Path) -> None:
+    columns = [
+        FeatureColumn(name=name, kind="categorical", source=name, dtype="int32", cardinality=9, many=name == "tags")
+        for name in ("item_id", "tags", "brand")
+    ]
+    sessions = Manifest(kind="sessions", id="1", root=str(tmp_path), created=datetime.now(UTC))
+    sessions.folder.mkdir(parents=True)
+    FeatureSchema(dataset="demo", max_length=9, split="day", columns=tuple(columns)).write(
+        sessions.folder / "schema.json"
+    )
+    settings = replace(settings_of(), evaluation=EvaluationConfig(diversity="tags"))
+    with pytest.raises(InputError, match=r"evaluation.diversity 'tags'.*Known: brand\."):
+        stages.train(settings, sessions, lambda line: None)
