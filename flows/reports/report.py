@@ -35,6 +35,7 @@ from schemas.dataset import Dataset
 
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
+VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
 SAME = ("hitrate", "map")  # with one hidden item a session they are recall and mrr
 
 
@@ -89,7 +90,10 @@ def write_report(
     )
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        draft.facts = {"verdict": comparison.facts["reason"], "markdown": _markdown(comparison, rows, labels, beaten)}
+        draft.facts = {
+            "verdict": comparison.facts["reason"],
+            "markdown": _markdown(sessions.facts["test_day"], comparison, rows, labels, beaten),
+        }
     return draft.manifest
 
 
@@ -144,10 +148,15 @@ def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
 
 
 def _markdown(
-    comparison: Manifest, rows: list[tuple[str, Values]], labels: list[tuple[str, dict[str, str]]], beaten: str
+    day: str | None,
+    comparison: Manifest,
+    rows: list[tuple[str, Values]],
+    labels: list[tuple[str, dict[str, str]]],
+    beaten: str,
 ) -> str:
-    first = " ".join(filter(None, [beaten, comparison.facts["reason"]]))
-    lines = [f"# {comparison.facts['dataset']}: {first}"]
+    facts = comparison.facts
+    verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
+    lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), " ".join(filter(None, [beaten, facts["reason"]]))]
     lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
     lines += markdown_table("label", labels)
     return "\n".join(lines)
