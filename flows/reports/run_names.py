@@ -1,12 +1,13 @@
 """What runs are called in Prefect's UI: by dataset and day, unless a person gave a name."""
 
+from typing import Any, cast
+
 from coolname.data import config
 from prefect import runtime
 from prefect.client.orchestration import get_client
 
-WORDS = frozenset(
-    word for part in config.values() for word in part.get("words", ())
-)  # of the names that Prefect invents
+PARTS = cast(dict[str, dict[str, Any]], config).values()  # of the names that Prefect invents
+WORDS = frozenset(word for part in PARTS for word in part.get("words", ()))
 
 
 def name_run(name: str) -> None:
