@@ -12,6 +12,7 @@ import typer
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
+from flows.experiments import compare, tune
 from flows.options import (
     DatasetOption,
     JsonOption,
@@ -204,6 +205,8 @@ def backtest(
     end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
 
 
+app.command()(compare)
+app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)

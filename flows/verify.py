@@ -22,6 +22,7 @@ NO_ARTIFACTS = {
     "unfinished",
     "prefect",
     "champions",
+    "tuning",
     "locks",
 }  # folders of a root without manifests
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modeling.attention import FLEX_BLOCK, Direction, Layout
 from modeling.draws import Rows
-from modeling.sessions import Sessions
+from modeling.sessions import IS_PAST, Sessions
 
 ROW_LENGTH = 64
 BLOCK = 64  # places of a flat row whose attention is computed together, unless sessions are longer
@@ -115,18 +115,43 @@ def lay_out(
 ) -> Layout:
     """Lay sessions side by side in rows of about `row_length` places; not packed, each in a row of its own.
 
-    With `ask`, each session ends in a place that holds no event. With a `shape`, what is made is as large as that says.
+    Past events come before the session's own, in the same segment. With `ask`, each session ends in a place that holds no
+    event. With a `shape`, what is made is as large as that says.
     """
-    lengths_S = sessions.lengths + int(ask)
+    lengths_S = sessions.places + int(ask)
     if shape is not None:
         layout = _flat_row(lengths_S, shape) if shape.flat else _one_each(lengths_S, shape.longest, shape.num_places)
     else:
         layout = _rows(lengths_S, row_length) if packed else _one_each(lengths_S, int(lengths_S.max()), None)
     session_BL = layout.session_BL
-    event_BL = sessions.starts[session_BL] + layout.positions_BL
-    there_BL = layout.inside_BL & (layout.positions_BL < sessions.lengths[session_BL])
+    there_BL = layout.inside_BL & (layout.positions_BL < sessions.places[session_BL])
+    event_BL = _event(sessions, layout)
     from_end_BL = torch.where(layout.inside_BL, lengths_S[session_BL] - 1 - layout.positions_BL, 0)
     return replace(layout, direction=direction, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL)
+
+
+def _event(sessions: Sessions, layout: Layout) -> Tensor:
+    """The event that belongs at each place inside a session."""
+    session_BL, past = layout.session_BL, sessions.past
+    own_BL = sessions.starts[session_BL] + layout.positions_BL
+    if past is None or not len(past.order):
+        return own_BL
+    past_BL = (past.starts[session_BL] + layout.positions_BL).clamp(max=len(past.order) - 1)
+    before_BL = past.lengths[session_BL]
+    is_past_BL = layout.positions_BL < before_BL
+    return torch.where(is_past_BL, past.order[past_BL].long(), own_BL - before_BL)
+
+
+def is_past(sessions: Sessions, layout: Layout) -> Tensor:
+    """Whether a place holds an event of a past session, bool of shape [B, L]."""
+    if sessions.past is None:
+        return torch.zeros_like(layout.inside_BL)
+    return layout.inside_BL & (layout.positions_BL < sessions.past.lengths[layout.session_BL])
+
+
+def own_segments(sessions: Sessions, layout: Layout) -> Tensor:
+    """`segments_BL` without past events: 0 there, as at padding."""
+    return layout.segments_BL.masked_fill(is_past(sessions, layout), 0)
 
 
 def _rows(lengths_S: Tensor, row_length: int) -> Layout:
@@ -242,11 +267,13 @@ def make_query(sessions: Sessions, layout: Layout) -> Batch:
 
 def read(sessions: Sessions, layout: Layout, event_BL: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The features of `event_BL` at each place and the context of its session, by name; and the places that are masked, [B, L]:
-    those of a session at which no event (-1) is read.
+    those of a session at which no event (-1) is read. Where sessions have a past, IS_PAST says which places hold it.
     """
     there_BL, inside_BL, session_BL = event_BL >= 0, layout.inside_BL, layout.session_BL
     features = {name: _at(values, event_BL, there_BL) for name, values in sessions.events.items()}
     features |= {name: _at(values, session_BL, inside_BL) for name, values in sessions.context.items()}
+    if sessions.past is not None:
+        features[IS_PAST] = is_past(sessions, layout).to(torch.int32)
     return features, inside_BL & ~there_BL
 
 

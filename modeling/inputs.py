@@ -15,7 +15,8 @@ from modeling.config import ModelConfig
 from modeling.draws import dropout
 from modeling.features import Feature, forget, read_features, time_feature
 from modeling.items import ItemVectors
-from modeling.sessions import Sessions
+from modeling.seconds import PastVectors
+from modeling.sessions import GAP, IS_PAST, Sessions
 from schemas.columns import EVENT_TYPE, FIRST_ID, ITEM_ID, TIMESTAMP
 from schemas.features import FeatureSchema
 
@@ -56,17 +57,21 @@ class Inputs(nn.Module):
         self.project = None if plain else _begin_as_item(item_dim, width, dim)
         self.scale_D = nn.Parameter(torch.ones(dim)) if self.aggregation == "sum_times_item" else None
         self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if hides else None
+        self.past = PastVectors(dim) if inputs.past_events else None
         self.positions = None
         if inputs.positions in ("end", "forward"):
             self.from_end = inputs.positions == "end"
-            self.positions = nn.Embedding(schema.max_length, dim)
+            self.positions = nn.Embedding(schema.max_length + inputs.past_events, dim)
             nn.init.xavier_normal_(self.positions.weight)
 
     def seconds(self, batch: Batch) -> Tensor | None:
         """Seconds since each session's first event, [B, L], at most as many as training read; None without times."""
         if self.time is None:
             return None
-        upto_BL = batch.features[self.time].double().cumsum(1)
+        since_BL = batch.features[self.time].double()
+        if GAP in batch.features:
+            since_BL = since_BL + (batch.features[GAP].double() - 1).clamp(min=0)
+        upto_BL = since_BL.cumsum(1)
         first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch.layout.positions_BL
         return (upto_BL - upto_BL.gather(1, first_BL)).clamp(max=self.most_seconds)
 
@@ -75,7 +80,7 @@ class Inputs(nn.Module):
 
         In inference all further ids are read as unknown: their vectors are as they began, or were only pushed away.
         """
-        _, event_E = read.event_index()
+        event_E = read.events_read()
         _, asked_E = asked.event_index()
         items = self.items
         items.reached.set(read.items[event_E])
@@ -86,6 +91,9 @@ class Inputs(nn.Module):
             feature.reach(read.events[name][event_E] if name in read.events else read.context[name])
         if self.time is not None:
             self.most_seconds.fill_(read.most_apart(self.time))
+        if self.past is not None and GAP in read.events:
+            gap_E = read.events[GAP][event_E]
+            self.past.begins.reach(gap_E[gap_E > 0] - 1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Older folders do not say how many seconds training read."""
@@ -100,14 +108,17 @@ class Inputs(nn.Module):
         if self.reads_more_than_ids:
             return histories
         session_E, event_E = histories.event_index()
-        keep_E = self.items.reached.reached_V[histories.items[event_E]]
-        keep_E &= histories.items[event_E] >= FIRST_ID
-        if bool(keep_E.all()):
+        keep_E = self._reads(histories.items[event_E])
+        keep_past_P = self._reads(histories.items[histories.past.index()[1]]) if histories.past else None
+        if bool(keep_E.all()) and (keep_past_P is None or bool(keep_past_P.all())):
             return histories
         lengths_S = torch.zeros_like(histories.lengths).scatter_add_(0, session_E, keep_E.long())
         last_E = event_E == (histories.starts + histories.lengths - 1)[session_E]
         keep_E |= last_E & (lengths_S == 0)[session_E]
-        return histories.keep(keep_E, since=self.time)
+        return histories.keep(keep_E, self.time, keep_past_P)
+
+    def _reads(self, items_E: Tensor) -> Tensor:
+        return self.items.reached.reached_V[items_E] & (items_E >= FIRST_ID)
 
     def forward(self, batch: Batch, *, noise: bool = True) -> Tensor:
         """x_BLD of a batch; in training some of what is read is swapped or forgotten, unless it has to be as it is."""
@@ -125,6 +136,8 @@ class Inputs(nn.Module):
         x_BLD = self._joined(item_BLE, side)
         if self.mask_D is not None:
             x_BLD = torch.where(batch.masked_BL.unsqueeze(-1), self.mask_D, x_BLD)
+        if self.past is not None:
+            x_BLD = x_BLD + self.past(batch.features.get(IS_PAST), _gap(batch))
         if self.positions is not None:
             x_BLD = x_BLD + self.positions(layout.from_end_BL if self.from_end else layout.positions_BL)
         x_BLD = dropout(x_BLD, self.dropout, self.training)
@@ -137,6 +150,13 @@ class Inputs(nn.Module):
         if self.scale_D is not None:
             return x_BLD * sum(side, self.scale_D)
         return x_BLD if self.aggregation == "concat" else sum(side, x_BLD)
+
+
+def _gap(batch: Batch) -> Tensor:
+    """The feature GAP; of sessions that come without it (of no user) it is that of a user's first session."""
+    given = batch.features.get(GAP)
+    layout = batch.layout
+    return (layout.inside_BL & (layout.positions_BL == 0)).float() if given is None else given
 
 
 def _begin_as_item(item_dim: int, width: int, dim: int) -> nn.Linear:

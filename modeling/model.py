@@ -44,6 +44,7 @@ class About(BaseModel):
     model: dict[str, Any]
     features: dict[str, Any] = Field(alias="schema")
     longest: PositiveInt | None = Field(None, description="Places that training read; older folders do not say.")
+    longest_with_past: PositiveInt | None = Field(None, description="The same with past events; empty: none are read.")
     own_parts: dict[str, Any] | None = Field(None, description="Parts that are not built in; older folders do not say.")
 
 
@@ -70,10 +71,12 @@ class SequenceModel(nn.Module):
         held_out = 2 if schema.split == "leave_one_out" else 0
         least = 1 + int(self.objective.asks)
         self.longest = max(schema.max_length - held_out - self.objective.drops, least)  # places; `reach` knows better
+        self.longest_with_past = self.longest + config.inputs.past_events
 
     def reach(self, train: Sessions) -> None:
         """Take from the training sessions what training reads: how many places, which ids. Inference reads no more."""
         self.longest = int(train.lengths.max()) - self.objective.drops
+        self.longest_with_past = int(train.places.max()) - self.objective.drops
         self.inputs.reach(train.drop_last(self.objective.drops), train)
 
     @property
@@ -100,7 +103,7 @@ class SequenceModel(nn.Module):
     def lay_out(self, sessions: Sessions, *, ask: bool = False, shape: Shape | None = None) -> Layout:
         """Sessions in places as the body takes them, in `shape` where the host knows it; a GPU is asked for their lengths."""
         if shape is None and sessions.lengths.device.type != "cpu":
-            shape = Shape.of(sessions.lengths + int(ask), self.flat)
+            shape = Shape.of(sessions.places + int(ask), self.flat)
         direction = self.objective.direction
         return lay_out(sessions, packed=self.body.packed, ask=ask, direction=direction, shape=shape)
 
@@ -131,9 +134,14 @@ class SequenceModel(nn.Module):
     def states(self, histories: Sessions) -> Tensor:
         """The state h_SD from which what follows each of S histories is predicted, by the objective's rule of inference.
 
-        Of each, the most recent events are read that fill as many places as training did.
+        Of each, the most recent events are read that fill as many places as training did, its own and then past ones.
         """
-        histories = self.inputs.readable(histories).most_recent(self.longest - int(self.objective.asks))
+        asks, past_events = int(self.objective.asks), self.settings.inputs.past_events
+        if histories.past is not None:
+            past = histories.past.at_most(past_events)
+            histories = replace(histories, past=past if past_events else None)
+        histories = self.inputs.readable(histories)
+        histories = histories.most_recent(self.longest - asks, self.longest_with_past - asks)
         batch = self.objective.query(histories, self.lay_out)
         return batch.states(self.encode(batch))
 
@@ -159,6 +167,7 @@ class SequenceModel(nn.Module):
             "model": self.settings.model_dump(mode="json"),
             "schema": self.schema.model_dump(mode="json"),
             "longest": self.longest,
+            "longest_with_past": self.longest_with_past if self.settings.inputs.past_events else None,
             "own_parts": {part: own.model_dump() for part, own in self.own_parts.items()},
         }
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
@@ -183,6 +192,7 @@ class SequenceModel(nn.Module):
             parts.require(about.own_parts, config, where)
         model = cls(config, parse(FeatureSchema, about.features, where))
         model.longest = about.longest or model.longest
+        model.longest_with_past = about.longest_with_past or model.longest
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

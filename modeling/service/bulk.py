@@ -22,11 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from modeling.service.pasts import UserPasts, microseconds
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions, from_table
 from modeling.splits import Cases
 from modeling.vocabularies import SCHEMA, raw_items, translate
-from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, START, TIMESTAMP, USER_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -116,7 +117,7 @@ def _require_same(schema: pa.Schema, first: pa.Schema) -> None:
 def _lists(
     recommender: Recommender, batch: Histories, part: torch.Tensor, k: int, filter_seen: bool, counts: dict[str, int]
 ) -> pa.Table:
-    some = part[batch.sessions.lengths[part] > 0]
+    some = part[batch.sessions.places[part] > 0]
     ids_NK, scores_NK = recommender.ranked(batch.sessions.select(some), k, filter_seen=filter_seen)
     kept_NK = (ids_NK >= FIRST_ID).cpu()
     row, rank = kept_NK.nonzero(as_tuple=True)
@@ -177,17 +178,27 @@ def _prepared_folder(recommender: Recommender, file: Path) -> Path:
 
 
 def _prepared(recommender: Recommender, files: list[Path], folder: Path) -> Iterator[Histories]:
-    """Sessions as preparation wrote them, in the ids of the model."""
+    """Sessions as preparation wrote them, in the ids of the model; where it reads them, with past ones of the same folder.
+
+    All sessions of the folder are held then.
+    """
     schema = FeatureSchema.read(folder / SCHEMA)
-    wanted = [END, *(column.name for column in schema.columns)]
+    count = recommender.model.settings.inputs.past_events
+    pasts = recommender.pasts or (UserPasts(folder, recommender.folder, count) if count else None)
+    of_user = [START, USER_ID] if pasts else []
     for file in files:
         with pq.ParquetFile(file) as parquet:
             keys = _keys(parquet.schema_arrow.names, file)
-            for batch in parquet.iter_batches(HISTORIES, columns=[*keys, *wanted]):
+            wanted = dict.fromkeys([*keys, END, *(column.name for column in schema.columns), *of_user])
+            for batch in parquet.iter_batches(HISTORIES, columns=list(wanted)):
                 table = pa.Table.from_batches([batch])
-                sessions = from_table(table.select(wanted), schema)
+                sessions = from_table(table, schema)
                 cases = Cases(sessions, torch.zeros(len(sessions), dtype=torch.long))
-                yield Histories(translate(cases, folder, recommender.folder).history, _frame(table.select(keys)))
+                histories = translate(cases, folder, recommender.folder).history
+                if pasts:
+                    frame = _frame(table.select(of_user))
+                    histories = pasts.before(histories, frame[USER_ID], microseconds(frame[START]))
+                yield Histories(histories, _frame(table.select(keys)))
 
 
 def _holds_lists(schema: pa.Schema, file: Path) -> bool:

@@ -6,6 +6,7 @@ N histories, E width of item vectors, V items, T items of a tile, K recommendati
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -20,8 +21,10 @@ from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
 from modeling.service.histories import Catalogue, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
+from modeling.service.pasts import UserPasts, microseconds, moments
 from modeling.service.reading import CosineScorer, Reason, falls, reasons, require_items
 from modeling.sessions import Sessions
+from modeling.sessions.past import Ints
 from modeling.vocabularies import raw_column, raw_items, raw_lists, read_table
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
@@ -32,14 +35,23 @@ EXPLAINED = 64  # histories at a time: of each there are as many copies as it ha
 
 
 class Recommender:
-    """A model folder ready to recommend: it needs nothing of the run that made it."""
+    """A model folder ready to recommend: it needs nothing of the run that made it.
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
+    A model that reads past sessions (`inputs.past_events`) finds those of users in `past`, a folder of prepared sessions such
+    as ROOT/sessions/1f2e; without it, it recommends from the current session alone.
+    """
+
+    def __init__(self, folder: Path, device: str | None = None, past: Path | None = None) -> None:
+        """Raises InputError where a folder is not what it should be, and for `past` of a model that reads none."""
         self.folder = folder
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
         self.schema: FeatureSchema = self.model.schema
         self.items = read_table(folder / ITEMS)
+        count = self.model.settings.inputs.past_events
+        if past is not None and not count:
+            raise InputError(f"{folder}: this model reads no past sessions (inputs.past_events is 0).")
+        self.pasts = UserPasts(past, folder, count) if past is not None else None
 
     @cached_property
     def scorer(self) -> ModelScorer:
@@ -156,22 +168,62 @@ class Recommender:
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height
 
-    def histories(self, raw: Sequence[Sequence[Any]] | pl.DataFrame) -> tuple[Sessions, list[Any]]:
+    def histories(
+        self,
+        raw: Sequence[Sequence[Any]] | pl.DataFrame,
+        users: Sequence[Any] | None = None,
+        at: datetime | Sequence[datetime] | None = None,
+    ) -> tuple[Sessions, list[Any]]:
         """Sessions, and the item ids among them that the model does not have, which are read as unknown.
 
         `raw` is a list of item ids, oldest first, for each session; or a table of raw events, as `sessions_of_events` takes it.
         Of ids alone, features of the moment are those of the last training event with the item (`borrowed` names them).
+
+        With `users`, one for each list, their past sessions are read before it: those that ended before `at`, when the session
+        began (left out: now; in UTC where it has no zone). A list may be empty then: what is recommended follows from the past.
+
+        Raises:
+            InputError: for ids that do not fit, and `users` without prepared sessions.
         """
         if isinstance(raw, pl.DataFrame):
+            if users is not None or at is not None:
+                raise InputError(
+                    "A table of events says whose they are (user_id) and when (timestamp): leave out users, at."
+                )
             return self.sessions_of_events(raw)[:2]
-        return from_items(raw, self._catalogue)
+        sessions, unknown = from_items(raw, self._catalogue)
+        if users is None:
+            return sessions, unknown
+        if len(users) != len(sessions):
+            raise InputError(f"There are {len(sessions)} histories and {len(users)} users: give one for each.")
+        return self.with_past(sessions, pl.Series(users), moments(at, len(sessions))), unknown
+
+    def with_past(self, sessions: Sessions, users: pl.Series, begins: Ints) -> Sessions:
+        """Sessions with the past of their users, which ended before they began, in microseconds.
+
+        Raises:
+            InputError: where the recommender has no past sessions.
+        """
+        if self.pasts is None:
+            raise InputError(
+                f"{self.folder}: past sessions of users are read from prepared sessions: Recommender(folder, past=FOLDER)."
+                if self.model.settings.inputs.past_events
+                else f"{self.folder}: this model reads no past sessions (inputs.past_events is 0): leave out the users."
+            )
+        return self.pasts.before(sessions, users, begins)
 
     def sessions_of_events(self, table: pl.DataFrame) -> tuple[Sessions, list[Any], list[Any]]:
         """Sessions of raw events with the columns that the dataset names, unknown item ids, and each session's key.
 
         Rows of one `session_id`, else of one `user_id`, are a session, else all are; in order of `timestamp`, if there is one.
+        With `user_id` and prepared sessions, the past of users is read before: what ended before the session's first event.
         """
-        return from_events(table, self._catalogue)
+        read = from_events(table, self._catalogue)
+        sessions = read.sessions
+        if self.pasts is not None and read.users is not None:
+            begins = moments(None, len(sessions)) if read.begins is None else microseconds(read.begins)
+            sessions = self.with_past(sessions, read.users, begins)
+        return sessions, read.missing, read.keys
 
     def borrowed(self, given: Collection[str] = ()) -> list[str]:
         """The features that the model reads of a moment and that columns of events with these names do not say."""
@@ -188,5 +240,5 @@ def _require_count(given: Any, name: str = "k") -> None:
 
 
 def _require_events(histories: Sessions) -> None:
-    if not bool((histories.lengths > 0).all()):
+    if not bool((histories.places > 0).all()):
         raise InputError("A history needs at least one item to recommend from.")

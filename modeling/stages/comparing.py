@@ -155,7 +155,8 @@ def _decide(
     progress: Progress,
 ) -> dict[str, Any]:
     """The facts that say what was decided and why."""
-    metric, new, test_day = promotion.metric, facts["new"], sessions.facts["test_day"]
+    metric, new, tested = promotion.metric, facts["new"], evaluation.facts["split"]["test"]
+    test_day = tested[0] if tested else None
     if rival and _learned_from(rival, test_day):
         reason = f"The model in service learned from {test_day}, the test day, and cannot be compared on it: it stays."
         return {"reason": reason}
