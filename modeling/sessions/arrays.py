@@ -153,6 +153,15 @@ class Sessions:
         _, event = self.event_index()
         return event if self.past is None else torch.cat([event, self.past.events()])
 
+    def seen_index(self) -> tuple[Tensor, Tensor]:
+        """(session, event) of what a history holds: its own events, or where it has none those of its past."""
+        session, event = self.event_index()
+        if self.past is None or bool((self.lengths > 0).all()):
+            return session, event
+        past_session, past_event = self.past.index()
+        alone = self.lengths[past_session] == 0
+        return torch.cat([session, past_session[alone]]), torch.cat([event, past_event[alone]])
+
     def event_index(self) -> tuple[Tensor, Tensor]:
         """(session, event) of every event of these sessions: two tensors of shape [num_events]."""
         session = torch.repeat_interleave(self.lengths)
