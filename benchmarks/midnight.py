@@ -112,8 +112,8 @@ def measure(root: Path, model: str, given: dict[str, Path]) -> tuple[pl.DataFram
 def page(rows: pl.DataFrame, about: dict[str, object]) -> str:
     """The table in Markdown."""
     lines = [
-        f"Last items of {about['cases']:,} sessions of {about['users']:,} users on {about['day']}; one list of {K} a user, made "
-        f"of what was there before that day ({about['past_events']} past events).",
+        f"Last items of {about['cases']:,} sessions of {about['users']:,} users on {about['day']}; one list of {K} a user, "
+        f"made of what was there before that day ({about['past_events']} past events).",
         "",
         "| lists | seen items | Recall@20 | NDCG@20 | cases without a list |",
         "|---|---|---|---|---|",
