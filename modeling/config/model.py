@@ -122,6 +122,11 @@ class InputsConfig(Concern):
         title="Past events",
         description="Most events of a user's past sessions that are read before the current one. 0: each session alone.",
     )
+    query_time: bool = Field(
+        False,
+        title="Query time",
+        description="Read how many seconds after the last event it is asked what comes next; in training, how long it took.",
+    )
     swap_noise: float = Field(
         0.0,
         ge=0,

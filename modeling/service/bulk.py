@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,19 @@ def _prepared(recommender: Recommender, files: list[Path], folder: Path) -> Iter
                     frame = _frame(table.select(of_user))
                     histories = pasts.before(histories, frame[USER_ID], microseconds(frame[START]))
                 yield Histories(histories, _frame(table.select(keys)))
+
+
+def of_everyone(recommender: Recommender, at: datetime | None = None) -> Iterator[Histories]:
+    """Every user of the recommender's prepared sessions, with no current session: their past alone, until `at` (now).
+
+    Raises:
+        InputError: where the recommender has no prepared sessions.
+    """
+    if recommender.pasts is None:
+        raise InputError(f"{recommender.folder}: lists for users from their past need prepared sessions.")
+    for users in recommender.pasts.users.to_frame(USER_ID).iter_slices(HISTORIES):
+        sessions, _ = recommender.histories([[]] * len(users), users[USER_ID].to_list(), at)
+        yield Histories(sessions, users)
 
 
 def _holds_lists(schema: pa.Schema, file: Path) -> bool:

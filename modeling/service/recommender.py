@@ -6,6 +6,7 @@ N histories, E width of item vectors, V items, T items of a tile, K recommendati
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from numbers import Integral
@@ -19,12 +20,12 @@ from torch import Tensor
 from modeling.evaluation.ranking import top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
-from modeling.service.histories import Catalogue, borrowed, features_read, from_events, from_items
+from modeling.service.histories import Catalogue, OfEvents, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
 from modeling.service.pasts import UserPasts, microseconds, moments
 from modeling.service.reading import CosineScorer, Reason, falls, reasons, require_items
 from modeling.sessions import Sessions
-from modeling.sessions.past import Ints
+from modeling.sessions.past import SECOND, Ints
 from modeling.vocabularies import raw_column, raw_items, raw_lists, read_table
 from schemas.columns import FIRST_ID
 from schemas.errors import InputError
@@ -212,18 +213,43 @@ class Recommender:
             )
         return self.pasts.before(sessions, users, begins)
 
-    def sessions_of_events(self, table: pl.DataFrame) -> tuple[Sessions, list[Any], list[Any]]:
+    def sessions_of_events(
+        self, table: pl.DataFrame, asked_at: datetime | Sequence[datetime] | None = None
+    ) -> tuple[Sessions, list[Any], list[Any]]:
         """Sessions of raw events with the columns that the dataset names, unknown item ids, and each session's key.
 
         Rows of one `session_id`, else of one `user_id`, are a session, else all are; in order of `timestamp`, if there is one.
         With `user_id` and prepared sessions, the past of users is read before: what ended before the session's first event.
+
+        A model with `inputs.query_time` reads when it is asked: `asked_at`, for all or for each session, in UTC where it has no
+        zone; left out, as long after the last event as was usual in training.
+
+        Raises:
+            InputError: for values that do not fit, and `asked_at` of a model that does not read it, without times, or before an
+                event.
         """
         read = from_events(table, self._catalogue)
         sessions = read.sessions
         if self.pasts is not None and read.users is not None:
             begins = moments(None, len(sessions)) if read.begins is None else microseconds(read.begins)
             sessions = self.with_past(sessions, read.users, begins)
+        if asked_at is not None:
+            sessions = replace(sessions, asked=self._asked(read, asked_at))
         return sessions, read.missing, read.keys
+
+    def _asked(self, read: OfEvents, asked_at: datetime | Sequence[datetime]) -> Tensor:
+        """Seconds from the last event of each session to when it is asked, float64."""
+        if not self.model.settings.inputs.query_time:
+            raise InputError(
+                f"{self.folder}: this model does not read when it is asked (inputs.query_time): leave out asked_at."
+            )
+        if read.ends is None:
+            raise InputError("asked_at needs the column timestamp of events: it is read as seconds after the last one.")
+        seconds_N = (moments(asked_at, len(read.ends)) - microseconds(read.ends)) / SECOND
+        if len(seconds_N) and seconds_N.min() < 0:
+            row = int(seconds_N.argmin())
+            raise InputError(f"asked_at is before the last event of session {read.keys[row]!r}, at {read.ends[row]}.")
+        return torch.from_numpy(seconds_N)
 
     def borrowed(self, given: Collection[str] = ()) -> list[str]:
         """The features that the model reads of a moment and that columns of events with these names do not say."""
