@@ -12,7 +12,7 @@ from schemas.dataset import load_dataset
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
-MODELS, EVALUATIONS = "models", "evaluations"
+MODELS, EVALUATIONS, SESSIONS = "models", "evaluations", "sessions"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,22 @@ def model_folder(artifacts: Artifacts, dataset: str, model: str | None = None) -
     if champion is None:
         raise _nothing(artifacts, name)
     return artifacts.get(champion.model).folder
+
+
+def newest_sessions(artifacts: Artifacts, dataset: str) -> Path:
+    """The folder of the sessions of a dataset that were prepared last: with the newest test day, and of these the newest.
+
+    Raises:
+        InputError: when there are none.
+    """
+    name = name_of(dataset)
+    found = (artifacts.read_manifest(SESSIONS, path.name) for path in (artifacts.root / SESSIONS).glob("*"))
+    made = [manifest for manifest in found if manifest and manifest.parameters["dataset"]["name"] == name]
+    if not made:
+        raise InputError(
+            f"There are no prepared sessions of {name!r} in {artifacts.root}: `overnight prepare` makes them."
+        )
+    return max(made, key=lambda manifest: (str(manifest.facts["test_day"]), manifest.created)).folder
 
 
 def keeps_seen(artifacts: Artifacts, folder: Path) -> bool:

@@ -37,6 +37,7 @@ from schemas.dataset import Dataset
 
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
+VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
 SAME = ("hitrate", "map")  # with one hidden item a session they are recall and mrr
 
 
@@ -96,7 +97,7 @@ def write_report(
     )
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        markdown = _markdown(comparison, rows, labels, beaten, refitted)
+        markdown = _markdown(sessions.facts["test_day"], comparison, rows, labels, beaten, refitted)
         draft.facts = {"verdict": comparison.facts["reason"], "markdown": markdown}
     return draft.manifest
 
@@ -154,14 +155,17 @@ def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
 
 
 def _markdown(
+    day: str | None,
     comparison: Manifest,
     rows: list[tuple[str, Values]],
     labels: list[tuple[str, dict[str, str]]],
     beaten: str,
     refitted: str,
 ) -> str:
-    first = " ".join(filter(None, [beaten, comparison.facts["reason"], refitted]))
-    lines = [f"# {comparison.facts['dataset']}: {first}"]
+    facts = comparison.facts
+    verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
+    sentences = " ".join(filter(None, [beaten, facts["reason"], refitted]))
+    lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), sentences]
     lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
     lines += markdown_table("label", labels)
     return "\n".join(lines)
