@@ -60,6 +60,9 @@ def tune(
             metavar="TIME", help="How long to search, earlier runs of the same search counted: 90s, 30m, 1h30m."
         ),
     ] = "30m",
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="End after so many trials, too, earlier runs of the same search counted.")
+    ] = None,
     presets: Annotated[
         str | None,
         typer.Option(help="Presets to try, with commas between; else all (none, where --preset is given). none: none."),
@@ -87,7 +90,7 @@ def tune(
     file = file_of(settings.data.dataset) if write else None
     with TerminalProgress(TRAIN) as progress:
         shown = progress if progress.console.is_terminal else in_words(progress)
-        done = run(settings, seconds, tried, shown, began)
+        done = run(settings, seconds, tried, shown, began=began, most=trials)
     print_trials(done.trials)
     summary = summary_of(done.trials)
     say(summary)

@@ -56,10 +56,10 @@ class Search:
         """All trials so far."""
         return [Trial.of(trial) for trial in self.study.get_trials(deepcopy=False)]
 
-    def run(self, deadline: float) -> None:
-        """Trials until the deadline (of `time.monotonic`), or until there is nothing left to try."""
+    def run(self, deadline: float, most: int | None = None) -> None:
+        """Trials until the deadline (of `time.monotonic`), until there are `most`, or until there is nothing left to try."""
         repeats = failures = 0
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and (most is None or sum(trial.done for trial in self.trials()) < most):
             plan(self.study, self.beginnings, self.trials())
             trial = ask(self.study, self.beginnings)
             if trial is None:

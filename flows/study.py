@@ -75,7 +75,7 @@ def _open(file: Path, random_trials: int) -> optuna.Study:
     study.sampler = optuna.samplers.TPESampler(
         seed=SEED + len(study.trials), n_startup_trials=random_trials, multivariate=True, group=True
     )
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=CURVES, n_warmup_steps=FIRST_EPOCHS)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=CURVES, n_warmup_steps=FIRST_EPOCHS + 1)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study

@@ -50,11 +50,13 @@ def tune(
     budget: float,
     presets: tuple[str, ...],
     progress: OnProgress = print,
+    *,
     began: float | None = None,
+    most: int | None = None,
 ) -> Outcome:
-    """Try settings until `budget` seconds are spent, those of earlier runs of the same search among them.
+    """Try settings until `budget` seconds are spent or `most` trials made, those of earlier runs of the same search included.
 
-    This run's count from `began` (of `time.monotonic`; else now).
+    This run's seconds count from `began` (of `time.monotonic`; else now).
 
     `presets` are tried next to the settings as they are given. Other sessions, settings, presets or code of training are
     another search.
@@ -75,7 +77,7 @@ def tune(
         if spent >= budget:
             progress(f"The budget was spent before ({in_words(spent)}): a larger --budget goes on.")
         try:
-            search.run(began + budget - spent)
+            search.run(began + budget - spent, most)
         finally:
             trials = search.trials()
             (folder / TABLE).write_text(table_of(trials))

@@ -150,11 +150,12 @@ def summary_of(trials: list[Trial]) -> str:
     best, default = best_of(trials), default_of(trials)
     if best is None:
         return "No trial was trained to its end: give a larger --budget, which goes on with what was begun."
+    tried = f"{len(in_order(trials))} trial{'s' * (len(in_order(trials)) != 1)}"
     of = f"validation {best.metric} {best.value:.4f} on {best.cases:,} cases"
     if best.is_default:
-        return f"The settings as they are given are the best of {len(in_order(trials))} trials: {of}."
+        return f"The settings as they are given are the best of {tried}: {of}."
     against = f" against {default.value:.4f} of the settings as they are given" if default else ""
     return (
-        f"Best of {len(in_order(trials))} trials: {best.what}; {of}{against}. The best of many on few cases owes something to "
+        f"Best of {tried}: {best.what}; {of}{against}. The best of many on few cases owes something to "
         "chance: `overnight compare` measures both on test days."
     )
