@@ -23,6 +23,7 @@ NO_ARTIFACTS = {
     "prefect",
     "champions",
     "tuning",
+    "locks",
 }  # folders of a root without manifests
 
 

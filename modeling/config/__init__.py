@@ -5,6 +5,7 @@ from modeling.config.evaluation import (
     LOWER_IS_BETTER,
     METRICS,
     EvaluationConfig,
+    Goal,
     PromotionConfig,
 )
 from modeling.config.model import (
@@ -28,6 +29,7 @@ __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
     "EvaluationConfig",
+    "Goal",
     "PromotionConfig",
     "SplitConfig",
     "NEXT_ITEM",

@@ -13,10 +13,10 @@ prepare the earlier day for itself, as `overnight backtest` does.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 import pyarrow.parquet as pq
@@ -39,6 +39,7 @@ class Split:
     validation: Cases
     test: Cases
     last_day: Sessions  # the newest training sessions: what last-day popularity counts
+    validates: Literal["chooses", "watches", "nothing"] = "chooses"  # it chooses only if it comes after all training
     fold: Fold | None = None  # that it was read by
     users: pl.Series | None = None  # of test cases that are in no session file, [S]
 
@@ -52,13 +53,15 @@ class Split:
 class Fold:
     """Sessions that train and sessions that test. `config` is the split that has this fold alone.
 
-    Days are those with sessions, in order; none of them where the test is not by days.
+    Days are those with sessions, in order; none of them where the test is not by days. The past of training sessions holds no
+    session that validation holds out, nor what came before it.
     """
 
     sessions: Manifest
     config: SplitConfig
     train_days: tuple[str, ...] = ()
     test_days: tuple[str, ...] = ()
+    past: int = 0  # events of a user's past sessions that a session has at most
 
     @property
     def name(self) -> str:
@@ -89,7 +92,8 @@ class Fold:
         more of it than of those in training.
 
         Raises:
-            InputError: when a file of the sessions is missing or holds other bytes than were written.
+            InputError: when a file of the sessions is missing or holds other bytes than were written; with `past`, for whole
+                histories, users or times that are missing.
         """
         require_whole(self.sessions)
         if not self.test_days:
@@ -103,7 +107,49 @@ class Fold:
         keep[held_out] = False
         last_day = train.select(keep & (torch.arange(len(train)) >= first))
         test = test.select(torch.arange(0)) if self._listed else test
-        return Split(train.select(keep), hide_last(train.select(held_out)), test, last_day, self)
+        chosen = train.select(held_out)
+        return Split(train.select(keep).without(chosen), hide_last(chosen), test, last_day, "watches", self)
+
+    def before(self, days: int) -> Fold | None:
+        """The fold whose test is the last `days` training days of this one; None where none would be left to train on."""
+        if len(self.train_days) <= days:
+            return None
+        return replace(self, train_days=self.train_days[:-days], test_days=self.train_days[-days:])
+
+    def read_chooser(self, days: int, most_validation: int) -> Split | None:
+        """Training sessions without the last `days` training days, which validate, evenly spread `most_validation` of them.
+
+        There is no test in it. None as for `before`.
+        """
+        inner = self.before(days)
+        if inner is None:
+            return None
+        split = inner.read()
+        chosen = spread(len(split.test.target), most_validation)
+        nothing = split.test.select(torch.arange(0))
+        return replace(split, validation=split.test.select(chosen), test=nothing, validates="chooses")
+
+    def read_whole(self, days: int, most_validation: int) -> Split:
+        """All training sessions, and the test; what validates are some of the training sessions, the last `days` days'.
+
+        No run may be watched by them. Baselines choose their settings by them, on what was before.
+        """
+        split, newest = self.read(), self._read(self.train_days[-days:])
+        cases = hide_last(newest.select(spread(len(newest), most_validation)))
+        return replace(split, validation=cases, validates="nothing")
+
+    def read_all(self) -> Split:
+        """All sessions, those of the test among them, whole: nothing validates and nothing is tested."""
+        require_whole(self.sessions)
+        train = self._read((*self.train_days, *self.test_days) or None)
+        newest = self._read(self.test_days[-1:]) if self.test_days else train
+        nothing = hide_last(train.select(torch.arange(0)))
+        return Split(train, nothing, nothing, newest, "nothing", self)
+
+    @property
+    def next_day(self) -> str | None:
+        """The day after the last test day; None as for `test_day`."""
+        return str(date.fromisoformat(self.test_days[-1]) + timedelta(days=1)) if self.test_days else None
 
     def files(self, days: tuple[str, ...]) -> list[Path]:
         """The session files of some days, in order; of no days, all files."""
@@ -143,10 +189,11 @@ class Fold:
         return self.config.rule == "list"
 
     def _read(self, days: tuple[str, ...] | None) -> Sessions:
-        return read_sessions(self.sessions.folder / "sessions", self.schema, lambda day: days is None or day in days)
+        folder = self.sessions.folder / "sessions"
+        return read_sessions(folder, self.schema, lambda day: days is None or day in days, self.past)
 
 
-def folds(sessions: Manifest, config: SplitConfig = SplitConfig()) -> list[Fold]:  # noqa: B008  (frozen)
+def folds(sessions: Manifest, config: SplitConfig = SplitConfig(), past: int = 0) -> list[Fold]:  # noqa: B008  (frozen)
     """The folds of a split of prepared sessions, the oldest first; the last one is what a night trains and is tested on.
 
     Of days 1 to 9, `SplitConfig(folds=3)` tests on 7 (trained on 1 to 6), 8 and 9, `SplitConfig(folds=2, test_days=2,
@@ -156,18 +203,18 @@ def folds(sessions: Manifest, config: SplitConfig = SplitConfig()) -> list[Fold]
             model = train(artifacts, sessions, ModelConfig(), TrainingConfig(), split=fold.config)
             evaluation = evaluate(artifacts, model, sessions, EvaluationConfig(split=fold.config))
 
-    or, without a model, `fold.read()` has `train` and `test`.
+    or, without a model, `fold.read()` has `train` and `test`. `past` is `inputs.past_events` of the model that reads them.
 
     Raises:
         InputError: for a rule that the sessions do not fit, a day that has none, and more folds than there are days for.
     """
     stretches = config.stretches(sessions.facts["days"], sessions.facts["test_day"])
     if not stretches:
-        return [Fold(sessions, config)]
+        return [Fold(sessions, config, past=past)]
     alone = [config.model_copy(update={"folds": 1, "until": date.fromisoformat(days.test[-1])}) for days in stretches]
     if stretches[-1].test[-1] == sessions.facts["test_day"]:
         alone[-1] = config.model_copy(update={"folds": 1, "until": None})
-    return [Fold(sessions, own, days.train, days.test) for own, days in zip(alone, stretches, strict=True)]
+    return [Fold(sessions, own, days.train, days.test, past) for own, days in zip(alone, stretches, strict=True)]
 
 
 def split_sessions(
@@ -175,31 +222,30 @@ def split_sessions(
     schema: FeatureSchema,
     most_validation: int,
     config: SplitConfig = SplitConfig(),  # noqa: B008  (frozen)
+    past: int = 0,
 ) -> Split:
     """Train, validation and test of the newest fold; `Fold.read` says which these are.
 
     Raises:
         InputError: as `folds` and `Fold.read` do.
     """
-    return folds(manifest, config)[-1].read(most_validation)
+    return folds(manifest, config, past)[-1].read(most_validation)
 
 
-def newest_and_replay(manifest: Manifest, split: Split, first_day: str, replay: float, seed: int) -> Tensor:
+def newest_and_replay(split: Split, first_day: str, replay: float, seed: int) -> Tensor:
     """Which training sessions are read by a model that starts from another one, bool of shape [S].
 
     All of the days from `first_day` on; of those before, a share of `replay`, drawn anew for each test day. Histories that have
     no days are all read.
     """
     read_S = torch.ones(len(split.train), dtype=torch.bool)
-    test_day = split.fold.test_day if split.fold else manifest.facts["test_day"]
-    if test_day is None:
+    fold = split.fold
+    if fold is None or fold.test_day is None:
         return read_S
-    days = (path for path in (manifest.folder / "sessions").glob(f"{DAY}=*"))
-    newest = [path for path in days if first_day <= path.name.partition("=")[2] < test_day]
-    rows = sum(pq.read_metadata(file).num_rows for path in newest for file in path.glob("*.parquet"))
-    old = len(split.train) - (rows - len(split.validation.target))  # sessions are in order of days
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(test_day).toordinal())
-    read_S[:old] = torch.rand(max(old, 0), generator=generator) < replay
+    before = tuple(day for day in fold.train_days if day < first_day)
+    old = sum(pq.read_metadata(file).num_rows for file in fold.files(before)) if before else 0
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(fold.test_day).toordinal())
+    read_S[:old] = torch.rand(old, generator=generator) < replay  # sessions are in order of days
     return read_S
 
 

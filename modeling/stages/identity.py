@@ -16,11 +16,12 @@ from schemas.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 # What stages run: the code of a result is that of these modules, of the parts that were chosen, and of all they import.
-TRAINING = ("modeling.splits", "modeling.training.fit")
+TRAINING = ("modeling.splits", "modeling.training.fit", "modeling.training.held_out")
 EVALUATION = ("modeling.splits", "modeling.stages.measure")
 COMPARISON = (  # the rule, and what it measures by EVALUATION
     "modeling.stages.comparing",
     "modeling.evaluation.compare",
+    "modeling.evaluation.pointer",
     "modeling.stages.weighing",
     "modeling.evaluation.evidence",
 )

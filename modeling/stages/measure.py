@@ -24,6 +24,7 @@ from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
 from modeling.splits import Cases, Fold, Split, label_cases, trained_items, training_labels
 from modeling.stages.identity import selection_of
+from modeling.stages.learned import how_it_learned
 from modeling.stages.listed import read_split
 from modeling.stages.ranked import Lists, facts_of_ranks
 from modeling.vocabularies import raw_items, raw_lists, translate
@@ -71,10 +72,14 @@ def measure(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
     """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
-    split = read_split(sessions, config.split, model.parameters["training"]["validation_sessions"])
-    assert split.fold
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
+    loaded = SequenceModel.load(model.folder).to(device)
+    past = loaded.settings.inputs.past_events
+    training = model.parameters["training"]
+    newest_days = training.get("validation_days", 1) if training.get("validation") == "days" else 0
+    split = read_split(sessions, config.split, training["validation_sessions"], newest_days, past)
+    assert split.fold
+    test = Test(model, sessions, schema, split, loaded, config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
     table: RankTable | None = None
@@ -132,16 +137,13 @@ def measurable(test: Cases, trained_V: Tensor) -> tuple[Cases, dict[str, int]]:
 def learned_from(model: Manifest, fold: Fold) -> bool:
     """Whether a model's training sessions hold what it is tested on.
 
-    A model learns from all days before its own test day. Where the last items of people's histories are the test, it learned
-    from them unless it was trained on the very sessions that they are hidden in.
+    Not if it was trained on these very sessions with these hidden; else as `stages.learned` says.
     """
     own = SplitConfig.model_validate(model.parameters.get("split", {}))
-    if model.parents == (fold.sessions.name,) and selection_of(fold.sessions, own) == selection_of(
-        fold.sessions, fold.config
-    ):
+    same = selection_of(fold.sessions, own) == selection_of(fold.sessions, fold.config)
+    if model.parents == (fold.sessions.name,) and same and not model.facts.get("refit_of"):
         return False
-    own_test_day, test_day = model.facts.get("test_day"), fold.test_day
-    return own_test_day is None or test_day is None or own_test_day > test_day
+    return bool(how_it_learned(model, fold.sessions, fold.test_day))
 
 
 def fit_baseline(name: str, split: Split, schema: FeatureSchema, config: EvaluationConfig) -> Scorer:
