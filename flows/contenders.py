@@ -53,6 +53,8 @@ def contenders_of(text: str, settings: Settings) -> list[Contender]:
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--presets: {name!r} is named twice.")
+        if name in settings.evaluation.baselines:
+            raise InputError(f"--presets: {name!r} is a baseline (evaluation.baselines), which is measured anyway.")
     contenders = [_contender(name) for name in names]
     for contender in contenders:
         if contender.model is None:

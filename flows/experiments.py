@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.console import end, in_words, say
+from flows.console import end, in_words, say, say_aside
 from flows.options import DatasetArgument, JsonOption, with_settings
 from schemas.errors import InputError
 
@@ -39,11 +39,12 @@ def compare(
 ) -> None:
     """Several models on the same days and the same cases: one table, one page. Stopped, it goes on where it was."""
     from flows.compare import compare as run
+    from flows.night_lock import alone
     from flows.reports.comparison_page import PAGE
     from flows.reports.progress import TRAIN, TerminalProgress
     from flows.reports.terminal import print_comparison
 
-    with TerminalProgress(TRAIN) as progress:
+    with alone(settings, "comparison", say_aside), TerminalProgress(TRAIN) as progress:
         done = run(settings, presets, folds, window, progress)
     print_comparison(done.facts)
     say(f"Page: {done.folder / PAGE}")

@@ -121,6 +121,7 @@ def test_run_again_it_does_nothing_and_one_more_fold_trains_only_that(
         (["--presets", "default+body.dimm=3"], "Did you mean 'dim'"),
         (["--presets", "default+evaluation.filter_seen=true"], "the same for all that are compared"),
         (["--presets", "default+dataset.split=day"], "the same for all that are compared"),
+        (["--presets", "default,markov"], "'markov' is a baseline"),
         (["--presets", "default+dim"], "expected KEY=VALUE"),
         (["--presets", "models/12"], "'models/12' is not there"),
         (["--presets", "default", "--folds", "9"], "9 folds of 1 day and a day to train on"),

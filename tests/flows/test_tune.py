@@ -62,7 +62,8 @@ def test_the_default_is_first_then_a_preset_then_steps_from_the_best(found: dict
     assert third["preset"] in ("default", "gru4rec") and 1 <= len(third["changes"]) <= 2
     assert {trial["metric"] for trial in found["trials"]} == {"ndcg@20"}
     assert all(trial["seconds"] > 0 and trial["cases"] > 0 for trial in found["trials"])
-    assert "Trials by validation ndcg@20" in found["output"] and "ndcg@20 0." in found["summary"]
+    assert {trial["on"] for trial in found["trials"]} == {"2026-03-04"}, "the test is 2026-03-05"
+    assert "held out whole" in found["output"] and "ndcg@20 0." in found["summary"]
 
 
 def test_the_test_is_not_looked_at_and_no_model_is_kept(found: dict[str, Any], folder: Path) -> None:
@@ -90,9 +91,33 @@ def test_the_same_command_goes_on_and_what_it_wrote_trains_the_best(
     assert after.startswith(before.partition("defaults:")[0]) and "# a rate that leads nowhere\n" in after
     assert "# Chosen by `overnight tune --budget 10h`, best of 4 trials" in after
     assert yaml.safe_load(after)["defaults"] == more["defaults"] and "threads" not in more["defaults"]["training"]
-    words = ["train", "--dataset", str(file), "--source", str(shop), "--root", str(root), "--set", "training.threads=1"]
-    trained = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
-    assert json.loads(trained.output.splitlines()[-1])["validation_ndcg@20"] == best["value"]
+    words = [
+        "evaluate",
+        "--dataset",
+        str(file),
+        "--source",
+        str(shop),
+        "--root",
+        str(root),
+        "--set",
+        "training.threads=1",
+    ]
+    held_out = ["--set", f"evaluation.split.until={best['on']}", "--set", "evaluation.baselines=[]", "--json"]
+    ran = CliRunner().invoke(app, [*words, *held_out], catch_exceptions=False)
+    measured = json.loads(ran.output.splitlines()[-1])
+    assert measured["metrics"][measured["model"]]["ndcg@20"] == best["value"]
+
+
+def test_histories_are_chosen_by_the_last_item_but_one(tmp_path: Path) -> None:
+    events = "".join(f"u{user},i{(user + step) % 7},{step}\n" for user in range(30) for step in range(6))
+    (tmp_path / "events.csv").write_text("user_id,item_id,position\n" + events)
+    (tmp_path / "paths.yaml").write_text(
+        "name: paths\nevents:\n  path: events.csv\n  columns: {user_id: user_id, item_id: item_id, position: position}\n"
+        "sessions: {rule: history}\nsplit: leave_one_out\n"
+    )
+    few = ["--presets", "none", "--trials", "2", "--budget", HOURS]
+    done = run(tmp_path, tmp_path / "root", tmp_path / "paths.yaml", *few)
+    assert [(trial["metric"], trial["on"], trial["cases"]) for trial in done["trials"]] == [("ndcg@20", "", 30)] * 2
 
 
 def test_a_trial_that_fails_is_a_row(shop: Path, tmp_path: Path) -> None:
@@ -239,7 +264,7 @@ def test_a_trial_behind_the_median_is_cut_short_but_not_the_default_nor_one_that
     study.enqueue_trial({}, user_attrs={"start": "default"})
     default = study.ask()
     _judge(default, progress(2, 0.0), 1.0)
-    assert rows(study)[CURVES].outcome == "cut short" and rows(study)[CURVES].value == 0.0
+    assert rows(study)[CURVES].outcome == "cut short" and rows(study)[CURVES].seconds == 1.0
 
 
 def test_less_is_better_of_errors(study: optuna.Study) -> None:
@@ -256,7 +281,7 @@ def test_the_table_has_the_best_first_and_compares_with_the_default() -> None:
     trials = [
         trained(0, 0.2),
         trained(1, 0.3, preset="gru4rec", changes={"body.dim": 64}),
-        Trial(2, "PRUNED", preset="hstu", value=0.1, metric="ndcg@20", seconds=1.0),
+        Trial(2, "PRUNED", preset="hstu", seconds=1.0),
         Trial(3, "FAIL", preset="hstu", changes={"body.dim": 8}, error="no | room", seconds=1.0),
         Trial(4, "FAIL", changes={"body.dim": 32}, seconds=1.0),
         Trial(5, "WAITING"),
@@ -266,5 +291,5 @@ def test_the_table_has_the_best_first_and_compares_with_the_default() -> None:
     best = best_of(trials)
     assert best and best.number == 1
     assert "| 1 | 0.3000 | +0.1000 | 2.0 | trained | gru4rec, body.dim 64 |" in table_of(trials)
-    assert "0.3000 on 9 cases against 0.2000" in summary_of(trials)
+    assert "0.3000 on 9 validation cases against 0.2000" in summary_of(trials)
     assert summary_of([trained(0, 0.2)]).startswith("The settings as they are given are the best of 1 trial:")
