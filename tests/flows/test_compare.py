@@ -17,8 +17,10 @@ from markupsafe import escape
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.contenders import contenders_of
 from flows.reports.comparison import Row, Total, describe_difference, in_order, table_of, totals_of
 from flows.reports.comparison_page import chart_data, page_of
+from flows.settings.settings import Data, resolve
 from modeling.evaluation.metrics import gains_of
 from modeling.evaluation.rank_table import RankTable, read_ranks
 from schemas.errors import InputError
@@ -122,7 +124,10 @@ def test_run_again_it_does_nothing_and_one_more_fold_trains_only_that(
         (["--presets", "default+evaluation.filter_seen=true"], "the same for all that are compared"),
         (["--presets", "default+dataset.split=day"], "the same for all that are compared"),
         (["--presets", "default,markov"], "'markov' is a baseline"),
-        (["--presets", "default+dim"], "expected KEY=VALUE"),
+        (
+            ["--presets", "default+dim"],
+            "Unknown name in --presets 'default+dim'. Did you mean 'default'? Known: NAME+KEY=VALUE",
+        ),
         (["--presets", "models/12"], "'models/12' is not there"),
         (["--presets", "default", "--folds", "9"], "9 folds of 1 day and a day to train on"),
         (["--presets", "default+training.start_from=champion"], "may have learned from the days of the folds"),
@@ -134,6 +139,17 @@ def test_what_cannot_be_compared_is_refused(shop: Path, root: Path, more: list[s
     with pytest.raises(InputError) as error:
         compare(shop, root, *more)
     assert words in str(error.value)
+
+
+def test_lists_and_signs_stay_in_the_values_of_a_contender(shop: Path) -> None:
+    settings = resolve(Data(dataset="demo", source=str(shop)))
+    named = "default+inputs.features=[category, price]+training.learning_rate=1.0e+1, gru4rec"
+    named += ",default + heads={next_item: {bias: true}}"
+    one, two, three = contenders_of(named, settings)
+    made = one.settings(settings)
+    assert made.model.inputs.features == ("category", "price") and made.training.learning_rate == 10
+    assert (two.name, two.settings(settings).model.body.name) == ("gru4rec", "gru4rec")
+    assert three.settings(settings).model.heads["next_item"].options == {"bias": True}
 
 
 def test_histories_have_one_fold(tmp_path: Path) -> None:
