@@ -43,11 +43,11 @@ def folds_of(settings: Settings, count: int | None, window: int | None, progress
     )
     if count is None and split.folds == 1 and (days := _days(sessions, split)):
         split = split.model_copy(update={"folds": max(1, min(FOLDS, (len(days) - 1) // split.test_days))})
-    found = []
+    alone = []
     for fold in folds(sessions, split):
         evaluation = settings.evaluation.model_copy(update={"split": fold.config})
-        found.append(Fold(fold.name, replace(settings, evaluation=evaluation), sessions))
-    return found
+        alone.append(Fold(fold.name, replace(settings, evaluation=evaluation), sessions))
+    return alone
 
 
 def held_out(sessions: Manifest, split: SplitConfig, days: int) -> SplitConfig | None:

@@ -90,12 +90,13 @@ class Search:
         try:
             state, score, about = "COMPLETE", *self._train(trial, watch)
         except OutOfTimeError:
-            kept = True
+            about, kept = {"paused": True}, True
         except BehindError:
             state = "PRUNED"
         except InputError as error:
             if trial.user_attrs.get("start") == DEFAULT and not isinstance(error, DivergedError):
                 tell(trial, "FAIL", ignored=True)
+                self._clear(keep_checkpoints=False)
                 raise  # nothing else could be trained either
             about = {"error": str(error)}
         except Exception as error:  # a trial may fail in any way: it is a row, not the end
@@ -107,7 +108,7 @@ class Search:
         return row.outcome
 
     def _train(self, trial: optuna.Trial, watch: OnProgress) -> tuple[float, dict[str, Any]]:
-        """The score of a trial, and what else is known of it."""
+        """The score of a trial, and what else is to be kept of it."""
         from modeling.stages import evaluate, train
 
         start, changes = trial.user_attrs["preset"], trial.user_attrs["changes"]
@@ -178,10 +179,6 @@ def _is_error(metric: str) -> bool:
 
 def in_words(seconds: float) -> str:
     """Seconds as people read them: 45 s, 12.5 min, 3.0 h."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.1f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

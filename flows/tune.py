@@ -122,14 +122,14 @@ def _beginnings(
     settings: Settings, sessions: Manifest, presets: tuple[str, ...], progress: OnProgress
 ) -> dict[str, Beginning]:
     """By name, where the search may begin: the settings as they are given, then presets that go with them, smallest first."""
-    shape, found = Shape.of(sessions), dict[str, Beginning]()
+    shape, made_of = Shape.of(sessions), dict[str, Beginning]()
     for name in (DEFAULT, *presets):
         preset = settings.preset if name == DEFAULT else name
         try:
             made = resolve(settings.data, preset, settings.given)
-            found[name] = Beginning.of(made.model, made.training, shape, settings.given)
+            made_of[name] = Beginning.of(made.model, made.training, shape, settings.given)
         except InputError as error:
             if name == DEFAULT:
                 raise
             progress(f"Preset {name} does not go with these settings and is left out: {error}")
-    return dict(sorted(found.items(), key=lambda entry: (entry[0] != DEFAULT, entry[1].size)))
+    return dict(sorted(made_of.items(), key=lambda entry: (entry[0] != DEFAULT, entry[1].size)))

@@ -45,9 +45,9 @@ class Trial:
         state = trial.state.name
         ignored = about.pop("ignored", False) or (state != "WAITING" and "changes" not in about)
         score = trial.value if state == "COMPLETE" else None
-        known = {name: value for name, value in about.items() if name in cls.__dataclass_fields__}
+        fields = {name: value for name, value in about.items() if name in cls.__dataclass_fields__}
         return cls(
-            number=trial.number, state=state, params=dict(trial.params), score=score, ignored=ignored, **known
+            number=trial.number, state=state, params=dict(trial.params), score=score, ignored=ignored, **fields
         )  # fmt: skip
 
     @property
@@ -106,8 +106,8 @@ def line_of(trial: Trial, best: Trial | None) -> str:
 
 def title_of(trials: list[Trial]) -> str:
     """By what trials are compared."""
-    found = best_of(trials)
-    return f"Trials by {found.metric} {_on(found)}" if found else "Trials"
+    best = best_of(trials)
+    return f"Trials by {best.metric} {_on(best)}" if best else "Trials"
 
 
 def _on(trial: Trial) -> str:
@@ -157,7 +157,7 @@ def table_of(trials: list[Trial]) -> str:
 
 
 def summary_of(trials: list[Trial]) -> str:
-    """What was found, in a sentence or two."""
+    """What came of a search, in a sentence or two."""
     best, default = best_of(trials), default_of(trials)
     if best is None:
         return "No trial was trained to its end: give a larger --budget, which goes on with what was begun."

@@ -145,11 +145,11 @@ def test_lists_and_signs_stay_in_the_values_of_a_contender(shop: Path) -> None:
     settings = resolve(Data(dataset="demo", source=str(shop)))
     named = "default+inputs.features=[category, price]+training.learning_rate=1.0e+1, gru4rec"
     named += ",default + heads={next_item: {bias: true}}"
-    one, two, three = contenders_of(named, settings)
-    made = one.settings(settings)
+    first, second, third = contenders_of(named, settings)
+    made = first.settings(settings)
     assert made.model.inputs.features == ("category", "price") and made.training.learning_rate == 10
-    assert (two.name, two.settings(settings).model.body.name) == ("gru4rec", "gru4rec")
-    assert three.settings(settings).model.heads["next_item"].options == {"bias": True}
+    assert (second.name, second.settings(settings).model.body.name) == ("gru4rec", "gru4rec")
+    assert third.settings(settings).model.heads["next_item"].options == {"bias": True}
 
 
 def test_histories_have_one_fold(tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ def test_names_on_the_page_are_never_code_and_nothing_is_loaded() -> None:
 
 
 def test_settings_that_differ_can_colour_the_chart() -> None:
-    one = Row(
+    row_of_a = Row(
         name="a", fold="1", scorer="a", model="m", evaluation="e", cases=1, cpu_seconds=None, metrics={"x@2": 1.0}
     )
     settings = {"a": {"body.dim": "16", "loss.name": "bce"}, "b": {"body.dim": "32", "loss.name": "bce"}}
-    data = chart_data("x@2", [one], [], settings)
+    data = chart_data("x@2", [row_of_a], [], settings)
     assert data["settings"] == {"body.dim": {"a": "16", "b": "32"}}
     assert data["metrics"] == [["x@2", "x@2"], ["cpu_seconds", "CPU seconds of training"]]
 

@@ -51,24 +51,24 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(shop: Path, folder: Path) -> dict[str, Any]:
+def searched(shop: Path, folder: Path) -> dict[str, Any]:
     return run(shop, folder / "root", folder / "shop.yaml", "--budget", HOURS, "--trials", "3", "--presets", "gru4rec")
 
 
-def test_the_default_is_first_then_a_preset_then_steps_from_the_best(found: dict[str, Any]) -> None:
-    first, second, third = found["trials"]
+def test_the_default_is_first_then_a_preset_then_steps_from_the_best(searched: dict[str, Any]) -> None:
+    first, second, third = searched["trials"]
     assert (first["number"], first["preset"], first["changes"], first["state"]) == (0, "default", {}, "COMPLETE")
     assert (second["preset"], second["changes"]) == ("gru4rec", {})
     assert third["preset"] in ("default", "gru4rec") and 1 <= len(third["changes"]) <= 2
-    assert {trial["metric"] for trial in found["trials"]} == {"ndcg@20"}
-    assert all(trial["seconds"] > 0 and trial["cases"] > 0 for trial in found["trials"])
-    assert {trial["on"] for trial in found["trials"]} == {"2026-03-04"}, "the test is 2026-03-05"
-    assert "held out whole" in found["output"] and "ndcg@20 0." in found["summary"]
+    assert {trial["metric"] for trial in searched["trials"]} == {"ndcg@20"}
+    assert all(trial["seconds"] > 0 and trial["cases"] > 0 for trial in searched["trials"])
+    assert {trial["on"] for trial in searched["trials"]} == {"2026-03-04"}, "the test is 2026-03-05"
+    assert "held out whole" in searched["output"] and "ndcg@20 0." in searched["summary"]
 
 
-def test_the_test_is_not_looked_at_and_no_model_is_kept(found: dict[str, Any], folder: Path) -> None:
+def test_the_test_is_not_looked_at_and_no_model_is_kept(searched: dict[str, Any], folder: Path) -> None:
     assert not (folder / "root" / "evaluations").exists() and not (folder / "root" / "models").exists()
-    tuned = Path(found["folder"])
+    tuned = Path(searched["folder"])
     assert tuned.parent == folder / "root" / TUNING
     assert sorted(path.name for path in tuned.iterdir()) == ["lock", "study.db", "table.md"]
     assert (tuned / "table.md").read_text().startswith("| trial | validation |")
@@ -77,14 +77,14 @@ def test_the_test_is_not_looked_at_and_no_model_is_kept(found: dict[str, Any], f
 
 
 def test_the_same_command_goes_on_and_what_it_wrote_trains_the_best(
-    found: dict[str, Any], shop: Path, folder: Path
+    searched: dict[str, Any], shop: Path, folder: Path
 ) -> None:
     file, root = folder / "shop.yaml", folder / "root"
     before = file.read_text()
     same = run(shop, root, file, "--budget", HOURS, "--trials", "3", "--presets", "gru4rec")
-    assert same["trials"] == found["trials"]
+    assert same["trials"] == searched["trials"]
     more = run(shop, root, file, "--budget", HOURS, "--trials", "4", "--presets", "gru4rec", "--write")
-    assert more["trials"][:3] == found["trials"] and len(more["trials"]) == 4
+    assert more["trials"][:3] == searched["trials"] and len(more["trials"]) == 4
     best = max(more["trials"], key=lambda trial: trial["score"] or 0.0)
     assert best["value"] > more["trials"][0]["value"], "the default's rate leads nowhere"
     after = file.read_text()
@@ -187,14 +187,14 @@ def test_budgets_are_read_as_people_write_them() -> None:
     assert [in_words(seconds) for seconds in (45, 750, 10800)] == ["45 s", "12.5 min", "3.0 h"]
 
 
-BEGINNING_SHAPE = Shape(100_000, 2_000, 20_000, False)
+SHAPE = Shape(100_000, 2_000, 20_000, False)
 
 
 def beginnings(*presets: str) -> dict[str, Beginning]:
     made = {
         name: resolve(Data(dataset="demo", source="/tmp"), None if name == "default" else name, {}) for name in presets
     }
-    return {name: Beginning.of(one.model, one.training, BEGINNING_SHAPE, {}) for name, one in made.items()}
+    return {name: Beginning.of(settings.model, settings.training, SHAPE, {}) for name, settings in made.items()}
 
 
 @pytest.fixture
@@ -228,6 +228,30 @@ def test_what_a_kill_left_running_is_tried_again_before_anything_else(tmp_path: 
         plan(study, starts, rows(study))
         other = ask(study, starts)
         assert other and other.user_attrs["start"] == "gru4rec"
+
+
+def test_what_is_killed_twice_has_failed(tmp_path: Path) -> None:
+    starts = beginnings("default", "gru4rec")
+    for _ in range(2):
+        with opened(tmp_path, 2) as study:
+            plan(study, starts, rows(study))
+            assert ask(study, starts)
+    with opened(tmp_path, 2) as study:
+        first, second = rows(study)
+        assert first.stopped and second.outcome == "failed" and "killed, twice" in second.error
+        plan(study, starts, rows(study))
+        third = ask(study, starts)
+        assert third and third.user_attrs["preset"] == "gru4rec"
+
+
+def test_a_study_lies_where_it_was_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "50% of a shop? #1"
+    with opened(folder, 2) as study:
+        study.ask()
+    assert sorted(path.name for path in folder.iterdir()) == ["lock", "study.db"]
+    (folder / "study.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(InputError, match="cannot be read as a study"), opened(folder, 2):
+        pass
 
 
 def test_settings_that_were_tried_are_not_tried_again(study: optuna.Study) -> None:
