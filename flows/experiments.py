@@ -102,6 +102,8 @@ def tune(
             say(f"Written into {file}.")
         else:
             say(f"For the dataset's YAML:\n\n{block(done.defaults, comments)}")
+    elif file:
+        say(f"{file} stays as it is.")
     rows = [vars(trial) for trial in done.trials if not trial.ignored]
     end({"summary": summary, "defaults": done.defaults, "trials": rows, "folder": str(done.folder)}, as_json)
 
