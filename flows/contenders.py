@@ -8,6 +8,7 @@ models/1f2e                  a model of the root: it is measured, not trained
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from flows.settings.layers import over, read_changes
@@ -17,6 +18,8 @@ from modeling.presets import known_presets
 from schemas.errors import InputError, unknown
 
 DEFAULT, MODEL = "default", "models/"
+BETWEEN = r",(?![^\[{]*[\]}])"  # commas, but not those of a list or mapping: a+inputs.features=[x, y],b
+BEFORE_A_KEY = r"\+(?=\s*[a-z_.]+=)"  # not the sign of a number
 FIXED = ("evaluation", "promotion")  # groups that are the same for all that are compared
 
 
@@ -47,12 +50,14 @@ def contenders_of(text: str, settings: Settings) -> list[Contender]:
         InputError: for a name that is none, with those there are; one given twice; settings that do not fit or that would have
             it measured otherwise than the rest.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name for part in re.split(BETWEEN, text) if (name := part.strip())]
     if not names:
         raise InputError(f"--presets names nothing to compare. Known: {', '.join(_known())}.")
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--presets: {name!r} is named twice.")
+        if name in settings.evaluation.baselines:
+            raise InputError(f"--presets: {name!r} is a baseline (evaluation.baselines), which is measured anyway.")
     contenders = [_contender(name) for name in names]
     for contender in contenders:
         if contender.model is None:
@@ -76,7 +81,7 @@ def _check(contender: Contender, made: Settings) -> None:
 def _contender(name: str) -> Contender:
     if name.startswith(MODEL):
         return Contender(name, model=name)
-    preset, *own = (part.strip() for part in name.split("+"))
+    preset, *own = (part.strip() for part in re.split(BEFORE_A_KEY, name))
     if preset not in (DEFAULT, *known_presets()):
         raise unknown("name in --presets", preset, _known())
     for pair in own:
