@@ -1,10 +1,11 @@
 """One message a night to where people read them, when a night needs somebody: it failed, or its model did not take over.
 
-$OVERNIGHT_WEBHOOK is the address, else Prefect's block `Secret` named overnight-webhook. It gets {"text": "..."} by POST, as Slack
-and Mattermost take it. A message that cannot be delivered is a line in the log and never fails a night; the address is a secret
-and in no line.
+$OVERNIGHT_WEBHOOK is the address, else Prefect's block `Secret` named overnight-webhook. It gets {"text": "..."} by POST, as
+Slack and Mattermost take it. A message that cannot be delivered is a line in the log and never fails a night; the address is a
+secret and in no line.
 """
 
+import http.client
 import json
 import logging
 import os
@@ -61,13 +62,13 @@ def send(text: str, log: Log) -> None:
         )
         return
     body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
     try:
+        request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=SECONDS):
             return
     except urllib.error.HTTPError as error:
         reason = f"it answers {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = type(getattr(error, "reason", error)).__name__  # what an error says may hold the address
     log(f"The message about this run could not be delivered to ${ADDRESS} (or the block {BLOCK}): {reason}.")
 

@@ -11,6 +11,7 @@ from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.utilities.annotations import opaque
 
 from flows.in_service import InService
@@ -77,6 +78,8 @@ def as_task(
             raise InputError(state.message)
         if state.name == LOST:
             raise LostLockError(state.message)
+        if state.name == "TimedOut":
+            raise TimeoutError(f"The stage {name} was stopped: it took more than {hours:.3g} hours")
         result: Result = state.result()
         return result
 
@@ -84,12 +87,12 @@ def as_task(
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
-    """Whether a failure may be another the next time: not a mistake, a lost lock, the end of the time, a full disk or memory."""
-    if state.name in (MISTAKE, LOST, "TimedOut"):
+    """Whether a failure may pass: not a mistake, a lost lock, the end of the time, a full disk or memory."""
+    if state.name in (MISTAKE, LOST):
         return False
     error = state.result(raise_on_failure=False)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return not (full or isinstance(error, MemoryError | AssertionError | TypeError))
+    return not (full or isinstance(error, TaskRunTimeoutError | MemoryError | AssertionError | TypeError))
 
 
 def explain_mistakes(flow: Callable[Given, Any]) -> Callable[Given, Any]:
