@@ -5,11 +5,13 @@ overnight retrain --dataset demo --source demo-shop
 
 from typing import Annotated, Any, Literal
 
-from prefect import State, flow
+from prefect import State, flow, runtime
+from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows import stages
 from flows.night import Stages, run_stages
+from flows.night_lock import alone
 from flows.reports import prefect_ui
 from flows.reports.progress import PREPARE, TRAIN
 from flows.settings.form import PresetName, Section
@@ -69,5 +71,6 @@ def retrain(
     given: Layer = {"inputs": inputs, "body": body, "objective": objective, "loss": loss, "heads": heads}
     given |= {"training": training, "evaluation": evaluation, "promotion": promotion}
     settings = resolve(parse(Data, data, "data"), preset, given)
-    summary = run_stages(settings, TASKS)
+    with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")):
+        summary = run_stages(settings, TASKS)
     return Completed(message=summary["verdict"], data=summary)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flows.in_service import InService
 from flows.settings.settings import Settings
+from modeling.config import Goal
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.progress import Progress
@@ -58,7 +59,9 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
     from modeling.stages import train
 
     settings.introduce(progress)
-    return train(settings.artifacts, sessions, settings.model, settings.training, progress)
+    split = settings.evaluation.split
+    goal = Goal(metric=settings.promotion.metric, filter_seen=settings.evaluation.filter_seen)
+    return train(settings.artifacts, sessions, settings.model, settings.training, progress, split, goal)
 
 
 def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
@@ -85,7 +88,7 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
     """Put the candidate into service if the comparison says so."""
-    from modeling.evaluation.compare import champion_of
+    from modeling.evaluation.pointer import champion_of
     from modeling.stages import promote
 
     try:

@@ -77,6 +77,12 @@ class InputsConfig(Concern):
         title="Positions",
         description="How order is read: none, learned and counted from the end, rotary, learned and counted forward.",
     )
+    item_start: Literal["random", "neighbours"] = Field(
+        "random",
+        title="Item start",
+        description="How vectors of item ids begin: at random; or near those of the items they occur with in training. Left "
+        "out, a run takes neighbours for histories with few events an item.",
+    )
     item_dim: int | None = Field(None, ge=1, title="Item width", description="Of item vectors. Empty: the body's.")
     dims: dict[str, PositiveInt] = Field(
         {},

@@ -79,7 +79,7 @@ def test_few_or_no_sessions_of_a_day(prepared: Manifest) -> None:
 
 
 def test_histories_hold_out_their_last_two_items() -> None:
-    from modeling.splits import _split_histories
+    from modeling.splits.folds import _split_histories
 
     split = _split_histories(sessions_of([[3, 4, 5, 6], [7, 8, 9]]), 10)
     assert split.train.lengths.tolist() == [2, 1]

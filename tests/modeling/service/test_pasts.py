@@ -50,7 +50,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Night:
 
 def test_cases_of(prepared: Manifest, past: int = PAST) -> Cases:
     schema = FeatureSchema.read(prepared.folder / "schema.json")
-    return split_sessions(prepared, schema, TRAINING.validation_sessions, past).test.known()
+    return split_sessions(prepared, schema, TRAINING.validation_sessions, past=past).test.known()
 
 
 test_cases_of.__test__ = False  # type: ignore[attr-defined]
