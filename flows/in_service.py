@@ -17,10 +17,11 @@ MODELS, EVALUATIONS, SESSIONS = "models", "evaluations", "sessions"
 
 @dataclass(frozen=True)
 class InService:
-    """The name of the model in service, or `none`, and whether this run changed that."""
+    """The name of the model in service, or `none`; whether this run changed that; and the evaluated model whose refit it is."""
 
     model: str
     changed: bool
+    refit_of: str = ""
 
 
 def name_of(dataset: str) -> str:
@@ -85,12 +86,14 @@ def keeps_seen(artifacts: Artifacts, folder: Path) -> bool:
 
     One that was never measured does not.
     """
+    model = artifacts.read_manifest(MODELS, folder.name)
+    measured = (f"{MODELS}/{folder.name}", model.facts.get("refit_of") if model else None)
     evaluations = (artifacts.root / EVALUATIONS).glob("*")
     for path in sorted(
         evaluations, key=lambda path: path.stat().st_mtime_ns, reverse=True
     ):  # as a rule it is the first
         evaluation = artifacts.read_manifest(EVALUATIONS, path.name)
-        if evaluation and evaluation.parents[:1] == (f"{MODELS}/{folder.name}",):
+        if evaluation and evaluation.parents[0] in measured:
             return not evaluation.facts["filter_seen"]
     return False
 

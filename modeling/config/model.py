@@ -104,10 +104,10 @@ class InputsConfig(Concern):
     id_dropout: float = Field(
         0.1,
         ge=0,
-        lt=1,
+        le=1,
         title="Id dropout",
         description="With an item tower or pretrained vectors: share of items read without their id in training, so that new "
-        "items can be scored.",
+        "items can be scored. 1: ids are never read, features or vectors alone are.",
     )
     pretrained: PretrainedConfig | None = Field(None, title="Pretrained", description="Item vectors made elsewhere.")
     time: str | None = Field(

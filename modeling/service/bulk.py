@@ -24,18 +24,17 @@ import pyarrow.parquet as pq
 import torch
 
 from modeling.service.pasts import UserPasts, microseconds
-from modeling.service.recommender import Recommender
+from modeling.service.recommender import KEYS, Recommender
 from modeling.sessions import Sessions, from_table
 from modeling.splits import Cases
-from modeling.vocabularies import SCHEMA, raw_items, translate
-from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, START, TIMESTAMP, USER_ID
+from modeling.vocabularies import SCHEMA, translate
+from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, START, TIMESTAMP, USER_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 HISTORIES = 8192  # held at a time
 EVENTS = 2_000_000  # raw events held at a time, about: whole sessions of them
 LISTS, SESSIONS = "lists.parquet", "sessions"
-KEYS = (SESSION_ID, USER_ID)
 
 
 @dataclass(frozen=True)
@@ -120,18 +119,11 @@ def _lists(
 ) -> pa.Table:
     some = part[batch.sessions.places[part] > 0]
     ids_NK, scores_NK = recommender.ranked(batch.sessions.select(some), k, filter_seen=filter_seen)
-    kept_NK = (ids_NK >= FIRST_ID).cpu()
-    row, rank = kept_NK.nonzero(as_tuple=True)
+    lists = recommender.table_of(batch.keys[some.numpy()], ids_NK, scores_NK)
     counts["histories"] += len(part)
     counts["empty"] += len(part) - len(some)
-    counts["nothing_left"] += int((~kept_NK.any(1)).sum())
-    counts["rows"] += len(row)
-    dtype = recommender.items.schema["value"]
-    lists = batch.keys[some[row].numpy()].with_columns(
-        pl.Series("rank", rank.numpy() + 1, dtype=pl.Int32),
-        pl.Series("item", raw_items(recommender.items, ids_NK.cpu()[kept_NK]), dtype=dtype),
-        pl.Series("score", scores_NK.cpu()[kept_NK].numpy(), dtype=pl.Float32),
-    )
+    counts["nothing_left"] += int((~(ids_NK >= FIRST_ID).any(1)).sum())
+    counts["rows"] += lists.height
     return lists.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
