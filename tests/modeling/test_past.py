@@ -316,3 +316,7 @@ def test_whole_histories_and_sessions_without_times_have_no_past(tmp_path: Path)
         read_sessions(folder, SCHEMA.model_copy(update={"split": "leave_one_out"}), past=5)
     with pytest.raises(InputError, match="have no times"):
         read_sessions(written(tmp_path / "undated", timed=False), SCHEMA, past=5)
+    for file in folder.glob("*/*.parquet"):
+        pq.write_table(pq.ParquetFile(file).read().drop_columns(["user_id"]), file)
+    with pytest.raises(InputError, match="these sessions have no user_id"):
+        read_sessions(folder, SCHEMA, past=5)
