@@ -17,8 +17,10 @@ from flows.reports.progress import run_progress
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
+from schemas.lock import LostLockError
 
 MISTAKE = "Mistake"  # the state of what a person can mend
+LOST = "LostLock"  # of a run that must not write any more
 Given = ParamSpec("Given")
 Result = TypeVar("Result", Manifest, InService)
 
@@ -31,7 +33,8 @@ def as_task(
     """`stage(settings, ..., progress)` -> a function of `(settings, ...)` that runs it as a task of the flow it is called in.
 
     The task ends as Cached when the stage found its work done, and as Mistake, without a traceback, when it raised InputError;
-    the function raises that again. `phases` are those of the stage's progress; `show` puts its result into the UI.
+    the function raises that again, and LostLockError likewise. `phases` are those of the stage's progress; `show` puts its
+    result into the UI.
     """
     name = stage.__name__
 
@@ -42,6 +45,8 @@ def as_task(
                 result = stage(settings, *inputs, progress)
         except InputError as error:
             return Failed(name=MISTAKE, message=str(error))
+        except LostLockError as error:
+            return Failed(name=LOST, message=str(error))
         if not isinstance(result, Manifest):
             return result
         if show:
@@ -56,6 +61,8 @@ def as_task(
         state = run(*map(opaque, (settings, *inputs)), return_state=True)
         if state.name == MISTAKE:
             raise InputError(state.message)
+        if state.name == LOST:
+            raise LostLockError(state.message)
         result: Result = state.result()
         return result
 
@@ -71,5 +78,7 @@ def explain_mistakes(flow: Callable[Given, Any]) -> Callable[Given, Any]:
             return flow(*args, **kwargs)
         except InputError as error:
             return Failed(name=MISTAKE, message=str(error))
+        except LostLockError as error:
+            return Failed(name=LOST, message=str(error))
 
     return run

@@ -77,6 +77,12 @@ class InputsConfig(Concern):
         title="Positions",
         description="How order is read: none, learned and counted from the end, rotary, learned and counted forward.",
     )
+    item_start: Literal["random", "neighbours"] = Field(
+        "random",
+        title="Item start",
+        description="How vectors of item ids begin: at random; or near those of the items they occur with in training. Left "
+        "out, a run takes neighbours for histories with few events an item.",
+    )
     item_dim: int | None = Field(None, ge=1, title="Item width", description="Of item vectors. Empty: the body's.")
     dims: dict[str, PositiveInt] = Field(
         {},
@@ -108,6 +114,18 @@ class InputsConfig(Concern):
         None,
         title="Time",
         description="The feature that holds seconds since the previous event. Empty: the one that `elapsed` alone encodes.",
+    )
+    past_events: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        title="Past events",
+        description="Most events of a user's past sessions that are read before the current one. 0: each session alone.",
+    )
+    query_time: bool = Field(
+        False,
+        title="Query time",
+        description="Read how many seconds after the last event it is asked what comes next; in training, how long it took.",
     )
     swap_noise: float = Field(
         0.0,

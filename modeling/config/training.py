@@ -76,12 +76,19 @@ class TrainingConfig(Concern):
         title="Patience",
         description="Random order: validations without a better score after which training stops.",
     )
+    validation: Literal["days", "sample"] | None = Field(
+        None,
+        title="Validation",
+        description="Sessions by days. days: the newest training days are held out whole, the number of epochs is chosen on "
+        "them, and the model is trained again with them. sample: some sessions of the newest day are watched and choose "
+        "nothing. Empty: days in random order, else sample.",
+    )
+    validation_days: int = Field(1, ge=1, title="Validation days", description="Days held out whole, the newest ones.")
     validation_sessions: int = Field(
         2000,
         ge=1,
         title="Validation sessions",
-        description="Most sessions held out of the last training day, and at most a tenth of it. Without any, training runs to "
-        "its end and the last weights are kept.",
+        description="Most sessions that validation asks about; of a sample of the last training day at most a tenth of it.",
     )
     trainer: Literal["own", "hugging_face"] = Field(
         "own",
@@ -119,6 +126,13 @@ class TrainingConfig(Concern):
         False,
         title="Shard items",
         description="Divide the table of item vectors over the devices, for catalogues too large to be trained on one.",
+    )
+
+    refit: bool = Field(
+        False,
+        title="Refit",
+        description="A model that is promoted is trained again with the day it was tested on, by the same recipe, and takes "
+        "the place of the one that was evaluated. Costs as much as its training.",
     )
 
     start_from: str | None = Field(

@@ -6,6 +6,8 @@ Examples that run: docs/recommender.md. N histories, K recommendations, R rows o
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from numbers import Integral
 from pathlib import Path
@@ -18,10 +20,12 @@ from torch import Tensor
 from modeling.evaluation.ranking import top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
-from modeling.service.histories import Catalogue, borrowed, features_read, from_events, from_items
+from modeling.service.histories import Catalogue, OfEvents, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
+from modeling.service.pasts import UserPasts, microseconds, moments
 from modeling.service.reading import CosineScorer, Reason, falls, parts_of, reasons, require_items
 from modeling.sessions import Sessions
+from modeling.sessions.past import SECOND, Ints
 from modeling.vocabularies import raw_column, raw_items, raw_lists, read_table
 from schemas.columns import FIRST_ID, SESSION_ID, USER_ID
 from schemas.errors import InputError
@@ -37,14 +41,22 @@ class Recommender:
 
     Histories are `Sessions`, or raw: a list of item ids for each session, oldest first, or a table of raw events as
     `sessions_of_events` takes it. Items that the model does not have are read as unknown; `histories` names them.
+
+    A model that reads past sessions (`inputs.past_events`) finds those of users in `past`, a folder of prepared sessions such
+    as ROOT/sessions/1f2e; without it, it recommends from the current session alone.
     """
 
-    def __init__(self, folder: Path, device: str | None = None) -> None:
+    def __init__(self, folder: Path, device: str | None = None, past: Path | None = None) -> None:
+        """Raises InputError where a folder is not what it should be, and for `past` of a model that reads none."""
         self.folder = folder
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
         self.schema: FeatureSchema = self.model.schema
         self.items = read_table(folder / ITEMS)
+        count = self.model.settings.inputs.past_events
+        if past is not None and not count:
+            raise InputError(f"{folder}: this model reads no past sessions (inputs.past_events is 0).")
+        self.pasts = UserPasts(past, folder, count) if past is not None else None
 
     @cached_property
     def scorer(self) -> ModelScorer:
@@ -195,22 +207,87 @@ class Recommender:
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height
 
-    def histories(self, raw: Raw) -> tuple[Sessions, list[Any]]:
+    def histories(
+        self,
+        raw: Raw,
+        users: Sequence[Any] | None = None,
+        at: datetime | Sequence[datetime] | None = None,
+    ) -> tuple[Sessions, list[Any]]:
         """Sessions, and the item ids among them that the model does not have, which are read as unknown.
 
         `raw` is a list of item ids, oldest first, for each session; or a table of raw events, as `sessions_of_events` takes it.
         Of ids alone, features of the moment are those of the last training event with the item (`borrowed` names them).
+
+        With `users`, one for each list, their past sessions are read before it: those that ended before `at`, when the session
+        began (left out: now; in UTC where it has no zone). A list may be empty then: what is recommended follows from the past.
+
+        Raises:
+            InputError: for ids that do not fit, and `users` without prepared sessions.
         """
         if isinstance(raw, pl.DataFrame):
+            if users is not None or at is not None:
+                raise InputError(
+                    "A table of events says whose they are (user_id) and when (timestamp): leave out users, at."
+                )
             return self.sessions_of_events(raw)[:2]
-        return from_items(raw, self._catalogue)
+        sessions, unknown = from_items(raw, self._catalogue)
+        if users is None:
+            return sessions, unknown
+        if len(users) != len(sessions):
+            raise InputError(f"There are {len(sessions)} histories and {len(users)} users: give one for each.")
+        return self.with_past(sessions, pl.Series(users), moments(at, len(sessions))), unknown
 
-    def sessions_of_events(self, table: pl.DataFrame) -> tuple[Sessions, list[Any], list[Any]]:
+    def with_past(self, sessions: Sessions, users: pl.Series, begins: Ints) -> Sessions:
+        """Sessions with the past of their users, which ended before they began, in microseconds.
+
+        Raises:
+            InputError: where the recommender has no past sessions.
+        """
+        if self.pasts is None:
+            raise InputError(
+                f"{self.folder}: past sessions of users are read from prepared sessions: Recommender(folder, past=FOLDER)."
+                if self.model.settings.inputs.past_events
+                else f"{self.folder}: this model reads no past sessions (inputs.past_events is 0): leave out the users."
+            )
+        return self.pasts.before(sessions, users, begins)
+
+    def sessions_of_events(
+        self, table: pl.DataFrame, asked_at: datetime | Sequence[datetime] | None = None
+    ) -> tuple[Sessions, list[Any], list[Any]]:
         """Sessions of raw events with the columns that the dataset names, unknown item ids, and each session's key.
 
         Rows of one `session_id`, else of one `user_id`, are a session, else all are; in order of `timestamp`, if there is one.
+        With `user_id` and prepared sessions, the past of users is read before: what ended before the session's first event.
+
+        A model with `inputs.query_time` reads when it is asked: `asked_at`, for all or for each session, in UTC where it has no
+        zone; left out, as long after the last event as was usual in training.
+
+        Raises:
+            InputError: for values that do not fit, and `asked_at` of a model that does not read it, without times, or before an
+                event.
         """
-        return from_events(table, self._catalogue)
+        read = from_events(table, self._catalogue)
+        sessions = read.sessions
+        if self.pasts is not None and read.users is not None:
+            begins = moments(None, len(sessions)) if read.begins is None else microseconds(read.begins)
+            sessions = self.with_past(sessions, read.users, begins)
+        if asked_at is not None:
+            sessions = replace(sessions, asked=self._asked(read, asked_at))
+        return sessions, read.missing, read.keys
+
+    def _asked(self, read: OfEvents, asked_at: datetime | Sequence[datetime]) -> Tensor:
+        """Seconds from the last event of each session to when it is asked, float64."""
+        if not self.model.settings.inputs.query_time:
+            raise InputError(
+                f"{self.folder}: this model does not read when it is asked (inputs.query_time): leave out asked_at."
+            )
+        if read.ends is None:
+            raise InputError("asked_at needs the column timestamp of events: it is read as seconds after the last one.")
+        seconds_N = (moments(asked_at, len(read.ends)) - microseconds(read.ends)) / SECOND
+        if len(seconds_N) and seconds_N.min() < 0:
+            row = int(seconds_N.argmin())
+            raise InputError(f"asked_at is before the last event of session {read.keys[row]!r}, at {read.ends[row]}.")
+        return torch.from_numpy(seconds_N)
 
     def borrowed(self, given: Collection[str] = ()) -> list[str]:
         """The features that the model reads of a moment and that columns of events with these names do not say."""
@@ -230,8 +307,8 @@ def _require_count(given: Any, name: str = "k") -> None:
 
 
 def _require_events(histories: Sessions) -> None:
-    if not bool((histories.lengths > 0).all()):
-        empty = int((histories.lengths <= 0).nonzero()[0])
+    if not bool((histories.places > 0).all()):
+        empty = int((histories.places <= 0).nonzero()[0])
         raise InputError(
             f"A history needs at least one item to recommend from; number {empty + 1} of {len(histories):,} has none. Leave it "
             "out, or take the most popular items (Recommender.popular)."

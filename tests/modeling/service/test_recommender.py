@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from modeling.evaluation.compare import champion_of
+from modeling.evaluation.pointer import champion_of
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
 from modeling.splits import Cases, split_sessions

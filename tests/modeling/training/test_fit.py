@@ -66,7 +66,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, order: str,
     assert f"Going on from step {newest}." in lines
     assert same_weights(whole, resumed)
     assert again["history"] == facts["history"]
-    assert again["tokens"] == facts["tokens"] * (steps - newest) // steps
+    assert again["tokens"] == facts["tokens"], "of both processes"
 
 
 def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:

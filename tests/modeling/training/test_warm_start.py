@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.evaluation.compare import pointer_of, put_in_service
+from modeling.evaluation.pointer import pointer_of, put_in_service
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from modeling.splits import Split, newest_and_replay, split_sessions
@@ -81,7 +81,7 @@ def start_of(nights: Nights, night: int = 1, config: ModelConfig | None = None) 
     sessions = nights.sessions[night]
     split = split_sessions(sessions, FeatureSchema.read(sessions.folder / "schema.json"), 50)
     items = pl.read_parquet(sessions.folder / "items.parquet")
-    read_S = newest_and_replay(sessions, split, DAYS[night - 1], 0.2, 17)
+    read_S = newest_and_replay(split, DAYS[night - 1], 0.2, 17)
     return read_start(nights.first.folder, sessions.folder, config or model_config(), read_S, items), split, items
 
 
@@ -175,16 +175,16 @@ def test_only_the_newest_days_and_a_share_of_the_rest_are_read(nights: Nights) -
     split = split_sessions(sessions, FeatureSchema.read(sessions.folder / "schema.json"), 50)
     day = (split.train.end // 86_400_000_000) * 86_400_000_000
     newest = int((day == day.max()).sum())
-    none = newest_and_replay(sessions, split, DAYS[1], 0.0, 17)
+    none = newest_and_replay(split, DAYS[1], 0.0, 17)
     assert (
         0 < int(none.sum()) == pytest.approx(newest, rel=0.2)
     )  # a session of midnight belongs to the day it closes in
     assert bool(none[-int(none.sum()) :].all())
-    some = newest_and_replay(sessions, split, DAYS[1], 0.5, 17)
+    some = newest_and_replay(split, DAYS[1], 0.5, 17)
     assert bool(some[none].all())
     assert int(some[~none].sum()) == pytest.approx(0.5 * int((~none).sum()), rel=0.2)
-    assert torch.equal(some, newest_and_replay(sessions, split, DAYS[1], 0.5, 17))
-    assert bool(newest_and_replay(sessions, split, DAYS[1], 1.0, 17).all())
+    assert torch.equal(some, newest_and_replay(split, DAYS[1], 0.5, 17))
+    assert bool(newest_and_replay(split, DAYS[1], 1.0, 17).all())
 
 
 @pytest.mark.parametrize("order", ["time", "random"])

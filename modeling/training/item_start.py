@@ -1,0 +1,72 @@
+"""Vectors of item ids that begin near those of the items they occur with, before the first step.
+
+A table that begins at random says nothing, and a model of few events an item has learned it by heart before it says much. What
+items occur with is known from the start: positive pointwise mutual information, factorised, is what skip-gram learns (Levy and
+Goldberg, NeurIPS 2014; of items: item2vec, arXiv:1603.04259).
+
+    c[i, j]     sum over pairs of events of i and j within WINDOW places of a session of 1 / places apart
+    m[i, j]     max(0, log(c[i, j] / (c[i] p[j]))), with p[j] = c[j]^SMOOTHING / sum(c^SMOOTHING)
+    m           about U S V', the E largest of S; an item begins at its row of U S^1/2, at the length of a random one
+
+V item ids, E width of item vectors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from scipy.sparse.linalg import svds
+
+from modeling.model import SequenceModel
+from modeling.sessions import Sessions
+from schemas.columns import FIRST_ID
+
+WINDOW = 5
+SMOOTHING = 0.75  # of contexts, so that rare ones do not seem to say the most (word2vec's)
+STD = 0.05  # of the numbers of a vector: a length of 0.4 at width 64
+LEAST_ITEMS = 8  # more than an item needs to occur with any
+
+
+def begin_near_neighbours(model: SequenceModel, sessions: Sessions) -> int:
+    """Give the items that occur with any in training their vectors; how many there are. All further ids stay as they are.
+
+    The axes are turned at random: as they come, a few hold most of all vectors, and a norm over a vector sees little else.
+    """
+    table_VE = model.inputs.items.table_VE
+    information = positive_information(sessions, len(table_VE))
+    item_I = np.flatnonzero(np.diff(information.indptr))
+    if len(item_I) < LEAST_ITEMS:
+        return 0
+    vectors = torch.from_numpy(factors(information[item_I][:, item_I], table_VE.shape[1])).to(table_VE.dtype)
+    vectors = vectors @ torch.linalg.qr(torch.randn(table_VE.shape[1], table_VE.shape[1]))[0]
+    length = STD * table_VE.shape[1] ** 0.5
+    with torch.no_grad():
+        table_VE[torch.from_numpy(item_I)] = torch.nn.functional.normalize(vectors, dim=1) * length
+    return len(item_I)
+
+
+def positive_information(sessions: Sessions, num_ids: int) -> sparse.csr_array:
+    """m, [V, V]; of ids that are no items nothing."""
+    session_E, event_E = sessions.event_index()
+    item_E = sessions.items[event_E]
+    together = sparse.csr_array((num_ids, num_ids), dtype=np.float64)
+    for apart in range(1, WINDOW + 1):
+        left, right = item_E[:-apart], item_E[apart:]
+        pair = (session_E[apart:] == session_E[:-apart]) & (left >= FIRST_ID) & (right >= FIRST_ID) & (left != right)
+        index = (left[pair].numpy(), right[pair].numpy())
+        together += sparse.csr_array((np.full(len(index[0]), 1 / apart), index), shape=(num_ids, num_ids))
+    together = (together + together.T).tocoo()
+    total_V = np.asarray(together.sum(axis=1)).ravel()
+    share_V = total_V**SMOOTHING
+    share_V /= max(share_V.sum(), 1e-12)
+    row, column = together.coords
+    value = np.log(together.data / (total_V[row] * share_V[column]))
+    return sparse.csr_array((value * (value > 0), (row, column)), shape=(num_ids, num_ids))
+
+
+def factors(matrix: sparse.csr_array, width: int) -> np.ndarray:
+    """U S^1/2 of the `width` largest singular values, [I, width] in float64; zeros where a small matrix has fewer."""
+    count = min(width, min(matrix.shape) - 1)
+    left, values, _ = svds(matrix, k=count, v0=np.ones(min(matrix.shape)))
+    return np.pad(left * np.sqrt(np.maximum(values, 0)), ((0, 0), (0, width - count)))

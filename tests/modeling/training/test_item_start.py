@@ -1,0 +1,88 @@
+"""Items that begin near those they occur with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.model import SequenceModel
+from modeling.sessions import Sessions
+from modeling.training.fit import fit, set_seed
+from modeling.training.item_start import begin_near_neighbours, factors, positive_information
+from schemas.columns import FIRST_ID, UNKNOWN
+from tests.conftest import schema_of, sessions_of, split_of
+
+SETTINGS = ModelConfig.model_validate({"inputs": {"item_start": "neighbours"}, "body": {"dim": 16}})
+
+
+def two_shelves(count: int = 200, size: int = 20) -> Sessions:
+    """Sessions of six events, all from the lower or all from the upper half of the items."""
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.rand(count, size // 2, generator=generator).argsort(1)[:, :6]
+    return sessions_of([[FIRST_ID + int(i) + (row % 2) * (size // 2) for i in drawn[row]] for row in range(count)])
+
+
+def model_for(size: int) -> SequenceModel:
+    set_seed(3)
+    return SequenceModel(SETTINGS, schema_of(size))
+
+
+def test_items_of_one_shelf_begin_near_each_other() -> None:
+    model = model_for(20)
+    assert begin_near_neighbours(model, two_shelves()) == 20
+    items = F.normalize(model.inputs.items.table_VE[FIRST_ID:].detach(), dim=1)
+    cosine = items @ items.T
+    same = torch.block_diag(torch.ones(10, 10), torch.ones(10, 10)).bool()
+    assert cosine[same & ~torch.eye(20, dtype=torch.bool)].mean() > cosine[~same].mean() + 0.2
+
+
+def test_ids_that_occur_with_none_stay_as_they_are() -> None:
+    sessions = sessions_of([*([FIRST_ID + i for i in range(10)] for _ in range(3)), [UNKNOWN, FIRST_ID + 12]])
+    model = model_for(14)
+    before = model.inputs.items.table_VE.detach().clone()
+    assert begin_near_neighbours(model, sessions) == 10
+    changed = (model.inputs.items.table_VE != before).any(1)
+    assert changed.nonzero().squeeze(1).tolist() == list(range(FIRST_ID, FIRST_ID + 10))
+
+
+@pytest.mark.parametrize("items", [[], [FIRST_ID], [FIRST_ID, FIRST_ID + 1]])
+def test_too_few_items_begin_at_random(items: list[int]) -> None:
+    model = model_for(14)
+    before = model.inputs.items.table_VE.detach().clone()
+    assert begin_near_neighbours(model, sessions_of([items, items])) == 0
+    assert torch.equal(model.inputs.items.table_VE, before)
+
+
+def test_a_table_wider_than_the_catalogue() -> None:
+    vectors = factors(positive_information(two_shelves(), 23)[3:, 3:], 64)
+    assert vectors.shape == (20, 64)
+    assert not vectors[:, 19:].any()
+
+
+def test_information_by_hand() -> None:
+    """a b c: a and b one apart, a and c two; nothing over the end of a session, nothing of an item with itself."""
+    a, b, c = FIRST_ID, FIRST_ID + 1, FIRST_ID + 2
+    together = positive_information(sessions_of([[a, b, c], [a, a]]), 6).toarray()
+    count = torch.tensor([[0, 1, 0.5], [1, 0, 1], [0.5, 1, 0]])
+    share = count.sum(1) ** 0.75 / (count.sum(1) ** 0.75).sum()
+    right = (count / (count.sum(1)[:, None] * share)).log().clamp(min=0)
+    assert torch.allclose(torch.tensor(together[3:, 3:]).float(), right, atol=1e-6)
+    assert not together[:3].any()
+
+
+def test_the_same_seed_gives_the_same_bits_and_the_setting_reaches_training(tmp_path: Path) -> None:
+    sessions = two_shelves()
+    one, other = (make(sessions, tmp_path / name) for name in ("one", "other"))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    at_random = make(sessions, tmp_path / "random", "random")
+    assert not torch.equal(one.inputs.items.table_VE, at_random.inputs.items.table_VE)
+
+
+def make(sessions: Sessions, folder: Path, item_start: str = "neighbours") -> SequenceModel:
+    settings = ModelConfig.model_validate({"inputs": {"item_start": item_start}, "body": {"dim": 16}})
+    config = TrainingConfig(epochs=1, tokens_per_step=256, threads=1, order="random")
+    return fit(schema_of(20), split_of(sessions, sessions), settings, config, folder, lambda line: None)[0]
