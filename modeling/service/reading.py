@@ -96,7 +96,7 @@ def falls(
 
 
 def parts_of(length_N: Tensor) -> list[Tensor]:
-    """The positions of histories in parts: to leave out each event of one reads about MOST_EVENTS events."""
+    """The positions of histories in parts: leaving out each event of one reads about MOST_EVENTS events, or one history."""
     read_N = (length_N.cpu() ** 2).cumsum(0) - 1
     _, sizes = (read_N.clamp(min=0) // MOST_EVENTS).unique_consecutive(return_counts=True)
     return list(torch.arange(len(length_N), device=length_N.device).split(sizes.tolist())) if len(length_N) else []
