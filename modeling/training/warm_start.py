@@ -6,6 +6,10 @@
     numbers scaled anew            the line through a number is turned, so that a price means what it meant
     scores per item                begin at the newest day's popularity, as from scratch: the other model's are of another day
     optimizer                      goes on where the other model's folder holds its state; new rows begin at zero
+    all weights                    are drawn some way back to where a model from scratch begins (`keep`)
+
+Drawn back, because weights that have read the old sessions many times learn little of the new ones: an item that came up this
+week stays behind, however often its sessions are read ("shrink and perturb": Ash and Adams, NeurIPS 2020, arXiv:1910.08475).
 
 A row that the other model never trained is a new one. What it trained is read in inference, too, whether or not the newest
 sessions hold it.
@@ -46,14 +50,15 @@ OWN = ("popularity_V", "reached_V", "values_V", "vectors_VP", "most_seconds")  #
 
 @dataclass(frozen=True)
 class Start:
-    """The model to begin with; for each feature with a vocabulary that model's id of every id of tonight, [V], or -1; and
-    which training sessions are read, a mask [S].
+    """The model to begin with; for each feature with a vocabulary that model's id of every id of tonight, [V], or -1; which
+    training sessions are read, a mask [S]; and how much of its weights is kept, the rest being that of a model from scratch.
     """
 
     folder: Path
     parent: SequenceModel
     ids: dict[str, Tensor]
     read_S: Tensor
+    keep: float = 1.0
 
     @torch.no_grad()
     def give(self, model: SequenceModel, train: Sessions, items: pl.DataFrame | None) -> None:
@@ -62,7 +67,7 @@ class Start:
         `train` are all training sessions, `items` is the item table: it says what new items have in common with old ones.
         """
         rows, same = self._rows(model), same_features(model.schema, items)
-        old = self.parent.state_dict()
+        old, scratch = self.parent.state_dict(), [weight.clone() for weight in model.parameters()]
         for name, weight in model.state_dict().items():
             if name == BIAS:
                 continue
@@ -73,6 +78,8 @@ class Start:
             elif _is_copied(model, name):
                 weight.copy_(old[name])
         self._turn_lines(model)
+        for weight, begun in zip(model.parameters(), scratch, strict=True):
+            weight.lerp_(begun, 1 - self.keep)
         self._reach(model, train)
 
     def unlike(self, model: SequenceModel) -> str:
@@ -186,9 +193,16 @@ def _shape(weight: Tensor | None) -> str:
 
 
 def read_start(
-    folder: Path, sessions: Path, config: ModelConfig, read_S: Tensor, items: pl.DataFrame | None = None
+    folder: Path,
+    sessions: Path,
+    config: ModelConfig,
+    read_S: Tensor,
+    items: pl.DataFrame | None = None,
+    keep: float = 1.0,
 ) -> Start:
     """The model in `folder` for sessions in the folder `sessions`, to be trained with `config` on those of `read_S`.
+
+    `keep` is the share of its weights that training begins with.
 
     Raises:
         InputError: when it cannot be read or does not fit, with the reason: other settings, a feature that is gone or is made
@@ -205,7 +219,7 @@ def read_start(
             id_V = id_map(sessions, column, folder, then[column.name]).long()
             first = _first_value(sessions, column)
             ids[column.name] = torch.where((torch.arange(len(id_V)) >= first) & (id_V < first), -1, id_V)
-    start, fresh = Start(folder, parent, ids, read_S), SequenceModel(config, schema)
+    start, fresh = Start(folder, parent, ids, read_S, keep), SequenceModel(config, schema)
     fresh.inputs.items.set_items(items, lambda line: None)
     if problem := start.unlike(fresh):
         raise InputError(problem)
