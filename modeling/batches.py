@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modeling.attention import FLEX_BLOCK, Direction, Layout
 from modeling.draws import Rows
-from modeling.sessions import IS_PAST, Sessions
+from modeling.sessions import ASKED, IS_PAST, Sessions
 
 ROW_LENGTH = 64
 BLOCK = 64  # places of a flat row whose attention is computed together, unless sessions are longer
@@ -230,6 +230,7 @@ def make_batch(
     `capacity` is the number of predictions N; None makes it that of the places asked about.
     """
     features, masked_BL = read(sessions, layout, event_BL)
+    features |= asked_when(sessions, layout, masked_BL)
     asked_T = asked_BL.flatten()
     asked_N, is_asked_N = listed(asked_T >= 0, capacity)
     event_N, session_N = asked_T[asked_N].clamp(min=0), layout.session_BL.flatten()[asked_N]
@@ -252,6 +253,7 @@ def make_batch(
 def make_query(sessions: Sessions, layout: Layout) -> Batch:
     """The batch that reads S sessions and asks what follows each, at its last place: N = S, in their order, nothing known."""
     features, masked_BL = read(sessions, layout, layout.event_BL)
+    features |= asked_when(sessions, layout, masked_BL)
     asked_N = layout.end_S.clamp(min=0)
     return Batch(
         layout,
@@ -275,6 +277,24 @@ def read(sessions: Sessions, layout: Layout, event_BL: Tensor) -> tuple[dict[str
     if sessions.past is not None:
         features[IS_PAST] = is_past(sessions, layout).to(torch.int32)
     return features, inside_BL & ~there_BL
+
+
+def asked_when(sessions: Sessions, layout: Layout, masked_BL: Tensor) -> dict[str, Tensor]:
+    """ASKED at each place of sessions with a `time`: where every event predicts the next one, by the time of that; else, where
+    an event is hidden, by its own. Behind the last event it is what the sessions say of when they are asked.
+    """
+    if sessions.time is None:
+        return {}
+    session_BL, causal = layout.session_BL, layout.direction == "causal"
+    number_BL = layout.positions_BL + int(causal)  # of the session's event whose time is said
+    if sessions.past is not None:
+        number_BL = number_BL - sessions.past.lengths[session_BL]
+    event_BL = (sessions.starts[session_BL] + number_BL).clamp(0, len(sessions.items) - 1)
+    seconds_BL = sessions.since(event_BL, sessions.time)
+    if sessions.asked is not None:
+        seconds_BL = torch.where(number_BL < sessions.lengths[session_BL], seconds_BL, sessions.asked[session_BL])
+    said_BL = layout.inside_BL & (number_BL >= 0) & (causal | masked_BL)
+    return {ASKED: torch.where(said_BL, 1 + seconds_BL, 0).float()}
 
 
 def _at(values: Tensor, index_BL: Tensor, there_BL: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ B rows, L places, N of them with an event, D width, E width of item vectors.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,9 +16,10 @@ from modeling.config import ModelConfig
 from modeling.draws import dropout
 from modeling.features import Feature, forget, read_features, time_feature
 from modeling.items import ItemVectors
-from modeling.seconds import PastVectors
-from modeling.sessions import GAP, IS_PAST, Sessions
+from modeling.seconds import AskedWhen, PastVectors
+from modeling.sessions import ASKED, GAP, IS_PAST, Sessions
 from schemas.columns import EVENT_TYPE, FIRST_ID, ITEM_ID, TIMESTAMP
+from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 
@@ -58,6 +60,12 @@ class Inputs(nn.Module):
         self.scale_D = nn.Parameter(torch.ones(dim)) if self.aggregation == "sum_times_item" else None
         self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if hides else None
         self.past = PastVectors(dim) if inputs.past_events else None
+        self.asked = AskedWhen(dim) if inputs.query_time else None
+        if self.asked and not self.time:
+            raise InputError(
+                "inputs.query_time needs a feature of seconds since the previous event: add one to the dataset, such as "
+                "elapsed: {column: timestamp, encode: elapsed}."
+            )
         self.positions = None
         if inputs.positions in ("end", "forward"):
             self.from_end = inputs.positions == "end"
@@ -71,9 +79,31 @@ class Inputs(nn.Module):
         since_BL = batch.features[self.time].double()
         if GAP in batch.features:
             since_BL = since_BL + (batch.features[GAP].double() - 1).clamp(min=0)
+        if ASKED in batch.features:  # of an event that is hidden, its time is said all the same
+            since_BL = since_BL + (batch.features[ASKED].double() - 1).clamp(min=0) * batch.masked_BL
         upto_BL = since_BL.cumsum(1)
         first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch.layout.positions_BL
         return (upto_BL - upto_BL.gather(1, first_BL)).clamp(max=self.most_seconds)
+
+    def asked_seconds(self, batch: Batch, seconds_BL: Tensor | None) -> Tensor | None:
+        """Seconds from each session's first event to what is asked about at a place, [B, L]; None where that is not read."""
+        if self.asked is None or seconds_BL is None or ASKED not in batch.features:
+            return None
+        later_BL = (batch.features[ASKED].double() - 1).clamp(min=0) * ~batch.masked_BL
+        return (seconds_BL + later_BL).clamp(max=self.asked.most_seconds)
+
+    def timed(self, sessions: Sessions) -> Sessions:
+        """Sessions that say when they are asked, where that is read: as it is said, else the time of the event that is hidden,
+        else what was usual in training.
+        """
+        if self.asked is None or self.time is None:
+            return sessions
+        asked = sessions.asked
+        if asked is None and sessions.following is not None:
+            asked = sessions.since(sessions.following.clamp(max=len(sessions.items) - 1), self.time)
+        if asked is None:
+            asked = self.asked.usual.to(sessions.starts.device).double().expand(len(sessions))
+        return replace(sessions, time=self.time, asked=asked)
 
     def reach(self, read: Sessions, asked: Sessions) -> None:
         """Take from training sessions which ids are read in training, and which items are scored as right ones.
@@ -94,6 +124,11 @@ class Inputs(nn.Module):
         if self.past is not None and GAP in read.events:
             gap_E = read.events[GAP][event_E]
             self.past.begins.reach(gap_E[gap_E > 0] - 1)
+        if self.asked is not None and self.time is not None:
+            is_first_E = torch.zeros_like(asked.items, dtype=torch.bool)
+            is_first_E[asked.starts[asked.places == asked.lengths]] = True
+            seconds = asked.since(asked_E[~is_first_E[asked_E]], self.time)
+            self.asked.reach(seconds, asked.most_apart(self.time))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Older folders do not say how many seconds training read."""
@@ -138,6 +173,8 @@ class Inputs(nn.Module):
             x_BLD = torch.where(batch.masked_BL.unsqueeze(-1), self.mask_D, x_BLD)
         if self.past is not None:
             x_BLD = x_BLD + self.past(batch.features.get(IS_PAST), _gap(batch))
+        if self.asked is not None:
+            x_BLD = x_BLD + self.asked(batch.features[ASKED])
         if self.positions is not None:
             x_BLD = x_BLD + self.positions(layout.from_end_BL if self.from_end else layout.positions_BL)
         x_BLD = dropout(x_BLD, self.dropout, self.training)

@@ -58,6 +58,11 @@ class SequenceModel(nn.Module):
         self.own_parts = plugins.own_parts(config.parts)
         self.objective: Objective = parts.build("objective", config.objective)
         direction = self.objective.direction
+        if config.inputs.query_time and not self.objective.says_when:
+            raise InputError(
+                f"inputs.query_time does not go with the objective {config.objective.name}, which would read the time of more "
+                "than what is asked: take causal or masked."
+            )
         self.inputs = Inputs(config, schema, hides=self.objective.asks and direction != "permuted")
         self.body: Body = parts.build("body", config.body, config.body, config.inputs.positions == "rotary")
         self.body.keep_to(direction)
@@ -119,13 +124,16 @@ class SequenceModel(nn.Module):
 
     def training_batch(self, sessions: Sessions, generator: torch.Generator, shape: Shape | None = None) -> Batch:
         """A batch in which the objective has hidden what it asks about, in `shape` where the host knows it."""
+        if self.inputs.asked is not None:
+            sessions = replace(sessions, time=self.inputs.time)
         return self.objective.batch(sessions, partial(self.lay_out, shape=shape), generator)
 
     def encode(self, batch: Batch, *, noise: bool = True) -> Tensor:
         """Hidden states h_BLD of a batch, which is read as it is without `noise` (see Inputs)."""
         layout, seconds_BL = batch.layout, self.inputs.seconds(batch)
         if seconds_BL is not None:
-            layout = replace(layout, seconds_BL=seconds_BL)
+            asked_BL = self.inputs.asked_seconds(batch, seconds_BL)
+            layout = replace(layout, seconds_BL=seconds_BL, asked_BL=asked_BL)
         with of_rows(batch.part.rows) if batch.part else nullcontext():
             x_BLD = self.inputs(batch, noise=noise)
         h_BLD: Tensor = self.body(x_BLD, layout)
@@ -140,7 +148,7 @@ class SequenceModel(nn.Module):
         if histories.past is not None:
             past = histories.past.at_most(past_events)
             histories = replace(histories, past=past if past_events else None)
-        histories = self.inputs.readable(histories)
+        histories = self.inputs.readable(self.inputs.timed(histories))
         histories = histories.most_recent(self.longest - asks, self.longest_with_past - asks)
         batch = self.objective.query(histories, self.lay_out)
         return batch.states(self.encode(batch))

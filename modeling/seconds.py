@@ -54,3 +54,30 @@ class PastVectors(nn.Module):
         begins_BL1 = (gap_BL > 0).unsqueeze(-1)
         x_BLD: Tensor = self.begins((gap_BL - 1).clamp(min=0)) * begins_BL1
         return x_BLD if is_past_BL is None else x_BLD + is_past_BL.unsqueeze(-1) * self.past_D
+
+
+class AskedWhen(nn.Module):
+    """A vector by how long after what is read it is asked; and what training says of that: the usual time, and the most from
+    a session's first event to any that is predicted.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.after = Seconds(width)
+        self.usual: Tensor
+        self.most_seconds: Tensor
+        self.register_buffer("usual", torch.zeros(()))
+        self.register_buffer("most_seconds", torch.tensor(torch.inf))
+
+    def reach(self, seconds_N: Tensor, most_seconds: float) -> None:
+        """Take the seconds that were between events and those predicted from them."""
+        self.after.reach(seconds_N)
+        if len(seconds_N):
+            self.usual.fill_(float(seconds_N.median()))
+        self.most_seconds.fill_(most_seconds)
+
+    def forward(self, asked_BL: Tensor) -> Tensor:
+        """[B, L, D] of the feature ASKED; zero where it says nothing."""
+        said_BL1 = (asked_BL > 0).unsqueeze(-1)
+        x_BLD: Tensor = self.after((asked_BL - 1).clamp(min=0)) * said_BL1
+        return x_BLD

@@ -18,6 +18,7 @@ class Causal(Objective):
 
     direction: ClassVar[Direction] = "causal"
     drops: ClassVar[int] = 1
+    says_when: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -28,6 +28,7 @@ class Masked(Objective):
 
     direction: ClassVar[Direction] = "both"
     asks: ClassVar[bool] = True
+    says_when: ClassVar[bool] = True
 
     def __init__(
         self,

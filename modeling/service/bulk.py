@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,17 @@ import pyarrow.parquet as pq
 import torch
 
 from modeling.service.pasts import UserPasts, microseconds
-from modeling.service.recommender import Recommender
+from modeling.service.recommender import KEYS, Recommender
 from modeling.sessions import Sessions, from_table
 from modeling.splits import Cases
-from modeling.vocabularies import SCHEMA, raw_items, translate
-from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, START, TIMESTAMP, USER_ID
+from modeling.vocabularies import SCHEMA, translate
+from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, START, TIMESTAMP, USER_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 HISTORIES = 8192  # held at a time
 EVENTS = 2_000_000  # raw events held at a time, about: whole sessions of them
 LISTS, SESSIONS = "lists.parquet", "sessions"
-KEYS = (SESSION_ID, USER_ID)
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,11 @@ def _lists(
 ) -> pa.Table:
     some = part[batch.sessions.places[part] > 0]
     ids_NK, scores_NK = recommender.ranked(batch.sessions.select(some), k, filter_seen=filter_seen)
-    kept_NK = (ids_NK >= FIRST_ID).cpu()
-    row, rank = kept_NK.nonzero(as_tuple=True)
+    lists = recommender.table_of(batch.keys[some.numpy()], ids_NK, scores_NK)
     counts["histories"] += len(part)
     counts["empty"] += len(part) - len(some)
-    counts["nothing_left"] += int((~kept_NK.any(1)).sum())
-    counts["rows"] += len(row)
-    dtype = recommender.items.schema["value"]
-    lists = batch.keys[some[row].numpy()].with_columns(
-        pl.Series("rank", rank.numpy() + 1, dtype=pl.Int32),
-        pl.Series("item", raw_items(recommender.items, ids_NK.cpu()[kept_NK]), dtype=dtype),
-        pl.Series("score", scores_NK.cpu()[kept_NK].numpy(), dtype=pl.Float32),
-    )
+    counts["nothing_left"] += int((~(ids_NK >= FIRST_ID).any(1)).sum())
+    counts["rows"] += lists.height
     return lists.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
@@ -199,6 +192,19 @@ def _prepared(recommender: Recommender, files: list[Path], folder: Path) -> Iter
                     frame = _frame(table.select(of_user))
                     histories = pasts.before(histories, frame[USER_ID], microseconds(frame[START]))
                 yield Histories(histories, _frame(table.select(keys)))
+
+
+def of_everyone(recommender: Recommender, at: datetime | None = None) -> Iterator[Histories]:
+    """Every user of the recommender's prepared sessions, with no current session: their past alone, until `at` (now).
+
+    Raises:
+        InputError: where the recommender has no prepared sessions.
+    """
+    if recommender.pasts is None:
+        raise InputError(f"{recommender.folder}: lists for users from their past need prepared sessions.")
+    for users in recommender.pasts.users.to_frame(USER_ID).iter_slices(HISTORIES):
+        sessions, _ = recommender.histories([[]] * len(users), users[USER_ID].to_list(), at)
+        yield Histories(sessions, users)
 
 
 def _holds_lists(schema: pa.Schema, file: Path) -> bool:

@@ -66,8 +66,8 @@ def from_items(raw: Sequence[Sequence[Any]], catalogue: Catalogue) -> tuple[Sess
 
 @dataclass(frozen=True)
 class OfEvents:
-    """Sessions of raw events; the item ids that the model does not have; of each session its key, its user and when it began
-    (None: without users, without times).
+    """Sessions of raw events; the item ids that the model does not have; of each session its key, its user, when it began and
+    when its last event was (None: without users, without times).
     """
 
     sessions: Sessions
@@ -75,6 +75,7 @@ class OfEvents:
     keys: list[Any]
     users: pl.Series | None
     begins: pl.Series | None
+    ends: pl.Series | None
 
 
 def from_events(table: pl.DataFrame, catalogue: Catalogue) -> OfEvents:
@@ -114,7 +115,9 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> OfEvents:
     missing = events.filter(pl.col(ID).is_null())[VALUE].unique(maintain_order=True).to_list()
     labels = table[key].filter(starts).to_list() if key else [None] * len(sizes)
     users, begins = (table[name].filter(starts) if name in table.columns else None for name in (USER_ID, TIMESTAMP))
-    return OfEvents(_sessions(events, sizes, encoded_values, catalogue), missing, labels, users, begins)
+    last = starts.shift(-1).fill_null(True)
+    ends = table[TIMESTAMP].filter(last) if TIMESTAMP in table.columns else None
+    return OfEvents(_sessions(events, sizes, encoded_values, catalogue), missing, labels, users, begins, ends)
 
 
 def _in_order(table: pl.DataFrame, key: str | None) -> pl.DataFrame:

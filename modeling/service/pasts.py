@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modeling.service.values import as_type
 from modeling.sessions import GAP, Past, Sessions
-from modeling.sessions.past import Ints, Timeline
+from modeling.sessions.past import SECOND, Ints, Timeline
 from modeling.sessions.reading import marks, read_with_users
 from modeling.splits import Cases
 from modeling.vocabularies import SCHEMA, translate
@@ -72,7 +72,11 @@ class UserPasts:
         }
         events[GAP] = torch.cat([self.gap_E[event_P], marks(histories, gap_N)])
         past = Past(torch.arange(len(event_P)), nothing, nothing, lengths.cumsum(0) - lengths, lengths)
-        return replace(histories, events=events, starts=histories.starts + len(event_P), past=past)
+        alone = torch.from_numpy(
+            np.where(lengths_N > 0, gap_N, 0) / SECOND
+        )  # of a history of the past alone it is asked then
+        asked = alone if not bool(histories.lengths.any()) else histories.asked
+        return replace(histories, events=events, starts=histories.starts + len(event_P), past=past, asked=asked)
 
     def _numbers(self, users: pl.Series) -> Ints:
         """The number of each user; that behind the last for users who are not there.

@@ -27,6 +27,9 @@ class Sessions:
 
     `past` says which earlier events of its user are read before each session; None: none. They are only read: what is counted,
     predicted or hidden belongs to the session itself.
+
+    Where last events are hidden, `following` is the event after those left. For a model that reads when it is asked, `time` is
+    the feature of seconds since the previous event, and `asked` how many seconds after the last event that is, float64 of [S].
     """
 
     events: dict[str, Tensor]
@@ -37,6 +40,9 @@ class Sessions:
     event_labels: dict[str, Tensor] = field(default_factory=dict)
     labels: dict[str, Tensor] = field(default_factory=dict)
     past: Past | None = None
+    following: Tensor | None = None
+    time: str | None = None
+    asked: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -67,6 +73,8 @@ class Sessions:
             context={name: values[positions] for name, values in self.context.items()},
             labels={name: values[positions] for name, values in self.labels.items()},
             past=self.past.select(positions) if self.past else None,
+            following=None if self.following is None else self.following[positions],
+            asked=None if self.asked is None else self.asked[positions],
         )
 
     def emptied(self, keep_S: Tensor) -> Sessions:
@@ -82,7 +90,13 @@ class Sessions:
 
     def drop_last(self, count: int) -> Sessions:
         """Without the last `count` events of each session."""
-        return replace(self, lengths=(self.lengths - count).clamp(min=0))
+        lengths = (self.lengths - count).clamp(min=0)
+        return replace(self, lengths=lengths, following=self.starts + lengths)
+
+    def since(self, event: Tensor, time: str) -> Tensor:
+        """Seconds from the user's previous event to each of these, float64: by the feature `time`, and between sessions GAP."""
+        seconds = self.events[time][event].double()
+        return seconds + (self.events[GAP][event].double() - 1).clamp(min=0) if GAP in self.events else seconds
 
     def most_recent(self, count: int, with_past: int | None = None) -> Sessions:
         """The last `count` events of each session at most; with as much of the past as makes `with_past` (else `count`)."""
@@ -94,7 +108,7 @@ class Sessions:
     def keep(self, keep_E: Tensor, since: str | None = None, keep_past_P: Tensor | None = None) -> Sessions:
         """Only some events, given for all events in the order of `event_index`; of past ones (None: all) in that of the past.
 
-        The feature `since`, seconds since the previous event, grows by those of the events left out, and so does GAP.
+        The feature `since`, seconds since the previous event, grows by those of the events left out, and so do GAP and `asked`.
         """
         session_E, event_E = self.event_index()
         lengths = torch.zeros_like(self.lengths).scatter_add_(0, session_E, keep_E.long())
@@ -109,8 +123,20 @@ class Sessions:
             upto = (past_lengths + lengths).cumsum(0)
             starts, order = upto - lengths, torch.arange(int(kept_E.sum()), device=upto.device)
             past = Past(order, starts, upto, starts - past_lengths, past_lengths)
+        asked = self.asked
+        if asked is None and self.following is not None and since is not None:
+            asked = self.since(self.following.clamp(max=len(self.items) - 1), since)
+        if asked is not None and since is not None:
+            upto_E = self.since(read_E, since).cumsum(0)
+            end_S = self.places.cumsum(0) - 1
+            place_E = torch.arange(len(read_E), device=end_S.device)
+            session_of_E = torch.repeat_interleave(self.places)
+            last_S = torch.zeros_like(end_S).scatter_reduce_(0, session_of_E, place_E * kept_E, "amax")
+            asked = asked + upto_E[end_S] - upto_E[last_S]
         return replace(
             self,
+            asked=asked,
+            following=None,
             events={
                 name: _growing(values[read_E], kept_E) if name in (since, GAP) else values[read_E][kept_E]
                 for name, values in self.events.items()
@@ -153,6 +179,15 @@ class Sessions:
         _, event = self.event_index()
         return event if self.past is None else torch.cat([event, self.past.events()])
 
+    def seen_index(self) -> tuple[Tensor, Tensor]:
+        """(session, event) of what a history holds: its own events, or where it has none those of its past."""
+        session, event = self.event_index()
+        if self.past is None or bool((self.lengths > 0).all()):
+            return session, event
+        past_session, past_event = self.past.index()
+        alone = self.lengths[past_session] == 0
+        return torch.cat([session, past_session[alone]]), torch.cat([event, past_event[alone]])
+
     def event_index(self) -> tuple[Tensor, Tensor]:
         """(session, event) of every event of these sessions: two tensors of shape [num_events]."""
         session = torch.repeat_interleave(self.lengths)
@@ -172,6 +207,8 @@ class Sessions:
             event_labels={name: values.to(device) for name, values in self.event_labels.items()},
             labels={name: values.to(device) for name, values in self.labels.items()},
             past=self.past.to(device) if self.past else None,
+            following=None if self.following is None else self.following.to(device),
+            asked=None if self.asked is None else self.asked.to(device),
         )
 
 

@@ -22,6 +22,7 @@ GAP = (
     "seconds between sessions"  # a feature of events, named as no dataset may: of a session's first 1 + seconds, else 0
 )
 IS_PAST = "is past"  # a feature of places: 1 at those of past sessions
+ASKED = "seconds until asked"  # a feature of places: 1 + seconds from what is read there to what is asked about; 0: not said
 SECOND = 1_000_000  # times are microseconds
 
 Ints = NDArray[np.int64]

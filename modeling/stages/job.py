@@ -110,4 +110,5 @@ class Job:
         about: dict[str, Any] = {"refit_of": self.refit.model, "night": fold.test_day, "test_day": fold.next_day}
         if start and self.parent:
             about |= {"start_from": self.parent.name, "first_day": self.refit.first_day}
+            about["read_sessions"] = int(start.read_S.sum())
         return model, facts | about

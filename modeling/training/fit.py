@@ -117,7 +117,7 @@ def fit(
     put_together(model)
     state.count_costs()
     require_finite(model, config)
-    facts = {"parameters": size, "sessions": len(sessions), "device": device}
+    facts = {"parameters": size, "sessions": len(sessions), "epochs": config.epochs, "device": device}
     tokens = sum(schedule.tokens_per_epoch) * state.step // plan.steps
     return model, facts | _facts(state, plan, judge) | costs(tokens, state.wall_seconds, state.cpu_seconds)
 
