@@ -112,9 +112,9 @@ def _check(settings: Settings, first: date, last: date, policies: tuple[str, ...
 
 
 def _of_day(settings: Settings, day: date, days: int | None) -> Settings:
-    """The settings of the night before whose end is `day`; baselines are the same for all policies and left out."""
+    """The settings of the night before whose end is `day`; baselines, the same for all policies, and lists are left out."""
     data = settings.data.model_copy(update={"until": day, "days": days})
-    return replace(settings, data=data, evaluation=settings.evaluation.model_copy(update={"baselines": ()}))
+    return replace(settings, data=data, evaluation=settings.evaluation.model_copy(update={"baselines": (), "lists": 0}))
 
 
 def _days(first: date, last: date) -> list[date]:

@@ -124,7 +124,10 @@ class PromotionConfig(Concern):
         "7: a week. 0: never, as such a night takes three times as long.",
     )
     seed_scatter_seeds: PositiveInt = Field(
-        2, le=20, title="More seeds", description="Trainings beyond the night's own that a measurement of the scatter does."
+        2,
+        le=20,
+        title="More seeds",
+        description="Trainings beyond the night's own that a measurement of the scatter does.",
     )
 
     def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:

@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 from modeling.config import EvaluationConfig, Goal, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation.pointer import champion_of
@@ -33,6 +34,9 @@ from modeling.stages.training import train
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError
 from schemas.progress import Progress as Numbers
+
+if TYPE_CHECKING:
+    import polars as pl
 
 SCATTERS, RESULT = "scatters", "scatter.json"
 ONE_SIGMA = 0.8413  # the confidence at which a bound is one standard deviation away
@@ -95,16 +99,14 @@ def pooled(measurements: Sequence[dict[str, float]]) -> float:
     return math.sqrt(max(mean, 0.0))
 
 
-def variance_of(folders: Sequence[Manifest], metric: str) -> float:
-    """The relative variance of a metric between trainings, from their evaluations on the same cases.
+def variance_of(ranks: Sequence[pl.DataFrame], metric: str) -> float:
+    """The relative variance of a metric between trainings, from their ranks (`case`, `user`, `rank`) of the same cases.
 
     Raises:
-        InputError: when these were not measured on the same cases.
+        InputError: when these are not ranks of the same cases.
     """
     from modeling.evaluation.evidence import Pairs  # torch is only loaded when there is something to measure
-    from modeling.evaluation.rank_table import read_ranks
 
-    ranks = [read_ranks(made.folder, made.facts["model"]) for made in folders]
     found = []
     for new, old in combinations(ranks, 2):
         difference = Pairs.of(new, old).difference(metric, ONE_SIGMA)
@@ -131,13 +133,16 @@ def _measure(
     artifact_id = identify(code=code_of_comparison(None), parents=parents, metric=promotion.metric, dataset=dataset)
     if existing := artifacts.find(SCATTERS, artifact_id):
         return existing
+    from modeling.evaluation.rank_table import read_ranks
+
+    ranks = [read_ranks(made.folder, made.facts["model"]) for made in measured]
     facts = {
         "dataset": dataset,
         "day": str(_night(evaluation)),
         "metric": promotion.metric,
         "seeds": len(measured),
         "values": [made.facts["metrics"][made.facts["model"]][promotion.metric] for made in measured],
-        "variance": variance_of(measured, promotion.metric),
+        "variance": variance_of(ranks, promotion.metric),
     }
     with artifacts.write(SCATTERS, artifact_id, parents=parents, parameters=promotion.model_dump()) as draft:
         draft.facts = facts

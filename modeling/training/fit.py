@@ -70,7 +70,7 @@ def fit(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    train_on = split.train.select(start.read_S) if start else split.train
+    train_on = split.train.select(start.reads_N) if start else split.train
     sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
