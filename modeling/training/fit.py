@@ -33,6 +33,7 @@ from modeling.training.item_start import begin_near_neighbours
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
+from modeling.training.recency import choose_half_life, newest_days, recent_counts
 from modeling.training.schedule import Schedule, make_schedule
 from modeling.training.sharding import cut, put_together
 from modeling.training.validation import Judge, judge_of
@@ -70,7 +71,7 @@ def fit(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    train_on = split.train.select(start.read_S) if start else split.train
+    train_on = split.train.select(start.read_S) if start else newest_days(split.train, config.recent_days)
     sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
@@ -253,12 +254,19 @@ def make_model(
 
 @torch.no_grad()
 def set_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
-    """Count how often items occur in training, and let an output bias begin at the log of their share of the newest day.
+    """Count how often items occur in training, and let an output bias begin at the log of their share of what is recent.
 
-    The newest day counts one event more of every item.
+    Every item counts one event more.
     """
-    head.popularity_V.copy_(train.item_counts(len(head.popularity_V)))
+    num_items = len(head.popularity_V)
+    head.popularity_V.copy_(train.item_counts(num_items))
     head.uniform_U = head.popularity_V.nonzero().squeeze(1)  # an item that training does not hold is no negative
-    if head.bias_V is not None:
-        counts_V = last_day.item_counts(len(head.bias_V)).float() + 1
-        head.bias_V.copy_((counts_V / counts_V.mean()).log())
+    if head.bias_V is None:
+        return
+    hours = head.bias_half_life
+    if hours == "day":
+        counts_V = last_day.item_counts(num_items).float()
+    else:
+        hours = choose_half_life(train, num_items) if hours == "chosen" else float(hours)
+        counts_V = recent_counts(train, hours, num_items)
+    head.bias_V.copy_(((counts_V + 1) / (counts_V + 1).mean()).log())
