@@ -1,18 +1,80 @@
-"""Commands that change which model is in service, or remove what nothing needs: `overnight promote`, `rollback`, `prune`."""
+"""Commands for what is not done every night: `overnight backfill`, `promote`, `rollback`, `prune`."""
 
+from datetime import datetime
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.console import end, say, say_aside
-from flows.options import BecauseOption, DatasetOption, JsonOption, RootOption
-from schemas.errors import InputError
+from flows.environment import only_runs_speak
+from flows.options import BecauseOption, DatasetOption, JsonOption, RootOption, with_settings
+from schemas.errors import InputError, unknown
+from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
+    from prefect import State
+
+    from flows.settings.settings import Settings
     from modeling.evaluation.pointer import Champion
 
 KEEP_MODELS, KEEP_DAYS = 14, 7
+
+
+@with_settings
+def backfill(
+    settings: "Settings",
+    first: Annotated[datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="First day.")],
+    last: Annotated[datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day.")],
+    what: Annotated[str, typer.Option("--what", help="nights: a model a day; sessions: prepare alone.")] = "nights",
+    as_json: JsonOption = False,
+) -> None:
+    """Run past nights in order, each as a run of its own. A bad day does not stop the rest; code 1 if there was any."""
+    if what not in ("nights", "sessions"):
+        raise unknown("--what", what, ("nights", "sessions"))
+    if first > last:
+        raise InputError(
+            f"--from {first.date()} lies after the last day, --to {last.date()}: first day, then last day."
+        )
+    state = run_flow(
+        "flows.backfill", "backfill", _period(first, last), settings.data, what, settings.preset, settings.given
+    )
+    rows: Any = state.result(raise_on_failure=False)
+    if not isinstance(rows, list):  # it ended before its table
+        state.result(raise_on_failure=True)
+    for row in rows:
+        say("  ".join([row["day"], row["outcome"], f"{row['seconds']:>5} s", row["verdict"]]))
+    say(str(state.message))
+    end({"days": rows}, as_json)
+    if not state.is_completed():
+        raise typer.Exit(1)
+
+
+def _period(first: datetime, last: datetime) -> dict[str, Any]:
+    return {"first": first.date(), "last": last.date()}
+
+
+def run_flow(module: str, name: str, *given: Any, **more: Any) -> "State[Any]":
+    """A flow of ours on the server that there is, or on a temporary one: the state it ended in.
+
+    Raises:
+        InputError: for what the user can mend.
+        LostLockError: when another took over while the run was paused.
+    """
+    from flows.server import prefect_server
+
+    with prefect_server(say_aside):
+        from flows.tasks import LOST, MISTAKE
+
+        only_runs_speak()
+        flow = getattr(import_module(module), name)
+        state: State[Any] = flow(*given, **more, return_state=True)
+    if state.name == MISTAKE:
+        raise InputError(state.message)
+    if state.name == LOST:
+        raise LostLockError(state.message)
+    return state
 
 
 def promote(

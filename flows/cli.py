@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.by_hand import promote, prune, rollback
+from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
-from flows.environment import only_runs_speak, prepare_environment
+from flows.environment import prepare_environment
 from flows.experiments import compare, tune
 from flows.options import (
     DatasetOption,
@@ -27,8 +27,6 @@ from schemas.errors import InputError
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
-    from prefect import State
-
     from flows.settings.settings import Settings
     from schemas.artifacts import Manifest
 
@@ -214,6 +212,7 @@ app.command()(similar)
 app.command()(why)
 
 
+app.command()(backfill)
 app.command()(promote)
 app.command()(rollback)
 app.command()(prune)
@@ -258,18 +257,7 @@ def serve(
 
 def _run_flow(settings: "Settings") -> dict[str, Any]:
     """The night as a flow run: its summary."""
-    from flows.server import prefect_server
-
-    with prefect_server(say_aside):
-        from flows.retrain import retrain as flow
-        from flows.tasks import LOST, MISTAKE
-
-        only_runs_speak()
-        state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
-    if state.name == MISTAKE:
-        raise InputError(state.message)
-    if state.name == LOST:
-        raise LostLockError(state.message)
+    state = run_flow("flows.retrain", "retrain", settings.data, settings.preset, **settings.given)
     summary: dict[str, Any] = state.result(raise_on_failure=True)
     return summary
 

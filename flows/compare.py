@@ -52,6 +52,7 @@ def compare(
     Raises:
         InputError: for names, folds or settings that do not fit; when the first model diverges.
     """
+    script_file()  # what the page needs is missed before anything is trained
     contenders = contenders_of(names, settings)
     for contender in contenders:
         if contender.model:

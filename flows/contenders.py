@@ -55,11 +55,22 @@ def contenders_of(text: str, settings: Settings) -> list[Contender]:
             raise InputError(f"--presets: {name!r} is named twice.")
     contenders = [_contender(name) for name in names]
     for contender in contenders:
-        if contender.model is None and NEXT_ITEM not in contender.settings(settings).model.heads:
-            raise InputError(
-                f"--presets: {contender.name!r} ranks no items (heads has no {NEXT_ITEM}), so its ranks cannot be compared."
-            )
+        if contender.model is None:
+            _check(contender, contender.settings(settings))
     return contenders
+
+
+def _check(contender: Contender, made: Settings) -> None:
+    """Raise InputError for settings with which a model cannot be compared with the rest."""
+    if NEXT_ITEM not in made.model.heads:
+        raise InputError(
+            f"--presets: {contender.name!r} ranks no items (heads has no {NEXT_ITEM}), so its ranks cannot be compared."
+        )
+    if made.training.start_from:
+        raise InputError(
+            f"--presets: {contender.name!r} has training.start_from {made.training.start_from}, a model that may have learned "
+            "from the days of the folds. Leave it out."
+        )
 
 
 def _contender(name: str) -> Contender:

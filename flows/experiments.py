@@ -27,7 +27,10 @@ def compare(
     ] = "",
     folds: Annotated[
         int | None,
-        typer.Option(min=1, help="Test on so many of the newest days, each by what was there before; else 3."),
+        typer.Option(
+            min=1,
+            help="Test on so many of the newest days, each by what was there before; else 3.",
+        ),
     ] = None,
     window: Annotated[
         int | None, typer.Option("--window", min=1, help="Use only so many days before each day; else all.")
@@ -40,25 +43,11 @@ def compare(
     from flows.reports.progress import TRAIN, TerminalProgress
     from flows.reports.terminal import print_comparison
 
-    refuse_days(settings, "compare", "--window")
     with TerminalProgress(TRAIN) as progress:
         done = run(settings, presets, folds, window, progress)
     print_comparison(done.facts)
     say(f"Page: {done.folder / PAGE}")
     end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
-
-
-def refuse_days(settings: "Settings", command: str, instead: str) -> None:
-    """
-    Raises:
-        InputError: for --days and --redo, which a command of several days has no use for.
-    """
-    if settings.data.days:
-        raise InputError(f"{command} takes {instead} in the place of --days, got --days {settings.data.days}.")
-    if settings.data.redo:
-        raise InputError(
-            f"{command} takes no --redo, got {settings.data.redo}. Do days again with `overnight prepare --redo` first."
-        )
 
 
 @with_settings

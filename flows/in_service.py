@@ -12,15 +12,16 @@ from schemas.dataset import load_dataset
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
-MODELS, EVALUATIONS = "models", "evaluations"
+MODELS, EVALUATIONS, SESSIONS = "models", "evaluations", "sessions"
 
 
 @dataclass(frozen=True)
 class InService:
-    """The name of the model in service, or `none`, and whether this run changed that."""
+    """The name of the model in service, or `none`; whether this run changed that; and the evaluated model whose refit it is."""
 
     model: str
     changed: bool
+    refit_of: str = ""
 
 
 def name_of(dataset: str) -> str:
@@ -64,17 +65,35 @@ def model_folder(artifacts: Artifacts, dataset: str, model: str | None = None) -
     return artifacts.get(champion.model).folder
 
 
+def newest_sessions(artifacts: Artifacts, dataset: str) -> Path:
+    """The folder of the sessions of a dataset that were prepared last: with the newest test day, and of these the newest.
+
+    Raises:
+        InputError: when there are none.
+    """
+    name = name_of(dataset)
+    found = (artifacts.read_manifest(SESSIONS, path.name) for path in (artifacts.root / SESSIONS).glob("*"))
+    made = [manifest for manifest in found if manifest and manifest.parameters["dataset"]["name"] == name]
+    if not made:
+        raise InputError(
+            f"There are no prepared sessions of {name!r} in {artifacts.root}: `overnight prepare` makes them."
+        )
+    return max(made, key=lambda manifest: (str(manifest.facts["test_day"]), manifest.created)).folder
+
+
 def keeps_seen(artifacts: Artifacts, folder: Path) -> bool:
     """Whether a model recommends what a session holds again: as it was measured last, so that it does what was promised.
 
     One that was never measured does not.
     """
+    model = artifacts.read_manifest(MODELS, folder.name)
+    measured = (f"{MODELS}/{folder.name}", model.facts.get("refit_of") if model else None)
     evaluations = (artifacts.root / EVALUATIONS).glob("*")
     for path in sorted(
         evaluations, key=lambda path: path.stat().st_mtime_ns, reverse=True
     ):  # as a rule it is the first
         evaluation = artifacts.read_manifest(EVALUATIONS, path.name)
-        if evaluation and evaluation.parents[:1] == (f"{MODELS}/{folder.name}",):
+        if evaluation and evaluation.parents[0] in measured:
             return not evaluation.facts["filter_seen"]
     return False
 

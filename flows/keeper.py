@@ -60,7 +60,7 @@ def keep(command: list[str]) -> int:
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_with_parent)
     threading.Thread(target=_wait_for_end_of_input, daemon=True).start()
     while process.poll() is None and not CLOSED.wait(0.2):
-        _reap()
+        _reap(process.pid)
     for number in (signal.SIGINT, signal.SIGTERM):
         if _signal_and_wait(process, number, POLITE_SECONDS):
             break
@@ -93,15 +93,15 @@ def _signal_and_wait(process: subprocess.Popen[bytes], number: int, seconds: flo
 
 def _end_all(process: subprocess.Popen[bytes]) -> None:
     """SIGTERM to what is left, so that a run can say that it was stopped; then SIGKILL until nothing is left."""
-    told: set[int] = set()
+    asked: set[int] = set()
     deadline = time.monotonic() + LAST_SECONDS
     while left := below(os.getpid()):
         late = time.monotonic() > deadline
         for pid in left:
-            if late or pid not in told:
+            if late or pid not in asked:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL if late else signal.SIGTERM)
-                told.add(pid)
+                asked.add(pid)
         process.poll()
         _reap(process.pid)
         time.sleep(0.05)
@@ -109,20 +109,14 @@ def _end_all(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _reap(but: int = 0) -> None:
-    """Take note of the end of adopted processes, which nobody else waits for."""
-    for child in _zombies():
-        if child != but:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(child, os.WNOHANG)
-
-
-def _zombies() -> list[int]:
-    found = []
+def _reap(command: int) -> None:
+    """Take note of the end of adopted processes, which nobody else waits for; the command itself is waited for elsewhere."""
+    children = PROCESSES / "self" / "task" / str(os.getpid()) / "children"
     with contextlib.suppress(OSError):
-        for child in (PROCESSES / "self" / "task" / str(os.getpid()) / "children").read_text().split():
-            found.append(int(child))
-    return found
+        for child in map(int, children.read_text().split()):
+            if child != command:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(child, os.WNOHANG)
 
 
 def _wait_for_end_of_input() -> None:

@@ -14,6 +14,7 @@ from flows.night import Stages, run_stages
 from flows.night_lock import alone
 from flows.reports import prefect_ui
 from flows.reports.progress import PREPARE, TRAIN
+from flows.reports.run_names import name_run
 from flows.settings.form import PresetName, Section
 from flows.settings.layers import Layer
 from flows.settings.settings import Data, resolve
@@ -71,6 +72,7 @@ def retrain(
     given: Layer = {"inputs": inputs, "body": body, "objective": objective, "loss": loss, "heads": heads}
     given |= {"training": training, "evaluation": evaluation, "promotion": promotion}
     settings = resolve(parse(Data, data, "data"), preset, given)
+    name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
     with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")):
         summary = run_stages(settings, TASKS)
     return Completed(message=summary["verdict"], data=summary)

@@ -111,7 +111,8 @@ class Search:
 
         start, changes = trial.user_attrs["preset"], trial.user_attrs["changes"]
         made = resolve(self.settings.data, self._preset(start), self._layer(start, changes))
-        model = train(Artifacts(self.folder), self.sessions, made.model, made.training, watch)
+        split = self.settings.evaluation.split
+        model = train(Artifacts(self.folder), self.sessions, made.model, made.training, watch, split)
         metric = model.facts["goal"]
         value = model.facts[f"validation_{metric}"]
         if value is None:

@@ -9,6 +9,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +28,15 @@ CURVES = 4  # trials that run to their end before any is cut short
 FIRST_EPOCHS = 1  # in which none is: a rate that is still rising says little
 
 
+def require_optuna() -> None:
+    """
+    Raises:
+        InputError: when it is not installed.
+    """
+    if find_spec("optuna") is None:
+        raise InputError("tune needs the package optuna, which is not installed here: pip install optuna.")
+
+
 @contextmanager
 def opened(folder: Path, num_beginnings: int) -> Iterator[optuna.Study]:
     """The study of a folder, which is made if it is not there, locked while the block runs.
@@ -35,7 +45,7 @@ def opened(folder: Path, num_beginnings: int) -> Iterator[optuna.Study]:
     when a process was killed are ended.
 
     Raises:
-        InputError: when Optuna is not installed, another process has it open, or its file cannot be read.
+        InputError: when another process has it open, or its file cannot be read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT)
@@ -52,10 +62,8 @@ def opened(folder: Path, num_beginnings: int) -> Iterator[optuna.Study]:
 
 
 def _open(file: Path, random_trials: int) -> optuna.Study:
-    try:
-        import optuna
-    except ImportError:
-        raise InputError("tune needs the package optuna, which is not installed here: pip install optuna.") from None
+    import optuna
+
     logging.getLogger("alembic").setLevel(logging.WARNING)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -24,9 +24,9 @@ from flows.search import OnProgress, Search, in_words
 from flows.settings.layers import Layer
 from flows.settings.settings import Settings, resolve
 from flows.settings.space import Beginning
-from flows.study import opened
+from flows.study import opened, require_optuna
 from modeling.presets.by_shape import Shape
-from modeling.stages.identity import code_of_training
+from modeling.stages.identity import code_of_training, content_of, selection_of
 from schemas import plugins
 from schemas.artifacts import Manifest, identify
 from schemas.closure import code_of
@@ -64,10 +64,11 @@ def tune(
             at the same search.
     """
     began = time.monotonic() if began is None else began
+    require_optuna()
     _check(settings)
     sessions = stages.prepare(settings, progress)
     beginnings = _beginnings(settings, sessions, presets, progress)
-    folder = settings.artifacts.root / TUNING / _identity(sessions, beginnings)
+    folder = settings.artifacts.root / TUNING / _identity(settings, sessions, beginnings)
     with opened(folder, len(beginnings)) as study:
         search = Search(settings, sessions, beginnings, study, folder, progress)
         spent = seconds_spent(search.trials())
@@ -93,11 +94,12 @@ def _check(settings: Settings) -> None:
         raise InputError(f"tune takes no --redo, got {settings.data.redo}. Use `overnight prepare --redo` first.")
 
 
-def _identity(sessions: Manifest, beginnings: dict[str, Beginning]) -> str:
+def _identity(settings: Settings, sessions: Manifest, beginnings: dict[str, Beginning]) -> str:
     """What names a search: the sessions, where it may begin, the space, and the code that trains."""
     return identify(
         code=code_of(ROOT, ("flows.settings.space",), alone=(__name__, "flows.search", "flows.study")),
         parents=(sessions.name,),
+        split=(selection_of(sessions, settings.evaluation.split), content_of(settings.evaluation.split)),
         beginnings={
             name: (beginning.model.model_dump(), beginning.training.model_dump(), sorted(beginning.fixed))
             for name, beginning in beginnings.items()

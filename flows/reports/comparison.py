@@ -108,10 +108,7 @@ def totals_of(rows: list[Row], root: Path, cutoffs: tuple[int, ...]) -> tuple[li
     """Rows with the metrics of the cases that all scorers share, and a total a scorer, the first model first."""
     names = list(dict.fromkeys(row.name for row in rows))
     metrics, common = names_at(cutoffs), _common_ranks(rows, root)
-    gains = {
-        name: np.stack([gains_of(metric, torch.from_numpy(common[name].to_numpy())).numpy() for metric in metrics], 1)
-        for name in names
-    }
+    gains = {name: _gains(common[name], metrics) for name in names}
     fold_N = common["fold"].to_numpy()
     measured = []
     for row in rows:
@@ -122,6 +119,11 @@ def totals_of(rows: list[Row], root: Path, cutoffs: tuple[int, ...]) -> tuple[li
     return measured, [
         _total(name, [row for row in measured if row.name == name], bounds.get(name, {})) for name in names
     ]
+
+
+def _gains(ranks: pl.Series, metrics: list[str]) -> np.ndarray:
+    rank_N = torch.from_numpy(ranks.to_numpy(writable=True))
+    return np.stack([gains_of(metric, rank_N).numpy() for metric in metrics], 1)
 
 
 def _common_ranks(rows: list[Row], root: Path) -> pl.DataFrame:

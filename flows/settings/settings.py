@@ -18,7 +18,8 @@ from modeling.presets import read_preset
 from preprocessing.engines import EngineName
 from schemas import plugins
 from schemas.artifacts import Artifacts
-from schemas.dataset import Dataset, read_dataset
+from schemas.columns import ITEM_ID
+from schemas.dataset import Dataset, Feature, read_dataset
 from schemas.errors import InputError, parse, unknown
 from schemas.finished import FinishedArtifacts
 
@@ -137,6 +138,9 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
         parts.check(model)
     _check_baselines(groups.evaluation.baselines)
     groups.promotion.check(groups.evaluation, model.heads)
+    groups.evaluation.check_diversity(
+        [name for name, feature in dataset.features.items() if _is_of_items(name, feature)]
+    )
     return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
 
 
@@ -149,6 +153,11 @@ def _check_baselines(names: tuple[str, ...]) -> None:
             raise InputError(f"evaluation.baselines: {unknown('baseline', name, known)}")
         if name not in shipped:
             plugins.find(baselines, name)
+
+
+def _is_of_items(name: str, feature: Feature) -> bool:
+    """Whether items have a feature: those of events, as the newest event of an item has them."""
+    return name != ITEM_ID and feature.per == "event"
 
 
 def _chosen(model: ModelConfig) -> tuple[Any, ...]:

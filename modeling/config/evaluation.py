@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
@@ -64,6 +64,11 @@ class EvaluationConfig(Concern):
         title="Diversity by",
         description="Feature of items by which two items of a list are alike or not. Empty: by the model's item vectors.",
     )
+
+    def check_diversity(self, features: Collection[str]) -> None:
+        """Raise InputError when items have no such feature; `features` are those with one value an item."""
+        if self.diversity is not None and self.diversity not in features:
+            raise unknown("evaluation.diversity", self.diversity, features)
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Self:

@@ -51,6 +51,9 @@ class Objective(ABC):
         False  # inference reads an empty place behind the history instead of the history's last event
     )
     drops: ClassVar[int] = 0  # last events of each session that get no place in training
+    says_when: ClassVar[bool] = (
+        False  # goes with inputs.query_time: a place tells the time of what is asked of it alone
+    )
     needs_next_item: ClassVar[bool] = False  # learns from what the next-item head proposes
 
     @abstractmethod

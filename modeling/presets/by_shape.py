@@ -8,9 +8,12 @@
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
     epochs             10 (the setting's own default)           30, of which validation takes those that help
+    schedule           constant (the setting's own default)     linear over 12 epochs below 30 events an item, and no patience
+    item_start         random (the setting's own default)       neighbours below 30 events an item and 50,000 items (sasrec)
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
     positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
+    dim                64 (the setting's own default)           128 below 30 events an item (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
@@ -41,12 +44,15 @@ SPARSE_RATE = 2e-3  # where half is dropped
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
-SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1
+SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # half of twice the width is left
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
 RECENT_DAYS, RATE_OF_MOVING = 2, 2e-3
 EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
+FALLING_EPOCHS = (
+    12  # items that begin near their neighbours are soon where they belong; what is left is for a rate that falls
+)
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,9 @@ def settings_by_shape(
         head = model.heads[NEXT_ITEM]
         head = head.model_copy(update={"options": head.options | of_head})
         model = model.model_copy(update={"heads": model.heads | {NEXT_ITEM: head}})
-    if shape.long and "positions" not in model.inputs.model_fields_set and "name" not in model.body.model_fields_set:
-        chosen["inputs.positions"] = "none"
-        model = model.model_copy(update={"inputs": model.inputs.model_copy(update={"positions": "none"})})
+    of_inputs = _of_inputs(model, shape)
+    chosen |= {f"inputs.{name}": value for name, value in of_inputs.items()}
+    model = model.model_copy(update={"inputs": model.inputs.model_copy(update=of_inputs)})
     return model, training.model_copy(update=of_training), chosen
 
 
@@ -136,9 +142,27 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
             chosen["warmup_steps"] = WARMUP
     if shape.histories and "order" not in given:
         chosen["order"] = "random"
-    if chosen.get("order", training.order) == "random" and shape.histories and "epochs" not in given:
-        chosen["epochs"] = EPOCHS_OF_HISTORIES
+    if shape.histories and chosen.get("order", training.order) == "random":
+        chosen |= {name: value for name, value in _of_run(training, shape).items() if name not in given}
     return chosen
+
+
+def _of_run(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
+    """How long a run over histories is, and how its rate falls, where validation chooses among its epochs."""
+    if not shape.sparse or "schedule" in training.model_fields_set:
+        return {"epochs": EPOCHS_OF_HISTORIES}
+    # A run that is ended early never comes to the low rates in which it gains most.
+    return {"epochs": FALLING_EPOCHS, "schedule": "linear", "patience": training.evaluations}
+
+
+def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:
+    """Positions, and where items begin; nothing for another body than the default, with which neither was measured."""
+    if "name" in model.body.model_fields_set:
+        return {}
+    chosen = {"positions": "none"} if shape.long else {}
+    if shape.sparse and shape.num_items < SAMPLED_FROM:  # the factors of more were not measured, nor what they cost
+        chosen["item_start"] = "neighbours"
+    return {name: value for name, value in chosen.items() if name not in model.inputs.model_fields_set}
 
 
 def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:
@@ -165,6 +189,8 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = model.body.model_fields_set, dict[str, Any]()
     if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
         chosen["num_heads"] = 1
+    if shape.sparse and not {"name", "dim"} & given:
+        chosen["dim"] = SPARSE_DIM
     if shape.sparse and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT
     if "attention_dropout" not in given:

@@ -89,4 +89,5 @@ def label_cases(cases: Cases, column: LabelColumn, *, back: bool) -> tuple[Sessi
         lengths_S = torch.zeros_like(history.lengths).scatter_reduce(0, session, place * asked, "amax")
         value_S = value_E[history.starts + lengths_S]
     keep_S = (lengths_S > 0) & ~value_S.isnan()
-    return replace(history, lengths=lengths_S).select(keep_S), value_S[keep_S]
+    shorter = replace(history, lengths=lengths_S, following=history.starts + lengths_S)
+    return shorter.select(keep_S), value_S[keep_S]

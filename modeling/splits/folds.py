@@ -53,13 +53,15 @@ class Split:
 class Fold:
     """Sessions that train and sessions that test. `config` is the split that has this fold alone.
 
-    Days are those with sessions, in order; none of them where the test is not by days.
+    Days are those with sessions, in order; none of them where the test is not by days. The past of training sessions holds no
+    session that validation holds out, nor what came before it.
     """
 
     sessions: Manifest
     config: SplitConfig
     train_days: tuple[str, ...] = ()
     test_days: tuple[str, ...] = ()
+    past: int = 0  # events of a user's past sessions that a session has at most
 
     @property
     def name(self) -> str:
@@ -90,7 +92,8 @@ class Fold:
         more of it than of those in training.
 
         Raises:
-            InputError: when a file of the sessions is missing or holds other bytes than were written.
+            InputError: when a file of the sessions is missing or holds other bytes than were written; with `past`, for whole
+                histories, users or times that are missing.
         """
         require_whole(self.sessions)
         if not self.test_days:
@@ -104,13 +107,14 @@ class Fold:
         keep[held_out] = False
         last_day = train.select(keep & (torch.arange(len(train)) >= first))
         test = test.select(torch.arange(0)) if self._listed else test
-        return Split(train.select(keep), hide_last(train.select(held_out)), test, last_day, "watches", self)
+        chosen = train.select(held_out)
+        return Split(train.select(keep).without(chosen), hide_last(chosen), test, last_day, "watches", self)
 
     def before(self, days: int) -> Fold | None:
         """The fold whose test is the last `days` training days of this one; None where none would be left to train on."""
         if len(self.train_days) <= days:
             return None
-        return Fold(self.sessions, self.config, self.train_days[:-days], self.train_days[-days:])
+        return replace(self, train_days=self.train_days[:-days], test_days=self.train_days[-days:])
 
     def read_chooser(self, days: int, most_validation: int) -> Split | None:
         """Training sessions without the last `days` training days, which validate, evenly spread `most_validation` of them.
@@ -185,10 +189,11 @@ class Fold:
         return self.config.rule == "list"
 
     def _read(self, days: tuple[str, ...] | None) -> Sessions:
-        return read_sessions(self.sessions.folder / "sessions", self.schema, lambda day: days is None or day in days)
+        folder = self.sessions.folder / "sessions"
+        return read_sessions(folder, self.schema, lambda day: days is None or day in days, self.past)
 
 
-def folds(sessions: Manifest, config: SplitConfig = SplitConfig()) -> list[Fold]:  # noqa: B008  (frozen)
+def folds(sessions: Manifest, config: SplitConfig = SplitConfig(), past: int = 0) -> list[Fold]:  # noqa: B008  (frozen)
     """The folds of a split of prepared sessions, the oldest first; the last one is what a night trains and is tested on.
 
     Of days 1 to 9, `SplitConfig(folds=3)` tests on 7 (trained on 1 to 6), 8 and 9, `SplitConfig(folds=2, test_days=2,
@@ -198,18 +203,18 @@ def folds(sessions: Manifest, config: SplitConfig = SplitConfig()) -> list[Fold]
             model = train(artifacts, sessions, ModelConfig(), TrainingConfig(), split=fold.config)
             evaluation = evaluate(artifacts, model, sessions, EvaluationConfig(split=fold.config))
 
-    or, without a model, `fold.read()` has `train` and `test`.
+    or, without a model, `fold.read()` has `train` and `test`. `past` is `inputs.past_events` of the model that reads them.
 
     Raises:
         InputError: for a rule that the sessions do not fit, a day that has none, and more folds than there are days for.
     """
     stretches = config.stretches(sessions.facts["days"], sessions.facts["test_day"])
     if not stretches:
-        return [Fold(sessions, config)]
+        return [Fold(sessions, config, past=past)]
     alone = [config.model_copy(update={"folds": 1, "until": date.fromisoformat(days.test[-1])}) for days in stretches]
     if stretches[-1].test[-1] == sessions.facts["test_day"]:
         alone[-1] = config.model_copy(update={"folds": 1, "until": None})
-    return [Fold(sessions, own, days.train, days.test) for own, days in zip(alone, stretches, strict=True)]
+    return [Fold(sessions, own, days.train, days.test, past) for own, days in zip(alone, stretches, strict=True)]
 
 
 def split_sessions(
@@ -217,13 +222,14 @@ def split_sessions(
     schema: FeatureSchema,
     most_validation: int,
     config: SplitConfig = SplitConfig(),  # noqa: B008  (frozen)
+    past: int = 0,
 ) -> Split:
     """Train, validation and test of the newest fold; `Fold.read` says which these are.
 
     Raises:
         InputError: as `folds` and `Fold.read` do.
     """
-    return folds(manifest, config)[-1].read(most_validation)
+    return folds(manifest, config, past)[-1].read(most_validation)
 
 
 def newest_and_replay(split: Split, first_day: str, replay: float, seed: int) -> Tensor:

@@ -54,11 +54,11 @@ def compare(
         raise unknown("promotion.metric", promotion.metric, measured)
     candidate = evaluation.parents[0]
     champion, damage = _in_service(artifacts, dataset)
-    put_there_by = champion.comparison if champion and champion.model == candidate else None
-    if put_there_by and (existing := artifacts.find(*put_there_by.split("/"))):
-        progress(f"{candidate} is already in service.")
-        return existing
     rival = artifacts.find(*champion.model.split("/")) if champion else None
+    put_there_by = champion.comparison if champion and candidate in (champion.model, refit_of(rival)) else None
+    if champion and put_there_by and (existing := artifacts.find(*put_there_by.split("/"))):
+        progress(f"{candidate} is already in service{'' if champion.model == candidate else f' as {champion.model}'}.")
+        return existing
     about = {"dataset": dataset, "promotion": promotion.model_dump(), "damage": damage, "whole": rival is not None}
     code, parents = code_of_comparison(rival), (evaluation.name, champion.model if champion else "")
     artifact_id = identify(code=code, parents=parents, **about)
@@ -84,23 +84,25 @@ def compare(
     return _record(artifacts, artifact_id, evaluation, promotion, facts)
 
 
-def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = print) -> Champion | None:
-    """Put the candidate into service when the comparison says so; returns the model in service afterwards.
+def promote(
+    artifacts: Artifacts, comparison: Manifest, progress: Progress = print, refitted: Manifest | None = None
+) -> Champion | None:
+    """Put the candidate, or its refit, into service when the comparison says so; returns the model in service afterwards.
 
     A comparison is applied once, and only to the pointer it was made against.
     """
     facts = comparison.facts
-    dataset, candidate = facts["dataset"], facts["candidate"]
+    dataset, candidate = facts["dataset"], refitted.name if refitted else facts["candidate"]
     champion, _ = _in_service(artifacts, dataset)  # `compare` has said what is wrong with the pointer
     if not facts["promote"] or (champion and champion.model == candidate):
         return champion
     artifacts.begin_work()
     with changing(artifacts, f"promotion for {dataset}", progress):
-        return _apply(artifacts, comparison, progress)
+        return _apply(artifacts, comparison, candidate, progress)
 
 
-def _apply(artifacts: Artifacts, comparison: Manifest, progress: Progress) -> Champion | None:
-    dataset, candidate = comparison.facts["dataset"], comparison.facts["candidate"]
+def _apply(artifacts: Artifacts, comparison: Manifest, candidate: str, progress: Progress) -> Champion | None:
+    dataset = comparison.facts["dataset"]
     champion, _ = _in_service(artifacts, dataset)  # it may have been changed by hand while the lock was waited for
     if champion and (champion.model != comparison.facts["champion"] or champion.applied(comparison.name)):
         progress(
@@ -229,6 +231,11 @@ def _read_as(model: Manifest, sessions: Manifest) -> list[str]:
     from modeling.vocabularies import as_read
 
     return as_read(sessions.folder, model.folder)
+
+
+def refit_of(model: Manifest | None) -> str | None:
+    """The evaluated model that this one is the refit of."""
+    return model.facts.get("refit_of") if model else None
 
 
 def _learned_from(model: Manifest, day: str | None) -> bool:

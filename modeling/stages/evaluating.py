@@ -37,10 +37,11 @@ def evaluate(
     The cases are those of the newest fold of `config.split`, which `split` describes: its rule, the first and the last day of
     training and test, and what `Fold.counts` counts. The facts hold `metrics` by name of model or baseline (the mean over
     cases of `metrics.gains_of`; None: undefined, such as everything of no cases, or the AUC of labels that are all alike),
-    `baseline_settings` (by name, what a baseline chose on validation cases), these counts, `catalogue` items that can be
-    recommended of the `vocabulary`, by label `labels`, and `learned_from_test_day`: whether the model learned from what it is
-    tested on, which is also warned of. `ranks`, `lists`, `intervals` and `slices` are described where they are made, in
-    `stages.ranked`. The ranks themselves are in `ranks.parquet`, as `evaluation.rank_table` says.
+    `baseline_settings` (by name, what a baseline chose on validation cases), `baseline_seconds` (of CPU, to fit it), these
+    counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and `learned_from_test_day`:
+    whether the model learned from what it is tested on, which is also warned of. `ranks`, `lists`, `intervals` and `slices` are
+    described where they are made, in `stages.ranked`. The ranks themselves are in `ranks.parquet`, as `evaluation.rank_table`
+    says.
     """
     artifact_id = identify(
         code=code_of_evaluation(model, config.baselines),

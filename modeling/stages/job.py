@@ -58,7 +58,7 @@ class Job:
         from modeling.splits import folds  # torch is only loaded when there is something to train
         from modeling.stages.memory import kept_memory
 
-        fold = folds(self.sessions, self.split)[-1]
+        fold = folds(self.sessions, self.split, self.model.inputs.past_events)[-1]
         items = pl.read_parquet(self.sessions.folder / ITEMS, glob=False)
         # It learns from the days before the test day.
         about = {"start_from": None, "test_day": fold.test_day, "split": fold.about(), UNTIL: end_of(self.sessions)}
@@ -110,4 +110,5 @@ class Job:
         about: dict[str, Any] = {"refit_of": self.refit.model, "night": fold.test_day, "test_day": fold.next_day}
         if start and self.parent:
             about |= {"start_from": self.parent.name, "first_day": self.refit.first_day}
+            about["read_sessions"] = int(start.read_S.sum())
         return model, facts | about

@@ -32,7 +32,9 @@ ROWS = 8192  # held as Python values at a time
 ITEMS = "items.parquet"
 
 
-def read_split(sessions: Manifest, config: SplitConfig, most_validation: int, newest_days: int = 0) -> Split:
+def read_split(
+    sessions: Manifest, config: SplitConfig, most_validation: int, newest_days: int = 0, past: int = 0
+) -> Split:
     """Train, validation and test of the newest fold of a split; where its rule is a list, the test is that list.
 
     With `newest_days` training sessions are those of a model that was trained again with so many days held out whole before.
@@ -40,7 +42,7 @@ def read_split(sessions: Manifest, config: SplitConfig, most_validation: int, ne
     Raises:
         InputError: as `folds`, `Fold.read` and `cases_of` do.
     """
-    fold = folds(sessions, config)[-1]
+    fold = folds(sessions, config, past)[-1]
     whole = newest_days and fold.train_days
     split = fold.read_whole(newest_days, most_validation) if whole else fold.read(most_validation)
     if config.rule != "list":
@@ -64,15 +66,28 @@ def cases_of(file: Path, catalogue: Catalogue) -> tuple[Cases, pl.Series]:
     return Cases(_together(sessions), torch.cat(targets)), pl.concat(users)
 
 
-def _frames(file: Path) -> Iterator[tuple[int, pl.DataFrame]]:
-    """(number of the first row, rows) of a list, some at a time."""
+def check_list(file: Path) -> None:
+    """Look at the columns of a list, before anything is trained that it is to test.
+
+    Raises:
+        InputError: for a file that cannot be read or lacks one of them.
+    """
+    with _opened(file) as parquet:
+        _require_columns(parquet.schema_arrow, file)
+
+
+def _opened(file: Path) -> pq.ParquetFile:
     try:
-        parquet = pq.ParquetFile(file)
+        return pq.ParquetFile(file)
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(
             f"evaluation.split.path {file}: cannot be read as Parquet ({' '.join(str(error).split())})."
         ) from None
-    with parquet:
+
+
+def _frames(file: Path) -> Iterator[tuple[int, pl.DataFrame]]:
+    """(number of the first row, rows) of a list, some at a time."""
+    with _opened(file) as parquet:
         _require_columns(parquet.schema_arrow, file)
         columns = [name for name in (USER_ID, ITEM_ID, TARGET) if name in parquet.schema_arrow.names]
         first = 0

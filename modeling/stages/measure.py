@@ -5,6 +5,7 @@ N cases, V items.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -71,12 +72,14 @@ def measure(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
     """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = SequenceModel.load(model.folder).to(device)
+    past = loaded.settings.inputs.past_events
     training = model.parameters["training"]
     newest_days = training.get("validation_days", 1) if training.get("validation") == "days" else 0
-    split = read_split(sessions, config.split, training["validation_sessions"], newest_days)
+    split = read_split(sessions, config.split, training["validation_sessions"], newest_days, past)
     assert split.fold
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
+    test = Test(model, sessions, schema, split, loaded, config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
     table: RankTable | None = None
@@ -84,8 +87,8 @@ def measure(
     cases, counts = measurable(split.test, trained_items(split.train, schema.num_items))
     about_ranks: dict[str, Any] = {}
     if NEXT_ITEM in test.model.heads:
-        metrics, examples, settings, table, lists = _rank_items(test, cases)
-        about_ranks = facts_of_ranks(table, config.cutoffs) | {"lists": lists}
+        metrics, examples, settings, table, about = _rank_items(test, cases)
+        about_ranks = facts_of_ranks(table, config.cutoffs) | about
     labels = {}
     for column in schema.labels:
         if column.name in test.model.label_heads:
@@ -152,19 +155,25 @@ def fit_baseline(name: str, split: Split, schema: FeatureSchema, config: Evaluat
 def _rank_items(
     test: Test, cases: Cases
 ) -> tuple[dict[str, Values], list[dict[str, Any]], dict[str, dict[str, float]], RankTable, dict[str, Any]]:
-    """Metrics of model and baselines; examples; the settings baselines chose; the ranks; and what lists are like."""
+    """Metrics of model and baselines; examples; the settings baselines chose; the ranks; and as facts what lists are like and
+    the CPU seconds that fitting baselines took.
+    """
     scorer, translated = ModelScorer(test.model), test.for_model(cases)
     items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
     table = RankTable(describe(cases, test.split, test.schema))
     lists = Lists(test.config, test.split, cases, scorer, items, native=test.native)
     metrics = {MODEL: _rank(MODEL, scorer, translated, test, table, lists)}
     settings: dict[str, dict[str, float]] = {}
+    seconds: dict[str, float] = {}
     for name in test.config.baselines:
+        began = time.process_time()
         baseline = fit_baseline(name, test.split, test.schema, test.config)
+        seconds[name] = round(time.process_time() - began, 1)
         metrics[name] = _rank(name, baseline, cases, test, table, lists)
         if setting := getattr(baseline, "setting", None):
             settings[name] = dict(setting)
-    return metrics, show_examples(scorer, items, translated, test.config), settings, table, lists.facts
+    about = {"lists": lists.facts, "baseline_seconds": seconds}
+    return metrics, show_examples(scorer, items, translated, test.config), settings, table, about
 
 
 def _rank(name: str, scorer: Scorer, cases: Cases, test: Test, table: RankTable, lists: Lists) -> Values:

@@ -80,6 +80,10 @@ def train(
         return existing
     if chosen:
         progress(describe(chosen, shape))
+    if split.path:
+        from modeling.stages.listed import check_list  # with torch; said now, not when the model is trained
+
+        check_list(Path(split.path))
     return make(Job(artifacts, artifact_id, sessions, model_config, config, split, goal, parent, chosen), progress)
 
 

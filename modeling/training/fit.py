@@ -82,7 +82,7 @@ def fit(
             "min_count of item_id in the dataset."
         )
     set_seed(config.seed)
-    model = make_model(model_config, schema, sessions, split.last_day, items, report)
+    model = make_model(model_config, schema, sessions, split, items, report)
     if start:
         start.give(model, split.train, items)
     size = _size(model)
@@ -117,7 +117,7 @@ def fit(
     put_together(model)
     state.count_costs()
     require_finite(model, config)
-    facts = {"parameters": size, "sessions": len(sessions), "device": device}
+    facts = {"parameters": size, "sessions": len(sessions), "epochs": config.epochs, "device": device}
     tokens = sum(schedule.tokens_per_epoch) * state.step // plan.steps
     return model, facts | _facts(state, plan, judge) | costs(tokens, state.wall_seconds, state.cpu_seconds)
 
@@ -233,18 +233,18 @@ def make_model(
     config: ModelConfig,
     schema: FeatureSchema,
     sessions: Sessions,
-    last_day: Sessions,
+    split: Split,
     items: pl.DataFrame | None,
     report: Report,
 ) -> SequenceModel:
-    """A model that has the statistics of its training sessions and the item table, before its first step."""
+    """A model that has the statistics of the training sessions that it reads and the item table, before its first step."""
     model = SequenceModel(config, schema)
     model.inputs.items.set_items(items, report)
     model.reach(sessions)
     if config.inputs.item_start == "neighbours":
         begin_near_neighbours(model, sessions)
     if NEXT_ITEM in model.heads:
-        set_popularity(model.next_item, sessions, last_day)
+        set_popularity(model.next_item, sessions, split.last_day, split.train)
         if not model.next_item.sampled and config.loss.negatives != NegativesConfig():
             report(f"loss.negatives is not used: {config.loss.name} compares with all items.")
     for head in model.label_heads.values():
@@ -253,10 +253,10 @@ def make_model(
 
 
 @torch.no_grad()
-def set_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
+def set_popularity(head: NextItem, train: Sessions, last_day: Sessions, history: Sessions | None = None) -> None:
     """Count how often items occur in training, and let an output bias begin at the log of their share of what is recent.
 
-    Every item counts one event more.
+    Every item counts one event more. `history` are all training sessions, where those of `train` are the only ones read.
     """
     num_items = len(head.popularity_V)
     head.popularity_V.copy_(train.item_counts(num_items))
@@ -267,6 +267,7 @@ def set_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
     if hours == "day":
         counts_V = last_day.item_counts(num_items).float()
     else:
-        hours = choose_half_life(train, num_items) if hours == "chosen" else float(hours)
-        counts_V = recent_counts(train, hours, num_items)
+        history = train if history is None else history
+        hours = choose_half_life(history, num_items) if hours == "chosen" else float(hours)
+        counts_V = recent_counts(history, hours, num_items)
     head.bias_V.copy_(((counts_V + 1) / (counts_V + 1).mean()).log())

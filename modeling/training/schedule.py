@@ -9,7 +9,6 @@ they are hold the order of the epoch at hand and where each of its steps begins.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -70,7 +69,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         self._on_cpu = sessions.lengths.device.type == "cpu"
         self._lengths = sessions.lengths.cpu()
         self._age_days = (sessions.end.max() - sessions.end).cpu() / DAY_MICROSECONDS
-        self._places = (self._lengths - dropped).clamp(min=0)
+        self._places = (sessions.places.cpu() - dropped).clamp(min=0)
         self.fixed = flat and not self._on_cpu  # whether all batches have one shape
         self.generator = torch.Generator(sessions.starts.device)  # what batches draw from, seeded at each step
         self._epoch, self._order, self._bounds = -1, torch.empty(0), torch.empty(0)
@@ -127,8 +126,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         begin_1, end_1 = self._begin_here[place_1], self._end_here[place_1]
         place_S = begin_1 + torch.arange(self._most_sessions, device=step_1.device)
         chosen = self.sessions.select(self._order_here[place_S])
-        chosen = replace(chosen, lengths=chosen.lengths * (place_S < end_1))
-        return self.make_batch(chosen, self.generator, self._room)
+        return self.make_batch(chosen.emptied(place_S < end_1), self.generator, self._room)
 
     @property
     def places_per_step(self) -> int:
@@ -161,7 +159,7 @@ class Schedule(torch.utils.data.Dataset[Batch]):
             order = order[kept[order]]
         if self.by_length:
             near = self._lengths[order].cumsum(0) // (self.tokens_per_step * STEPS_SORTED)
-            order = order[(near * (self._lengths.max() + 1) + self._lengths[order]).argsort(stable=True)]
+            order = order[(near * (self._places.max() + 1) + self._places[order]).argsort(stable=True)]
         filled = self._lengths[order].cumsum(0)
         steps = max(1, round(int(filled[-1]) / self.tokens_per_step))
         targets = torch.arange(1, steps) * int(filled[-1]) // steps

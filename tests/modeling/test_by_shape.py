@@ -68,8 +68,12 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
 
 
 def test_what_is_given_wins() -> None:
-    given = {"tokens_per_step": 1024, "learning_rate": 0.001, "order": "random", "epochs": 3}
-    model = {"loss": "full_softmax", "body": {"dropout": 0.3, "attention_dropout": 0.3, "num_heads": 2}}
+    given = {"tokens_per_step": 1024, "learning_rate": 0.001, "order": "random", "epochs": 3, "schedule": "constant"}
+    model = {
+        "inputs": {"item_start": "random"},
+        "loss": "full_softmax",
+        "body": {"dim": 64, "dropout": 0.3, "attention_dropout": 0.3, "num_heads": 2},
+    }
     assert _chosen(model, given, num_items=SAMPLED_FROM, histories=True) == {}
     assert "training.warmup_steps" not in _chosen({}, {"warmup_steps": 0})
     assert "training.warmup_steps" not in _chosen({}, {"learning_rate": 0.001})
@@ -87,6 +91,7 @@ SPARSE_HISTORIES = {"num_events": 200_000, "num_items": 12_000, "histories": Tru
 def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart() -> None:
     chosen = _chosen({}, {}, **SPARSE_HISTORIES)
     assert chosen["body.dropout"] == chosen["body.attention_dropout"] == 0.5 and chosen["body.num_heads"] == 1
+    assert chosen["body.dim"] == 128 and "body.dim" not in _chosen({"body": {"dim": 32}}, {}, **SPARSE_HISTORIES)
     assert chosen["loss.label_smoothing"] == 0.1
     assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
     dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
@@ -97,19 +102,36 @@ def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart(
 def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
     chosen = _chosen({"body": {"dropout": 0.3}, "loss": {"label_smoothing": 0.0}}, {}, **SPARSE_HISTORIES)
     assert chosen["body.attention_dropout"] == 0.3 and not {"body.dropout", "loss.label_smoothing"} & chosen.keys()
-    assert not {"body.dropout", "body.num_heads"} & _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES).keys()
+    assert not {"body.dim", "body.dropout", "body.num_heads"} & _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES).keys()
     assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, **SPARSE_HISTORIES)["loss.label_smoothing"] == 0.1
     sampled = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": SAMPLED_FROM})
     assert sampled["loss"] == "sampled_softmax" and "loss.label_smoothing" not in sampled
 
 
 def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_among_many_epochs() -> None:
-    chosen = _chosen({}, {}, **SPARSE_HISTORIES)
+    chosen = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
     assert (chosen["training.order"], chosen["training.epochs"]) == ("random", 30)
+    assert not {"training.schedule", "training.patience"} & chosen.keys()
     by_day = _chosen({}, {})
     assert not {"training.order", "training.epochs"} & by_day.keys()
     assert not {"training.order", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
     assert "training.epochs" not in _chosen({}, {"epochs": 5}, **SPARSE_HISTORIES)
+
+
+def test_items_of_sparse_histories_begin_near_their_neighbours_and_the_rate_falls_to_the_end() -> None:
+    chosen = _chosen({}, {}, **SPARSE_HISTORIES)
+    assert (chosen["training.epochs"], chosen["training.schedule"]) == (12, "linear")
+    assert chosen["training.patience"] == TrainingConfig().evaluations
+    assert _chosen({}, {"evaluations": 4}, **SPARSE_HISTORIES)["training.patience"] == 4
+    assert chosen["inputs.item_start"] == "neighbours"
+    assert "inputs.item_start" not in _chosen({"inputs": {"item_start": "random"}}, {}, **SPARSE_HISTORIES)
+    assert "inputs.item_start" not in _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES)
+    assert "inputs.item_start" not in _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
+    assert "inputs.item_start" not in _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": SAMPLED_FROM})
+    assert "inputs.item_start" not in _chosen({}, {}, 200_000, 12_000)
+    constant = _chosen({}, {"schedule": "constant"}, **SPARSE_HISTORIES)
+    assert constant["training.epochs"] == 30 and "training.patience" not in constant
+    assert not {"training.schedule", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
 
 
 def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
