@@ -75,18 +75,17 @@ def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: 
 
 
 def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
-    """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict."""
-    from modeling.stages import compare
+    """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict.
 
-    return compare(
-        settings.artifacts,
-        settings.dataset.name,
-        evaluation,
-        sessions,
-        settings.promotion,
-        settings.evaluation,
-        progress,
-    )
+    Where the scatter between seeds is due to be measured, that is done first.
+    """
+    from modeling.stages import compare
+    from modeling.stages.scatter import Recipe, with_scatter
+
+    artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
+    recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
+    promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress)
 
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+import yaml
 
 from modeling.config import EvaluationConfig, ModelConfig, SplitConfig, TrainingConfig
 from modeling.sessions import Sessions
@@ -242,3 +244,14 @@ def test_a_list_names_the_evaluation_by_what_it_holds(shop: Manifest, tmp_path: 
         assert evaluation.facts["split"]["rule"] == "list" and evaluation.facts["split"]["test"] is None
         names.append(evaluation.name)
     assert names[0] == names[2] != names[1]
+
+
+def test_what_the_page_on_splits_shows(shop: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "splits.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {"sessions": shop})
+    assert f"{day(5)} 18 sessions train, 6 test; 1 cold users" in capsys.readouterr().out
+    rows = re.findall(r"^\| `(\{.*?\})` \|", page, re.MULTILINE)
+    assert [SplitConfig.model_validate(yaml.safe_load(row)) for row in rows] and len(rows) == 6
+    settings = set(SplitConfig.model_fields)
+    assert settings <= set(re.findall(r"\w+", " ".join(rows))), "every setting is shown"
