@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from flows.in_service import InService
 from flows.settings.settings import Settings
-from modeling.config import Goal
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -65,8 +64,7 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
         names = [column.name for column in columns if column.per == "event" and not column.many]
         settings.evaluation.check_diversity(names)
     split = settings.evaluation.split
-    goal = Goal(metric=settings.promotion.metric, filter_seen=settings.evaluation.filter_seen)
-    return train(settings.artifacts, sessions, settings.model, settings.training, progress, split, goal)
+    return train(settings.artifacts, sessions, settings.model, settings.training, progress, split, settings.goal)
 
 
 def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
