@@ -4,8 +4,8 @@
 
 `benchmarks/accuracy.py --table globo` does this and the rest. The protocol is that of the Transformers4Rec paper
 (doi:10.1145/3460231.3474255) on CHAMELEON's hourly files of Globo.com (column `source_hour`): a session belongs to the hour in
-which it starts. Here the k-th hour is written as the k-th day from 2000-01-01 on, and what lies within a session at most an hour
-apart, so that the ordinary stages do the rest: a fold is an hour, and each model starts from that of the hour before.
+which it starts. Here the k-th hour is written as the k-th day from 2000-01-01 on, and a session within one hour of that day,
+so that the ordinary stages do the rest: a fold is an hour, and each model starts from that of the hour before.
 """
 
 from __future__ import annotations
