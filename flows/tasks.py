@@ -63,13 +63,9 @@ def as_task(
             return Failed(name=MISTAKE, message=str(error))
         except LostLockError as error:
             return Failed(name=LOST, message=str(error))
-        if not isinstance(result, Manifest):
-            return result
-        if show:
+        if show and isinstance(result, Manifest):
             show(settings, result)
-        if result.reused:
-            return Completed(name="Cached", message=f"{result.name} was there already", data=result)
-        return result
+        return _ended(result)
 
     @wraps(stage)
     def call(settings: Settings, *inputs: Any) -> Result:
@@ -80,6 +76,13 @@ def as_task(
         return result
 
     return call
+
+
+def _ended(result: Result) -> Any:
+    """How a task ends with this result: as Cached where it was there already."""
+    if isinstance(result, Manifest) and result.reused:
+        return Completed(name="Cached", message=f"{result.name} was there already", data=result)
+    return result
 
 
 def _raise_for(state: State[Any], too_long: str) -> None:
