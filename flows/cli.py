@@ -1,16 +1,19 @@
 """`overnight`: the stages of a night from a terminal. Exit code 0: done; 2: a mistake to mend, said in one line; 1: failure."""
 
 import sys
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
-from flows.environment import only_runs_speak, prepare_environment
+from flows.environment import prepare_environment
+from flows.experiments import compare, tune
 from flows.options import (
-    BecauseOption,
     DatasetOption,
     JsonOption,
     RootOption,
@@ -21,12 +24,10 @@ from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
 from schemas.errors import InputError
+from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
-    from prefect import State
-
     from flows.settings.settings import Settings
-    from modeling.evaluation.compare import Champion
     from schemas.artifacts import Manifest
 
 app = typer.Typer(
@@ -101,6 +102,7 @@ def verify(
 ) -> None:
     """Read everything on disk and say what is not as it was written; exit code 1 if anything is not."""
     from flows.ledgers import mend_manifests
+    from flows.night_lock import alone_in
     from flows.options import settings_of
     from flows.stages import prepare as run
     from flows.verify import mend_snapshots
@@ -111,9 +113,10 @@ def verify(
     artifacts = Artifacts(root)
     findings = check(artifacts, lines)
     if findings and mend:
-        mend_snapshots(artifacts, lines)
-        run(settings_of(dataset=dataset, source=source, root=root), lines, verify=True)
-        mend_manifests(artifacts, lines)  # of days whose folder was lost
+        with alone_in(artifacts.root, "verify --mend", say_aside):
+            mend_snapshots(artifacts, lines)
+            run(settings_of(dataset=dataset, source=source, root=root), lines, verify=True)
+            mend_manifests(artifacts, lines)  # of days whose folder was lost
         findings = check(artifacts, lines)
     for finding in findings:
         say(str(finding))
@@ -175,6 +178,7 @@ def backtest(
 ) -> None:
     """Day by day: train on what was there before, measure on the day. Stopped, it goes on where it was."""
     from flows.backtest import backtest as run
+    from flows.night_lock import alone, may_go_on
     from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
 
     if settings.data.until or settings.data.days:
@@ -185,7 +189,15 @@ def backtest(
             "Do them again with `overnight prepare --redo` first."
         )
     names = tuple(name.strip() for name in policy.split(",") if name.strip())
-    done = run(settings, first.date(), last.date(), names, window, say)
+    about = {
+        "dataset": settings.dataset.name,
+        "from": first.date(),
+        "to": last.date(),
+        "policy": names,
+        "window": window,
+    }
+    with alone(settings, "backtest", say_aside), may_go_on(settings.artifacts, about):
+        done = run(settings, first.date(), last.date(), names, window, say)
     say((done.folder / TABLE).read_text())
     for line in differences([Total.model_validate(total) for total in done.facts["totals"]]):
         say(line)
@@ -193,38 +205,17 @@ def backtest(
     end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
 
 
+app.command()(compare)
+app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)
 
 
-@app.command()
-def promote(
-    model: Annotated[str, typer.Argument(help="An artifact such as models/1f2e.")],
-    dataset: DatasetOption = "demo",
-    root: RootOption = Path("overnight-data"),
-    because: BecauseOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Put a model into service by hand, against a comparison's verdict too."""
-    from flows import in_service
-    from schemas.artifacts import Artifacts
-
-    _end_changed(in_service.promote(Artifacts(root), dataset, model, because), dataset, as_json)
-
-
-@app.command()
-def rollback(
-    dataset: DatasetOption = "demo",
-    root: RootOption = Path("overnight-data"),
-    because: BecauseOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Put the model back that was in service before. The one taken out comes back by `overnight promote` only."""
-    from flows import in_service
-    from schemas.artifacts import Artifacts
-
-    _end_changed(in_service.rollback(Artifacts(root), dataset, because), dataset, as_json)
+app.command()(backfill)
+app.command()(promote)
+app.command()(rollback)
+app.command()(prune)
 
 
 @app.command()
@@ -266,25 +257,21 @@ def serve(
 
 def _run_flow(settings: "Settings") -> dict[str, Any]:
     """The night as a flow run: its summary."""
-    from flows.server import prefect_server
-
-    with prefect_server(say_aside):
-        from flows.retrain import retrain as flow
-        from flows.tasks import MISTAKE
-
-        only_runs_speak()
-        state: State[Any] = flow(settings.data, settings.preset, **settings.given, return_state=True)  # type: ignore[assignment]
-    if state.name == MISTAKE:
-        raise InputError(state.message)
+    state = run_flow("flows.retrain", "retrain", settings.data, settings.preset, **settings.given)
     summary: dict[str, Any] = state.result(raise_on_failure=True)
     return summary
 
 
 def _prepare(settings: "Settings") -> "Manifest":
+    from flows.night_lock import alone
     from flows.reports.progress import TerminalProgress
     from flows.stages import prepare as run
+    from schemas.lock import owner_of
 
-    with TerminalProgress() as progress:
+    if owner_of(settings.artifacts.root):  # what is finished need not wait for another's night
+        with suppress(Exception):  # work to do; and what fails is to fail below, where it is said
+            return run(replace(settings, only_finished=True), lambda _: None)
+    with alone(settings, "preparation", say_aside), TerminalProgress() as progress:
         return run(settings, progress)
 
 
@@ -296,12 +283,6 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
         return run(settings, sessions, progress)
 
 
-def _end_changed(champion: "Champion", dataset: str, as_json: bool) -> None:
-    change = champion.history[-1]
-    say(f"In service: {champion.model}" + (f", in place of {change.replaced}" if change.replaced else ""))
-    end({"dataset": dataset, "in_service": champion.model, "replaced": change.replaced}, as_json)
-
-
 def main() -> None:
     """Run a command; a user's mistake ends with one line and code 2, a failure with its traceback and code 1."""
     try:
@@ -309,6 +290,9 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)
+    except LostLockError as error:
+        typer.echo(f"overnight: {error}", err=True)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

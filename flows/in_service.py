@@ -6,21 +6,22 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling.evaluation.compare import Champion, champion_of, names_in_service, put_in_service
+from modeling.evaluation.pointer import Champion, champion_of, changing, names_in_service, put_in_service, set_hold
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import load_dataset
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
-MODELS, EVALUATIONS = "models", "evaluations"
+MODELS, EVALUATIONS, SESSIONS = "models", "evaluations", "sessions"
 
 
 @dataclass(frozen=True)
 class InService:
-    """The name of the model in service, or `none`, and whether this run changed that."""
+    """The name of the model in service, or `none`; whether this run changed that; and the evaluated model whose refit it is."""
 
     model: str
     changed: bool
+    refit_of: str = ""
 
 
 def name_of(dataset: str) -> str:
@@ -64,17 +65,35 @@ def model_folder(artifacts: Artifacts, dataset: str, model: str | None = None) -
     return artifacts.get(champion.model).folder
 
 
+def newest_sessions(artifacts: Artifacts, dataset: str) -> Path:
+    """The folder of the sessions of a dataset that were prepared last: with the newest test day, and of these the newest.
+
+    Raises:
+        InputError: when there are none.
+    """
+    name = name_of(dataset)
+    found = (artifacts.read_manifest(SESSIONS, path.name) for path in (artifacts.root / SESSIONS).glob("*"))
+    made = [manifest for manifest in found if manifest and manifest.parameters["dataset"]["name"] == name]
+    if not made:
+        raise InputError(
+            f"There are no prepared sessions of {name!r} in {artifacts.root}: `overnight prepare` makes them."
+        )
+    return max(made, key=lambda manifest: (str(manifest.facts["test_day"]), manifest.created)).folder
+
+
 def keeps_seen(artifacts: Artifacts, folder: Path) -> bool:
     """Whether a model recommends what a session holds again: as it was measured last, so that it does what was promised.
 
     One that was never measured does not.
     """
+    model = artifacts.read_manifest(MODELS, folder.name)
+    measured = (f"{MODELS}/{folder.name}", model.facts.get("refit_of") if model else None)
     evaluations = (artifacts.root / EVALUATIONS).glob("*")
     for path in sorted(
         evaluations, key=lambda path: path.stat().st_mtime_ns, reverse=True
     ):  # as a rule it is the first
         evaluation = artifacts.read_manifest(EVALUATIONS, path.name)
-        if evaluation and evaluation.parents[:1] == (f"{MODELS}/{folder.name}",):
+        if evaluation and evaluation.parents[0] in measured:
             return not evaluation.facts["filter_seen"]
     return False
 
@@ -87,13 +106,51 @@ def promote(artifacts: Artifacts, dataset: str, model: str, because: str = "") -
     """
     name = name_of(dataset)
     chosen = _usable(artifacts, name, model)
+    with changing(artifacts, f"promote for {name}"):
+        try:
+            now = champion_of(artifacts, name)
+        except InputError:  # what cannot be read is replaced, and kept under another name
+            now = None
+        if now and now.model == chosen.name:
+            raise InputError(f"{chosen.name} is in service for {name!r} already.")
+        return put_in_service(artifacts, name, chosen.name, by="promote", because=because)
+
+
+def change(artifacts: Artifacts, dataset: str, model: str | None, hold: bool | None, because: str = "") -> Champion:
+    """`promote` where a model is named, then `keep` where a hold is to begin or to end; returns the pointer afterwards.
+
+    Raises:
+        InputError: as these do; what cannot be done whole is not begun.
+    """
+    name = name_of(dataset)
+    with changing(artifacts, f"promote for {name}"):
+        now = _held(artifacts, name)
+        if model is not None and hold is not None and hold == now:
+            raise InputError(f"{name!r} is {'held already' if now else 'not held'}: leave out --hold and --release.")
+        champion = promote(artifacts, dataset, model, because) if model is not None else None
+        return keep(artifacts, dataset, hold, because) if hold is not None or champion is None else champion
+
+
+def _held(artifacts: Artifacts, name: str) -> bool:
     try:
-        now = champion_of(artifacts, name)
-    except InputError:  # what cannot be read is replaced, and kept under another name
-        now = None
-    if now and now.model == chosen.name:
-        raise InputError(f"{chosen.name} is in service for {name!r} already.")
-    return put_in_service(artifacts, name, chosen.name, by="promote", because=because)
+        champion = champion_of(artifacts, name)
+    except InputError:
+        return False
+    return bool(champion and champion.hold)
+
+
+def keep(artifacts: Artifacts, dataset: str, on: bool | None, because: str = "") -> Champion:
+    """Have nights leave the model in service where it is, or not any more; returns the pointer afterwards.
+
+    Nights go on to prepare, train and compare. `promote` and `rollback` change what is in service all the same.
+
+    Raises:
+        InputError: when nothing is in service, it is held already, or there is no hold to end.
+    """
+    name = name_of(dataset)
+    if champion_of(artifacts, name) is None:
+        raise _nothing(artifacts, name)
+    return set_hold(artifacts, name, bool(on), because)
 
 
 def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
@@ -105,16 +162,17 @@ def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
         InputError: when there was none before, or it cannot be used any more.
     """
     name = name_of(dataset)
-    now = champion_of(artifacts, name)
-    if now is None:
-        raise _nothing(artifacts, name)
-    if now.previous is None:
-        raise InputError(
-            f"No model was in service for {name!r} before {now.model}. Name the one to be: "
-            f"`overnight promote MODEL --dataset {name}`."
-        )
-    before = _usable(artifacts, name, now.previous)
-    return put_in_service(artifacts, name, before.name, by="rollback", because=because)
+    with changing(artifacts, f"rollback for {name}"):
+        now = champion_of(artifacts, name)
+        if now is None:
+            raise _nothing(artifacts, name)
+        if now.previous is None:
+            raise InputError(
+                f"No model was in service for {name!r} before {now.model}. Name the one to be: "
+                f"`overnight promote MODEL --dataset {name}`."
+            )
+        before = _usable(artifacts, name, now.previous)
+        return put_in_service(artifacts, name, before.name, by="rollback", because=because)
 
 
 def _usable(artifacts: Artifacts, dataset: str, model: str) -> Manifest:

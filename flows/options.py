@@ -15,8 +15,12 @@ from flows.together import require_alone
 if TYPE_CHECKING:
     from flows.settings.settings import Settings
 
+DATASET = "demo"  # where none is named
 DatasetOption = Annotated[
     str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")
+]
+DatasetArgument = Annotated[
+    str | None, typer.Argument(metavar="[DATASET]", help="The same as --dataset: a known name or a YAML file.")
 ]
 SourceOption = Annotated[str | None, typer.Option("--source", help="Folder of the files; else $OVERNIGHT_SOURCE.")]
 RootOption = Annotated[Path, typer.Option("--root", envvar="OVERNIGHT_ROOT", help="Folder of artifacts and models.")]
@@ -73,7 +77,7 @@ ModelOption = Annotated[
 
 
 def settings_of(
-    dataset: DatasetOption = "demo",
+    dataset: DatasetOption = DATASET,
     source: SourceOption = None,
     root: RootOption = Path("overnight-data"),
     until: UntilOption = None,
@@ -114,14 +118,20 @@ def settings_of(
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `settings_of` after its own; it receives what they make as its first argument."""
+    """Give a command the options of `settings_of` after its own; it receives what they make as its first argument.
+
+    A command with an argument `named` takes the dataset without `--dataset`, too.
+    """
     common = inspect.signature(settings_of).parameters
     _, *own = inspect.signature(command).parameters.values()
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
         require_alone(command.__name__)
-        settings = settings_of(**{name: given.pop(name) for name in common})
+        shared = {name: given.pop(name) for name in common}
+        if named := given.get("named"):
+            shared["dataset"] = _dataset_of(named, shared["dataset"])
+        settings = settings_of(**shared)
         command(settings, **given)
 
     parameters = [*common.values(), *own]
@@ -129,3 +139,12 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _dataset_of(named: str, option: str) -> str:
+    """The dataset that is named as an argument, and perhaps by --dataset as well."""
+    from schemas.errors import InputError
+
+    if option not in (named, DATASET):
+        raise InputError(f"Two datasets: {named!r}, and --dataset {option!r}. Name one.")
+    return named

@@ -35,6 +35,19 @@ def recommend(
     out: Annotated[
         Path | None, typer.Option("--out", help="With --from: the folder to write lists.parquet into.")
     ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(
+            "--user",
+            help="Whose session it is: a model with inputs.past_events reads their past sessions, of the newest prepared ones.",
+        ),
+    ] = None,
+    everyone: Annotated[
+        bool,
+        typer.Option(
+            "--everyone", help="Lists for every user from their past sessions alone, as at midnight, to --out."
+        ),
+    ] = False,
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
@@ -57,31 +70,52 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
-    if not items and not events and not source:
-        raise InputError(
-            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE, or "
-            "--from FILE_OR_FOLDER --out FOLDER."
-        )
-    if bool(items) + bool(events) + bool(source) > 1:
-        raise InputError("Give the items of a session, --events FILE, or --from FILE_OR_FOLDER: one of them.")
-    if bool(source) != bool(out):
-        raise InputError("--from FILE_OR_FOLDER and --out FOLDER go together: many histories in, a file of lists out.")
-    from flows.in_service import keeps_seen
+    _require_one_way(items, events, source, out, user, everyone)
+    from flows.in_service import keeps_seen, newest_sessions
     from flows.raw_tables import read_table
+    from flows.recommend import reads_past, recommend_all, recommend_everyone
     from flows.recommend import recommend as run
-    from flows.recommend import recommend_all
     from schemas.artifacts import Artifacts
 
-    given = read_table(events, "--events") if events else items
+    given = read_table(events, "--events") if events else items or []
     new_table = read_table(new_items, "--new-items") if new_items else None
     folder = _folder(root, dataset, model)
     if keep_seen is None:
         keep_seen = keeps_seen(Artifacts(root), folder)
+    past = newest_sessions(Artifacts(root), dataset) if user or everyone or (events and reads_past(folder)) else None
+    if everyone and out and past:
+        end(recommend_everyone(folder, past, out, count, keep_seen=keep_seen, say=say), as_json)
+        return
     if source and out:
         end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=say), as_json)
         return
-    assert given is not None
-    end(run(folder, given, count, new_table, keep_seen=keep_seen, say=say), as_json)
+    end(run(folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, say=say), as_json)
+
+
+def _require_one_way(
+    items: list[str] | None,
+    events: Path | None,
+    source: Path | None,
+    out: Path | None,
+    user: str | None,
+    everyone: bool,
+) -> None:
+    """Raise InputError for options of `recommend` that do not go together."""
+    if not items and not events and not source and not user and not everyone:
+        raise InputError(
+            "Give the items of a session, oldest first: overnight recommend ITEM [ITEM ...], or --events FILE, or "
+            "--from FILE_OR_FOLDER --out FOLDER."
+        )
+    if bool(items) + bool(events) + bool(source) + everyone > 1:
+        raise InputError(
+            "Give the items of a session, --events FILE, --from FILE_OR_FOLDER, or --everyone: one of them."
+        )
+    if user and (events or source or everyone):
+        raise InputError(f"--user {user}: that is for the items of one session; files say whose they are (user_id).")
+    if bool(source or everyone) != bool(out):
+        raise InputError(
+            "--from FILE_OR_FOLDER (or --everyone) and --out FOLDER go together: a file of lists comes out."
+        )
 
 
 def similar(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from flows.raw_tables import scan_table
 from modeling.config import NEXT_ITEM
-from modeling.service.bulk import from_parquet, from_text, parquet_files, write_lists
+from modeling.service.bulk import from_parquet, from_text, of_everyone, parquet_files, write_lists
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
 from schemas.errors import InputError
@@ -28,17 +29,20 @@ def recommend(
     count: int,
     new_items: pl.DataFrame | None = None,
     *,
+    user: str | None = None,
+    past: Path | None = None,
     keep_seen: bool = False,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Item ids of one session, or raw events -> a summary, with `recommended` and `predicted`, or `sessions` of them.
 
-    With `keep_seen` items of a session are recommended again.
+    With `keep_seen` items of a session are recommended again. Past sessions of the `user`, or of those of raw events, are read
+    from `past`, prepared sessions, by a model that reads them; then the ids may be none.
 
     Raises:
-        InputError: for ids and values that do not fit the model.
+        InputError: for ids and values that do not fit the model, and a user without a session where there are no ids.
     """
-    recommender = Recommender(folder)
+    recommender = Recommender(folder, past=past)
     summary: dict[str, Any] = {"model": str(folder), "keep_seen": keep_seen}
     if new_items is not None:
         added, had = recommender.add_items(new_items)
@@ -46,8 +50,14 @@ def recommend(
         summary |= {"added": added, "already_known": had}
     if isinstance(given, list):
         summary["history"], keys = given, [None]
-        histories, unknown = recommender.histories([given])
-        borrowed = recommender.borrowed()
+        histories, unknown = recommender.histories([given], None if user is None else [user])
+        if user is not None:
+            number = int((histories.places - histories.lengths).sum())
+            summary |= {"user": user, "past_events": number}
+            if not given and not number:
+                raise InputError(f"User {user!r} has no session in {past}: give items of the current one.")
+            say(f"Read before: {number} event{'' if number == 1 else 's'} of past sessions of {user}.")
+        borrowed = recommender.borrowed() if given else []
     else:
         histories, unknown, keys = recommender.sessions_of_events(given)
         borrowed = recommender.borrowed(given.columns)
@@ -107,6 +117,28 @@ def recommend_all(
         say(f"{counts['left_out_events']:,} events were left out: without an item, a time, or whose they are.")
     say(f"{counts['rows']:,} rows for {counts['histories']:,} histories in {out}.")
     return {"model": str(folder), "keep_seen": keep_seen, "out": str(out)} | counts
+
+
+def reads_past(folder: Path) -> bool:
+    """Whether a model reads past sessions of users."""
+    about = json.loads((folder / "config.json").read_text())
+    return bool(about["model"]["inputs"].get("past_events"))
+
+
+def recommend_everyone(
+    folder: Path, past: Path, out: Path, count: int, *, keep_seen: bool = False, say: Callable[[str], object]
+) -> dict[str, Any]:
+    """Prepared sessions -> OUT/lists.parquet: a list for every user from their past sessions alone, and a summary.
+
+    Without `keep_seen` the past events that the model reads are not recommended again.
+
+    Raises:
+        InputError: for a model that reads no past sessions, and where OUT is there already.
+    """
+    recommender = Recommender(folder, past=past)
+    counts = write_lists(recommender, of_everyone(recommender), out, count, filter_seen=not keep_seen)
+    say(f"{counts['rows']:,} rows for {counts['histories']:,} users in {out}.")
+    return {"model": str(folder), "sessions": str(past), "keep_seen": keep_seen, "out": str(out)} | counts
 
 
 def _answers(recommender: Recommender, histories: Sessions, count: int, *, keep_seen: bool) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from flows.in_service import InService
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
+from schemas.features import FeatureSchema
 from schemas.progress import Progress
 
 if TYPE_CHECKING:
@@ -58,7 +59,12 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
     from modeling.stages import train
 
     settings.introduce(progress)
-    return train(settings.artifacts, sessions, settings.model, settings.training, progress)
+    if settings.evaluation.diversity is not None:  # said now, not after training: which features are lists
+        columns = FeatureSchema.read(sessions.folder / "schema.json").side_features
+        names = [column.name for column in columns if column.per == "event" and not column.many]
+        settings.evaluation.check_diversity(names)
+    split = settings.evaluation.split
+    return train(settings.artifacts, sessions, settings.model, settings.training, progress, split, settings.goal)
 
 
 def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
@@ -69,31 +75,33 @@ def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: 
 
 
 def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
-    """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict."""
-    from modeling.stages import compare
+    """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict.
 
-    return compare(
-        settings.artifacts,
-        settings.dataset.name,
-        evaluation,
-        sessions,
-        settings.promotion,
-        settings.evaluation,
-        progress,
-    )
+    Where the scatter between seeds is due to be measured, that is done first.
+    """
+    from modeling.stages import compare
+    from modeling.stages.scatter import Recipe, with_scatter
+
+    artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
+    recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
+    promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress)
 
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
-    """Put the candidate into service if the comparison says so."""
-    from modeling.evaluation.compare import champion_of
-    from modeling.stages import promote
+    """Put the candidate into service if the comparison says so; with `training.refit` its refit, which is made first."""
+    from modeling.evaluation.pointer import champion_of
+    from modeling.stages import promote, refit
 
     try:
         before = champion_of(settings.artifacts, settings.dataset.name)
     except InputError:
         before = None
-    champion = promote(settings.artifacts, comparison, progress)
-    return InService(champion.model if champion else "none", changed=champion != before)
+    refitted = refit(settings.artifacts, comparison, progress) if settings.training.refit else None
+    champion = promote(settings.artifacts, comparison, progress, refitted)
+    model = _in_service(settings)
+    stands_for = (model.facts.get("refit_of") if model else None) or ""
+    return InService(champion.model if champion else "none", changed=champion != before, refit_of=stands_for)
 
 
 def report(
@@ -109,11 +117,24 @@ def report(
     from flows.reports.report import PAGE, write_report
 
     day_page = newest_page(settings.artifacts, settings.dataset, sessions)
+    in_service = _in_service(settings)
+    refit = in_service if in_service and in_service.facts.get("refit_of") == model.name else None
     page = write_report(
-        settings.artifacts, settings.dataset, sessions, model, evaluation, comparison, day_page=day_page
+        settings.artifacts, settings.dataset, sessions, model, evaluation, comparison, day_page=day_page, refit=refit
     )
     progress(f"Report: {page.folder / PAGE}")
     return page
+
+
+def _in_service(settings: Settings) -> Manifest | None:
+    """The manifest of the model in service; None where there is none that can be read."""
+    from modeling.evaluation.pointer import champion_of
+
+    try:
+        champion = champion_of(settings.artifacts, settings.dataset.name)
+    except InputError:
+        return None
+    return settings.artifacts.read_manifest(*champion.model.split("/")) if champion else None
 
 
 def _workers(settings: Settings) -> AbstractContextManager[Workers]:

@@ -16,7 +16,15 @@ from schemas.progress import Progress, Report
 if TYPE_CHECKING:
     from preprocessing.history.ledger import Ledger
 
-NO_ARTIFACTS = {"inventories", "ledgers", "unfinished", "prefect", "champions"}  # folders of a root without manifests
+NO_ARTIFACTS = {
+    "inventories",
+    "ledgers",
+    "unfinished",
+    "prefect",
+    "champions",
+    "tuning",
+    "locks",
+}  # folders of a root without manifests
 
 
 def verify(artifacts: Artifacts, progress: Report) -> list[Finding]:

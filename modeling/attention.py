@@ -46,26 +46,30 @@ class Layout:
     """Where the events of S sessions lie in B rows of L places, and which places see which.
 
     `segments_BL` numbers the sessions from 1 (0: padding), `positions_BL` counts within each from 0. `seconds_BL`, where times
-    are known, is the time since the session's first event. In the direction `permuted`, `order_BL` is 0 at places that all
-    see, and counts places in the order in which they are predicted: each sees those before it.
+    are known, is the time since the session's first event; `asked_BL`, where it is read, that of what a place is asked about.
+    In the direction `permuted`, `order_BL` is 0 at places that all see, and counts places in the order in which they are
+    predicted: each sees those before it.
 
     A body needs no more. For those who make batches, `event_BL` is the event at a place (-1: none), `from_end_BL` counts places
     from the end of their session, and `end_S` is the last place of each session, counted row by row (all empty by default).
 
     The rest is what the host knows without asking the device, None where it would have to ask: `longest`, no session has more
-    places; `most`, all sessions together have no more. A flat row also has its `block` C.
+    places; `most`, all sessions together have no more, and `most_asked`, no more can be asked about (None: all). A flat row has
+    its `block` C too.
     """
 
     segments_BL: Tensor
     positions_BL: Tensor
     direction: Direction = "causal"
     seconds_BL: Tensor | None = None
+    asked_BL: Tensor | None = None
     order_BL: Tensor | None = None
     event_BL: Tensor = field(default_factory=lambda: torch.empty(0))
     from_end_BL: Tensor = field(default_factory=lambda: torch.empty(0))
     end_S: Tensor = field(default_factory=lambda: torch.empty(0))
     longest: int | None = None
     most: int | None = None
+    most_asked: int | None = None
     block: int | None = None
 
     @once

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modeling.attention import FLEX_BLOCK, Direction, Layout
 from modeling.draws import Rows
-from modeling.sessions import Sessions
+from modeling.sessions import ASKED, IS_PAST, Sessions
 
 ROW_LENGTH = 64
 BLOCK = 64  # places of a flat row whose attention is computed together, unless sessions are longer
@@ -79,12 +79,14 @@ class Part:
 class Shape:
     """How much room a batch gets: all sessions together have at most `num_places`, and none more than `longest`.
 
-    `flat`: all in one row, whose length follows from these two numbers alone; otherwise one session a row, `longest` wide.
+    `flat`: all in one row, whose length follows from these two numbers alone; otherwise one session a row, `longest` wide. At
+    most `num_asked` places can be asked about, where that is said: at those of past events nothing is.
     """
 
     num_places: int
     longest: int
     flat: bool
+    num_asked: int | None = None
 
     @property
     def block(self) -> int:
@@ -115,18 +117,45 @@ def lay_out(
 ) -> Layout:
     """Lay sessions side by side in rows of about `row_length` places; not packed, each in a row of its own.
 
-    With `ask`, each session ends in a place that holds no event. With a `shape`, what is made is as large as that says.
+    Past events come before the session's own, in the same segment. With `ask`, each session ends in a place that holds no
+    event. With a `shape`, what is made is as large as that says.
     """
-    lengths_S = sessions.lengths + int(ask)
+    lengths_S = sessions.places + int(ask)
     if shape is not None:
         layout = _flat_row(lengths_S, shape) if shape.flat else _one_each(lengths_S, shape.longest, shape.num_places)
     else:
         layout = _rows(lengths_S, row_length) if packed else _one_each(lengths_S, int(lengths_S.max()), None)
     session_BL = layout.session_BL
-    event_BL = sessions.starts[session_BL] + layout.positions_BL
-    there_BL = layout.inside_BL & (layout.positions_BL < sessions.lengths[session_BL])
+    there_BL = layout.inside_BL & (layout.positions_BL < sessions.places[session_BL])
+    event_BL = _event(sessions, layout)
     from_end_BL = torch.where(layout.inside_BL, lengths_S[session_BL] - 1 - layout.positions_BL, 0)
-    return replace(layout, direction=direction, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL)
+    most_asked = None if shape is None else shape.num_asked
+    layout = replace(layout, direction=direction, most_asked=most_asked)
+    return replace(layout, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL)
+
+
+def _event(sessions: Sessions, layout: Layout) -> Tensor:
+    """The event that belongs at each place inside a session."""
+    session_BL, past = layout.session_BL, sessions.past
+    own_BL = sessions.starts[session_BL] + layout.positions_BL
+    if past is None or not len(past.order):
+        return own_BL
+    past_BL = (past.starts[session_BL] + layout.positions_BL).clamp(max=len(past.order) - 1)
+    before_BL = past.lengths[session_BL]
+    is_past_BL = layout.positions_BL < before_BL
+    return torch.where(is_past_BL, past.order[past_BL].long(), own_BL - before_BL)
+
+
+def is_past(sessions: Sessions, layout: Layout) -> Tensor:
+    """Whether a place holds an event of a past session, bool of shape [B, L]."""
+    if sessions.past is None:
+        return torch.zeros_like(layout.inside_BL)
+    return layout.inside_BL & (layout.positions_BL < sessions.past.lengths[layout.session_BL])
+
+
+def own_segments(sessions: Sessions, layout: Layout) -> Tensor:
+    """`segments_BL` without past events: 0 there, as at padding."""
+    return layout.segments_BL.masked_fill(is_past(sessions, layout), 0)
 
 
 def _rows(lengths_S: Tensor, row_length: int) -> Layout:
@@ -205,6 +234,7 @@ def make_batch(
     `capacity` is the number of predictions N; None makes it that of the places asked about.
     """
     features, masked_BL = read(sessions, layout, event_BL)
+    features |= asked_when(sessions, layout, masked_BL)
     asked_T = asked_BL.flatten()
     asked_N, is_asked_N = listed(asked_T >= 0, capacity)
     event_N, session_N = asked_T[asked_N].clamp(min=0), layout.session_BL.flatten()[asked_N]
@@ -227,6 +257,7 @@ def make_batch(
 def make_query(sessions: Sessions, layout: Layout) -> Batch:
     """The batch that reads S sessions and asks what follows each, at its last place: N = S, in their order, nothing known."""
     features, masked_BL = read(sessions, layout, layout.event_BL)
+    features |= asked_when(sessions, layout, masked_BL)
     asked_N = layout.end_S.clamp(min=0)
     return Batch(
         layout,
@@ -242,12 +273,32 @@ def make_query(sessions: Sessions, layout: Layout) -> Batch:
 
 def read(sessions: Sessions, layout: Layout, event_BL: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     """The features of `event_BL` at each place and the context of its session, by name; and the places that are masked, [B, L]:
-    those of a session at which no event (-1) is read.
+    those of a session at which no event (-1) is read. Where sessions have a past, IS_PAST says which places hold it.
     """
     there_BL, inside_BL, session_BL = event_BL >= 0, layout.inside_BL, layout.session_BL
     features = {name: _at(values, event_BL, there_BL) for name, values in sessions.events.items()}
     features |= {name: _at(values, session_BL, inside_BL) for name, values in sessions.context.items()}
+    if sessions.past is not None:
+        features[IS_PAST] = is_past(sessions, layout).to(torch.int32)
     return features, inside_BL & ~there_BL
+
+
+def asked_when(sessions: Sessions, layout: Layout, masked_BL: Tensor) -> dict[str, Tensor]:
+    """ASKED at each place of sessions with a `time`: where every event predicts the next one, by the time of that; else, where
+    an event is hidden, by its own. Behind the last event it is what the sessions say of when they are asked.
+    """
+    if sessions.time is None:
+        return {}
+    session_BL, causal = layout.session_BL, layout.direction == "causal"
+    number_BL = layout.positions_BL + int(causal)  # of the session's event whose time is said
+    if sessions.past is not None:
+        number_BL = number_BL - sessions.past.lengths[session_BL]
+    event_BL = (sessions.starts[session_BL] + number_BL).clamp(0, len(sessions.items) - 1)
+    seconds_BL = sessions.since(event_BL, sessions.time)
+    if sessions.asked is not None:
+        seconds_BL = torch.where(number_BL < sessions.lengths[session_BL], seconds_BL, sessions.asked[session_BL])
+    said_BL = layout.inside_BL & (number_BL >= 0) & (causal | masked_BL)
+    return {ASKED: torch.where(said_BL, 1 + seconds_BL, 0).float()}
 
 
 def _at(values: Tensor, index_BL: Tensor, there_BL: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ B rows, L places, N of them with an event, D width, E width of item vectors.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,8 +16,10 @@ from modeling.config import ModelConfig
 from modeling.draws import dropout
 from modeling.features import Feature, forget, read_features, time_feature
 from modeling.items import ItemVectors
-from modeling.sessions import Sessions
+from modeling.seconds import AskedWhen, PastVectors
+from modeling.sessions import ASKED, GAP, IS_PAST, Sessions
 from schemas.columns import EVENT_TYPE, FIRST_ID, ITEM_ID, TIMESTAMP
+from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 
@@ -56,26 +59,58 @@ class Inputs(nn.Module):
         self.project = None if plain else _begin_as_item(item_dim, width, dim)
         self.scale_D = nn.Parameter(torch.ones(dim)) if self.aggregation == "sum_times_item" else None
         self.mask_D = nn.Parameter(torch.randn(dim) * 0.02) if hides else None
+        self.past = PastVectors(dim) if inputs.past_events else None
+        self.asked = AskedWhen(dim) if inputs.query_time else None
+        if self.asked and not self.time:
+            raise InputError(
+                "inputs.query_time needs a feature of seconds since the previous event: add one to the dataset, such as "
+                "elapsed: {column: timestamp, encode: elapsed}."
+            )
         self.positions = None
         if inputs.positions in ("end", "forward"):
             self.from_end = inputs.positions == "end"
-            self.positions = nn.Embedding(schema.max_length, dim)
+            self.positions = nn.Embedding(schema.max_length + inputs.past_events, dim)
             nn.init.xavier_normal_(self.positions.weight)
 
     def seconds(self, batch: Batch) -> Tensor | None:
         """Seconds since each session's first event, [B, L], at most as many as training read; None without times."""
         if self.time is None:
             return None
-        upto_BL = batch.features[self.time].double().cumsum(1)
+        since_BL = batch.features[self.time].double()
+        if GAP in batch.features:
+            since_BL = since_BL + (batch.features[GAP].double() - 1).clamp(min=0)
+        if ASKED in batch.features:  # of an event that is hidden, its time is said all the same
+            since_BL = since_BL + (batch.features[ASKED].double() - 1).clamp(min=0) * batch.masked_BL
+        upto_BL = since_BL.cumsum(1)
         first_BL = torch.arange(upto_BL.shape[1], device=upto_BL.device) - batch.layout.positions_BL
         return (upto_BL - upto_BL.gather(1, first_BL)).clamp(max=self.most_seconds)
+
+    def asked_seconds(self, batch: Batch, seconds_BL: Tensor | None) -> Tensor | None:
+        """Seconds from each session's first event to what is asked about at a place, [B, L]; None where that is not read."""
+        if self.asked is None or seconds_BL is None or ASKED not in batch.features:
+            return None
+        later_BL = (batch.features[ASKED].double() - 1).clamp(min=0) * ~batch.masked_BL
+        return (seconds_BL + later_BL).clamp(max=self.asked.most_seconds)
+
+    def timed(self, sessions: Sessions) -> Sessions:
+        """Sessions that say when they are asked, where that is read: as it is said, else the time of the event that is hidden,
+        else what was usual in training.
+        """
+        if self.asked is None or self.time is None:
+            return sessions
+        asked = sessions.asked
+        if asked is None and sessions.following is not None:
+            asked = sessions.since(sessions.following.clamp(max=len(sessions.items) - 1), self.time)
+        if asked is None:
+            asked = self.asked.usual.to(sessions.starts.device).double().expand(len(sessions))
+        return replace(sessions, time=self.time, asked=asked)
 
     def reach(self, read: Sessions, asked: Sessions) -> None:
         """Take from training sessions which ids are read in training, and which items are scored as right ones.
 
         In inference all further ids are read as unknown: their vectors are as they began, or were only pushed away.
         """
-        _, event_E = read.event_index()
+        event_E = read.events_read()
         _, asked_E = asked.event_index()
         items = self.items
         items.reached.set(read.items[event_E])
@@ -86,6 +121,14 @@ class Inputs(nn.Module):
             feature.reach(read.events[name][event_E] if name in read.events else read.context[name])
         if self.time is not None:
             self.most_seconds.fill_(read.most_apart(self.time))
+        if self.past is not None and GAP in read.events:
+            gap_E = read.events[GAP][event_E]
+            self.past.begins.reach(gap_E[gap_E > 0] - 1)
+        if self.asked is not None and self.time is not None:
+            is_first_E = torch.zeros_like(asked.items, dtype=torch.bool)
+            is_first_E[asked.starts[asked.places == asked.lengths]] = True
+            seconds = asked.since(asked_E[~is_first_E[asked_E]], self.time)
+            self.asked.reach(seconds, asked.most_apart(self.time))
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Older folders do not say how many seconds training read."""
@@ -100,14 +143,17 @@ class Inputs(nn.Module):
         if self.reads_more_than_ids:
             return histories
         session_E, event_E = histories.event_index()
-        keep_E = self.items.reached.reached_V[histories.items[event_E]]
-        keep_E &= histories.items[event_E] >= FIRST_ID
-        if bool(keep_E.all()):
+        keep_E = self._reads(histories.items[event_E])
+        keep_past_P = self._reads(histories.items[histories.past.index()[1]]) if histories.past else None
+        if bool(keep_E.all()) and (keep_past_P is None or bool(keep_past_P.all())):
             return histories
         lengths_S = torch.zeros_like(histories.lengths).scatter_add_(0, session_E, keep_E.long())
         last_E = event_E == (histories.starts + histories.lengths - 1)[session_E]
         keep_E |= last_E & (lengths_S == 0)[session_E]
-        return histories.keep(keep_E, since=self.time)
+        return histories.keep(keep_E, self.time, keep_past_P)
+
+    def _reads(self, items_E: Tensor) -> Tensor:
+        return self.items.reached.reached_V[items_E] & (items_E >= FIRST_ID)
 
     def forward(self, batch: Batch, *, noise: bool = True) -> Tensor:
         """x_BLD of a batch; in training some of what is read is swapped or forgotten, unless it has to be as it is."""
@@ -125,6 +171,10 @@ class Inputs(nn.Module):
         x_BLD = self._joined(item_BLE, side)
         if self.mask_D is not None:
             x_BLD = torch.where(batch.masked_BL.unsqueeze(-1), self.mask_D, x_BLD)
+        if self.past is not None:
+            x_BLD = x_BLD + self.past(batch.features.get(IS_PAST), _gap(batch))
+        if self.asked is not None:
+            x_BLD = x_BLD + self.asked(batch.features[ASKED])
         if self.positions is not None:
             x_BLD = x_BLD + self.positions(layout.from_end_BL if self.from_end else layout.positions_BL)
         x_BLD = dropout(x_BLD, self.dropout, self.training)
@@ -137,6 +187,13 @@ class Inputs(nn.Module):
         if self.scale_D is not None:
             return x_BLD * sum(side, self.scale_D)
         return x_BLD if self.aggregation == "concat" else sum(side, x_BLD)
+
+
+def _gap(batch: Batch) -> Tensor:
+    """The feature GAP; of sessions that come without it (of no user) it is that of a user's first session."""
+    given = batch.features.get(GAP)
+    layout = batch.layout
+    return (layout.inside_BL & (layout.positions_BL == 0)).float() if given is None else given
 
 
 def _begin_as_item(item_dim: int, width: int, dim: int) -> nn.Linear:

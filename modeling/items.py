@@ -59,10 +59,11 @@ class ItemVectors(nn.Module):
         """The vectors of some ids, [..., E].
 
         Where events are read, `event` has their features: an item that training never read is read as unknown, and of an id
-        that is no item (unknown, most of all) features are taken from there.
+        that is no item (unknown, most of all) features are taken from there. With an id dropout of 1 all items are read so,
+        in inference too: they are their features alone.
         """
         read = self.reached(ids) if event is not None else ids
-        if self.training and self.id_dropout and self.stands_without_ids:
+        if self.stands_without_ids and (self.training or self.id_dropout == 1) and self.id_dropout:
             dropped = (rand_of_rows(ids.shape, ids.device) < self.id_dropout) & (ids >= FIRST_ID)
             read = ids.masked_fill(dropped, UNKNOWN)
         if self.shard:

@@ -44,6 +44,7 @@ class About(BaseModel):
     model: dict[str, Any]
     features: dict[str, Any] = Field(alias="schema")
     longest: PositiveInt | None = Field(None, description="Places that training read; older folders do not say.")
+    longest_with_past: PositiveInt | None = Field(None, description="The same with past events; empty: none are read.")
     own_parts: dict[str, Any] | None = Field(None, description="Parts that are not built in; older folders do not say.")
 
 
@@ -57,6 +58,11 @@ class SequenceModel(nn.Module):
         self.own_parts = plugins.own_parts(config.parts)
         self.objective: Objective = parts.build("objective", config.objective)
         direction = self.objective.direction
+        if config.inputs.query_time and not self.objective.says_when:
+            raise InputError(
+                f"inputs.query_time does not go with the objective {config.objective.name}, which would read the time of more "
+                "than what is asked: take causal or masked."
+            )
         self.inputs = Inputs(config, schema, hides=self.objective.asks and direction != "permuted")
         self.body: Body = parts.build("body", config.body, config.body, config.inputs.positions == "rotary")
         self.body.keep_to(direction)
@@ -70,10 +76,12 @@ class SequenceModel(nn.Module):
         held_out = 2 if schema.split == "leave_one_out" else 0
         least = 1 + int(self.objective.asks)
         self.longest = max(schema.max_length - held_out - self.objective.drops, least)  # places; `reach` knows better
+        self.longest_with_past = self.longest + config.inputs.past_events
 
     def reach(self, train: Sessions) -> None:
         """Take from the training sessions what training reads: how many places, which ids. Inference reads no more."""
         self.longest = int(train.lengths.max()) - self.objective.drops
+        self.longest_with_past = int(train.places.max()) - self.objective.drops
         self.inputs.reach(train.drop_last(self.objective.drops), train)
 
     @property
@@ -100,7 +108,7 @@ class SequenceModel(nn.Module):
     def lay_out(self, sessions: Sessions, *, ask: bool = False, shape: Shape | None = None) -> Layout:
         """Sessions in places as the body takes them, in `shape` where the host knows it; a GPU is asked for their lengths."""
         if shape is None and sessions.lengths.device.type != "cpu":
-            shape = Shape.of(sessions.lengths + int(ask), self.flat)
+            shape = Shape.of(sessions.places + int(ask), self.flat)
         direction = self.objective.direction
         return lay_out(sessions, packed=self.body.packed, ask=ask, direction=direction, shape=shape)
 
@@ -116,13 +124,16 @@ class SequenceModel(nn.Module):
 
     def training_batch(self, sessions: Sessions, generator: torch.Generator, shape: Shape | None = None) -> Batch:
         """A batch in which the objective has hidden what it asks about, in `shape` where the host knows it."""
+        if self.inputs.asked is not None:
+            sessions = replace(sessions, time=self.inputs.time)
         return self.objective.batch(sessions, partial(self.lay_out, shape=shape), generator)
 
     def encode(self, batch: Batch, *, noise: bool = True) -> Tensor:
         """Hidden states h_BLD of a batch, which is read as it is without `noise` (see Inputs)."""
         layout, seconds_BL = batch.layout, self.inputs.seconds(batch)
         if seconds_BL is not None:
-            layout = replace(layout, seconds_BL=seconds_BL)
+            asked_BL = self.inputs.asked_seconds(batch, seconds_BL)
+            layout = replace(layout, seconds_BL=seconds_BL, asked_BL=asked_BL)
         with of_rows(batch.part.rows) if batch.part else nullcontext():
             x_BLD = self.inputs(batch, noise=noise)
         h_BLD: Tensor = self.body(x_BLD, layout)
@@ -131,9 +142,14 @@ class SequenceModel(nn.Module):
     def states(self, histories: Sessions) -> Tensor:
         """The state h_SD from which what follows each of S histories is predicted, by the objective's rule of inference.
 
-        Of each, the most recent events are read that fill as many places as training did.
+        Of each, the most recent events are read that fill as many places as training did, its own and then past ones.
         """
-        histories = self.inputs.readable(histories).most_recent(self.longest - int(self.objective.asks))
+        asks, past_events = int(self.objective.asks), self.settings.inputs.past_events
+        if histories.past is not None:
+            past = histories.past.at_most(past_events)
+            histories = replace(histories, past=past if past_events else None)
+        histories = self.inputs.readable(self.inputs.timed(histories))
+        histories = histories.most_recent(self.longest - asks, self.longest_with_past - asks)
         batch = self.objective.query(histories, self.lay_out)
         return batch.states(self.encode(batch))
 
@@ -159,6 +175,7 @@ class SequenceModel(nn.Module):
             "model": self.settings.model_dump(mode="json"),
             "schema": self.schema.model_dump(mode="json"),
             "longest": self.longest,
+            "longest_with_past": self.longest_with_past if self.settings.inputs.past_events else None,
             "own_parts": {part: own.model_dump() for part, own in self.own_parts.items()},
         }
         (folder / CONFIG).write_text(json.dumps(about, indent=2) + "\n")
@@ -183,6 +200,7 @@ class SequenceModel(nn.Module):
             parts.require(about.own_parts, config, where)
         model = cls(config, parse(FeatureSchema, about.features, where))
         model.longest = about.longest or model.longest
+        model.longest_with_past = about.longest_with_past or model.longest
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

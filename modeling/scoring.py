@@ -28,8 +28,8 @@ def states(model: SequenceModel, histories: Sessions) -> Iterator[Tensor]:
     """The states from which what follows each history is predicted, in parts of so many histories, [n, D] each."""
     if not len(histories):
         return
-    longest = model.longest
-    upto_N = histories.lengths.clamp(min=1, max=longest).cumsum(0)
+    longest = model.longest_with_past
+    upto_N = histories.places.clamp(min=1, max=longest).cumsum(0)
     most = max(MOST_EVENTS.get(model.device.type, MOST_EVENTS["cuda"]), longest)
     _, counts = ((upto_N - 1) // most).unique_consecutive(return_counts=True)
     for part in torch.arange(len(histories), device=upto_N.device).split(counts.tolist()):

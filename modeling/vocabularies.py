@@ -26,7 +26,7 @@ from torch import Tensor
 
 from modeling.config import ModelConfig
 from modeling.features import read_features, stored, time_feature
-from modeling.sessions import Sessions, values_of
+from modeling.sessions import GAP, Sessions, values_of
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID, ID, ITEM_ID, NULL, PADDING, UNKNOWN, VALUE
 from schemas.errors import InputError, parse
@@ -59,6 +59,7 @@ def translate(cases: Cases, given: Path, wanted: Path) -> Cases:
     items_V = id_map(given, schema.items, wanted, model_schema.items)
     history = cases.history
     events: dict[str, Tensor] = {ITEM_ID: items_V[history.items.long()]}
+    events |= {GAP: history.events[GAP]} if GAP in history.events else {}
     context: dict[str, Tensor] = {}
     for reading in readings(given, wanted):
         column, per_event = reading.column, reading.column.per == "event"

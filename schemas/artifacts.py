@@ -26,6 +26,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import InputError
+from schemas.lock import LostLockError, require_held, token_of
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"  # the folder of what is being made
@@ -72,6 +73,7 @@ class Manifest(BaseModel):
     files: tuple[File, ...] = ()
     libraries: dict[str, str] = {}
     run_id: str = ""
+    token: int = Field(0, description="That of the lock of the night that made it; 0 where none was held.")
     created: datetime
     reused: bool = Field(False, exclude=True, description="True when it was found complete and no work was done.")
 
@@ -93,7 +95,12 @@ class Artifacts:
         self.root = Path(root).expanduser().resolve()
 
     def begin_work(self) -> None:
-        """Called before a stage does what leaves something that is no artifact; `FinishedArtifacts` refuses it."""
+        """Called before a stage does what leaves something that is no artifact; `FinishedArtifacts` refuses it.
+
+        Raises:
+            LostLockError: when the lock of this process is another's by now.
+        """
+        require_held(self.root)
 
     def find(self, kind: str, artifact_id: str, *, contents: bool = False) -> Manifest | None:
         """The manifest of a complete artifact, or None: also when its files are missing or differ from what it lists.
@@ -163,12 +170,14 @@ class Artifacts:
                 facts=draft.facts,
                 libraries=_libraries(),
                 run_id=os.environ.get("PREFECT__FLOW_RUN_ID", ""),
+                token=token_of(self.root),
                 created=datetime.now(UTC),
                 **about,
             )
             # Not in one step: it counts from when the folder has its name, and is on the disk with all else before that.
             (folder / MANIFEST).write_text(draft.manifest.model_dump_json(indent=2) + "\n")
             draft.sync()
+            require_held(self.root)
             shutil.rmtree(final, ignore_errors=True)
             folder.rename(final)
             sync(final.parent)
@@ -194,6 +203,7 @@ class Artifacts:
             ) from None
         try:
             yield folder
+            require_held(self.root)
             shutil.rmtree(folder, ignore_errors=True)
         finally:
             with suppress(OSError):
@@ -318,7 +328,7 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
+    _put(temporary, path)
     sync(path.parent)
 
 
@@ -328,6 +338,16 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     write(temporary)
     sync(temporary)
+    _put(temporary, path)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Into its place, unless the lock of this process is another's by now."""
+    try:
+        require_held()
+    except LostLockError:
+        temporary.unlink()
+        raise
     temporary.replace(path)
 
 

@@ -60,6 +60,17 @@ def histories_of_one_event_and_of_unknown_items_are_scored(trial: Trial) -> None
         require(finite, f"A history of {what} is not.")
 
 
+def items_above_the_catalogue_are_unknown(trial: Trial) -> None:
+    """An item that came up after the catalogue is read as the unknown item is, in training and in a history."""
+    train, strange, unknown = chains(60, NUM_ITEMS), _histories(), _histories()
+    for histories, id_ in ((strange, FIRST_ID + NUM_ITEMS), (unknown, UNKNOWN)):
+        histories.items[::2] = id_
+    strange_NV, unknown_NV = (_scores(trial.fit(train), histories) for histories in (strange, unknown))
+    require(torch.equal(strange_NV, unknown_NV), f"Of histories with id {FIRST_ID + NUM_ITEMS} scores are others.")
+    strange_NV, unknown_NV = (_scores(trial.fit(histories), train) for histories in (strange, unknown))
+    require(torch.equal(strange_NV, unknown_NV), f"Fit on sessions with id {FIRST_ID + NUM_ITEMS} scores are others.")
+
+
 def what_else_is_ranked_changes_nothing(trial: Trial) -> None:
     """A history is scored alike alone and in a batch, and an item alike in every tile."""
     baseline, histories = trial.fit(chains(60, NUM_ITEMS)), _histories()
@@ -101,10 +112,16 @@ def the_same_sessions_give_the_same_scores(trial: Trial) -> None:
 LAWS: tuple[Law, ...] = (
     every_history_gets_a_score_for_every_item,
     histories_of_one_event_and_of_unknown_items_are_scored,
+    items_above_the_catalogue_are_unknown,
     what_else_is_ranked_changes_nothing,
     items_of_training_can_be_ranked,
     the_same_sessions_give_the_same_scores,
 )
+
+
+def _scores(baseline: Any, histories: Sessions) -> Tensor:
+    scores_NV: Tensor = baseline.tile(baseline.queries(histories), 0, NUM_ITEMS)
+    return scores_NV
 
 
 def _histories() -> Sessions:

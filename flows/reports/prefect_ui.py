@@ -8,6 +8,7 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 
 from flows.reports.charts import draw_curves, read_curves
 from flows.reports.day_profile import newest_page
+from flows.reports.run_names import name_run
 from flows.reports.tables import (
     describe_item_cases,
     describe_label_cases,
@@ -23,8 +24,9 @@ from schemas.artifacts import Manifest
 
 
 def show_sessions(settings: Settings, sessions: Manifest) -> None:
-    """A table of what came in, what was set aside and why, what went out."""
+    """A table of what came in, what was set aside and why, what went out; and the run's name says the day from now on."""
     facts = sessions.facts
+    name_run(f"{settings.dataset.name} {facts['test_day'] or 'all'}")
     table = [{"what": name, "count": value} for name, value in session_rows(facts)]
     lines = [f"Sessions {sessions.name}, in seconds: {phase_seconds(facts)}."]
     lines += [f"**Warning**: {warning}." for warning in facts.get("warnings", [])]

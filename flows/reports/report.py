@@ -21,6 +21,8 @@ from flows.reports.tables import (
     Values,
     describe_item_cases,
     describe_label_cases,
+    describe_refit,
+    describe_training,
     evaluation_warnings,
     format_metric,
     item_rows,
@@ -35,6 +37,7 @@ from schemas.dataset import Dataset
 
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
+VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
 SAME = ("hitrate", "map")  # with one hidden item a session they are recall and mrr
 
 
@@ -46,12 +49,15 @@ def write_report(
     evaluation: Manifest,
     comparison: Manifest,
     day_page: Path | None = None,
+    refit: Manifest | None = None,
 ) -> Manifest:
     """The artifact `reports/<id>`: `report.html`, without script or anything loaded from elsewhere, all values escaped.
 
-    `day_page` is the page about the last day, if there is one. The fact `markdown` holds verdict and metrics for the UI.
+    `day_page` is the page about the last day, if there is one, and `refit` the model in service, if it is this one's refit. The
+    fact `markdown` holds verdict and metrics for the UI.
     """
-    parents = (sessions.name, model.name, evaluation.name, comparison.name)
+    parents = (sessions.name, model.name, evaluation.name, comparison.name, *([refit.name] if refit else []))
+    refitted = describe_refit(refit.facts | {"name": refit.name} if refit else None)
     artifact_id = identify(code=code_version(HERE), template=sha256(HERE / TEMPLATE), parents=parents)
     if found := artifacts.find("reports", artifact_id):
         return found
@@ -69,6 +75,8 @@ def write_report(
         bars=_bars(rows),
         about_items=describe_item_cases(evaluation.facts),
         beaten=beaten,
+        refitted=refitted,
+        about_training=describe_training(model.facts, evaluation.facts),
         beware=evaluation_warnings(evaluation.facts),
         more=[
             ("Intervals", interval_rows(evaluation.facts), describe_intervals(evaluation.facts)),
@@ -89,7 +97,8 @@ def write_report(
     )
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        draft.facts = {"verdict": comparison.facts["reason"], "markdown": _markdown(comparison, rows, labels, beaten)}
+        markdown = _markdown(sessions.facts["test_day"], comparison, rows, labels, beaten, refitted)
+        draft.facts = {"verdict": comparison.facts["reason"], "markdown": markdown}
     return draft.manifest
 
 
@@ -104,6 +113,7 @@ def summarise(
 ) -> dict[str, Any]:
     """What `--json` prints and what the run leaves as its result."""
     stages = (sessions, model, evaluation, comparison, report)
+    serves = model.name in (in_service.model, in_service.refit_of)
     nothing = all(manifest.reused for manifest in stages) and not in_service.changed
     return {
         "dataset": dataset,
@@ -114,9 +124,10 @@ def summarise(
         "left_out": sessions.facts.get("left_out", []),
         "quarantined": sessions.facts.get("quarantined", {}),
         "warnings": sessions.facts.get("warnings", []),
-        "promoted": in_service.model == model.name and (in_service.changed or comparison.facts["promote"]),
+        "promoted": serves and (in_service.changed or comparison.facts["promote"]),
         "compared": comparison.facts.get("compared"),
         "in_service": in_service.model,
+        "refit_of": in_service.refit_of or None,
         "metrics": evaluation.facts["metrics"],
         "labels": evaluation.facts["labels"],
         "cases": evaluation.facts["cases"],
@@ -144,10 +155,17 @@ def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
 
 
 def _markdown(
-    comparison: Manifest, rows: list[tuple[str, Values]], labels: list[tuple[str, dict[str, str]]], beaten: str
+    day: str | None,
+    comparison: Manifest,
+    rows: list[tuple[str, Values]],
+    labels: list[tuple[str, dict[str, str]]],
+    beaten: str,
+    refitted: str,
 ) -> str:
-    first = " ".join(filter(None, [beaten, comparison.facts["reason"]]))
-    lines = [f"# {comparison.facts['dataset']}: {first}"]
+    facts = comparison.facts
+    verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
+    sentences = " ".join(filter(None, [beaten, facts["reason"], refitted]))
+    lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), sentences]
     lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
     lines += markdown_table("label", labels)
     return "\n".join(lines)

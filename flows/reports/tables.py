@@ -110,6 +110,35 @@ def evaluation_warnings(facts: dict[str, Any]) -> list[str]:
     return warnings
 
 
+def describe_training(model: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """Facts of a model and of its evaluation -> which days trained, how long, and who and what is new on those tested on."""
+    split, choice, sentences = evaluation.get("split") or {}, model.get("choice"), []
+    if split.get("train") and split.get("test"):
+        sentences.append(f"Trained on {_span(split['train'])}, tested on {_span(split['test'])}.")
+    cold = [(split.get("cold_users"), "users"), (split.get("cold_items"), "hidden items")]
+    new = [f"{count:,} of {split[f'test_{name.split()[-1]}']:,} {name}" for count, name in cold if count is not None]
+    sentences += [f"New to training: {' and '.join(new)}."] if new else []
+    if choice:
+        days = _span([choice["days"][0], choice["days"][-1]])
+        sentences.append(
+            f"{choice['epochs']} of {choice['of_epochs']} epochs were best by {choice['goal']} on {days}, held out whole, "
+            "with which the model was then trained again."
+        )
+    return " ".join(sentences)
+
+
+def describe_refit(refit: dict[str, Any] | None) -> str:
+    """Facts of a refitted model in service -> what it is; nothing where there is none."""
+    if not refit:
+        return ""
+    tested = f"{refit['night']}, the day tested on" if refit["night"] else "the last items, which were tested on"
+    return f"In service is {refit['name']}: {refit['refit_of']}, which was evaluated here, trained again with {tested}."
+
+
+def _span(ends: list[str]) -> str:
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+
+
 def describe_label_cases(facts: dict[str, Any]) -> str:
     """Facts of an evaluation -> on which cases each label was predicted, a sentence each."""
     return " ".join(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -24,6 +24,9 @@ from flows.reports.tables import (
     session_rows,
 )
 from schemas.artifacts import Manifest
+
+if TYPE_CHECKING:
+    from flows.reports.tuning import Trial
 
 NUM_RECOMMENDED = 5  # of each example
 
@@ -83,6 +86,49 @@ def print_metrics(metrics: Metrics) -> None:
             for name, row in rows:
                 table.add_row(name, *row.values())
             Console().print(table)
+
+
+def print_comparison(facts: dict[str, Any]) -> None:
+    """Facts of a comparison: a table of all that were compared, best first, and what to beware of."""
+    from flows.reports.comparison import Total, cells_of, in_order
+
+    metric, folds = facts["metric"], facts["folds"]
+    totals = [Total.model_validate(total) for total in facts["totals"]]
+    table = Table(title=f"{len(folds)} fold{'s' * (len(folds) > 1)}: {', '.join(folds)}")
+    table.add_column("scorer", overflow="fold")
+    value, against, verdict, cost = cells_of(totals[0], metric, totals[0].name)
+    for key in (value, against, cost):
+        table.add_column(key, justify="right")
+    for total in in_order(totals, metric):
+        cells = cells_of(total, metric, totals[0].name)
+        difference = cells[against].replace(" ", f" {cells[verdict]} ", 1)
+        table.add_row(total.name, _in_two_lines(cells[value]), _in_two_lines(difference), cells[cost])
+    Console().print(table)
+    typer.echo("Bounds: 95 %, by user; differences are of the same cases, each pair by itself. CPU seconds: a fold's.")
+    left_out = [f"{name} is left out: {why}" for name, why in facts["left_out"].items()]
+    for warning in [*facts["warnings"], *left_out]:
+        typer.echo(f"Warning: {warning}")
+
+
+def print_trials(trials: list[Trial]) -> None:
+    """Trials of a search: a table, best first."""
+    from flows.reports.tuning import cells_of, default_of, in_order, title_of
+
+    table = Table(title=title_of(trials))
+    table.add_column("trial", justify="right")
+    default, rows = default_of(trials), in_order(trials)
+    if not rows:
+        return
+    for key in cells_of(rows[0], default):
+        table.add_column(key, justify="left" if key in ("", "settings") else "right", overflow="fold")
+    for trial in rows:
+        table.add_row(str(trial.number), *cells_of(trial, default).values())
+    Console().print(table)
+
+
+def _in_two_lines(cell: str) -> str:
+    """A value, and its bounds below it."""
+    return cell.replace(" (", "\n", 1).replace(")", "")
 
 
 def _print_left_out(facts: dict[str, Any]) -> None:

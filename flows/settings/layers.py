@@ -50,6 +50,11 @@ def pile(*layers: Layer) -> Layer:
     return merged
 
 
+def over(upper: Layer, lower: Layer) -> Layer:
+    """One layer from two, groups written out, without the defaults of the code: what `upper` gives goes over `lower`."""
+    return _lay_over(plain(lower), plain(upper))
+
+
 def plain(layer: Layer) -> Layer:
     """A layer with every group written out: `gbce` is `{name: gbce}`, and options stand beside the other keys.
 

@@ -12,13 +12,14 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.settings.layers import GROUPS, Groups, Layer, pile
-from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from modeling.config import EvaluationConfig, Goal, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation import baselines
 from modeling.presets import read_preset
 from preprocessing.engines import EngineName
 from schemas import plugins
 from schemas.artifacts import Artifacts
-from schemas.dataset import Dataset, read_dataset
+from schemas.columns import ITEM_ID
+from schemas.dataset import Dataset, Feature, read_dataset
 from schemas.errors import InputError, parse, unknown
 from schemas.finished import FinishedArtifacts
 
@@ -108,6 +109,11 @@ class Settings:
         kind = FinishedArtifacts if self.only_finished else Artifacts
         return kind(self.data.root or os.environ.get("OVERNIGHT_ROOT", "overnight-data"))
 
+    @property
+    def goal(self) -> Goal:
+        """What validation chooses by: what promotion goes by."""
+        return Goal(metric=self.promotion.metric, filter_seen=self.evaluation.filter_seen)
+
     def introduce(self, say: Callable[[str], object]) -> None:
         """Say which preset was chosen, in one line."""
         if self.preset:
@@ -137,6 +143,9 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
         parts.check(model)
     _check_baselines(groups.evaluation.baselines)
     groups.promotion.check(groups.evaluation, model.heads)
+    groups.evaluation.check_diversity(
+        [name for name, feature in dataset.features.items() if _is_of_items(name, feature)]
+    )
     return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
 
 
@@ -149,6 +158,11 @@ def _check_baselines(names: tuple[str, ...]) -> None:
             raise InputError(f"evaluation.baselines: {unknown('baseline', name, known)}")
         if name not in shipped:
             plugins.find(baselines, name)
+
+
+def _is_of_items(name: str, feature: Feature) -> bool:
+    """Whether items have a feature: those of events, as the newest event of an item has them."""
+    return name != ITEM_ID and feature.per == "event"
 
 
 def _chosen(model: ModelConfig) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ neither padding nor neighbours change; the norm takes any factor per place away 
 Biases are learned per distance in places, up to DISTANCES either way, and per power of two of the seconds between two
 events: bucket 0 is under a second, bucket b from 2^(b-1) to 2^b, the last has no end. They come from the feature of time
 (`inputs.time`); without one, all events count as simultaneous. The paper measures from the time of the event to be
-*predicted*, which is not known when a model is asked what comes next: here it is from that of the place that predicts.
+*predicted*: so it is with `inputs.query_time`, where a service says when it asks; else from that of the place that predicts.
 
 B rows, H heads, L places, K head size, D width; G blocks of C queries and W keys, or rows of places.
 """
@@ -70,7 +70,8 @@ class HSTU(Body):
         if layout.seconds_BL is None:
             return torch.zeros(1, 1, 1, dtype=torch.long, device=layout.positions_BL.device)
         second_B1L1 = layout.seconds_BL[:, None, :, None]
-        apart_GCW = (layout.queries(second_B1L1) - layout.keys(second_B1L1).transpose(2, 3)).squeeze(1).abs()
+        asked_B1L1 = second_B1L1 if layout.asked_BL is None else layout.asked_BL[:, None, :, None]
+        apart_GCW = (layout.queries(asked_B1L1) - layout.keys(second_B1L1).transpose(2, 3)).squeeze(1).abs()
         return apart_GCW.frexp().exponent.clamp(0, self.time_buckets - 1).long()
 
 

@@ -1,6 +1,13 @@
 """What can be set, one frozen model per concern: a model, its training, its evaluation and its promotion."""
 
-from modeling.config.evaluation import LABEL_METRICS, LOWER_IS_BETTER, METRICS, EvaluationConfig, PromotionConfig
+from modeling.config.evaluation import (
+    LABEL_METRICS,
+    LOWER_IS_BETTER,
+    METRICS,
+    EvaluationConfig,
+    Goal,
+    PromotionConfig,
+)
 from modeling.config.model import (
     NEXT_ITEM,
     BodyConfig,
@@ -14,6 +21,7 @@ from modeling.config.model import (
     ObjectiveConfig,
     PretrainedConfig,
 )
+from modeling.config.splits import SplitConfig
 from modeling.config.training import TrainingConfig
 
 __all__ = [
@@ -21,7 +29,9 @@ __all__ = [
     "LOWER_IS_BETTER",
     "METRICS",
     "EvaluationConfig",
+    "Goal",
     "PromotionConfig",
+    "SplitConfig",
     "NEXT_ITEM",
     "BodyConfig",
     "Choice",

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
 from modeling.config.model import NEXT_ITEM, Concern, HeadConfig
+from modeling.config.splits import SplitConfig
 from schemas.errors import unknown
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
 LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
 LOWER_IS_BETTER = ("log_loss", "calibration_error", "rmse", "mae")
+
+
+class Goal(Concern):
+    """What validation chooses by: the metric, the cut-off and the rule of seen items that promotion goes by."""
+
+    metric: str = "ndcg@20"
+    filter_seen: bool = False
+
+    @model_validator(mode="after")
+    def _known_metric(self) -> Self:
+        name, at, cutoff = self.metric.partition("@")
+        if at and (name not in METRICS or not cutoff.isdigit() or not int(cutoff)):
+            raise ValueError(f"metric {self.metric!r} is none of {', '.join(METRICS)} with a cut-off, as in ndcg@20")
+        return self
+
+    @property
+    def cutoff(self) -> int | None:
+        """The k of metric@k; None for a metric of a label."""
+        k = self.metric.rpartition("@")[2]
+        return int(k) if k.isdigit() else None
 
 
 class EvaluationConfig(Concern):
@@ -32,6 +53,7 @@ class EvaluationConfig(Concern):
         description="Files of modeling/evaluation/baselines, measured on the same sessions. Labels have one more, `mean`.",
     )
 
+    split: SplitConfig = Field(SplitConfig(), title="Split", description="What is tested, and so what is trained on.")
     lists: NonNegativeInt = Field(
         10_000,
         title="Lists",
@@ -42,6 +64,11 @@ class EvaluationConfig(Concern):
         title="Diversity by",
         description="Feature of items by which two items of a list are alike or not. Empty: by the model's item vectors.",
     )
+
+    def check_diversity(self, features: Collection[str]) -> None:
+        """Raise InputError when items have no such feature; `features` are those with one value an item."""
+        if self.diversity is not None and self.diversity not in features:
+            raise unknown("evaluation.diversity", self.diversity, features)
 
     @model_validator(mode="after")
     def _no_duplicates(self) -> Self:
@@ -88,6 +115,19 @@ class PromotionConfig(Concern):
         allow_inf_nan=False,
         title="Scatter between seeds",
         description="Relative standard deviation of the metric between trainings that differ in their seed alone.",
+    )
+
+    seed_scatter_every: NonNegativeInt = Field(
+        0,
+        title="Measure the scatter every",
+        description="Days after which the scatter between seeds is measured again, by more trainings of the night's recipe. "
+        "7: a week. 0: never, as such a night takes three times as long.",
+    )
+    seed_scatter_seeds: PositiveInt = Field(
+        2,
+        le=20,
+        title="More seeds",
+        description="Trainings beyond the night's own that a measurement of the scatter does.",
     )
 
     def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:

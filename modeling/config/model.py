@@ -104,16 +104,28 @@ class InputsConfig(Concern):
     id_dropout: float = Field(
         0.1,
         ge=0,
-        lt=1,
+        le=1,
         title="Id dropout",
         description="With an item tower or pretrained vectors: share of items read without their id in training, so that new "
-        "items can be scored.",
+        "items can be scored. 1: ids are never read, features or vectors alone are.",
     )
     pretrained: PretrainedConfig | None = Field(None, title="Pretrained", description="Item vectors made elsewhere.")
     time: str | None = Field(
         None,
         title="Time",
         description="The feature that holds seconds since the previous event. Empty: the one that `elapsed` alone encodes.",
+    )
+    past_events: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        title="Past events",
+        description="Most events of a user's past sessions that are read before the current one. 0: each session alone.",
+    )
+    query_time: bool = Field(
+        False,
+        title="Query time",
+        description="Read how many seconds after the last event it is asked what comes next; in training, how long it took.",
     )
     swap_noise: float = Field(
         0.0,

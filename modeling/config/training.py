@@ -27,7 +27,14 @@ class TrainingConfig(Concern):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
-    # `overnight train` chooses these two, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
+    # `overnight train` chooses these three, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
+    recent_days: int | None = Field(
+        None,
+        ge=1,
+        title="Recent days",
+        description="From scratch, training reads only the sessions of so many days up to the newest; empty reads all. Left "
+        "out, a run takes 2 where what people take changes from day to day.",
+    )
     tokens_per_step: int = Field(
         1024,
         ge=16,
@@ -76,12 +83,19 @@ class TrainingConfig(Concern):
         title="Patience",
         description="Random order: validations without a better score after which training stops.",
     )
+    validation: Literal["days", "sample"] | None = Field(
+        None,
+        title="Validation",
+        description="Sessions by days. days: the newest training days are held out whole, the number of epochs is chosen on "
+        "them, and the model is trained again with them. sample: some sessions of the newest day are watched and choose "
+        "nothing. Empty: days in random order, else sample.",
+    )
+    validation_days: int = Field(1, ge=1, title="Validation days", description="Days held out whole, the newest ones.")
     validation_sessions: int = Field(
         2000,
         ge=1,
         title="Validation sessions",
-        description="Most sessions held out of the last training day, and at most a tenth of it. Without any, training runs to "
-        "its end and the last weights are kept.",
+        description="Most sessions that validation asks about; of a sample of the last training day at most a tenth of it.",
     )
     trainer: Literal["own", "hugging_face"] = Field(
         "own",
@@ -121,40 +135,56 @@ class TrainingConfig(Concern):
         description="Divide the table of item vectors over the devices, for catalogues too large to be trained on one.",
     )
 
+    refit: bool = Field(
+        False,
+        title="Refit",
+        description="A model that is promoted is trained again with the day it was tested on, by the same recipe, and takes "
+        "the place of the one that was evaluated. Costs as much as its training.",
+    )
+
     start_from: str | None = Field(
         None,
         pattern=r"^(champion|models/[0-9a-f]{4,16})$",
         title="Start from",
         description="The model whose weights training begins with: champion (the one in service), or such as models/1f2e. The "
-        "four settings below then count. Empty, or where there is none: from scratch.",
+        "five settings below then count. Empty, or where there is none: from scratch.",
     )
-    window_days: int = Field(
-        7,
+    window_days: int | None = Field(
+        None,
         ge=1,
         title="Window",
-        description="Starting from a model: days of sessions that are trained on, the newest ones, and all that came after "
-        "that model's.",
+        description="Starting from a model: days of sessions that are read last and all, the newest ones and those that came "
+        "after that model's. Empty: as many as there are `epochs`, 7 at most.",
     )
-    replay: float = Field(
-        0.1,
+    replay: float | None = Field(
+        None,
         ge=0,
         le=1,
         title="Replay",
-        description="Starting from a model: share of sessions before the window that is trained on again, drawn each night.",
+        description="Starting from a model: share of all sessions that is read before the window, in random order. Empty: a "
+        "ninth of `epochs`, 1 at most.",
     )
     warm_epochs: int | None = Field(
         None,
         ge=1,
         le=1000,
         title="Warm epochs",
-        description="Starting from a model: passes, in the place of `epochs`. Empty: a quarter of those, one at least.",
+        description="Starting from a model: passes, in the place of `epochs`. Empty: a ninth of those, one at least.",
     )
     warm_rate: float = Field(
-        0.3,
+        0.5,
         gt=0,
         allow_inf_nan=False,
         title="Warm rate",
         description="Starting from a model: the learning rate, as a share of `learning_rate`.",
+    )
+    warm_keep: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        title="Kept weights",
+        description="Starting from a model: its weights times this, plus those of a model from scratch times what is missing "
+        "to 1, are what training begins with. 1 keeps all.",
     )
 
     @model_validator(mode="after")

@@ -14,7 +14,6 @@ N cases, V items.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +24,7 @@ import torch
 
 from modeling.sessions import DAY_MICROSECONDS, Sessions
 from modeling.splits import Cases, Split
-from schemas.artifacts import Manifest
-from schemas.columns import DAY, END, FIRST_ID, SESSION_ID, USER_ID
+from schemas.columns import END, FIRST_ID, SESSION_ID, USER_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
@@ -73,15 +71,17 @@ def read_ranks(folder: Path, scorer: str) -> pl.DataFrame:
     return rows
 
 
-def describe(cases: Cases, split: Split, sessions: Manifest, schema: FeatureSchema) -> pl.DataFrame:
+def describe(cases: Cases, split: Split, schema: FeatureSchema) -> pl.DataFrame:
     """What slices and intervals ask of each case, in the order of the cases: all columns of the table but scorer and rank.
 
-    `cases` are some of `split.test`, on a CPU, in the ids of the sessions.
+    `cases` are some of `split.test`, on a CPU, in the ids of the sessions; `split` was read by a fold.
     """
+    fold = split.fold
+    assert fold
     row_N = _rows(cases, split.test)
     column_N = (cases.target - FIRST_ID).clamp(0, max(schema.num_items - 1, 0))
     popularity_V = split.train.item_counts(schema.num_items)
-    daily = schema.split == "day"
+    daily = bool(fold.test_days)
     about = pl.DataFrame(
         {
             CASE: pl.Series(row_N.numpy(), dtype=pl.Int64),
@@ -92,16 +92,18 @@ def describe(cases: Cases, split: Split, sessions: Manifest, schema: FeatureSche
             else pl.Series([None] * len(row_N), dtype=pl.Float64),
         }
     )
-    folder, test_day = sessions.folder / "sessions", str(sessions.facts["test_day"])
-    users = _users(folder, lambda day: not daily or day == test_day, cases, row_N)
-    before = [file for day, file in _files(folder) if day < test_day] if daily else []
+    users = split.users[row_N.numpy()] if split.users is not None else _users(fold.files(fold.test_days), cases, row_N)
+    before = fold.files(fold.train_days) if daily else []
     returning = _returning(users, before) if daily else pl.Series([None] * len(users), dtype=pl.Boolean)
     return about.with_columns(users.alias(USER), returning.alias(RETURNING)).select(ABOUT)
 
 
 def _rows(cases: Cases, test: Cases) -> torch.Tensor:
     """The number of each case's session among those tested on, in the order of their files: events lie in that order."""
-    return torch.searchsorted(test.history.starts.sort().values, cases.history.starts)
+    starts = test.history.starts.sort().values
+    return (
+        torch.searchsorted(starts, cases.history.starts, right=True) - 1
+    )  # an empty history begins where the next does
 
 
 def _age(cases: Cases, column_N: torch.Tensor, train: Sessions, num_items: int) -> np.ndarray:
@@ -116,15 +118,8 @@ def _age(cases: Cases, column_N: torch.Tensor, train: Sessions, num_items: int) 
     return np.array(days_N.masked_fill((first_N == NEVER) | (end_N <= 0), torch.nan))
 
 
-def _files(folder: Path) -> list[tuple[str, Path]]:
-    """(day, file) of all session files, in the order in which sessions are read."""
-    days = sorted(folder.glob(f"{DAY}=*"))
-    return [(day.name.partition("=")[2], file) for day in days for file in sorted(day.glob("*.parquet"))]
-
-
-def _users(folder: Path, wanted: Callable[[str], bool], cases: Cases, row_N: torch.Tensor) -> pl.Series:
-    """The user of each case, or its session's id."""
-    files = [file for day, file in _files(folder) if wanted(day)]
+def _users(files: list[Path], cases: Cases, row_N: torch.Tensor) -> pl.Series:
+    """The user of each case, or its session's id, from the files of the sessions tested on."""
     names = pq.read_schema(files[0]).names
     name = next((name for name in (USER_ID, SESSION_ID) if name in names), END)
     read = pl.concat([pl.read_parquet(file, columns=[name, END], glob=False) for file in files])
@@ -135,9 +130,11 @@ def _users(folder: Path, wanted: Callable[[str], bool], cases: Cases, row_N: tor
 
 
 def _returning(users: pl.Series, before: list[Path]) -> pl.Series:
-    """Whether each user is in one of these files; null where sessions have no users."""
-    if not before or USER_ID not in pq.read_schema(before[0]).names:
+    """Whether each user is in one of these files; null where sessions, or the cases, have no users."""
+    dtype = pl.read_parquet_schema(before[0]).get(USER_ID) if before else None
+    if dtype is None or users.name != USER_ID:
         return pl.Series([None] * len(users), dtype=pl.Boolean)
+    users = users.cast(dtype, strict=False)  # of a list, ids may be written otherwise
     tested = pl.DataFrame({USER_ID: users}).unique().lazy()
     seen = pl.scan_parquet(before, glob=False).select(USER_ID).join(tested, on=USER_ID, how="semi").unique()
     return users.is_in(seen.collect(engine="streaming")[USER_ID].implode())

@@ -97,7 +97,7 @@ class Hidden:
     def __init__(self, tiles: Tiles, histories: Sessions, rows: int, *, seen: bool, also: Tensor | None = None) -> None:
         self.tiles, pairs = tiles, [] if also is None else [also]
         if seen:
-            session, event = histories.event_index()
+            session, event = histories.seen_index()
             pairs.append(torch.stack([session, histories.items[event].long() - FIRST_ID], 1))
         self.parts = [(first, min(first + rows, len(histories))) for first in range(0, len(histories), rows)]
         self._any, self._some_never = bool(pairs), bool(len(tiles.never))

@@ -51,6 +51,9 @@ class Objective(ABC):
         False  # inference reads an empty place behind the history instead of the history's last event
     )
     drops: ClassVar[int] = 0  # last events of each session that get no place in training
+    says_when: ClassVar[bool] = (
+        False  # goes with inputs.query_time: a place tells the time of what is asked of it alone
+    )
     needs_next_item: ClassVar[bool] = False  # learns from what the next-item head proposes
 
     @abstractmethod
@@ -66,7 +69,8 @@ class Objective(ABC):
 
     def make_batch(self, sessions: Sessions, layout: Layout, event_BL: Tensor, asked_BL: Tensor) -> Batch:
         """`batches.make_batch` with as many predictions as the layout leaves room for: on a CPU, exactly those asked for."""
-        capacity = None if layout.most is None else min(layout.most, self.capacity(layout.most, len(sessions)))
+        most = layout.most if layout.most_asked is None else layout.most_asked
+        capacity = None if layout.most is None or most is None else min(most, self.capacity(most, len(sessions)))
         return make_batch(sessions, layout, event_BL, asked_BL, capacity)
 
     def capacity(self, num_places: int, num_sessions: int) -> int:

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modeling.attention import Direction, Layout
-from modeling.batches import Batch
+from modeling.batches import Batch, own_segments
 from modeling.objectives import LayOut, Objective, room_for, some_but_not_all
 from modeling.sessions import Sessions
 
@@ -28,6 +28,7 @@ class Masked(Objective):
 
     direction: ClassVar[Direction] = "both"
     asks: ClassVar[bool] = True
+    says_when: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Masked(Objective):
     def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:
         """In a session of n events, one is predicted with probability p + ((1 - p)^n - p^n) / n, where `last` is 0."""
         layout = lay_out(sessions)
-        asked_BL, certain_BL = choose(layout, len(sessions), self.probability, self.last, generator)
+        asked_BL, certain_BL = choose(layout, sessions, self.probability, self.last, generator)
         read_as_BL = torch.rand(asked_BL.shape, generator=generator, device=generator.device)
         other_BL = any_event(sessions, asked_BL.shape, generator)
         hidden_BL = asked_BL & (certain_BL | (read_as_BL < HIDDEN))
@@ -58,14 +59,18 @@ class Masked(Objective):
 
 
 def choose(
-    layout: Layout, num_sessions: int, probability: float, last: float, generator: torch.Generator
+    layout: Layout, sessions: Sessions, probability: float, last: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """The places to predict, [B, L], and which of them are their session's last and only one by the share `last`."""
+    """The places to predict, [B, L], and which of them are their session's last and only one by the share `last`.
+
+    Past events are never predicted.
+    """
     shape, device = layout.segments_BL.shape, generator.device
     draw_BL = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-    only_last_S = torch.rand(num_sessions, generator=generator, device=device) < last
+    only_last_S = torch.rand(len(sessions), generator=generator, device=device) < last
     only_last_BL = only_last_S[layout.session_BL]
-    chosen_BL = some_but_not_all(draw_BL < probability, layout.segments_BL, draw_BL, num_sessions)
+    own_BL = own_segments(sessions, layout)
+    chosen_BL = some_but_not_all(draw_BL < probability, own_BL, draw_BL, len(sessions))
     return torch.where(only_last_BL, layout.is_end_BL, chosen_BL), only_last_BL & layout.is_end_BL
 
 

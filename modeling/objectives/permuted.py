@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from modeling.attention import Direction, Layout
-from modeling.batches import Batch
+from modeling.batches import Batch, own_segments
 from modeling.objectives import LayOut, Objective, room_for, some_but_not_all
 from modeling.sessions import Sessions
 
@@ -47,7 +47,7 @@ class Permuted(Objective):
         layout = lay_out(sessions)
         in_span_BL = self._spans(layout, len(sessions), generator)
         draw_BL = torch.rand(in_span_BL.shape, generator=generator, device=generator.device, dtype=torch.float64)
-        asked_BL = some_but_not_all(in_span_BL, layout.segments_BL, draw_BL, len(sessions))
+        asked_BL = some_but_not_all(in_span_BL, own_segments(sessions, layout), draw_BL, len(sessions))
         layout = replace(layout, order_BL=_number(asked_BL, layout.segments_BL, generator))
         return self.make_batch(sessions, layout, layout.event_BL, layout.event_BL.masked_fill(~asked_BL, -1))
 

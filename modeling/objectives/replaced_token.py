@@ -55,7 +55,7 @@ class ReplacedToken(Objective):
     def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:
         """All events to predict are hidden."""
         layout = lay_out(sessions)
-        asked_BL, _ = choose(layout, len(sessions), self.probability, self.last, generator)
+        asked_BL, _ = choose(layout, sessions, self.probability, self.last, generator)
         event_BL = layout.event_BL
         return self.make_batch(
             sessions, layout, event_BL.masked_fill(asked_BL, -1), event_BL.masked_fill(~asked_BL, -1)

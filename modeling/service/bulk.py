@@ -14,6 +14,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from modeling.service.recommender import Recommender
+from modeling.service.pasts import UserPasts, microseconds
+from modeling.service.recommender import KEYS, Recommender
 from modeling.sessions import Sessions, from_table
 from modeling.splits import Cases
-from modeling.vocabularies import SCHEMA, raw_items, translate
-from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, SESSION_ID, TIMESTAMP, USER_ID
+from modeling.vocabularies import SCHEMA, translate
+from schemas.columns import END, FIRST_ID, ITEM_ID, LENGTH, START, TIMESTAMP, USER_ID
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 HISTORIES = 8192  # held at a time
 EVENTS = 2_000_000  # raw events held at a time, about: whole sessions of them
 LISTS, SESSIONS = "lists.parquet", "sessions"
-KEYS = (SESSION_ID, USER_ID)
 
 
 @dataclass(frozen=True)
@@ -116,20 +117,13 @@ def _require_same(schema: pa.Schema, first: pa.Schema) -> None:
 def _lists(
     recommender: Recommender, batch: Histories, part: torch.Tensor, k: int, filter_seen: bool, counts: dict[str, int]
 ) -> pa.Table:
-    some = part[batch.sessions.lengths[part] > 0]
+    some = part[batch.sessions.places[part] > 0]
     ids_NK, scores_NK = recommender.ranked(batch.sessions.select(some), k, filter_seen=filter_seen)
-    kept_NK = (ids_NK >= FIRST_ID).cpu()
-    row, rank = kept_NK.nonzero(as_tuple=True)
+    lists = recommender.table_of(batch.keys[some.numpy()], ids_NK, scores_NK)
     counts["histories"] += len(part)
     counts["empty"] += len(part) - len(some)
-    counts["nothing_left"] += int((~kept_NK.any(1)).sum())
-    counts["rows"] += len(row)
-    dtype = recommender.items.schema["value"]
-    lists = batch.keys[some[row].numpy()].with_columns(
-        pl.Series("rank", rank.numpy() + 1, dtype=pl.Int32),
-        pl.Series("item", raw_items(recommender.items, ids_NK.cpu()[kept_NK]), dtype=dtype),
-        pl.Series("score", scores_NK.cpu()[kept_NK].numpy(), dtype=pl.Float32),
-    )
+    counts["nothing_left"] += int((~(ids_NK >= FIRST_ID).any(1)).sum())
+    counts["rows"] += lists.height
     return lists.to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
@@ -177,17 +171,40 @@ def _prepared_folder(recommender: Recommender, file: Path) -> Path:
 
 
 def _prepared(recommender: Recommender, files: list[Path], folder: Path) -> Iterator[Histories]:
-    """Sessions as preparation wrote them, in the ids of the model."""
+    """Sessions as preparation wrote them, in the ids of the model; where it reads them, with past ones of the same folder.
+
+    All sessions of the folder are held then.
+    """
     schema = FeatureSchema.read(folder / SCHEMA)
-    wanted = [END, *(column.name for column in schema.columns)]
+    count = recommender.model.settings.inputs.past_events
+    pasts = recommender.pasts or (UserPasts(folder, recommender.folder, count) if count else None)
+    of_user = [START, USER_ID] if pasts else []
     for file in files:
         with pq.ParquetFile(file) as parquet:
             keys = _keys(parquet.schema_arrow.names, file)
-            for batch in parquet.iter_batches(HISTORIES, columns=[*keys, *wanted]):
+            wanted = dict.fromkeys([*keys, END, *(column.name for column in schema.columns), *of_user])
+            for batch in parquet.iter_batches(HISTORIES, columns=list(wanted)):
                 table = pa.Table.from_batches([batch])
-                sessions = from_table(table.select(wanted), schema)
+                sessions = from_table(table, schema)
                 cases = Cases(sessions, torch.zeros(len(sessions), dtype=torch.long))
-                yield Histories(translate(cases, folder, recommender.folder).history, _frame(table.select(keys)))
+                histories = translate(cases, folder, recommender.folder).history
+                if pasts:
+                    frame = _frame(table.select(of_user))
+                    histories = pasts.before(histories, frame[USER_ID], microseconds(frame[START]))
+                yield Histories(histories, _frame(table.select(keys)))
+
+
+def of_everyone(recommender: Recommender, at: datetime | None = None) -> Iterator[Histories]:
+    """Every user of the recommender's prepared sessions, with no current session: their past alone, until `at` (now).
+
+    Raises:
+        InputError: where the recommender has no prepared sessions.
+    """
+    if recommender.pasts is None:
+        raise InputError(f"{recommender.folder}: lists for users from their past need prepared sessions.")
+    for users in recommender.pasts.users.to_frame(USER_ID).iter_slices(HISTORIES):
+        sessions, _ = recommender.histories([[]] * len(users), users[USER_ID].to_list(), at)
+        yield Histories(sessions, users)
 
 
 def _holds_lists(schema: pa.Schema, file: Path) -> bool:

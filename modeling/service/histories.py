@@ -64,8 +64,22 @@ def from_items(raw: Sequence[Sequence[Any]], catalogue: Catalogue) -> tuple[Sess
     return _sessions(events, sizes, {}, catalogue), [item for item, no in zip(given, missing, strict=True) if no]
 
 
-def from_events(table: pl.DataFrame, catalogue: Catalogue) -> tuple[Sessions, list[Any], list[Any]]:
-    """Sessions of raw events, the item ids that the model does not have, and the key of each session.
+@dataclass(frozen=True)
+class OfEvents:
+    """Sessions of raw events; the item ids that the model does not have; of each session its key, its user, when it began and
+    when its last event was (None: without users, without times).
+    """
+
+    sessions: Sessions
+    missing: list[Any]
+    keys: list[Any]
+    users: pl.Series | None
+    begins: pl.Series | None
+    ends: pl.Series | None
+
+
+def from_events(table: pl.DataFrame, catalogue: Catalogue) -> OfEvents:
+    """A table of raw events as sessions.
 
     `table` has the columns that the dataset names: `item_id`, and those that features are made of. Rows of one `session_id`, or
     without it of one `user_id`, are one session; without both all rows are. They are ordered by `timestamp`, if there is one.
@@ -100,7 +114,10 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> tuple[Sessions, li
     events = _joined(table.select(pl.col(ITEM_ID).alias(VALUE)), catalogue)
     missing = events.filter(pl.col(ID).is_null())[VALUE].unique(maintain_order=True).to_list()
     labels = table[key].filter(starts).to_list() if key else [None] * len(sizes)
-    return _sessions(events, sizes, encoded_values, catalogue), missing, labels
+    users, begins = (table[name].filter(starts) if name in table.columns else None for name in (USER_ID, TIMESTAMP))
+    last = starts.shift(-1).fill_null(True)
+    ends = table[TIMESTAMP].filter(last) if TIMESTAMP in table.columns else None
+    return OfEvents(_sessions(events, sizes, encoded_values, catalogue), missing, labels, users, begins, ends)
 
 
 def _in_order(table: pl.DataFrame, key: str | None) -> pl.DataFrame:

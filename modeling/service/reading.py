@@ -1,6 +1,7 @@
 """Reading a model: which items it takes for alike, and which events of a history a recommendation leans on.
 
-N items asked about or histories, E width of item vectors, K items of a list, L events of a history.
+N items asked about or histories, E width of item vectors or events, K items of a list, L events of a history, M events named,
+P pairs of a history and one of its events.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from schemas.columns import FIRST_ID
 from schemas.errors import InputError
 
 NUM_NEAR = 3  # names suggested for one that is not there
+MOST_EVENTS = 2**16  # read at a time where each event of a history is left out once
 MOST_NAMES = 100_000  # compared with it: comparing takes microseconds a name
 
 
@@ -93,6 +95,13 @@ def falls(
     return score_NK, torch.cat(parts), history_P, event_P
 
 
+def parts_of(length_N: Tensor) -> list[Tensor]:
+    """The positions of histories in parts: leaving out each event of one reads about MOST_EVENTS events, or one history."""
+    read_N = (length_N.cpu() ** 2).cumsum(0) - 1
+    _, sizes = (read_N.clamp(min=0) // MOST_EVENTS).unique_consecutive(return_counts=True)
+    return list(torch.arange(len(length_N), device=length_N.device).split(sizes.tolist())) if len(length_N) else []
+
+
 def reasons(
     histories: Sessions,
     raw_NK: list[list[Any]],
@@ -105,19 +114,22 @@ def reasons(
     `raw_E` are the items of all events of the histories, in the order of `event_index`.
     """
     score_NK, fall_PK, history_P, _ = (values.cpu() for values in found)
-    first_N = (histories.lengths.cumsum(0) - histories.lengths).tolist()
-    first_P = torch.searchsorted(history_P, torch.arange(len(histories)))
+    length_N = histories.lengths.cpu()
+    first_N = length_N.cumsum(0) - length_N
+    place_P = torch.arange(len(history_P)) - torch.searchsorted(history_P, history_P)
+    fall_NLK = score_NK.new_full((len(length_N), int(length_N.max()), score_NK.shape[1]), -torch.inf)
+    fall_NLK[history_P, place_P] = fall_PK
+    fall_NLK, order_NLK = fall_NLK.sort(dim=1, descending=True, stable=True)
+    fall_NKM, event_NKM = (
+        values[:, :most].transpose(1, 2) for values in (fall_NLK, order_NLK + first_N[:, None, None])
+    )
+    numbers = (values.tolist() for values in (score_NK, fall_NKM, event_NKM, length_N))
     answers = []
-    for n, items in enumerate(raw_NK):
-        length, row = int(histories.lengths[n]), int(first_P[n])
-        named = raw_E[first_N[n] : first_N[n] + length]
+    for items, scores, falls_KM, events_KM, length in zip(raw_NK, *numbers, strict=True):
         answer = []
-        for k, item in enumerate(items):
-            events: tuple[tuple[Any, float | None], ...] = ((named[0], None),)
-            if length > 1:
-                fall_L = fall_PK[row : row + length, k]
-                order = fall_L.argsort(descending=True, stable=True)[:most].tolist()
-                events = tuple((named[place], float(fall_L[place])) for place in order)
-            answer.append(Reason(item, float(score_NK[n, k]), events))
+        for item, score, fall_M, event_M in zip(items, scores, falls_KM, events_KM, strict=False):
+            named = [raw_E[event] for event in event_M[:length]]
+            events = zip(named, fall_M if length > 1 else [None], strict=False)
+            answer.append(Reason(item, score, tuple(events)))
         answers.append(answer)
     return answers

@@ -1,6 +1,7 @@
 """The stages of a night: manifests and settings in, a manifest out; a stage whose work is done returns at once.
 
-`train` -> models/<id>, `evaluate` -> evaluations/<id>, `compare` -> comparisons/<id>, `promote` -> the model in service.
+`train` -> models/<id>, `evaluate` -> evaluations/<id>, `compare` -> comparisons/<id>, `refit` -> models/<id> again,
+`promote` -> the model in service.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ if TYPE_CHECKING:
     from modeling.stages.comparing import compare as compare
     from modeling.stages.comparing import promote as promote
     from modeling.stages.evaluating import evaluate as evaluate
+    from modeling.stages.refitting import refit as refit
     from modeling.stages.training import train as train
 
-STAGES = {"train": "training", "evaluate": "evaluating", "compare": "comparing", "promote": "comparing"}
+STAGES = {
+    "train": "training",
+    "evaluate": "evaluating",
+    "compare": "comparing",
+    "promote": "comparing",
+    "refit": "refitting",
+}
 
 
 def __getattr__(name: str) -> Any:

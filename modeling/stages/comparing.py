@@ -9,20 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 from modeling.config import METRICS, EvaluationConfig, PromotionConfig
-from modeling.evaluation.compare import (
+from modeling.evaluation.compare import Metrics, Rival, best_baseline, instead, judge
+from modeling.evaluation.pointer import (
     Champion,
-    Metrics,
-    Rival,
-    best_baseline,
     champion_of,
-    instead,
-    judge,
+    changing,
     pointer_of,
     put_in_service,
     why_withdrawn,
 )
 from modeling.stages.evaluating import evaluate
 from modeling.stages.identity import code_of_comparison
+from modeling.stages.learned import saw_later
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError, unknown
 
@@ -57,17 +55,18 @@ def compare(
         raise unknown("promotion.metric", promotion.metric, measured)
     candidate = evaluation.parents[0]
     champion, damage = _in_service(artifacts, dataset)
-    put_there_by = champion.comparison if champion and champion.model == candidate else None
-    if put_there_by and (existing := artifacts.find(*put_there_by.split("/"))):
-        progress(f"{candidate} is already in service.")
-        return existing
     rival = artifacts.find(*champion.model.split("/")) if champion else None
+    put_there_by = champion.comparison if champion and candidate in (champion.model, refit_of(rival)) else None
+    if champion and put_there_by and (existing := artifacts.find(*put_there_by.split("/"))):
+        progress(f"{candidate} is already in service{'' if champion.model == candidate else f' as {champion.model}'}.")
+        return existing
     about = {"dataset": dataset, "promotion": promotion.model_dump(), "damage": damage, "whole": rival is not None}
     code, parents = code_of_comparison(rival), (evaluation.name, champion.model if champion else "")
     artifact_id = identify(code=code, parents=parents, **about)
     withdrawn = why_withdrawn(artifacts, dataset, champion, candidate, f"{COMPARISONS}/{artifact_id}")
-    if withdrawn:
-        artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, **about)
+    held = str(champion.hold) if champion and champion.hold and champion.model != candidate else ""
+    if withdrawn or held:
+        artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, held=held, **about)
     if existing := artifacts.find(COMPARISONS, artifact_id):
         progress(existing.facts["reason"])
         return existing
@@ -80,29 +79,51 @@ def compare(
         facts["reason"] = f"{candidate} is in service already."
     else:
         facts |= _decide(artifacts, facts, champion, rival, damage, evaluation, sessions, promotion, config, progress)
+    if held and facts["promote"]:
+        facts |= {"promote": False, "verdict": "hold", "reason": f"{facts['reason']} {_held(champion, dataset)}"}
     progress(facts["reason"])
     return _record(artifacts, artifact_id, evaluation, promotion, facts)
 
 
-def promote(artifacts: Artifacts, comparison: Manifest, progress: Progress = print) -> Champion | None:
-    """Put the candidate into service when the comparison says so; returns the model in service afterwards.
+def promote(
+    artifacts: Artifacts, comparison: Manifest, progress: Progress = print, refitted: Manifest | None = None
+) -> Champion | None:
+    """Put the candidate, or its refit, into service when the comparison says so; returns the model in service afterwards.
 
     A comparison is applied once, and only to the pointer it was made against.
     """
     facts = comparison.facts
-    dataset, candidate = facts["dataset"], facts["candidate"]
+    dataset, candidate = facts["dataset"], refitted.name if refitted else facts["candidate"]
     champion, _ = _in_service(artifacts, dataset)  # `compare` has said what is wrong with the pointer
     if not facts["promote"] or (champion and champion.model == candidate):
         return champion
-    if champion and (champion.model != facts["champion"] or champion.applied(comparison.name)):
+    artifacts.begin_work()
+    with changing(artifacts, f"promotion for {dataset}", progress):
+        return _apply(artifacts, comparison, candidate, progress)
+
+
+def _apply(artifacts: Artifacts, comparison: Manifest, candidate: str, progress: Progress) -> Champion | None:
+    dataset = comparison.facts["dataset"]
+    champion, _ = _in_service(artifacts, dataset)  # it may have been changed by hand while the lock was waited for
+    if champion and (champion.model != comparison.facts["champion"] or champion.applied(comparison.name)):
         progress(
             f"{comparison.name} is not applied: the model in service has changed since it was made. {champion.model} stays. "
             f"Run the night again, or name a model: `overnight promote MODEL --dataset {dataset}`."
         )
         return champion
-    artifacts.begin_work()
+    if champion and champion.hold:
+        progress(_held(champion, dataset))
+        return champion
     artifacts.get(candidate)  # whole and readable, or the pointer stays
     return put_in_service(artifacts, dataset, candidate, by="comparison", comparison=comparison.name)
+
+
+def _held(champion: Champion | None, dataset: str) -> str:
+    assert champion
+    return (
+        f"But {champion.model} is {champion.hold}: it stays in service. To end that: "
+        f"`overnight promote --release --dataset {dataset}`."
+    )
 
 
 def _record(
@@ -137,9 +158,11 @@ def _decide(
     progress: Progress,
 ) -> dict[str, Any]:
     """The facts that say what was decided and why."""
-    metric, new, test_day = promotion.metric, facts["new"], sessions.facts["test_day"]
-    if rival and _learned_from(rival, test_day):
-        reason = f"The model in service learned from {test_day}, the test day, and cannot be compared on it: it stays."
+    metric, new, tested = promotion.metric, facts["new"], evaluation.facts["split"]["test"]
+    test_day = tested[0] if tested else None
+    if rival and _learned_from(rival, sessions, test_day):
+        what = f"{test_day}, the test day," if test_day else "histories that go on after these,"
+        reason = f"The model in service learned from {what} and cannot be compared on {'it' if test_day else 'them'}: it stays."
         return {"reason": reason}
     if new is None:
         return {"reason": f"{metric} is undefined on these test sessions: keep what is in service."}
@@ -212,10 +235,17 @@ def _read_as(model: Manifest, sessions: Manifest) -> list[str]:
     return as_read(sessions.folder, model.folder)
 
 
-def _learned_from(model: Manifest, day: str | None) -> bool:
-    """Whether a model's training days, all those before its own test day, hold `day`."""
+def refit_of(model: Manifest | None) -> str | None:
+    """The evaluated model that this one is the refit of."""
+    return model.facts.get("refit_of") if model else None
+
+
+def _learned_from(model: Manifest, sessions: Manifest, day: str | None) -> bool:
+    """Whether the training days of a model, all before its own test day, hold `day`; of histories, whether its go on longer."""
     until = model.facts.get("test_day")
-    return bool(day and until and until > day)
+    if day or until:
+        return bool(day and until and until > day)
+    return bool(saw_later(model, sessions))
 
 
 def _metrics(evaluation: Manifest) -> Metrics:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 
 from modeling.config import EvaluationConfig
-from modeling.stages.identity import code_of_evaluation, parts_of
+from modeling.stages.identity import code_of_evaluation, content_of, parts_of, selection_of
 from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, identify
 
@@ -34,17 +34,21 @@ def evaluate(
     recommend count as misses. With `filter_seen` so do targets that the history holds (`seen_targets`). Labels are measured
     on every case that has one, and so is `mean`, the mean of the training labels.
 
-    The facts hold `metrics` by name of model or baseline (the mean over cases of `metrics.gains_of`; None: undefined, such as
-    everything of no cases, or the AUC of labels that are all alike), `baseline_settings` (by name, what a baseline chose on
-    validation cases), these counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and
-    `learned_from_test_day`: whether the model learned from what it is tested on, which is also warned of. `ranks`, `lists`,
-    `intervals` and `slices` are described where they are made, in `stages.ranked`. The ranks themselves are in
-    `ranks.parquet`, as `evaluation.rank_table` says.
+    The cases are those of the newest fold of `config.split`, which `split` describes: its rule, the first and the last day of
+    training and test, and what `Fold.counts` counts. The facts hold `metrics` by name of model or baseline (the mean over
+    cases of `metrics.gains_of`; None: undefined, such as everything of no cases, or the AUC of labels that are all alike),
+    `baseline_settings` (by name, what a baseline chose on validation cases), `baseline_seconds` (of CPU, to fit it), these
+    counts, `catalogue` items that can be recommended of the `vocabulary`, by label `labels`, and `learned_from_test_day`:
+    whether the model learned from what it is tested on, which is also warned of. `ranks`, `lists`, `intervals` and `slices` are
+    described where they are made, in `stages.ranked`. The ranks themselves are in `ranks.parquet`, as `evaluation.rank_table`
+    says.
     """
     artifact_id = identify(
         code=code_of_evaluation(model, config.baselines),
         parents=(model.name, sessions.name),
-        evaluation=config.model_dump(),
+        evaluation=config.model_dump(exclude={"split"}),
+        split=selection_of(sessions, config.split),
+        list=content_of(config.split),
         made_with=plugins.contents({**parts_of(model), "baselines": config.baselines}),
     )
     if existing := artifacts.find(EVALUATIONS, artifact_id):
@@ -56,7 +60,7 @@ def evaluate(
 
     with kept_memory():
         facts, examples, table = measure(model, sessions, config, progress)
-    parameters = {"evaluation": config.model_dump()}
+    parameters = {"evaluation": config.model_dump(mode="json")}
     with artifacts.write(EVALUATIONS, artifact_id, parents=(model.name, sessions.name), parameters=parameters) as draft:
         draft.facts = facts
         (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")

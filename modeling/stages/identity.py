@@ -4,24 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from modeling.config import ModelConfig
+from modeling.config import ModelConfig, SplitConfig
 from schemas import plugins
-from schemas.artifacts import Manifest
+from schemas.artifacts import Manifest, sha256
 from schemas.closure import code_of
+from schemas.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 # What stages run: the code of a result is that of these modules, of the parts that were chosen, and of all they import.
-TRAINING = ("modeling.splits", "modeling.training.fit")
+TRAINING = ("modeling.splits", "modeling.training.fit", "modeling.training.held_out")
 EVALUATION = ("modeling.splits", "modeling.stages.measure")
 COMPARISON = (  # the rule, and what it measures by EVALUATION
     "modeling.stages.comparing",
     "modeling.evaluation.compare",
+    "modeling.evaluation.pointer",
     "modeling.stages.weighing",
     "modeling.evaluation.evidence",
 )
+
+
+def selection_of(sessions: Manifest, split: SplitConfig) -> dict[str, Any]:
+    """The newest fold of a split of these sessions: its rule and its days. Two spellings of a split have one name."""
+    rule = split.rule or sessions.parameters.get("dataset", {}).get("split", "")
+    days = split.stretches(sessions.facts["days"], sessions.facts["test_day"])[-1:]
+    return {"rule": rule, "days": [(stretch.train, stretch.test) for stretch in days]}
+
+
+def content_of(split: SplitConfig) -> str | None:
+    """A hash of what the list of a split holds; None for other rules.
+
+    Raises:
+        InputError: when it cannot be read.
+    """
+    if split.path is None:
+        return None
+    try:
+        return sha256(Path(split.path))
+    except OSError as error:
+        raise InputError(f"evaluation.split.path: {split.path} cannot be read ({error.strerror}).") from None
 
 
 def code_of_training(config: ModelConfig) -> str:

@@ -5,6 +5,7 @@ N cases, V items.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from modeling.config import NEXT_ITEM, EvaluationConfig
+from modeling.config import NEXT_ITEM, EvaluationConfig, SplitConfig
 from modeling.evaluation import baselines
 from modeling.evaluation.choosing import fit_best
 from modeling.evaluation.metrics import defined, metrics_at
@@ -21,7 +22,10 @@ from modeling.evaluation.rank_table import RankTable, describe
 from modeling.evaluation.ranking import Scorer, ranks, top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
-from modeling.splits import Cases, Split, label_cases, split_sessions, trained_items, training_labels
+from modeling.splits import Cases, Fold, Split, label_cases, trained_items, training_labels
+from modeling.stages.identity import selection_of
+from modeling.stages.learned import how_it_learned
+from modeling.stages.listed import read_split
 from modeling.stages.ranked import Lists, facts_of_ranks
 from modeling.vocabularies import raw_items, raw_lists, translate
 from schemas import plugins
@@ -68,9 +72,14 @@ def measure(
 ) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
     """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
     schema = FeatureSchema.read(sessions.folder / "schema.json")
-    split = split_sessions(sessions, schema, model.parameters["training"]["validation_sessions"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    test = Test(model, sessions, schema, split, SequenceModel.load(model.folder).to(device), config, progress)
+    loaded = SequenceModel.load(model.folder).to(device)
+    past = loaded.settings.inputs.past_events
+    training = model.parameters["training"]
+    newest_days = training.get("validation_days", 1) if training.get("validation") == "days" else 0
+    split = read_split(sessions, config.split, training["validation_sessions"], newest_days, past)
+    assert split.fold
+    test = Test(model, sessions, schema, split, loaded, config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
     table: RankTable | None = None
@@ -78,8 +87,8 @@ def measure(
     cases, counts = measurable(split.test, trained_items(split.train, schema.num_items))
     about_ranks: dict[str, Any] = {}
     if NEXT_ITEM in test.model.heads:
-        metrics, examples, settings, table, lists = _rank_items(test, cases)
-        about_ranks = facts_of_ranks(table, config.cutoffs) | {"lists": lists}
+        metrics, examples, settings, table, about = _rank_items(test, cases)
+        about_ranks = facts_of_ranks(table, config.cutoffs) | about
     labels = {}
     for column in schema.labels:
         if column.name in test.model.label_heads:
@@ -94,7 +103,8 @@ def measure(
         "baseline_settings": settings,
         **counts,
         "filter_seen": config.filter_seen,
-        "learned_from_test_day": learned_from(model, sessions),
+        "learned_from_test_day": learned_from(model, split.fold),
+        "split": split.fold.about() | split.fold.counts(),
         "ties": TIES,
         **about_ranks,
     }
@@ -124,16 +134,16 @@ def measurable(test: Cases, trained_V: Tensor) -> tuple[Cases, dict[str, int]]:
     }
 
 
-def learned_from(model: Manifest, sessions: Manifest) -> bool:
+def learned_from(model: Manifest, fold: Fold) -> bool:
     """Whether a model's training sessions hold what it is tested on.
 
-    A model learns from all days before its own test day. Where the last items of people's histories are the test, it learned
-    from them unless it was trained on the very sessions that they are hidden in.
+    Not if it was trained on these very sessions with these hidden; else as `stages.learned` says.
     """
-    if model.parents == (sessions.name,):
+    own = SplitConfig.model_validate(model.parameters.get("split", {}))
+    same = selection_of(fold.sessions, own) == selection_of(fold.sessions, fold.config)
+    if model.parents == (fold.sessions.name,) and same and not model.facts.get("refit_of"):
         return False
-    own_test_day, test_day = model.facts.get("test_day"), sessions.facts["test_day"]
-    return own_test_day is None or test_day is None or own_test_day > test_day
+    return bool(how_it_learned(model, fold.sessions, fold.test_day))
 
 
 def fit_baseline(name: str, split: Split, schema: FeatureSchema, config: EvaluationConfig) -> Scorer:
@@ -145,19 +155,25 @@ def fit_baseline(name: str, split: Split, schema: FeatureSchema, config: Evaluat
 def _rank_items(
     test: Test, cases: Cases
 ) -> tuple[dict[str, Values], list[dict[str, Any]], dict[str, dict[str, float]], RankTable, dict[str, Any]]:
-    """Metrics of model and baselines; examples; the settings baselines chose; the ranks; and what lists are like."""
+    """Metrics of model and baselines; examples; the settings baselines chose; the ranks; and as facts what lists are like and
+    the CPU seconds that fitting baselines took.
+    """
     scorer, translated = ModelScorer(test.model), test.for_model(cases)
     items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
-    table = RankTable(describe(cases, test.split, test.sessions, test.schema))
+    table = RankTable(describe(cases, test.split, test.schema))
     lists = Lists(test.config, test.split, cases, scorer, items, native=test.native)
     metrics = {MODEL: _rank(MODEL, scorer, translated, test, table, lists)}
     settings: dict[str, dict[str, float]] = {}
+    seconds: dict[str, float] = {}
     for name in test.config.baselines:
+        began = time.process_time()
         baseline = fit_baseline(name, test.split, test.schema, test.config)
+        seconds[name] = round(time.process_time() - began, 2)
         metrics[name] = _rank(name, baseline, cases, test, table, lists)
         if setting := getattr(baseline, "setting", None):
             settings[name] = dict(setting)
-    return metrics, show_examples(scorer, items, translated, test.config), settings, table, lists.facts
+    about = {"lists": lists.facts, "baseline_seconds": seconds}
+    return metrics, show_examples(scorer, items, translated, test.config), settings, table, about
 
 
 def _rank(name: str, scorer: Scorer, cases: Cases, test: Test, table: RankTable, lists: Lists) -> Values:

@@ -8,22 +8,19 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from modeling.config import ModelConfig, TrainingConfig
+from modeling.config import Goal, ModelConfig, SplitConfig, TrainingConfig
 from modeling.presets.by_shape import Shape, describe, settings_by_shape
-from modeling.stages.identity import code_of_training
-from modeling.stages.parent import OF_A_START, Parent, find_parent, warmed
+from modeling.stages.identity import code_of_training, selection_of
+from modeling.stages.job import Job
+from modeling.stages.parent import OF_A_START, Parent, find_parent
 from schemas import plugins
 from schemas.artifacts import Artifacts, Manifest, identify, sha256
 from schemas.errors import InputError
-from schemas.features import FeatureSchema
 from schemas.progress import Progress as Numbers
 
-if TYPE_CHECKING:
-    from modeling.model import SequenceModel
-
-MODELS, ITEMS, UNFINISHED = "models", "items.parquet", "unfinished"
+MODELS, ITEMS = "models", "items.parquet"
 Report = Callable[[Numbers | str], object]
 CORES = Path("/sys/devices/system/cpu")
 
@@ -34,8 +31,13 @@ def train(
     model_config: ModelConfig,
     config: TrainingConfig,
     progress: Report = print,
+    split: SplitConfig = SplitConfig(),  # noqa: B008  (frozen)
+    goal: Goal = Goal(),  # noqa: B008
 ) -> Manifest:
     """Fit a model on prepared sessions, or return the one that was fit on them with these settings before.
+
+    `split` says which of the sessions are tested on, and so not read: of several folds the newest one is taken. `goal` is what
+    validation chooses by.
 
     Settings that nobody has given follow the shape of the data (`presets.by_shape`). The settings trained with name the
     model, so whoever writes them out gets the same one.
@@ -61,25 +63,52 @@ def train(
         from modeling.training.sharding import check_shards
 
         check_shards(model_config, config)
-    parent = find_parent(artifacts, sessions, config, progress)
+    days = split.stretches(sessions.facts["days"], sessions.facts["test_day"])
+    test_day = days[-1].test[0] if days else None
+    parent = find_parent(artifacts, sessions, config, test_day, progress)
+    config = _validated(config, bool(days), parent, progress)
     if not config.start_from and (ignored := [name for name in OF_A_START if name in config.model_fields_set]):
         progress(f"Not used without training.start_from: {', '.join(f'training.{name}' for name in ignored)}.")
-    artifact_id = _identity(sessions, model_config, config, parent)
+    if split.folds > 1:
+        progress(
+            f"Of {split.folds} folds (evaluation.split.folds) the newest is trained on; `overnight compare` takes all."
+        )
+    artifact_id = _identity(sessions, model_config, config, parent, split, goal)
     existing = artifacts.find(MODELS, artifact_id)
     if existing and not (parent and parent.named and existing.facts["start_from"] is None):  # else it is refused below
         progress(f"Model {existing.name} is there already: nothing to train.")
         return existing
     if chosen:
         progress(describe(chosen, shape))
-    if config.devices == 1:
-        return _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, progress)
+    if split.path:
+        from modeling.stages.listed import check_list  # with torch; said now, not when the model is trained
+
+        check_list(Path(split.path))
+    return make(Job(artifacts, artifact_id, sessions, model_config, config, split, goal, parent, chosen), progress)
+
+
+def make(job: Job, progress: Report) -> Manifest:
+    """Do a training, in as many processes as it asks for -> the model's folder."""
+    if job.training.devices == 1:
+        return _fit(job, progress)
     from modeling.training import launch  # torch is only loaded when there is something to train
 
-    work = partial(_take_part, artifacts, artifact_id, sessions, model_config, config, parent, chosen)
-    launch.together(work, config.devices, progress)
-    trained = artifacts.find(MODELS, artifact_id)
+    launch.together(partial(_take_part, job), job.training.devices, progress)
+    trained = job.artifacts.find(MODELS, job.id)
     assert trained
     return trained.model_copy(update={"reused": False})
+
+
+def _validated(config: TrainingConfig, by_days: bool, parent: Parent | None, say: Report) -> TrainingConfig:
+    """The settings with the kind of validation that they mean: none of both where last items are the test."""
+    if by_days and not parent:
+        return config.model_copy(
+            update={"validation": config.validation or ("days" if config.order == "random" else "sample")}
+        )
+    if config.validation and (config.validation == "days" or not by_days):
+        why = "a model that starts from another one does warm_epochs" if by_days else "the last item but one validates"
+        say(f"Not used: training.validation {config.validation} ({why}).")
+    return config.model_copy(update={"validation": "sample" if by_days else None})
 
 
 def _settle(config: TrainingConfig) -> TrainingConfig:
@@ -100,91 +129,57 @@ def _settle(config: TrainingConfig) -> TrainingConfig:
     return config.model_copy(update={"threads": config.threads or cpu_threads(side_by_side), "devices": devices})
 
 
-def _take_part(
-    artifacts: Artifacts,
-    artifact_id: str,
-    sessions: Manifest,
-    model_config: ModelConfig,
-    config: TrainingConfig,
-    parent: Parent | None,
-    chosen: dict[str, Any],
-    progress: Report,
-) -> None:
+def _take_part(job: Job, progress: Report) -> None:
     """Fit the model together with other processes, the first of which writes it."""
     from modeling.training.distributed import is_first
 
     if is_first():
-        _fit(artifacts, artifact_id, sessions, model_config, config, parent, chosen, progress)
+        _fit(job, progress)
     else:
-        _run(sessions, model_config, config, parent, artifacts.root / UNFINISHED / artifact_id, progress)
+        job.run(progress)
 
 
-def _fit(
-    artifacts: Artifacts,
-    artifact_id: str,
-    sessions: Manifest,
-    model_config: ModelConfig,
-    config: TrainingConfig,
-    parent: Parent | None,
-    chosen: dict[str, Any],
-    progress: Report,
-) -> Manifest:
+def _fit(job: Job, progress: Report) -> Manifest:
     """Fit the model and write its folder."""
-    parameters = {"model": model_config.model_dump(), "training": config.model_dump()}
+    artifacts, config, sessions = job.artifacts, job.training, job.sessions
+    parameters = {"model": job.model.model_dump(), "training": config.model_dump()}
+    parameters |= {"split": job.split.model_dump(mode="json"), "goal": job.goal.model_dump()}
     with (
-        artifacts.unfinished(artifact_id) as checkpoints,
-        artifacts.write(MODELS, artifact_id, parents=(sessions.name,), parameters=parameters) as draft,
+        artifacts.unfinished(job.id) as checkpoints,
+        artifacts.write(MODELS, job.id, parents=(sessions.name,), parameters=parameters) as draft,
     ):
-        model, facts = _run(sessions, model_config, config, parent, checkpoints, progress)
+        model, facts = job.run(progress)
         model.save(draft.folder)
         if config.start_from and not config.shard_items:
-            from modeling.training.warm_start import keep_moments
+            from modeling.training.moments import keep_moments
 
             keep_moments(model, checkpoints, facts["best_step"], draft.folder)
         _copy_schema(sessions.folder, draft.folder)
         (draft.folder / "history.json").write_text(json.dumps(facts.pop("history")) + "\n")
-        # It learned from the days before the test day.
-        draft.facts = facts | {"test_day": sessions.facts["test_day"], "by_shape": chosen}
+        draft.facts = facts | {"by_shape": job.chosen}
     return draft.manifest
 
 
-def _run(
+def _identity(
     sessions: Manifest,
     model_config: ModelConfig,
     config: TrainingConfig,
     parent: Parent | None,
-    checkpoints: Path,
-    progress: Report,
-) -> tuple[SequenceModel, dict[str, Any]]:
-    """Sessions and settings -> the model, and facts about the run."""
-    import polars as pl
+    split: SplitConfig,
+    goal: Goal,
+) -> str:
+    """A run that starts from no model is named by its own settings, but for whether it keeps the state of its optimizer.
 
-    from modeling.splits import split_sessions  # torch is only loaded when there is something to train
-    from modeling.stages.memory import kept_memory
-    from modeling.training.fit import fit
-
-    schema = FeatureSchema.read(sessions.folder / "schema.json")
-    split = split_sessions(sessions, schema, config.validation_sessions)
-    items = pl.read_parquet(sessions.folder / ITEMS, glob=False)
-    about: dict[str, Any] = {"start_from": None}
-    start = parent.start(sessions, split, model_config, config, items, progress) if parent else None
-    if parent and start:
-        config, first_day = warmed(config), parent.first_day(sessions, config)
-        about = {"start_from": parent.name, "first_day": first_day, "read_sessions": int(start.read_S.sum())}
-        progress(
-            f"Starting from {parent.name}: {about['read_sessions']:,} of {len(start.read_S):,} sessions, all from {first_day} "
-            f"on and {config.replay:.0%} of those before."
-        )
-    with kept_memory():
-        model, facts = fit(schema, split, model_config, config, checkpoints, progress, items, start=start)
-    return model, facts | about
-
-
-def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingConfig, parent: Parent | None) -> str:
-    """A run that starts from no model is named by its own settings, but for whether it keeps the state of its optimizer."""
+    What validation goes by counts where it chooses.
+    """
     pretrained = model_config.inputs.pretrained
-    left_out = {"capture", "compile", "start_from"}  # how a GPU does the same steps; and a name for `parent`
-    about = {"parent": parent.name} if parent else {"keeps_optimizer": True} if config.start_from else {}
+    # How a GPU does the same steps, a name for `parent`, and what comes after the training.
+    left_out = {"capture", "compile", "start_from", "refit"}
+    about: dict[str, Any] = (
+        {"parent": parent.name} if parent else {"keeps_optimizer": True} if config.start_from else {}
+    )
+    if config.validation == "days" or (config.validation is None and config.order == "random"):
+        about["goal"] = goal.model_dump()
     return identify(
         code=code_of_training(model_config),
         parents=(sessions.name,),
@@ -192,6 +187,7 @@ def _identity(sessions: Manifest, model_config: ModelConfig, config: TrainingCon
         training=config.model_dump(exclude=left_out if parent else {*left_out, *OF_A_START}),
         pretrained=_content(Path(pretrained.path)) if pretrained else None,
         made_with=plugins.contents(model_config.parts),
+        split=selection_of(sessions, split),
         **about,
     )
 

@@ -12,18 +12,20 @@ import json
 import os
 import random
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, PrivateAttr
 from torch import Tensor, nn
 
 from modeling.model import SequenceModel
-from modeling.training.distributed import first_alone, is_first, num_processes, wait
+from modeling.training.distributed import first_alone, is_first, num_processes, summed, wait
 from modeling.training.sharding import file_of, is_cut, read_moments, with_own_rows, write_rows
+from schemas import lock
 from schemas.progress import HistoryRow
 
 NAME = "checkpoint-"
@@ -34,16 +36,15 @@ RANDOM_TENSORS, RANDOM = "random.safetensors", "random.json"
 class State(BaseModel):
     """Where a run stands, but for its tensors.
 
-    `step` steps are done, of which the process at work did those after `started_at`. `best` is the goal at its best validation,
-    after `best_step`; `waited` validations came since and were not better. `chosen_step` is that whose weights are kept (None:
-    the last one), `collapsed_step` that of the first validation far below the best before it. `stopped`: the patience is at
-    an end.
+    `step` steps are done. `best` is the goal at its best validation, after `best_step`; `waited` validations came since and
+    were not better. `chosen_step` is that whose weights are kept (None: the last one), `collapsed_step` that of the first
+    validation far below the best before it. `stopped`: the patience is at an end. `cpu_seconds` are those of all processes of
+    the run, `wall_seconds` those of the first, also before an interruption.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     step: int = 0
-    started_at: int = 0
     best: float | None = None
     best_step: int | None = None
     chosen_step: int | None = None
@@ -51,10 +52,25 @@ class State(BaseModel):
     stopped: bool = False
     collapsed_step: int | None = None
     history: list[HistoryRow] = []
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    _clock: tuple[float, float] = PrivateAttr((0.0, 0.0))
+
+    def start_clock(self) -> None:
+        """From now on this process works for the run."""
+        self._clock = time.perf_counter(), time.process_time()
+
+    def count_costs(self) -> None:
+        """Add what was used since the clock was started, by all processes together."""
+        wall, cpu = self._clock
+        self.start_clock()
+        self.wall_seconds += self._clock[0] - wall
+        self.cpu_seconds += summed(self._clock[1] - cpu)
 
 
 def save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: State) -> None:
     """Write `checkpoint-<step>`, then remove all but it and that of the chosen step. Of several processes the first does."""
+    state.count_costs()
     draft = folder / f".{NAME}{state.step}"
     if is_first():
         shutil.rmtree(draft, ignore_errors=True)
@@ -76,6 +92,7 @@ def _write(draft: Path, model: nn.Module, optimizer: torch.optim.Optimizer, stat
     (draft / STATE).write_text(state.model_dump_json() + "\n")
     for path in (*draft.iterdir(), draft):
         _sync(path)
+    lock.require_held()
     shutil.rmtree(folder / name, ignore_errors=True)
     draft.rename(folder / name)
     _sync(folder)
@@ -112,7 +129,6 @@ def _newest(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         read_optimizer(optimizer, checkpoint)
         read_moments(checkpoint, model, optimizer)
         read_random_state(checkpoint)
-        state.started_at = state.step
         return state
     return None
 

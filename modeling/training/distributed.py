@@ -77,6 +77,15 @@ def wait() -> None:
         dist.all_reduce(torch.zeros(1))
 
 
+def summed(value: float) -> float:
+    """The sum of a number over all processes, at each of them."""
+    if num_processes() == 1:
+        return value
+    number = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(number)
+    return float(number)
+
+
 @contextmanager
 def first_alone() -> Iterator[None]:
     """The first process does this before all other ones do."""

@@ -11,8 +11,8 @@ and stops where that would have stopped.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from modeling.config import NEXT_ITEM, ModelConfig, NegativesConfig, TrainingConfig
+from modeling.config import NEXT_ITEM, Goal, ModelConfig, NegativesConfig, TrainingConfig
 from modeling.heads.next_item import NextItem
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
@@ -33,9 +33,10 @@ from modeling.training.item_start import begin_near_neighbours
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
+from modeling.training.recency import choose_half_life, newest_days, recent_counts
 from modeling.training.schedule import Schedule, make_schedule
 from modeling.training.sharding import cut, put_together
-from modeling.training.validation import Judge, judge_of, validate
+from modeling.training.validation import Judge, judge_of
 from modeling.training.warm_start import Start
 from schemas.errors import DivergedError, InputError
 from schemas.features import FeatureSchema
@@ -53,13 +54,16 @@ def fit(
     items: pl.DataFrame | None = None,
     after_step: AfterStep | None = None,
     start: Start | None = None,
+    goal: Goal = Goal(),  # noqa: B008  (frozen)
+    of_epochs: int | None = None,
 ) -> tuple[SequenceModel, dict[str, Any]]:
     """Train from the beginning, or from the newest checkpoint in `folder` -> the model, and facts about the run.
 
     `items` is the item table of the sessions: what item towers and pretrained vectors are made of. `after_step` is called
     after each step, before what is logged, validated and saved there. `start` is another model whose weights this one begins
-    with, on the sessions that it says. The facts hold `history` (rows of `HistoryRow`),
-    `validation_cases` and, as `weights`, what chose the weights.
+    with, on the sessions that it says. `goal` is what validation chooses by, and `of_epochs` the length of the run whose
+    learning rates these are, if this one stops earlier. The facts hold `history` (rows of `HistoryRow`), `validation_cases`
+    and, as `weights`, what chose the weights.
 
     Raises:
         InputError: when there is nothing to learn from.
@@ -67,7 +71,7 @@ def fit(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    train_on = split.train.select(start.read_S) if start else split.train
+    train_on = split.train.select(start.reads_N) if start else newest_days(split.train, config.recent_days)
     sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
@@ -78,7 +82,7 @@ def fit(
             "min_count of item_id in the dataset."
         )
     set_seed(config.seed)
-    model = make_model(model_config, schema, sessions, split.last_day, items, report)
+    model = make_model(model_config, schema, sessions, split, items, report)
     if start:
         start.give(model, split.train, items)
     size = _size(model)
@@ -87,19 +91,19 @@ def fit(
     model.to(device)
     use_sparse_gradients(model, device)
     schedule = make_schedule(model, sessions.to(device), config)
-    judge = judge_of(model, split.validation.to(device), config.order)
-    plan = Plan(schedule.steps_per_epoch, config)
-    _warn(judge, config, report)
+    judge = _judge(model, split, config, goal, report)
+    plan = Plan(schedule.steps_per_epoch, config, of_epochs)
     report(
         f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
         f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
     )
-    wall, cpu = time.perf_counter(), time.process_time()
     set_seed(config.seed)  # what training draws does not depend on what building the model drew
     optimizer = make_optimizer(model, config)
-    if start and not start.give_moments(model, optimizer):
-        report("The optimizer begins anew: its state is not kept with the model that training starts from.")
+    goes_on = start is None or start.give_moments(model, optimizer)
     state = checkpoints.resume(folder, model, optimizer) or State()
+    state.start_clock()
+    if not goes_on and not state.step:
+        report("The optimizer begins anew: its state is not kept with the model that training starts from.")
     if state.step:
         report(f"Going on from step {state.step:,}.")
     log = Log(plan, judge, report, state)
@@ -112,20 +116,24 @@ def fit(
     if state.chosen_step:
         checkpoints.load_weights(folder, state.chosen_step, model)
     put_together(model)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    state.count_costs()
     require_finite(model, config)
-    facts = {"parameters": size, "sessions": len(sessions), "device": device}
-    tokens = sum(schedule.tokens_per_epoch) * (state.step - state.started_at) // plan.steps
-    return model, facts | _facts(state, plan, judge) | _costs(tokens, wall, cpu)
+    facts = {"parameters": size, "sessions": len(sessions), "epochs": config.epochs, "device": device}
+    tokens = sum(schedule.tokens_per_epoch) * state.step // plan.steps
+    return model, facts | _facts(state, plan, judge) | costs(tokens, state.wall_seconds, state.cpu_seconds)
 
 
-def _warn(judge: Judge, config: TrainingConfig, report: Report) -> None:
-    if problem := describe_cases(judge):
+def _judge(model: SequenceModel, split: Split, config: TrainingConfig, goal: Goal, report: Report) -> Judge:
+    """The judge of a run, which chooses nothing unless what validates comes after all training."""
+    judge = judge_of(model, split.validation.to(model.device), config.order, goal)
+    judge = replace(judge, chooses=judge.chooses and split.validates == "chooses")
+    if split.validates != "nothing" and (problem := describe_cases(judge)):
         report(problem)
     if config.order == "time" and "patience" in config.model_fields_set:
         report(
             "training.patience is not used: in order of time training runs to its end, and the last weights are kept."
         )
+    return judge
 
 
 def _size(model: SequenceModel) -> int:
@@ -147,8 +155,8 @@ def _facts(state: State, plan: Plan, judge: Judge) -> dict[str, Any]:
     }
 
 
-def _costs(tokens: int, wall: float, cpu: float) -> dict[str, Any]:
-    """Seconds since this process began to train, and events it read in them."""
+def costs(tokens: int, wall: float, cpu: float) -> dict[str, Any]:
+    """Events that a run read, and the seconds it took: of all its processes, also of those that were interrupted."""
     return {
         "tokens": tokens,
         "wall_seconds": round(wall, 1),
@@ -185,7 +193,7 @@ def train(
                 after_step(state)
             log.tick()
             if state.step in plan.logs:
-                metrics = validate(model, judge.cases) if state.step in plan.validations else {}
+                metrics = judge.validate(model) if state.step in plan.validations else {}
                 model.train()
                 log.write(steps.mean_loss(), metrics)
             if state.step in plan.saves:
@@ -226,18 +234,18 @@ def make_model(
     config: ModelConfig,
     schema: FeatureSchema,
     sessions: Sessions,
-    last_day: Sessions,
+    split: Split,
     items: pl.DataFrame | None,
     report: Report,
 ) -> SequenceModel:
-    """A model that has the statistics of its training sessions and the item table, before its first step."""
+    """A model that has the statistics of the training sessions that it reads and the item table, before its first step."""
     model = SequenceModel(config, schema)
     model.inputs.items.set_items(items, report)
     model.reach(sessions)
     if config.inputs.item_start == "neighbours":
         begin_near_neighbours(model, sessions)
     if NEXT_ITEM in model.heads:
-        set_popularity(model.next_item, sessions, last_day)
+        set_popularity(model.next_item, sessions, split.last_day, split.train)
         if not model.next_item.sampled and config.loss.negatives != NegativesConfig():
             report(f"loss.negatives is not used: {config.loss.name} compares with all items.")
     for head in model.label_heads.values():
@@ -246,13 +254,21 @@ def make_model(
 
 
 @torch.no_grad()
-def set_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
-    """Count how often items occur in training, and let an output bias begin at the log of their share of the newest day.
+def set_popularity(head: NextItem, train: Sessions, last_day: Sessions, history: Sessions | None = None) -> None:
+    """Count how often items occur in training, and let an output bias begin at the log of their share of what is recent.
 
-    The newest day counts one event more of every item.
+    Every item counts one event more. `history` are all training sessions, where those of `train` are the only ones read.
     """
-    head.popularity_V.copy_(train.item_counts(len(head.popularity_V)))
+    num_items = len(head.popularity_V)
+    head.popularity_V.copy_(train.item_counts(num_items))
     head.uniform_U = head.popularity_V.nonzero().squeeze(1)  # an item that training does not hold is no negative
-    if head.bias_V is not None:
-        counts_V = last_day.item_counts(len(head.bias_V)).float() + 1
-        head.bias_V.copy_((counts_V / counts_V.mean()).log())
+    if head.bias_V is None:
+        return
+    hours = head.bias_half_life
+    if hours == "day":
+        counts_V = last_day.item_counts(num_items).float()
+    else:
+        history = train if history is None else history
+        hours = choose_half_life(history, num_items) if hours == "chosen" else float(hours)
+        counts_V = recent_counts(history, hours, num_items)
+    head.bias_V.copy_(((counts_V + 1) / (counts_V + 1).mean()).log())

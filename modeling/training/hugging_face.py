@@ -22,7 +22,7 @@ from modeling.training.log import Log
 from modeling.training.optimizer import make_optimizer
 from modeling.training.plan import Plan
 from modeling.training.schedule import Schedule
-from modeling.training.validation import Judge, validate
+from modeling.training.validation import Judge
 from schemas.errors import InputError
 
 
@@ -85,7 +85,7 @@ class ScheduleTrainer(Trainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The validation metrics, ranked by the code that recommends."""
-        metrics = {f"eval_{name}": value for name, value in validate(self.model, self.judge.cases).items()}
+        metrics = {f"eval_{name}": value for name, value in self.judge.validate(self.model).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

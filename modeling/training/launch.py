@@ -15,7 +15,7 @@ from torch.multiprocessing import get_context, start_processes
 from torch.multiprocessing.spawn import ProcessException
 
 from modeling.training import distributed
-from schemas import places
+from schemas import lock, places
 from schemas.errors import InputError
 
 Report = Callable[[Any], object]
@@ -77,6 +77,7 @@ def _start(work: Work, count: int, report: Report) -> None:
         try:
             while not started.join(SECONDS_PER_LOOK):
                 pass_on()
+                lock.require_held()  # theirs is this process's
         except ProcessException:
             pass_on()
             if mistakes:

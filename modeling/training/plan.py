@@ -21,10 +21,12 @@ class Plan:
     validation asks about the newest. Checkpoints are written at validations, and between those that are far apart.
     """
 
-    def __init__(self, steps_per_epoch: list[int], config: TrainingConfig) -> None:
+    def __init__(self, steps_per_epoch: list[int], config: TrainingConfig, of_epochs: int | None = None) -> None:
+        """With `of_epochs` the learning rate goes as in a run of so many epochs, of which this one does the first."""
         self.config, self.steps_per_epoch = config, steps_per_epoch
         self.ends = list(accumulate(steps_per_epoch))
         self.steps = self.ends[-1]
+        self.rate_steps = round(self.steps * (of_epochs or len(self.ends)) / len(self.ends))
         count = min(config.evaluations, len(self.ends)) if config.order == "time" else config.evaluations
         self.validations = _spread(self.ends, count)
         usual = self.steps / config.evaluations
@@ -36,7 +38,7 @@ class Plan:
         self.logs = frozenset(
             step for start, end in pairwise([0, *sorted(self.saves)]) for step in _cut(start, end, LOGS_PER_SAVE)
         )
-        self.warmup_steps = config.warmup_steps if config.warmup_steps >= 1 else config.warmup_steps * self.steps
+        self.warmup_steps = config.warmup_steps if config.warmup_steps >= 1 else config.warmup_steps * self.rate_steps
 
     def epoch(self, step: int) -> float:
         """How many epochs are over after `step` steps, with the share of the one at hand."""
@@ -52,7 +54,7 @@ class Plan:
             return (step + 1) / warmup
         if self.config.schedule == "constant":
             return 1.0
-        done = min(max(step - warmup, 0) / max(self.steps - warmup, 1), 1.0)
+        done = min(max(step - warmup, 0) / max(self.rate_steps - warmup, 1), 1.0)
         return 1.0 - done if self.config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
 
     def rate(self, step: int) -> float:

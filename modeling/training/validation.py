@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from modeling.config import LOWER_IS_BETTER, NEXT_ITEM
+from modeling.config import LOWER_IS_BETTER, NEXT_ITEM, Goal
 from modeling.evaluation.metrics import metrics_at
 from modeling.evaluation.ranking import ranks
 from modeling.model import SequenceModel
@@ -27,6 +27,7 @@ FEW = 100  # cases; with fewer, the standard error of an NDCG of .2 is above .03
 @dataclass(frozen=True)
 class Judge:
     """Validation cases, on the model's device; `goal` is the metric by which they judge, defined on `count` of them.
+    Items are ranked with or without seen ones (`filter_seen`).
 
     With `chooses` the best validated weights are kept and the patience stops a run; else validations are there to be watched.
     """
@@ -35,6 +36,11 @@ class Judge:
     goal: str
     count: int
     chooses: bool
+    filter_seen: bool = False
+
+    def validate(self, model: SequenceModel) -> dict[str, float]:
+        """See `validate`."""
+        return validate(model, self.cases, Goal(metric=self.goal, filter_seen=self.filter_seen))
 
     @property
     def lower_is_better(self) -> bool:
@@ -67,54 +73,72 @@ class Judge:
         return False
 
 
-def judge_of(model: SequenceModel, cases: Cases, order: str) -> Judge:
-    """The judge of a run: by NDCG@20; without a head for items by the AUC of the first binary one, or else the RMSE of the
-    first, of those defined on the cases.
+def judge_of(model: SequenceModel, cases: Cases, order: str, wanted: Goal = Goal()) -> Judge:  # noqa: B008  (frozen)
+    """The judge of a run: by the metric wanted, where the model has a head for it and the cases define it.
 
-    In order of time it chooses nothing. Validation asks about the newest day of training, the weights are for the day after:
-    of two epochs the second was better on the former and worse on the latter (LOG.md).
+    Else by NDCG@20; without a head for items by the AUC of the first binary one, or else the RMSE of the first, of those
+    defined on the cases.
+
+    In order of time it chooses nothing: a run ends with its newest sessions, and is worth most at that end alone. There the
+    number of epochs is chosen by a run in random order (`training.held_out`).
     """
-    if NEXT_ITEM in model.heads:
-        count = len(cases.known().target)
-        return Judge(cases, goal_of(model), count, chooses=count > 0 and order == "random")
     counts = {label: _count_labels(model, cases, label) for label in model.label_heads}
-    goal = goal_of(model, [label for label, count in counts.items() if count])
-    count = counts[goal.rpartition("/")[0]]
-    return Judge(cases, goal, count, chooses=count > 0 and order == "random")
+    goal = goal_of(model, [label for label, count in counts.items() if count], wanted)
+    label = goal.rpartition("/")[0]
+    count = counts[label] if label else len(cases.known().target)
+    return Judge(cases, goal, count, chooses=count > 0 and order == "random", filter_seen=wanted.filter_seen)
 
 
-def goal_of(model: SequenceModel, labels: list[str] | None = None) -> str:
+def goal_of(
+    model: SequenceModel,
+    labels: list[str] | None = None,
+    wanted: Goal = Goal(),  # noqa: B008  (frozen)
+) -> str:
     """The metric by which the best weights are chosen and training stops. Of `labels` where any is given, else of all."""
-    if NEXT_ITEM in model.heads:
-        return RANKED[0]
     heads = model.label_heads
+    label, _, metric = wanted.metric.rpartition("/")
+    if label in heads and label in (labels or heads) and metric in heads[label].metrics:
+        return wanted.metric
+    if NEXT_ITEM in model.heads:
+        return wanted.metric if wanted.cutoff else RANKED[0]
     goals = [(next(iter(heads[label].metrics)), label) for label in labels or heads]
     metric, label = min(goals, key=lambda goal: goal[0] in LOWER_IS_BETTER)  # AUC before RMSE
     return f"{label}/{metric}"
 
 
-def validate(model: SequenceModel, cases: Cases) -> dict[str, float]:
-    """NDCG and recall at 20, and the metrics of labels, on validation cases, by the code that evaluates and recommends.
+def validate(
+    model: SequenceModel,
+    cases: Cases,
+    goal: Goal = Goal(),  # noqa: B008  (frozen)
+) -> dict[str, float]:
+    """NDCG and recall at 20, the goal, and metrics of labels, on validation cases, by the code that evaluates and recommends.
 
     What is undefined on these cases is left out. Several processes share the cases.
     """
     with whole(model):
-        return _validate(model, cases)
+        return _validate(model, cases, goal)
 
 
-def _validate(model: SequenceModel, cases: Cases) -> dict[str, float]:
+def _validate(model: SequenceModel, cases: Cases, goal: Goal) -> dict[str, float]:
     measured: dict[str, float] = {}
     if NEXT_ITEM in model.heads and len((known := cases.known()).target):
-        scorer = ModelScorer(model)
-        rank_N = divided(len(known.target), known.target.device, lambda part: ranks(scorer, known.select(part)))
-        metrics = metrics_at(rank_N, (20,))
-        measured = {name: metrics[name] for name in RANKED}
+        rank_N = divided(
+            len(known.target),
+            known.target.device,
+            partial(_ranks, ModelScorer(model), known, filter_seen=goal.filter_seen),
+        )
+        metrics = metrics_at(rank_N, tuple(sorted({20, goal.cutoff or 20})))
+        measured = {name: metrics[name] for name in dict.fromkeys([*RANKED, *([goal.metric] if goal.cutoff else [])])}
     for label, head in model.label_heads.items():
         histories, value_N = label_cases(cases, head.column, back=model.schema.split == "day")
         predict_label = partial(_predict, model, label, histories)
         of_label = head.measure(divided(len(value_N), value_N.device, predict_label), value_N.cpu())
         measured |= {f"{label}/{name}": value for name, value in of_label.items() if not math.isnan(value)}
     return measured
+
+
+def _ranks(scorer: ModelScorer, cases: Cases, part: Tensor, *, filter_seen: bool) -> Tensor:
+    return ranks(scorer, cases.select(part), filter_seen=filter_seen)
 
 
 def _predict(model: SequenceModel, label: str, histories: Sessions, part: Tensor) -> Tensor:

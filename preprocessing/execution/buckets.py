@@ -16,6 +16,7 @@ import polars as pl
 
 from preprocessing.execution.selection import Selection
 from preprocessing.frames import collect
+from schemas import lock
 
 _BUCKET = "bucket"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -83,6 +84,7 @@ class Spool:
         temporary = place.with_name(f".{place.name}.{os.getpid()}")
         # Uncompressed: what is read back soon costs less to move than to pack.
         frame.write_ipc(temporary, compression="uncompressed")
+        lock.require_held()
         temporary.replace(place)
 
     def divide(self, name: str, rows: pl.LazyFrame, key: str, boundaries: pl.Series) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from preprocessing.history.ledger import files_of
 from preprocessing.output.day import QUARANTINE, SESSIONS
 from preprocessing.output.snapshot import KIND as SNAPSHOTS
+from schemas import lock
 from schemas.artifacts import Artifacts, File
 from schemas.columns import DAY
 
@@ -84,4 +85,5 @@ def _put(source: Path, target: Path, *, written: int = 0) -> None:
             os.link(source, temporary)
     except OSError:  # another disk, or one without hard links
         shutil.copy2(source, temporary)
+    lock.require_held()
     temporary.replace(target)

@@ -182,13 +182,19 @@ def test_a_model_that_learned_from_the_test_day_is_told(tmp_path: Path) -> None:
         assert [line for line in lines if "learned from what it is tested on" in line] == lines[-1:]
 
 
-def test_a_model_of_other_histories_learned_from_their_last_items(tmp_path: Path) -> None:
+def test_a_model_learned_from_last_items_of_histories_that_end_before_its_own(tmp_path: Path) -> None:
+    """Prepared otherwise, the same events have the same last items; later histories read those of earlier ones."""
     artifacts, made = Artifacts(tmp_path / "root"), []
-    for min_length in (2, 3):
+    for min_length, days in ((2, 2), (3, 2), (2, 3)):
         whole = {"rule": "history", "min_length": min_length}
-        made.append(prepare(artifacts, shop(tmp_path, ring(3), sessions=whole, split="leave_one_out"), progress=quiet))
-    model, config = trained(made[0]), EvaluationConfig(baselines=(), cutoffs=(20,))
-    assert [measured(model, sessions, config)["learned_from_test_day"] for sessions in made] == [False, True]
+        dataset = shop(tmp_path / str(len(made)), ring(days), sessions=whole, split="leave_one_out")
+        made.append(prepare(artifacts, dataset, progress=quiet))
+    config = EvaluationConfig(baselines=(), cutoffs=(20,))
+    flags = [
+        [measured(trained(own), sessions, config)["learned_from_test_day"] for sessions in made]
+        for own in (made[0], made[2])
+    ]
+    assert flags == [[False, False, False], [True, True, False]]
 
 
 def test_a_model_folder_without_counts_of_items_recommends_all(tmp_path: Path) -> None:

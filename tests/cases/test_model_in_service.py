@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from modeling.evaluation.compare import champion_of, pointer_of, put_in_service
+from modeling.evaluation.pointer import champion_of, pointer_of, put_in_service
 from modeling.model import SequenceModel
 from modeling.stages import compare, evaluate, promote, train
 from preprocessing.pipeline import prepare

@@ -13,10 +13,13 @@ from typer.testing import CliRunner
 from flows import in_service
 from flows.cli import app, main
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig
-from modeling.evaluation.compare import Rival, best_baseline, champion_of, instead, judge, pointer_of
+from modeling.evaluation.compare import Rival, best_baseline, instead, judge
+from modeling.evaluation.pointer import champion_of, changing, pointer_of, put_in_service
 from modeling.stages import compare, evaluate, promote, train
+from schemas import lock
 from schemas.artifacts import Artifacts, Manifest
 from schemas.errors import InputError
+from schemas.owner import Owner
 from tests.cases.test_model_in_service import ANY, CONFIG, TRAINING, Shop, quiet
 
 
@@ -240,7 +243,7 @@ def test_json_is_json_whatever_was_measured(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_names_in_service_are_those_with_a_pointer(shop: Shop) -> None:
-    from modeling.evaluation.compare import names_in_service
+    from modeling.evaluation.pointer import names_in_service
 
     assert names_in_service(shop.artifacts) == ["shop"] and names_in_service(Artifacts(shop.folder / "none")) == []
     for name, text in (("emptied", '{"model": null}'), ("damaged", "{"), ("nothing", "")):
@@ -254,3 +257,93 @@ def test_a_model_that_was_never_measured_recommends_nothing_of_the_session_again
     from flows.in_service import keeps_seen
 
     assert keeps_seen(Artifacts(tmp_path), tmp_path / "models" / "0123456789abcdef") is False
+
+
+def test_what_is_held_stays_until_it_is_released(shop: Shop) -> None:
+    _, second = models_of(shop)
+    root = ["--root", shop.artifacts.root, "--dataset", "shop"]
+    code, output = answers("promote", "--hold", "--because", "Christmas", *root)
+    assert code == 0 and f"{second} is held by hand since" in output and "(Christmas)" in output
+    facts = shop.night("", 6, seed=5)
+    assert facts["compared"] and not facts["promote"] and facts["verdict"] == "hold"
+    assert ": promote. But" in facts["reason"] and "(Christmas)" in facts["reason"] and "--release" in facts["reason"]
+    assert shop.model.name == Path(second).name and shop.night("", 6, seed=5)["reused"]
+    for words, line in ((["--hold"], "held by hand"), ([], "needs a model"), ([second, "--hold"], "held already")):
+        code, output = answers("promote", *words, *root)
+        assert code == 2 and line in output, output
+    assert answers("promote", "--release", *root)[0] == 0
+    assert answers("promote", "--release", *root)[0] == 2
+    assert shop.night("", 6, seed=5)["promote"]
+    champion = champion_of(shop.artifacts, "shop")
+    assert champion and champion.model == facts["candidate"]
+    assert [(note.action, note.because) for note in champion.notes] == [("hold", "Christmas"), ("release", "")]
+
+
+def test_by_hand_a_held_model_is_changed_all_the_same(shop: Shop) -> None:
+    first, second = models_of(shop)
+    root = ["--root", shop.artifacts.root, "--dataset", "shop"]
+    assert answers("promote", first, "--hold", *root)[0] == 0
+    champion = in_service.rollback(shop.artifacts, "shop", "odd lists")
+    assert champion.model == second and champion.hold
+    assert answers("promote", first, "--release", *root)[0] == 0
+    champion = champion_of(shop.artifacts, "shop")
+    assert champion and champion.model == first and not champion.hold
+
+
+def test_a_hold_that_begins_while_a_night_runs_holds(shop: Shop) -> None:
+    _, second = models_of(shop)
+    sessions = shop.prepare("", 6)
+    candidate = train(shop.artifacts, sessions, ModelConfig(), TRAINING.model_copy(update={"seed": 5}), quiet)
+    measured = evaluate(shop.artifacts, candidate, sessions, CONFIG, quiet)
+    comparison = compare(shop.artifacts, "shop", measured, sessions, ANY, CONFIG, quiet)
+    assert comparison.facts["promote"]
+    in_service.keep(shop.artifacts, "shop", True, "a sale")
+    said: list[str] = []
+    champion = promote(shop.artifacts, comparison, said.append)
+    assert champion and champion.model == second and "(a sale)" in said[-1]
+
+
+def test_nothing_in_service_cannot_be_held(tmp_path: Path) -> None:
+    code, output = answers("promote", "--hold", "--root", tmp_path, "--dataset", "shop")
+    assert code == 2 and "Nothing is in service for 'shop'" in output
+
+
+def test_pointers_are_changed_while_a_night_runs_but_by_one_at_a_time(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = models_of(shop)
+    root = shop.artifacts.root
+    with lock.holding(root, lock.NIGHT, "night of shop"):
+        champion = in_service.rollback(shop.artifacts, "shop")
+    assert champion.model == first and champion.token > 0
+    elsewhere = Owner.here("rollback").model_copy(update={"host": "another-machine", "boot": "another"})
+    taken = root / lock.FOLDER / lock.POINTERS / f"{champion.token + 5:012}"
+    taken.write_text(elsewhere.model_dump_json())
+    before = pointer_of(shop.artifacts, "shop").read_text()
+    monkeypatch.setitem(lock.WAIT_SECONDS, lock.POINTERS, 0.3)
+    for change in (in_service.rollback, in_service.keep):
+        with pytest.raises(InputError, match="another-machine"):
+            change(shop.artifacts, "shop", True) if change is in_service.keep else change(shop.artifacts, "shop")
+    assert pointer_of(shop.artifacts, "shop").read_text() == before
+    monkeypatch.setattr(lock, "STALE_SECONDS", 0.1)
+    assert in_service.promote(shop.artifacts, "shop", second).token == champion.token + 6
+
+
+def test_a_writer_that_was_paused_leaves_the_pointer_as_it_is(shop: Shop) -> None:
+    """Another took the lock between its reading and its writing."""
+    first, _ = models_of(shop)
+    before = pointer_of(shop.artifacts, "shop").read_text()
+    folder = shop.artifacts.root / lock.FOLDER / lock.POINTERS
+    with changing(shop.artifacts, "promote") as token:
+        (folder / f"{token + 1:012}").write_text(Owner.here("rollback").model_dump_json())
+        with pytest.raises(lock.LostLockError, match="taken over by rollback"):
+            put_in_service(shop.artifacts, "shop", first, by="promote")
+    assert pointer_of(shop.artifacts, "shop").read_text() == before
+    assert [path.name for path in pointer_of(shop.artifacts, "shop").parent.iterdir()] == ["shop.json"]
+
+
+def test_tokens_go_on_from_a_pointer_that_was_restored_without_its_locks(shop: Shop) -> None:
+    path = pointer_of(shop.artifacts, "shop")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"token": 700}))
+    shutil.rmtree(shop.artifacts.root / lock.FOLDER, ignore_errors=True)
+    assert in_service.rollback(shop.artifacts, "shop").token == 701

@@ -18,7 +18,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from flows.environment import QUIET
-from flows.serve import POOL
+from flows.pool import BY_HAND, NIGHTS, POOL
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -292,14 +292,21 @@ def test_prefect_has_the_settings_that_the_services_are_given() -> None:
     assert given and given <= _get_valid_setting_names(Settings)
 
 
-def test_one_pool_with_one_slot_serves_the_deployment() -> None:
-    made, limited, *_, deployed = of_service("deploy")
+def test_one_pool_has_one_slot_for_nights_and_serves_the_deployments() -> None:
+    made, *_, deployed, limited = of_service("deploy")
     (worker,) = of_service("worker")
-    deployment = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"][0]
+    deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     assert made[:4] == ["prefect", "work-pool", "create", POOL]
-    assert limited[-2:] == [POOL, "1"]
+    assert limited == ["prefect", "work-queue", "set-concurrency-limit", NIGHTS, "1", "--pool", POOL]
     assert deployed == ["prefect", "deploy", "--all"]
-    assert worker[worker.index("--pool") + 1] == deployment["work_pool"]["name"] == POOL
+    assert (
+        {deployment["work_pool"]["name"] for deployment in deployments}
+        == {worker[worker.index("--pool") + 1]}
+        == {POOL}
+    )
+    queues = {deployment["entrypoint"]: deployment["work_pool"]["work_queue_name"] for deployment in deployments}
+    assert {queues.pop(f"flows/by_form.py:{name}") for name in ("promote", "rollback")} == {BY_HAND}
+    assert set(queues.values()) == {NIGHTS} and len(queues) == 4
 
 
 def test_silent_runs_leave_time_for_several_heartbeats() -> None:

@@ -12,7 +12,10 @@ import pytest
 
 from flows.environment import prepare_environment
 from flows.serving import SERVED, only_temporary, served_at, serving_at
+from schemas.errors import InputError
 from tests.flows.conftest import clean_environment
+
+LEFT = 12345  # stands for a descriptor
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +39,53 @@ def test_a_server_is_found_while_it_serves(home: Path) -> None:
     assert (home / SERVED).exists() and served_at() is None and only_temporary()
 
 
-def test_of_two_servers_the_first_is_found(home: Path) -> None:
-    with serving_at("http://127.0.0.1:4200/api"), serving_at("http://127.0.0.1:4300/api"):
+def test_of_two_servers_the_second_is_refused(home: Path) -> None:
+    with serving_at("http://127.0.0.1:4200/api"):
+        with (
+            pytest.raises(InputError, match=r"runs already .* at http://127.0.0.1:4200/api"),
+            serving_at("http://127.0.0.1:4300/api"),
+        ):
+            pass
         assert served_at() == "http://127.0.0.1:4200/api"
+    with serving_at("http://127.0.0.1:4300/api"):
+        assert served_at() == "http://127.0.0.1:4300/api"
+
+
+def test_what_a_killed_server_started_is_waited_for(home: Path) -> None:
+    """The place is held by what inherited it; nobody serves meanwhile."""
+    hold = f"""
+import subprocess, sys
+from flows.serving import serving_at
+with serving_at("http://127.0.0.1:4200/api") as held:
+    left = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin={LEFT}, pass_fds=[held])
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    read, write = os.pipe()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+    served = subprocess.Popen(
+        [sys.executable, "-c", hold.replace(str(LEFT), str(read), 1)],
+        env=environment,
+        pass_fds=[read],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    os.close(read)
+    assert served.stdout and served.stdout.readline() == "held\n"
+    assert served_at() == "http://127.0.0.1:4200/api"
+    served.kill()
+    served.wait()
+    assert served_at() is None
+    said: list[object] = []
+
+    def let_go(line: object) -> None:
+        said.append(line)
+        os.close(write)
+
+    with serving_at("http://127.0.0.1:4300/api", let_go):
+        assert served_at() == "http://127.0.0.1:4300/api"
+    assert len(said) == 1 and "earlier `overnight serve`" in str(said[0])
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 
 from modeling.config import PretrainedConfig, TrainingConfig
 from modeling.model import SequenceModel
@@ -144,6 +145,19 @@ def test_ids_are_dropped_at_their_rate_in_training_alone() -> None:
     torch.testing.assert_close(items.of(ids)[~torch.isclose(items.of(ids), without).all(1)][0], items.eval().of(ids)[0])
     plain = model_of({"id_dropout": 0.3}).inputs.items.train()
     assert torch.equal(plain.of(ids), plain.table_VE[ids]), "an id alone is never dropped"
+
+
+def test_with_an_id_dropout_of_one_items_are_their_features_alone(tmp_path: Path) -> None:
+    model = model_of({"item_tower": "sum", "id_dropout": 1})
+    items, ids = model.inputs.items, torch.arange(FIRST_ID, FIRST_ID + NUM_ITEMS)
+    expected = items.tower(items.table_VE[UNKNOWN].expand(NUM_ITEMS, -1), ids, None)
+    torch.testing.assert_close(items.of(ids), expected)
+    items.train().of(ids).sum().backward()
+    assert not items.table_VE.grad[FIRST_ID:].any() and items.table_VE.grad[UNKNOWN].any(), "nor are ids trained"
+    recommender = Recommender(write_folder(model.eval(), tmp_path), "cpu")
+    torch.testing.assert_close(recommender.scorer.items_VE, model.next_item.catalogue(items))
+    with pytest.raises(ValidationError, match="id_dropout"):
+        model_of({"item_tower": "sum", "id_dropout": 1.1})
 
 
 @pytest.mark.parametrize("tower", ["sum", "concat"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.utils._pytree import tree_leaves
 
 from modeling.batches import lay_out, read
-from modeling.sessions import Sessions, from_table, read_sessions
+from modeling.sessions import Past, Sessions, from_table, read_sessions
 from modeling.splits import hide_last, label_cases, split_sessions, training_labels
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, Manifest
@@ -79,7 +79,7 @@ def test_few_or_no_sessions_of_a_day(prepared: Manifest) -> None:
 
 
 def test_histories_hold_out_their_last_two_items() -> None:
-    from modeling.splits import _split_histories
+    from modeling.splits.folds import _split_histories
 
     split = _split_histories(sessions_of([[3, 4, 5, 6], [7, 8, 9]]), 10)
     assert split.train.lengths.tolist() == [2, 1]
@@ -217,6 +217,7 @@ def test_cases_move_whole() -> None:
         context={"device": torch.tensor([3, 4])},
         event_labels={"dwell": torch.rand(5)},
         labels={"bought": torch.tensor([0.0, 1.0])},
+        past=Past(torch.arange(5), *torch.tensor([[0, 3], [3, 5], [0, 0], [0, 2]])),
     )
     cases = hide_last(sessions)
     assert {tensor.device.type for tensor in tree_leaves(asdict(cases.to("meta")))} == {"meta"}

@@ -17,7 +17,8 @@ class Markov(Baseline):
         session, event = train.event_index()
         items = train.items[event].numpy() - FIRST_ID
         follows = session.diff().numpy() == 0
-        are_items = follows & (items[:-1] >= 0) & (items[1:] >= 0)
+        good = (items >= 0) & (items < self.num_items)
+        are_items = follows & good[:-1] & good[1:]
         pairs = (items[:-1][are_items], items[1:][are_items])
         size = (self.num_items, self.num_items)
         self.moves = sparse.csr_array((np.ones(len(pairs[0]), np.float32), pairs), shape=size)
@@ -26,6 +27,7 @@ class Markov(Baseline):
 
     def queries(self, histories: Sessions) -> Tensor:
         last = histories.item_from_end(0).numpy() - FIRST_ID
-        moves = self.moves[np.maximum(last, 0)].toarray()
-        moves[last < 0] = 0
+        is_item = (last >= 0) & (last < self.num_items)  # items that came up after the vocabulary are none
+        moves = self.moves[np.where(is_item, last, 0)].toarray()
+        moves[~is_item] = 0
         return torch.from_numpy(moves) + self.prior

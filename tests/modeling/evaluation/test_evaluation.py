@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from modeling.evaluation.compare import champion_of
 from modeling.evaluation.metrics import auc, rmse
+from modeling.evaluation.pointer import champion_of
 from modeling.heads._label import find_label
 from modeling.service.recommender import Recommender
 from modeling.sessions import read_sessions

@@ -107,6 +107,32 @@ def test_recommendations_lean_on_the_events_whose_absence_costs_most(recommender
         recommender.because(sessions, events=0)
 
 
+def test_many_histories_are_read_as_each_alone(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However they are divided into parts; lists of ids do for sessions."""
+    some = names(recommender)
+    histories = [some[first : first + length] for first, length in ((0, 3), (4, 1), (2, 5), (1, 2), (3, 1))]
+    whole = recommender.because(histories, 3, events=9)
+    monkeypatch.setattr(reading, "MOST_EVENTS", 12)
+    for history, of_all, in_parts in zip(histories, whole, recommender.because(histories, 3, events=9), strict=True):
+        (alone,) = recommender.because([history], 3, events=9)
+        for other in (of_all, in_parts):
+            assert [reason.item for reason in other] == [reason.item for reason in alone]
+            for mine, its in zip(alone, other, strict=True):
+                assert [item for item, _ in mine.events] == [item for item, _ in its.events]
+                assert len(mine.events) == len(history)
+                falls = [0.0 if fall is None else fall for _, fall in its.events]
+                assert falls == pytest.approx([fall or 0.0 for _, fall in mine.events], abs=1e-4)
+
+
+def test_parts_hold_as_many_events_as_are_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MOST_EVENTS", 100)
+    lengths = torch.tensor([3, 50, 1, 9, 9, 1, 2])
+    parts = reading.parts_of(lengths)
+    assert torch.cat(parts).tolist() == list(range(7)) and len(parts) > 2
+    assert all(int((lengths[part[1:]] ** 2).sum()) <= 100 for part in parts), "what follows a long history is little"
+    assert reading.parts_of(lengths[:0]) == []
+
+
 def test_commands_say_what_recommenders_do(recommender: Recommender, tmp_path: Path) -> None:
     some, out = names(recommender), tmp_path / "all.parquet"
     options = ["--model", str(recommender.folder), "--root", str(tmp_path), "-k", "2"]

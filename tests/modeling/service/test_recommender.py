@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from modeling.evaluation.compare import champion_of
+from modeling.evaluation.pointer import champion_of
 from modeling.service.recommender import Recommender
 from modeling.sessions import Sessions
 from modeling.splits import Cases, split_sessions
@@ -60,8 +60,48 @@ def test_a_copied_folder_recommends(nights: tuple[Artifacts, list[Manifest], lis
     assert set(lists[0]) <= set(recommender.items["value"])
     trained = recommender.model.next_item.popularity_V > 0
     assert len(recommender.recommend(histories, 10**6, filter_seen=False)[0]) == int(trained.sum()) < len(trained)
-    with pytest.raises(InputError, match="at least one item"):
-        recommender.recommend(recommender.histories([[]])[0])
+    with pytest.raises(InputError, match=r"at least one item.*number 2 of 2 has none"):
+        recommender.recommend(recommender.histories([[known], []])[0])
+
+
+def test_raw_histories_do_for_sessions_and_tables_hold_what_lists_hold(tmp_path: Path) -> None:
+    recommender = Recommender(write_folder(model_of(), tmp_path), "cpu")
+    raw = [["40", "ghost"], ["320"]]
+    lists = recommender.recommend(raw, 3)
+    assert lists == recommender.recommend(recommender.histories(raw)[0], 3)
+    events = pl.DataFrame(
+        {"item_id": ["40", "320", "ghost"], "user_id": [7, 9, 7]}, schema_overrides={"user_id": pl.Int16}
+    )
+    table = recommender.recommend_table(events, 3)
+    assert table.schema["user_id"] == pl.Int16 and table["rank"].to_list() == [1, 2, 3] * 2
+    assert table["item"].to_list() == [item for best in recommender.recommend(events, 3) for item in best]
+    assert table["user_id"].to_list() == [7, 7, 7, 9, 9, 9]
+    assert table["score"].to_list() == sorted(table["score"][:3], reverse=True) + sorted(
+        table["score"][3:], reverse=True
+    )
+    by_session = recommender.recommend_table(events.with_columns(session_id=pl.Series(["a", "b", "a"])), 1)
+    assert by_session.columns == ["session_id", "rank", "item", "score"] and by_session["session_id"].to_list() == [
+        "a",
+        "b",
+    ]
+    assert recommender.recommend_table(events[:2].drop("user_id"), 2)["history"].to_list() == [0, 0]
+    assert recommender.recommend_table(events[:0], 2).height == 0
+
+
+def test_popular_items_are_those_with_most_training_events(
+    nights: tuple[Artifacts, list[Manifest], list[Manifest]],
+) -> None:
+    _, prepared, models = nights
+    recommender = Recommender(models[0].folder)
+    schema = FeatureSchema.read(prepared[0].folder / "schema.json")
+    counts = split_sessions(prepared[0], schema, TRAINING.validation_sessions).train.item_counts(schema.num_items)
+    best = recommender.popular(5)
+    ids = recommender.items.filter(pl.col("value").is_in(best))["id"].to_numpy() - FIRST_ID
+    assert sorted(counts[ids].tolist(), reverse=True) == counts.topk(5).values.tolist() and len(set(best)) == 5
+    everything = recommender.popular(10**6)
+    assert everything[:5] == best and len(everything) == int((counts > 0).sum()) < schema.num_items
+    with pytest.raises(InputError, match="k must be an integer"):
+        recommender.popular(0)
 
 
 def test_raw_histories_take_the_side_features_last_seen(

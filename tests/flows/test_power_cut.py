@@ -1,0 +1,157 @@
+"""`overnight serve` with a real server, worker and run: the power fails, and all of it is stopped in the middle of a night."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.keeper import below
+from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+SHORT = {"training": {"epochs": 1, "threads": 1}, "evaluation": {"baselines": ["popularity"]}}
+LONG = {"training": {"epochs": 1000, "patience": 1000, "threads": 1, "tokens_per_step": 32}}
+
+
+@dataclass
+class Served:
+    """A server that is up, and what started it."""
+
+    process: subprocess.Popen[bytes]
+    root: Path
+    port: int
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api{path}",
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=LONG_SECONDS) as answer:
+            return json.loads(answer.read() or "null")
+
+    def begin(self, parameters: dict[str, Any]) -> str:
+        """A run of the nightly deployment as its schedule makes it; its id."""
+        deployment = self.ask("GET", "/deployments/name/retrain/nightly")
+        body = {"parameters": deployment["parameters"] | parameters, "state": {"type": "SCHEDULED"}}
+        run: str = self.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", body)["id"]
+        return run
+
+    def state(self, run: str) -> str:
+        name: str = self.ask("GET", f"/flow_runs/{run}")["state"]["name"]
+        return name
+
+    def is_over(self, run: str) -> bool:
+        state = self.ask("GET", f"/flow_runs/{run}")["state"]
+        return state["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+    def train(self) -> str:
+        """A night that trains until it is stopped."""
+        run = self.begin(LONG)
+        trains = {"task_runs": {"name": {"any_": ["train"]}, "state": {"name": {"any_": ["Running"]}}}}
+        wait_until(lambda: self.ask("POST", "/task_runs/filter", trains))
+        wait_until(lambda: any(self.root.glob("unfinished/*")))
+        return run
+
+
+def wait_until(holds: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + LONG_SECONDS
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def of_root(root: Path) -> list[int]:
+    """All processes that serve this root or run for it."""
+    wanted, pids = f"OVERNIGHT_ROOT={root}".encode(), []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if wanted in (place / "environ").read_bytes().split(b"\0"):
+                pids.append(int(place.name))
+    return pids
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
+    """`overnight serve`; with `shell`, started by another process that waits for it."""
+    port = free_port()
+    words = [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "serve",
+        "--root",
+        str(root),
+        "--source",
+        str(shop),
+        "--port",
+        str(port),
+    ]
+    command = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *words] if shell else words
+    log = root.parent / f"served-{port}.txt"
+    with log.open("w") as lines:
+        process = subprocess.Popen(
+            command,
+            env=clean_environment() | {"OVERNIGHT_ROOT": str(root)},
+            stdout=lines,
+            stderr=lines,
+            start_new_session=True,
+        )
+    try:
+        wait_until(lambda: "Prefect UI:" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        yield Served(process, root, port)
+    finally:
+        for pid in [process.pid, *below(process.pid), *of_root(root)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with served(root, shop) as before:
+        dead = before.train()
+        for pid in (pids := of_root(root)):
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(is_there, pids)))
+    with served(root, shop) as after:
+        assert after.state(dead) == "Crashed"
+        night = after.begin(SHORT)
+        wait_until(lambda: after.is_over(night))
+        assert after.state(night) == "Completed"
+        assert after.ask("GET", f"/flow_runs/{dead}")["state"]["message"].startswith("Its process is gone")
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "its own SIGKILL", "SIGKILL of what started it"])
+def test_stopped_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    with served(root, shop, shell=how.startswith("SIGKILL")) as night:
+        night.train()
+        pids = of_root(root)
+        assert len(pids) > 4  # serve, server, worker, the run, and those that keep them
+        number = signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL
+        os.kill(night.process.pid, number)
+        night.process.wait(LONG_SECONDS)
+        wait_until(lambda: not of_root(root))
+        assert not any(map(is_there, pids))
