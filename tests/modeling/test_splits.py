@@ -188,6 +188,10 @@ def test_a_list_of_histories_and_targets_is_the_test(
     assert torch.equal(split.test.history.starts, whole.test.history.starts), "however many rows are read at a time"
     assert split.users is not None and split.users.to_list() == ["u1", "x", "y", "z"]
     assert ends(split.train) == {day(number) for number in range(1, 6)}, "trains as the night does"
+    nobody = read_split(shop, list_at(tmp_path / "nobody.parquet", rows, ("user_id",)), 10)
+    assert nobody.users is not None and nobody.users.to_list() == [0, 1, 2, 3]
+    with pytest.raises(InputError, match="row 5: target holds a null"):
+        read_split(shop, list_at(tmp_path / "null.parquet", [*rows, ("u", ["i1"], None)]), 10)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
