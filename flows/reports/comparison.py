@@ -26,7 +26,7 @@ CPU = "cpu_seconds"
 TITLES = {  # of metrics whose names do not say it
     CPU: "CPU seconds of training",
     "catalog_coverage": "coverage",
-    "mean_inv_user_freq": "novelty (bits)",
+    "mean_inv_user_freq": "novelty",
     "avg_rec_popularity": "average popularity",
     "intra_list_diversity": "diversity",
     "gini_index": "Gini index",
