@@ -47,8 +47,21 @@ def notify_of_night(summary: dict[str, Any], log: Log) -> None:
 def notify_of_end(flow: Any, flow_run: Any, state: Any) -> None:
     """A hook of flows that failed or crashed: a message with the state and why."""
     if flow_run.parent_task_run_id is None:
-        about = f"Overnight, {flow_run.name} ({flow.name}): {state.name.lower()}. {state.message or ''}".rstrip()
+        about = f"Overnight, {_name_of(flow_run)} ({flow.name}): {state.name.lower()}. {state.message or ''}".rstrip()
         send("\n".join([about, *_link(str(flow_run.id))]), logger.warning)
+
+
+def _name_of(flow_run: Any) -> str:
+    """The name that a run has by now; where the server cannot say, the one that it began with."""
+    from prefect.client.orchestration import get_client
+
+    if not _has_server():
+        return str(flow_run.name)
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run.id).name
+    except Exception:  # a message without the day is better than none
+        return str(flow_run.name)
 
 
 def send(text: str, log: Log) -> None:
@@ -75,15 +88,21 @@ def send(text: str, log: Log) -> None:
 
 def _of_block() -> str:
     from prefect.blocks.system import Secret
-    from prefect.settings import PREFECT_API_URL
 
-    if not PREFECT_API_URL.value():  # Prefect would start a server of its own
+    if not _has_server():
         return ""
     try:
         block: Any = Secret.load(BLOCK)
     except Exception:  # no such block, or no server to ask: there is no address then
         return ""
     return str(block.get())
+
+
+def _has_server() -> bool:
+    """Whether there is one to ask: without an address Prefect would start one of its own."""
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
 
 
 def _link(run: str | None) -> list[str]:

@@ -22,6 +22,7 @@ from schemas.errors import InputError
 from schemas.lock import LostLockError
 
 MISTAKE = "Mistake"  # the state of what a person can mend
+TIMED_OUT = "TimedOut"  # Prefect's own name for it
 LOST = "LostLock"  # of a run that must not write any more
 Given = ParamSpec("Given")
 Result = TypeVar("Result", Manifest, InService)
@@ -62,28 +63,36 @@ def as_task(
             return Failed(name=MISTAKE, message=str(error))
         except LostLockError as error:
             return Failed(name=LOST, message=str(error))
-        if not isinstance(result, Manifest):
-            return result
-        if show:
+        if show and isinstance(result, Manifest):
             show(settings, result)
-        if result.reused:
-            return Completed(name="Cached", message=f"{result.name} was there already", data=result)
-        return result
+        return _ended(result)
 
     @wraps(stage)
     def call(settings: Settings, *inputs: Any) -> Result:
         # Opaque: Prefect sees which task a manifest comes from, and does not look through all that it holds.
         state = run(*map(opaque, (settings, *inputs)), return_state=True)
-        if state.name == MISTAKE:
-            raise InputError(state.message)
-        if state.name == LOST:
-            raise LostLockError(state.message)
-        if state.name == "TimedOut":
-            raise TimeoutError(f"The stage {name} was stopped: it took more than {hours:.3g} hours")
+        _raise_for(state, f"The stage {name} was stopped: it took more than {hours:.3g} hours")
         result: Result = state.result()
         return result
 
     return call
+
+
+def _ended(result: Result) -> Any:
+    """How a task ends with this result: as Cached where it was there already."""
+    if isinstance(result, Manifest) and result.reused:
+        return Completed(name="Cached", message=f"{result.name} was there already", data=result)
+    return result
+
+
+def _raise_for(state: State[Any], too_long: str) -> None:
+    """Raise again what ended a task, where it has a state of its own."""
+    if state.name == MISTAKE:
+        raise InputError(state.message)
+    if state.name == LOST:
+        raise LostLockError(state.message)
+    if state.name == TIMED_OUT:
+        raise TimeoutError(too_long)
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:

@@ -27,7 +27,14 @@ class TrainingConfig(Concern):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
-    # `overnight train` chooses these two, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
+    # `overnight train` chooses these three, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
+    recent_days: int | None = Field(
+        None,
+        ge=1,
+        title="Recent days",
+        description="From scratch, training reads only the sessions of so many days up to the newest; empty reads all. Left "
+        "out, a run takes 2 where what people take changes from day to day.",
+    )
     tokens_per_step: int = Field(
         1024,
         ge=16,

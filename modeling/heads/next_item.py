@@ -26,6 +26,9 @@ from schemas.columns import FIRST_ID
 from schemas.features import FeatureSchema
 
 SCORES_AT_ONCE = 1 << 24  # 64 MiB of float32
+MOST_TRAINED = (
+    0.5  # of a catalogue: where fewer items are trained, taking their rows out costs less than scoring the rest
+)
 
 
 class NextItem(Head):
@@ -44,6 +47,13 @@ class NextItem(Head):
         bias: Annotated[
             bool, Field(description="Learn a score per item, from the log of its recent popularity on: items that age.")
         ] = False,
+        bias_half_life: Annotated[
+            Literal["day", "chosen"] | Annotated[float, Field(gt=0)],
+            Field(
+                description="What is recent: every so many hours of age halve an event; day: the newest day's count alike; "
+                "chosen: the hours that make the newest day of training likeliest by what was before it."
+            ),
+        ] = "day",
         cosine: Annotated[
             bool, Field(description="Score by the cosine of state and item instead of their product.")
         ] = False,
@@ -52,7 +62,7 @@ class NextItem(Head):
         ] = 1.0,
     ) -> None:
         super().__init__(label, config, schema)
-        self.cosine, self.temperature = cosine, temperature
+        self.cosine, self.temperature, self.bias_half_life = cosine, temperature, bias_half_life
         self.negatives = config.loss.negatives
         loss = plugins.find(losses, config.loss.name)
         self.sampled = losses.is_sampled(loss)
@@ -105,8 +115,19 @@ class NextItem(Head):
             return (loss_N * weight_N).sum()
         if items.shard:
             return self._sharded(q_NE, target_N, weight_N, items, items.shard)
-        loss: Tensor = self.loss_of(q_NE, self.catalogue(items), self.bias_V, target_N, weight_N)
+        items_VE = self.catalogue(items)
+        scored: tuple[Tensor, Tensor | None, Tensor] = (items_VE, self.bias_V, target_N)
+        if len(self.uniform_U) <= MOST_TRAINED * len(items_VE):
+            scored = self._trained(items_VE, target_N)
+        loss: Tensor = self.loss_of(q_NE, *scored, weight_N)
         return loss
+
+    def _trained(self, items_VE: Tensor, target_N: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Vectors, biases and targets among the items of training alone: no other is ever recommended, and none a target."""
+        row_V = torch.zeros_like(self.popularity_V, dtype=torch.long)
+        row_V[self.uniform_U] = torch.arange(len(self.uniform_U), device=row_V.device)
+        bias_U = None if self.bias_V is None else self.bias_V[self.uniform_U]
+        return items_VE.index_select(0, self.uniform_U), bias_U, row_V[target_N]
 
     @torch.no_grad()
     def propose(self, h_ND: Tensor, items: ItemVectors) -> Tensor:

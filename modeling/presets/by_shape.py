@@ -16,9 +16,15 @@
     dim                64 (the setting's own default)           128 below 30 events an item (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
+    of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
+    recent_days        2: what is older is read by nobody any more
+    epochs             1, in order of time; tokens_per_step as for the events of these days, learning_rate 0.002
+    bias               true, with bias_half_life chosen, of the head next_item
+
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
-Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories").
+Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", and "Sessions
+that move").
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ from typing import Any
 
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
 from schemas.artifacts import Manifest
+from schemas.columns import ITEM_ID
 
 LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
 TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
@@ -39,6 +46,9 @@ SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds t
 SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
 SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # half of twice the width is left
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
+MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
+ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
+RECENT_DAYS, RATE_OF_MOVING = 2, 2e-3
 EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
 FALLING_EPOCHS = (
     12  # items that begin near their neighbours are soon where they belong; what is left is for a rate that falls
@@ -53,6 +63,8 @@ class Shape:
     num_items: int
     num_sessions: int
     histories: bool
+    drift: float = 0.0  # population stability index of items, the newest day against those before
+    recent_share: float = 1.0  # of the training sessions, those of the newest `RECENT_DAYS` days
 
     @classmethod
     def of(cls, sessions: Manifest) -> Shape:
@@ -61,7 +73,17 @@ class Shape:
             sessions.parameters.get("dataset", {}).get("split") == "leave_one_out"
         )  # the only split that histories have
         facts = sessions.facts
-        return cls(facts["events"], facts["items"], facts["sessions"], histories)
+        days = sorted(day for day in facts.get("days", {}) if day != facts.get("test_day"))
+        of_day = [facts["days"][day] for day in days]
+        share = sum(of_day[-RECENT_DAYS:]) / max(sum(of_day), 1) if of_day else 1.0
+        enough = (facts.get("test_sessions") or 0) >= ENOUGH
+        drift = (facts.get("drift") or {}).get(ITEM_ID, 0.0) if enough else 0.0
+        return cls(facts["events"], facts["items"], facts["sessions"], histories, drift, share)
+
+    @property
+    def moves(self) -> bool:
+        """Whether what people take changes so fast that sessions of some days ago say little of tomorrow's."""
+        return not self.histories and self.drift >= MOVES
 
     @property
     def sparse(self) -> bool:
@@ -91,6 +113,11 @@ def settings_by_shape(
         name = of_loss.pop("name")
         model = model.model_copy(update={"loss": model.loss.model_copy(update={"name": name, "options": of_loss})})
     model = model.model_copy(update={"body": model.body.model_copy(update=of_body)})
+    if of_head := _of_head(model, shape):
+        chosen |= {f"heads.{NEXT_ITEM}.{name}": value for name, value in of_head.items()}
+        head = model.heads[NEXT_ITEM]
+        head = head.model_copy(update={"options": head.options | of_head})
+        model = model.model_copy(update={"heads": model.heads | {NEXT_ITEM: head}})
     of_inputs = _of_inputs(model, shape)
     chosen |= {f"inputs.{name}": value for name, value in of_inputs.items()}
     model = model.model_copy(update={"inputs": model.inputs.model_copy(update=of_inputs)})
@@ -99,11 +126,18 @@ def settings_by_shape(
 
 def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = training.model_fields_set, dict[str, Any]()
+    if shape.moves and "recent_days" not in given:
+        chosen["recent_days"] = RECENT_DAYS
+    if shape.moves and "epochs" not in given and training.order == "time":
+        chosen["epochs"] = 1
     if "tokens_per_step" not in given:
-        chosen["tokens_per_step"] = tokens_per_step(shape.num_events)
+        share = shape.recent_share if "recent_days" in chosen else 1.0
+        chosen["tokens_per_step"] = tokens_per_step(round(share * shape.num_events))
     if "learning_rate" not in given:
         few = chosen.get("tokens_per_step", training.tokens_per_step) <= FEW_TOKENS
         chosen["learning_rate"] = RATE_OF_FEW if few else SPARSE_RATE if shape.sparse else RATE
+        if shape.moves and not few:
+            chosen["learning_rate"] = RATE_OF_MOVING
         if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
             chosen["warmup_steps"] = WARMUP
     if shape.histories and "order" not in given:
@@ -138,6 +172,17 @@ def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     if shape.num_items >= SAMPLED_FROM:
         return {"name": "sampled_softmax"}
     return {"name": "full_softmax"} | ({"label_smoothing": SPARSE_SMOOTHING} if shape.sparse else {})
+
+
+def _of_head(model: ModelConfig, shape: Shape) -> dict[str, Any]:
+    """Options of the head of the next item: a score per item that begins at its recent popularity, where that moves."""
+    if not shape.moves or NEXT_ITEM not in model.heads:
+        return {}
+    given = model.heads[NEXT_ITEM].options
+    chosen: dict[str, Any] = {} if "bias" in given else {"bias": True}
+    if (given | chosen)["bias"] and "bias_half_life" not in given:
+        chosen["bias_half_life"] = "chosen"
+    return chosen
 
 
 def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:

@@ -121,7 +121,11 @@ def _measure(
     """Train the candidate's recipe with more seeds, rank the same cases -> `scatters/<id>`."""
     training, promotion = recipe.training, recipe.promotion
     seeds = [training.seed + more for more in range(1, promotion.seed_scatter_seeds + 1)]
-    say(f"The scatter between seeds is measured: {len(seeds)} more trainings, of seeds {', '.join(map(str, seeds))}.")
+    many = "s" * (len(seeds) > 1)
+    say(
+        f"The scatter between seeds is measured: {len(seeds)} more training{many}, of seed{many} "
+        f"{', '.join(map(str, seeds))}."
+    )
     alone = recipe.evaluation.model_copy(update={"baselines": (), "lists": 0})
     goal = Goal(metric=promotion.metric, filter_seen=recipe.evaluation.filter_seen)
     measured = [evaluation]

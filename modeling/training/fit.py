@@ -33,6 +33,7 @@ from modeling.training.item_start import begin_near_neighbours
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.plan import Plan
+from modeling.training.recency import choose_half_life, newest_days, recent_counts
 from modeling.training.schedule import Schedule, make_schedule
 from modeling.training.sharding import cut, put_together
 from modeling.training.validation import Judge, judge_of
@@ -70,7 +71,7 @@ def fit(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    train_on = split.train.select(start.reads_N) if start else split.train
+    train_on = split.train.select(start.reads_N) if start else newest_days(split.train, config.recent_days)
     sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
@@ -81,7 +82,7 @@ def fit(
             "min_count of item_id in the dataset."
         )
     set_seed(config.seed)
-    model = make_model(model_config, schema, sessions, split.last_day, items, report)
+    model = make_model(model_config, schema, sessions, split, items, report)
     if start:
         start.give(model, split.train, items)
     size = _size(model)
@@ -233,18 +234,18 @@ def make_model(
     config: ModelConfig,
     schema: FeatureSchema,
     sessions: Sessions,
-    last_day: Sessions,
+    split: Split,
     items: pl.DataFrame | None,
     report: Report,
 ) -> SequenceModel:
-    """A model that has the statistics of its training sessions and the item table, before its first step."""
+    """A model that has the statistics of the training sessions that it reads and the item table, before its first step."""
     model = SequenceModel(config, schema)
     model.inputs.items.set_items(items, report)
     model.reach(sessions)
     if config.inputs.item_start == "neighbours":
         begin_near_neighbours(model, sessions)
     if NEXT_ITEM in model.heads:
-        set_popularity(model.next_item, sessions, last_day)
+        set_popularity(model.next_item, sessions, split.last_day, split.train)
         if not model.next_item.sampled and config.loss.negatives != NegativesConfig():
             report(f"loss.negatives is not used: {config.loss.name} compares with all items.")
     for head in model.label_heads.values():
@@ -253,13 +254,21 @@ def make_model(
 
 
 @torch.no_grad()
-def set_popularity(head: NextItem, train: Sessions, last_day: Sessions) -> None:
-    """Count how often items occur in training, and let an output bias begin at the log of their share of the newest day.
+def set_popularity(head: NextItem, train: Sessions, last_day: Sessions, history: Sessions | None = None) -> None:
+    """Count how often items occur in training, and let an output bias begin at the log of their share of what is recent.
 
-    The newest day counts one event more of every item.
+    Every item counts one event more. `history` are all training sessions, where those of `train` are the only ones read.
     """
-    head.popularity_V.copy_(train.item_counts(len(head.popularity_V)))
+    num_items = len(head.popularity_V)
+    head.popularity_V.copy_(train.item_counts(num_items))
     head.uniform_U = head.popularity_V.nonzero().squeeze(1)  # an item that training does not hold is no negative
-    if head.bias_V is not None:
-        counts_V = last_day.item_counts(len(head.bias_V)).float() + 1
-        head.bias_V.copy_((counts_V / counts_V.mean()).log())
+    if head.bias_V is None:
+        return
+    hours = head.bias_half_life
+    if hours == "day":
+        counts_V = last_day.item_counts(num_items).float()
+    else:
+        history = train if history is None else history
+        hours = choose_half_life(history, num_items) if hours == "chosen" else float(hours)
+        counts_V = recent_counts(history, hours, num_items)
+    head.bias_V.copy_(((counts_V + 1) / (counts_V + 1).mean()).log())

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -140,6 +141,61 @@ def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
     assert "inputs.positions" not in _chosen({}, {}, **SPARSE_HISTORIES)
     assert "inputs.positions" not in _chosen({"body": "bert4rec"}, {}, **long)
     assert "inputs.positions" not in _chosen({}, {}, **long | {"num_items": 2_000})
+
+
+NEWS = Shape(2_900_000, 19_000, 1_000_000, histories=False, drift=2.0, recent_share=0.07)
+
+
+def test_sessions_that_move_are_read_once_from_recent_days_on_with_scores_that_begin_at_recent_popularity() -> None:
+    model, training, chosen = settings_by_shape(ModelConfig(), TrainingConfig(), NEWS)
+    assert (training.recent_days, training.epochs, training.learning_rate) == (2, 1, 0.002)
+    assert training.tokens_per_step == tokens_per_step(203_000) == 1024
+    assert model.heads["next_item"].options == {"bias": True, "bias_half_life": "chosen"}
+    assert chosen["heads.next_item.bias"] is True and chosen["heads.next_item.bias_half_life"] == "chosen"
+    for still in (replace(NEWS, drift=0.4), replace(NEWS, histories=True)):
+        model, training, chosen = settings_by_shape(ModelConfig(), TrainingConfig(), still)
+        assert training.recent_days is None and not model.heads["next_item"].options
+        assert not {"training.recent_days", "heads.next_item.bias"} & chosen.keys()
+
+
+def test_what_is_given_of_sessions_that_move_wins() -> None:
+    given = ModelConfig.model_validate({"heads": {"next_item": {"bias": False}}})
+    training = TrainingConfig(recent_days=None, epochs=3, tokens_per_step=64, learning_rate=0.01)
+    model, trained, chosen = settings_by_shape(given, training, NEWS)
+    assert trained == training and model.heads == given.heads and chosen.keys() == {"loss", "body.attention_dropout"}
+    hours = ModelConfig.model_validate({"heads": {"next_item": {"bias_half_life": 3}}})
+    model, _, chosen = settings_by_shape(hours, TrainingConfig(), NEWS)
+    assert model.heads["next_item"].options == {"bias_half_life": 3, "bias": True}
+    labels = ModelConfig.model_validate({"heads": {"bought": {"name": "binary"}}})
+    assert settings_by_shape(labels, TrainingConfig(), NEWS)[0].heads == labels.heads
+
+
+def test_all_days_are_read_where_no_days_are_given_and_steps_are_as_large_as_for_all() -> None:
+    _, training, _ = settings_by_shape(ModelConfig(), TrainingConfig(recent_days=None), NEWS)
+    assert training.tokens_per_step == tokens_per_step(NEWS.num_events)
+
+
+def _prepared(root: Path, items_of_day: dict[int, list[str]]) -> Shape:
+    rows = [
+        (f"u{day}-{user}", items[(user + place) % len(items)], f"2026-03-{day:02} 10:{place:02}:00")
+        for day, items in items_of_day.items()
+        for user in range(120)
+        for place in range(3)
+    ]
+    root.mkdir()
+    pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row").write_csv(root / "events.csv")
+    columns = {name: name for name in ("user_id", "item_id", "timestamp")}
+    about = {"name": "paper", "events": {"path": "events.csv", "columns": columns}}
+    say = lambda line: None  # noqa: E731
+    return Shape.of(prepare(Artifacts(root / "root"), Dataset.model_validate(about).at(root), progress=say))
+
+
+def test_what_moves_is_seen_in_the_drift_of_items_on_the_newest_day(tmp_path: Path) -> None:
+    stays = [f"i{item}" for item in range(12)]
+    shape = _prepared(tmp_path / "stays", dict.fromkeys(range(1, 6), stays))
+    assert shape.drift < 0.1 and not shape.moves and shape.recent_share == 0.5  # of four training days
+    shape = _prepared(tmp_path / "moves", {day: [f"i{day}-{item}" for item in range(12)] for day in range(1, 6)})
+    assert shape.drift > 1 and shape.moves
 
 
 def test_attention_of_histories_is_dropped_like_all_else_and_that_of_sessions_is_not() -> None:

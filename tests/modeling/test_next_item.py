@@ -86,3 +86,29 @@ def test_a_separate_table_is_not_the_one_that_is_read() -> None:
         gradients.append((model.inputs.items.table_VE.grad[FIRST_ID:].abs().sum(1) > 0).sum())
     assert gradients == [NUM_ITEMS, 1]
     assert separate.next_item.items_VE.grad.abs().sum(1).all()
+
+
+@pytest.mark.parametrize("head", [{}, {"bias": True}, {"table": "separate"}, {"cosine": True, "temperature": 0.1}])
+def test_where_few_items_are_trained_the_softmax_is_over_these_alone(head: dict[str, object]) -> None:
+    """The loss and its gradients are those of a softmax in which the scores of all other items are minus infinity."""
+    model = head_of(**head)
+    sessions = random_sessions(30, 20)  # of 50 items, the first 20 alone
+    model.next_item.popularity_V.copy_(sessions.item_counts(NUM_ITEMS))
+    trained_U = model.next_item.popularity_V.nonzero().squeeze(1)
+    model.next_item.uniform_U = trained_U
+    batch = make_schedule(model, sessions, TrainingConfig(epochs=1, tokens_per_step=10_000))[0]
+    table = model.next_item.items_VE if model.next_item.items_VE is not None else model.inputs.items.table_VE
+
+    h_BLD = torch.randn(*batch.layout.inside_BL.shape, model.settings.body.dim)
+    loss = model.next_item.loss(h_BLD, batch, model.inputs.items)
+    (gradient,) = torch.autograd.grad(loss, table)
+
+    scores_NV = model.next_item.query(batch.states(h_BLD)) @ model.next_item.catalogue(model.inputs.items).T
+    if model.next_item.bias_V is not None:
+        scores_NV = scores_NV + model.next_item.bias_V
+    hidden_V = torch.ones(NUM_ITEMS, dtype=torch.bool)
+    hidden_V[trained_U] = False
+    expected = F.cross_entropy(scores_NV.masked_fill(hidden_V, -torch.inf), batch.target_N - FIRST_ID)
+    (of_expected,) = torch.autograd.grad(expected, table)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, of_expected, atol=1e-6, rtol=1e-4)

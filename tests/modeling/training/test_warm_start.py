@@ -91,7 +91,7 @@ def given(start: Start, split: Split, items: pl.DataFrame, folder: Path) -> Sequ
     schema = FeatureSchema.read(folder / "schema.json")
     set_seed(17)
     train_on = split.train.select(start.reads_N)
-    model = make_model(model_config(), schema, train_on, split.last_day, items, quiet)
+    model = make_model(model_config(), schema, train_on, split, items, quiet)
     start.give(model, split.train, items)
     return model.eval()
 
