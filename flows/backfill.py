@@ -17,11 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows import stages
 from flows.night_lock import alone
+from flows.notify import notify_of_end
 from flows.reports import prefect_ui
 from flows.reports.progress import PREPARE
 from flows.reports.run_names import name_run
 from flows.reports.tables import phase_seconds, session_rows
-from flows.retrain import retrain
+from flows.retrain import AGAIN, retrain
 from flows.settings.form import PresetName
 from flows.settings.layers import Layer, read_changes
 from flows.settings.settings import Data, resolve
@@ -30,6 +31,14 @@ from schemas.errors import InputError, parse
 from schemas.lock import LostLockError
 
 What = Literal["nights", "sessions"]
+
+
+class DaysFailedError(RuntimeError):
+    """Some days of a backfill failed; `rows` says what became of each."""
+
+    def __init__(self, message: str, rows: list[dict[str, str]]) -> None:
+        super().__init__(message)
+        self.rows = rows
 
 
 class Period(BaseModel):
@@ -63,7 +72,7 @@ def layers_of(data: Data, changes: dict[str, Any]) -> tuple[Data, Layer]:
     return data.model_copy(update={"changes": data.changes | of_dataset}), layer
 
 
-prepare_as_task = as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions)
+prepare_as_task = as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions, try_again_after=AGAIN)
 
 
 @flow(log_prints=True, validate_parameters=False)
@@ -75,6 +84,7 @@ def prepare_day(data: Data) -> State[dict[str, Any]]:
         data: Which events, up to which day, and where results go.
     """
     settings = resolve(parse(Data, data, "data"))
+    name_run(f"{settings.dataset.name} {settings.data.until}")
     with alone(settings, "preparation", get_run_logger().info, str(runtime.flow_run.id or "")):
         sessions = prepare_as_task(settings)
     rows = ", ".join(f"{name} {value}" for name, value in session_rows(sessions.facts)[-3:])
@@ -82,7 +92,7 @@ def prepare_day(data: Data) -> State[dict[str, Any]]:
     return Completed(message=verdict, data={"verdict": verdict, "in_service": ""})
 
 
-@flow(log_prints=True, validate_parameters=False)
+@flow(log_prints=True, validate_parameters=False, on_failure=[notify_of_end], on_crashed=[notify_of_end])
 @explain_mistakes
 def backfill(
     period: Period,
@@ -118,7 +128,9 @@ def backfill(
     bad = [row["day"] for row in rows if row["outcome"] == "failed"]
     message = f"{len(bad)} of {len(rows)} days failed: {', '.join(bad)}" if bad else f"All {len(rows)} days are done."
     create_table_artifact(rows, key="backfill-days", description=message)
-    return Failed(message=message, data=rows) if bad else Completed(message=message, data=rows)
+    return (
+        Failed(message=message, data=DaysFailedError(message, rows)) if bad else Completed(message=message, data=rows)
+    )
 
 
 def run_days(days: list[date], one_day: Callable[[date], State[Any]]) -> Iterator[dict[str, str]]:

@@ -24,7 +24,7 @@ from flows.reports.templates import HERE
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest, identify, sha256
 from schemas.closure import code_of
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError, OutsideError, unknown
 from schemas.progress import Progress
 
 POLICIES = ("scratch", "warm", "frozen")
@@ -49,7 +49,13 @@ def backtest(
     lines = in_words(say)
     days = None if window is None else window + 1  # the day itself is one of those used
     say(f"Preparing all days up to {last}.")
-    begun = min(stages.prepare(_of_day(settings, last, None), lines).facts["days"])
+    try:
+        begun = min(stages.prepare(_of_day(settings, last, None), lines).facts["days"])
+    except OutsideError as error:
+        raise InputError(
+            f"--to {last} is outside the data, which run from {error.first} to {error.last}. A day is measured by its events: "
+            f"give {error.last} or an earlier day."
+        ) from None
     if str(first) <= begun:
         raise InputError(
             f"--from {first}: the data begin on {begun}, and a day is predicted by those before it. Give a later day."
@@ -106,9 +112,9 @@ def _check(settings: Settings, first: date, last: date, policies: tuple[str, ...
 
 
 def _of_day(settings: Settings, day: date, days: int | None) -> Settings:
-    """The settings of the night before whose end is `day`; baselines are the same for all policies and left out."""
+    """The settings of the night before whose end is `day`; baselines, the same for all policies, and lists are left out."""
     data = settings.data.model_copy(update={"until": day, "days": days})
-    return replace(settings, data=data, evaluation=settings.evaluation.model_copy(update={"baselines": ()}))
+    return replace(settings, data=data, evaluation=settings.evaluation.model_copy(update={"baselines": (), "lists": 0}))
 
 
 def _days(first: date, last: date) -> list[date]:

@@ -40,7 +40,8 @@ def backfill(
     state = run_flow(
         "flows.backfill", "backfill", _period(first, last), settings.data, what, settings.preset, settings.given
     )
-    rows: Any = state.result(raise_on_failure=False)
+    result: Any = state.result(raise_on_failure=False)
+    rows = getattr(result, "rows", result)
     if not isinstance(rows, list):  # it ended before its table
         state.result(raise_on_failure=True)
     for row in rows:

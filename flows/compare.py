@@ -42,18 +42,32 @@ class Measured:
 def compare(
     settings: Settings, names: str, num_folds: int | None, window: int | None, progress: OnProgress = print
 ) -> Manifest:
-    """Train and measure what `names` lists (see `flows.contenders`) on each fold -> `cross_validations/<id>`: result.json,
-    table.md and page.html.
+    """Train and measure what `names` lists (see `flows.contenders`), as `compare_all` does.
+
+    Raises:
+        InputError: for names that are not there, and as `compare_all` does.
+    """
+    script_file()  # what the page needs is missed before anything is trained
+    return compare_all(settings, contenders_of(names, settings), num_folds, window, progress)
+
+
+def compare_all(
+    settings: Settings,
+    contenders: list[Contender],
+    num_folds: int | None,
+    window: int | None,
+    progress: OnProgress = print,
+) -> Manifest:
+    """Train and measure contenders on each fold -> `cross_validations/<id>`: result.json, table.md and comparison.html.
 
     Baselines (`evaluation.baselines`) are measured on the same cases. A model that diverges is left out and named; the first
     may not. Facts: `metric`, by which the table is in order; `rows`, one a fold and scorer, with its metrics; `totals`, one a
     scorer, with means, intervals of 95 % over users, and the paired difference to the first; `left_out`; `warnings`.
 
     Raises:
-        InputError: for names, folds or settings that do not fit; when the first model diverges.
+        InputError: for folds or settings that do not fit; when the first model diverges.
     """
-    script_file()  # what the page needs is missed before anything is trained
-    contenders = contenders_of(names, settings)
+    script_file()
     for contender in contenders:
         if contender.model:
             model_of(settings.artifacts, contender.model)

@@ -8,26 +8,35 @@ models/1f2e                  a model of the root: it is measured, not trained
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from flows.settings.layers import over, read_changes
+from flows.settings.layers import Layer, over, read_changes
 from flows.settings.settings import Settings, resolve
 from modeling.config import NEXT_ITEM
 from modeling.presets import known_presets
 from schemas.errors import InputError, unknown
 
-DEFAULT, MODEL = "default", "models/"
+DEFAULT, MODEL, PRESET = "default", "models/", "preset"
+BETWEEN = r",(?![^\[{]*[\]}])"  # commas, but not those of a list or mapping: a+inputs.features=[x, y],b
+BEFORE_A_KEY = r"\+(?=\s*[a-z_.]+=)"  # not the sign of a number
 FIXED = ("evaluation", "promotion")  # groups that are the same for all that are compared
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One of those compared: its name as it was written, and the `models/ID` or the preset and the settings it stands for."""
+    """One of those compared: its name as it was written, and the `models/ID` or the preset and the settings it stands for.
+
+    These are given as pairs such as `body.dropout=0.3` (`own`) or by group (`layer`), which goes over them.
+    """
 
     name: str
     model: str | None = None
     preset: str | None = None
     own: tuple[str, ...] = ()
+    layer: Layer = field(default_factory=dict)
 
     def settings(self, fold: Settings) -> Settings:
         """What it is trained with for a fold: its own settings over what was given, that over its preset.
@@ -36,7 +45,8 @@ class Contender:
         """
         changes, layer = read_changes(list(self.own))
         assert not changes
-        made = resolve(fold.data, self.preset or fold.preset, over(layer, fold.given))
+        own = over(self.layer, layer)
+        made = resolve(fold.data, self.preset or fold.preset, over(own, fold.given))
         return replace(made, evaluation=fold.evaluation, promotion=fold.promotion)
 
 
@@ -47,12 +57,14 @@ def contenders_of(text: str, settings: Settings) -> list[Contender]:
         InputError: for a name that is none, with those there are; one given twice; settings that do not fit or that would have
             it measured otherwise than the rest.
     """
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = [name for part in re.split(BETWEEN, text) if (name := part.strip())]
     if not names:
         raise InputError(f"--presets names nothing to compare. Known: {', '.join(_known())}.")
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"--presets: {name!r} is named twice.")
+        if name in settings.evaluation.baselines:
+            raise InputError(f"--presets: {name!r} is a baseline (evaluation.baselines), which is measured anyway.")
     contenders = [_contender(name) for name in names]
     for contender in contenders:
         if contender.model is None:
@@ -60,15 +72,33 @@ def contenders_of(text: str, settings: Settings) -> list[Contender]:
     return contenders
 
 
+def named(models: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[Contender]:
+    """The contenders of names and settings by group, with or without a preset: {"small": {"preset": "esasrec", "loss": "bce"}}.
+
+    Raises:
+        InputError: as `contenders_of` does, and for the name of a baseline.
+    """
+    contenders = []
+    for name, given in models.items():
+        layer = {group: value for group, value in given.items() if group != PRESET}
+        if fixed := [group for group in layer if group in FIXED]:
+            raise InputError(f"{name!r} sets {fixed[0]}, which is the same for all that are compared: give it to all.")
+        if name in settings.evaluation.baselines:
+            raise InputError(f"{name!r} is the name of a baseline; give the model another.")
+        contenders.append(Contender(name, preset=given.get(PRESET), layer=layer))
+        _check(contenders[-1], contenders[-1].settings(settings))
+    return contenders
+
+
 def _check(contender: Contender, made: Settings) -> None:
     """Raise InputError for settings with which a model cannot be compared with the rest."""
     if NEXT_ITEM not in made.model.heads:
         raise InputError(
-            f"--presets: {contender.name!r} ranks no items (heads has no {NEXT_ITEM}), so its ranks cannot be compared."
+            f"{contender.name!r} ranks no items (heads has no {NEXT_ITEM}), so its ranks cannot be compared."
         )
     if made.training.start_from:
         raise InputError(
-            f"--presets: {contender.name!r} has training.start_from {made.training.start_from}, a model that may have learned "
+            f"{contender.name!r} has training.start_from {made.training.start_from}, a model that may have learned "
             "from the days of the folds. Leave it out."
         )
 
@@ -76,7 +106,7 @@ def _check(contender: Contender, made: Settings) -> None:
 def _contender(name: str) -> Contender:
     if name.startswith(MODEL):
         return Contender(name, model=name)
-    preset, *own = (part.strip() for part in name.split("+"))
+    preset, *own = (part.strip() for part in re.split(BEFORE_A_KEY, name))
     if preset not in (DEFAULT, *known_presets()):
         raise unknown("name in --presets", preset, _known())
     for pair in own:

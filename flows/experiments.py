@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.console import end, in_words, say
+from flows.console import end, in_words, say, say_aside
 from flows.options import DatasetArgument, JsonOption, with_settings
 from schemas.errors import InputError
 
@@ -39,11 +39,12 @@ def compare(
 ) -> None:
     """Several models on the same days and the same cases: one table, one page. Stopped, it goes on where it was."""
     from flows.compare import compare as run
+    from flows.night_lock import alone
     from flows.reports.comparison_page import PAGE
     from flows.reports.progress import TRAIN, TerminalProgress
     from flows.reports.terminal import print_comparison
 
-    with TerminalProgress(TRAIN) as progress:
+    with alone(settings, "comparison", say_aside), TerminalProgress(TRAIN) as progress:
         done = run(settings, presets, folds, window, progress)
     print_comparison(done.facts)
     say(f"Page: {done.folder / PAGE}")
@@ -60,6 +61,9 @@ def tune(
             metavar="TIME", help="How long to search, earlier runs of the same search counted: 90s, 30m, 1h30m."
         ),
     ] = "30m",
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="End after so many trials, too, earlier runs of the same search counted.")
+    ] = None,
     presets: Annotated[
         str | None,
         typer.Option(help="Presets to try, with commas between; else all (none, where --preset is given). none: none."),
@@ -87,7 +91,7 @@ def tune(
     file = file_of(settings.data.dataset) if write else None
     with TerminalProgress(TRAIN) as progress:
         shown = progress if progress.console.is_terminal else in_words(progress)
-        done = run(settings, seconds, tried, shown, began)
+        done = run(settings, seconds, tried, shown, began=began, most=trials)
     print_trials(done.trials)
     summary = summary_of(done.trials)
     say(summary)
@@ -98,6 +102,8 @@ def tune(
             say(f"Written into {file}.")
         else:
             say(f"For the dataset's YAML:\n\n{block(done.defaults, comments)}")
+    elif file:
+        say(f"{file} stays as it is.")
     rows = [vars(trial) for trial in done.trials if not trial.ignored]
     end({"summary": summary, "defaults": done.defaults, "trials": rows, "folder": str(done.folder)}, as_json)
 

@@ -50,12 +50,14 @@ def prepare_pool(url: str, environment: dict[str, str]) -> None:
 
 
 def end_dead_runs(url: str, say: Callable[[str], object], alive: Callable[[str], bool] = lambda _: False) -> list[str]:
-    """Mark runs Crashed that a server took down with it, and free the slots they hold; their ids.
+    """Mark runs Crashed that a server took down with it, and free the slots they hold; their names.
 
     To be called while no worker of the pool runs, so that nothing in it can be under way. Runs that a terminal began have no
     slot, and go the same way. Those whose id is `alive`, and all that a terminal began while there is one, stay.
     """
     from prefect.states import Cancelled, Crashed
+
+    from flows.notify import send
 
     ended = []
     with _client(url) as client:
@@ -68,10 +70,12 @@ def end_dead_runs(url: str, say: Callable[[str], object], alive: Callable[[str],
             cancelling = run.state is not None and run.state.is_cancelling()
             state: State[object] = Cancelled(message=WAS_CUT_OFF) if cancelling else Crashed(message=WAS_CUT_OFF)
             client.set_flow_run_state(run.id, state, force=True)
-            ended.append(str(run.id))
+            ended.append(run.name)
             say(f"Run {run.name} was cut off when server and worker ended: {state.name}.")
         if not spared:
             _free_slots(client)
+        if ended:
+            send(f"Overnight: {', '.join(ended)}: {WAS_CUT_OFF}", say)
     return ended
 
 

@@ -23,13 +23,11 @@ from flows import stages
 from flows.console import in_words
 from flows.settings.settings import Data, Settings, resolve
 from schemas.artifacts import Manifest
-from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from modeling.service.recommender import Recommender
 
-MODEL, FOLD, FOLDS = "model", "fold", "folds"
-PRESET = "preset"  # in the settings of a model, the name of a preset below them
+MODEL, FOLD = "model", "fold"
 
 
 class Project:
@@ -67,21 +65,6 @@ class Project:
         of_days = self.data.model_copy(update={"until": until, "days": days})
         return stages.prepare(resolve(of_days), self._progress)
 
-    def folds(self, count: int = 3) -> list[Manifest]:
-        """The sessions of the newest `count` test days, oldest first, each with all days before it to train on.
-
-        Raises:
-            InputError: where there are fewer days with sessions, or sessions are not split by days.
-        """
-        newest = self.prepare()
-        days = [date.fromisoformat(day) for day in sorted(newest.facts["days"])]
-        if newest.facts["test_day"] is None or not 0 < count < len(days):
-            raise InputError(
-                f"{FOLDS}={count!r}: {self.data.dataset} has {max(len(days) - 1, 0)} days that have a day before them; give 1 "
-                "or more, at most so many. Histories without days (split: leave_one_out) have one test: prepare()."
-            )
-        return [newest if day == days[-1] else self.prepare(until=day) for day in days[-count:]]
-
     def train(self, sessions: Manifest, preset: str | None = None, **groups: Any) -> Manifest:
         """Sessions -> `models/<id>`, with settings by group (`inputs`, `body`, `objective`, `loss`, `heads`, `training`)."""
         return stages.train(self.settings(preset, **groups), sessions, self._progress)
@@ -97,32 +80,30 @@ class Project:
         rows = [{MODEL: name} | values | lists.get(name, {}) for name, values in evaluation.facts["metrics"].items()]
         return pl.DataFrame(rows, infer_schema_length=None)
 
-    def cross_validate(
-        self, models: Mapping[str, Mapping[str, Any]], folds: int = 3, **evaluation: Any
-    ) -> pl.DataFrame:
-        """Train and measure several models on the newest test days: rows of `fold` (the day), `model` and the metrics.
+    def compare(self, models: Mapping[str, Mapping[str, Any]], folds: int | None = None, **evaluation: Any) -> Manifest:
+        """Train and measure several models on the newest `folds` test days -> `cross_validations/<id>`, with `comparison.html`.
 
         `models` has the settings of each by a name of its own, as `train` takes them: `{"gBCE": {"loss": "gbce"}, "BERT4Rec":
-        {"preset": "bert4rec"}}`. Baselines are measured once a fold, on the same cases; their rows come last. Unless
-        `diversity` names a feature, their lists are diverse by the item vectors of the first model.
+        {"preset": "bert4rec"}}`. Baselines are measured on the same cases. The facts are those of `flows.compare`.
 
         Raises:
-            InputError: for a model that has the name of a baseline, and for settings that do not fit.
+            InputError: for more folds than there are days for, the name of a baseline, and settings that do not fit.
         """
-        for name, settings in models.items():
-            chosen = self.settings(**settings)
-            if name in chosen.evaluation.baselines:
-                raise InputError(f"models: {name!r} is the name of a baseline; give another.")
-        ours, baselines = [], []
-        for sessions in self.folds(folds):
-            for place, (name, settings) in enumerate(models.items()):
-                alone = {"baselines": ()} if place else {}
-                trained = self.train(sessions, **settings)
-                measured = self.metrics(self.evaluate(trained, sessions, **(evaluation | alone)))
-                table = measured.select(pl.lit(sessions.facts["test_day"]).alias(FOLD), pl.all())
-                ours.append(table[:1].with_columns(pl.lit(name).alias(MODEL)))
-                baselines.append(table[1:])
-        return pl.concat([*ours, *baselines], how="diagonal_relaxed")
+        from flows.compare import compare_all
+        from flows.contenders import named
+
+        settings = self.settings(evaluation=evaluation)
+        return compare_all(settings, named(models, settings), folds, None, self._progress)
+
+    @staticmethod
+    def results(comparison: Manifest, *, by_fold: bool = False) -> pl.DataFrame:
+        """One row for each model compared, then one for each baseline: `model` and its metrics over the cases of all folds;
+        `by_fold`: one for each fold, too, named in `fold`.
+        """
+        rows = sorted(comparison.facts["rows" if by_fold else "totals"], key=lambda row: bool(row["baseline"]))
+        keys = {FOLD: FOLD, MODEL: "name"} if by_fold else {MODEL: "name"}
+        table = [{key: row[name] for key, name in keys.items()} | row["metrics"] for row in rows]
+        return pl.DataFrame(table, infer_schema_length=None)
 
     def recommender(self, model: Manifest | None = None) -> Recommender:
         """A model ready to recommend; left out, the one in service for the dataset.

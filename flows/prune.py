@@ -150,6 +150,8 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
             needed |= {champion.model, champion.previous or ""}
     needed |= set(_newest(_of_kind(found, "models"), keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
+    models = [model for model in _of_kind(found, "models") if model.name in needed]
+    needed |= {str(model.facts["refit_of"]) for model in models if model.facts.get("refit_of")}  # how it was measured
     for model in _of_kind(found, "models"):
         needed |= {parent for parent in model.parents if model.name in needed and parent.startswith("sessions/")}
     return needed | {made.name for made in _of_kind(found, "evaluations") if needed.issuperset(made.parents)}

@@ -12,6 +12,7 @@ from prefect.states import Completed
 from flows import stages
 from flows.night import Stages, run_stages
 from flows.night_lock import alone
+from flows.notify import notify_of_end, notify_of_night
 from flows.reports import prefect_ui
 from flows.reports.progress import PREPARE, TRAIN
 from flows.reports.run_names import name_run
@@ -31,17 +32,20 @@ from modeling.config import (
 )
 from schemas.errors import parse
 
+AGAIN = (10.0, 60.0)  # seconds before reading sources, and publishing, are tried a second and a third time
 TASKS = Stages(
-    prepare=as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions),
-    train=as_task(stages.train, TRAIN, show=prefect_ui.show_training),
+    prepare=as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions, try_again_after=AGAIN),
+    train=as_task(stages.train, TRAIN, show=prefect_ui.show_training, hours=24),
     evaluate=as_task(stages.evaluate, show=prefect_ui.show_metrics),
     compare=as_task(stages.compare),
-    promote=as_task(stages.promote),
-    report=as_task(stages.report, show=prefect_ui.show_report),
+    promote=as_task(stages.promote, hours=1, try_again_after=AGAIN),
+    report=as_task(stages.report, show=prefect_ui.show_report, hours=1, try_again_after=AGAIN),
 )
 
 
-@flow(log_prints=True, validate_parameters=False)  # `resolve` does: what is unfit alone may be fit on top of a preset
+@flow(  # `resolve` validates parameters: what is unfit alone may be fit on top of a preset
+    log_prints=True, validate_parameters=False, on_failure=[notify_of_end], on_crashed=[notify_of_end]
+)
 @explain_mistakes
 def retrain(
     data: Data = Data(),  # noqa: B008  (frozen)
@@ -75,4 +79,5 @@ def retrain(
     name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
     with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")):
         summary = run_stages(settings, TASKS)
+    notify_of_night(summary, get_run_logger().warning)
     return Completed(message=summary["verdict"], data=summary)

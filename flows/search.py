@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.folds import OnProgress, held_out
 from flows.reports.tuning import DEFAULT, Trial, best_of, line_of
 from flows.settings.defaults import defaults_of
 from flows.settings.layers import Layer, over
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 MOST_REPEATS = 30  # of settings that were tried, in a row: then there is nothing left
 MOST_FAILURES = 10  # in a row: then it is not the settings
-OnProgress = Callable[[Progress | str], object]
 
 
 class OutOfTimeError(Exception):
@@ -50,16 +49,18 @@ class Search:
         progress: OnProgress,
     ) -> None:
         self.settings, self.sessions, self.beginnings = settings, sessions, beginnings
+        self.split = settings.evaluation.split
+        self.chooser = held_out(sessions, self.split, settings.training.validation_days)
         self.study, self.folder, self.progress = study, folder, progress
 
     def trials(self) -> list[Trial]:
         """All trials so far."""
         return [Trial.of(trial) for trial in self.study.get_trials(deepcopy=False)]
 
-    def run(self, deadline: float) -> None:
-        """Trials until the deadline (of `time.monotonic`), or until there is nothing left to try."""
+    def run(self, deadline: float, most: int | None = None) -> None:
+        """Trials until the deadline (of `time.monotonic`), until there are `most`, or until there is nothing left to try."""
         repeats = failures = 0
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and (most is None or sum(trial.done for trial in self.trials()) < most):
             plan(self.study, self.beginnings, self.trials())
             trial = ask(self.study, self.beginnings)
             if trial is None:
@@ -89,12 +90,13 @@ class Search:
         try:
             state, score, about = "COMPLETE", *self._train(trial, watch)
         except OutOfTimeError:
-            kept = True
+            about, kept = {"paused": True}, True
         except BehindError:
             state = "PRUNED"
         except InputError as error:
             if trial.user_attrs.get("start") == DEFAULT and not isinstance(error, DivergedError):
                 tell(trial, "FAIL", ignored=True)
+                self._clear(keep_checkpoints=False)
                 raise  # nothing else could be trained either
             about = {"error": str(error)}
         except Exception as error:  # a trial may fail in any way: it is a row, not the end
@@ -106,15 +108,31 @@ class Search:
         return row.outcome
 
     def _train(self, trial: optuna.Trial, watch: OnProgress) -> tuple[float, dict[str, Any]]:
-        """The score of a trial, and what else is known of it."""
-        from modeling.stages import train
+        """The score of a trial, and what else is to be kept of it."""
+        from modeling.stages import evaluate, train
 
         start, changes = trial.user_attrs["preset"], trial.user_attrs["changes"]
         made = resolve(self.settings.data, self._preset(start), self._layer(start, changes))
-        split = self.settings.evaluation.split
-        model = train(Artifacts(self.folder), self.sessions, made.model, made.training, watch, split)
-        metric = model.facts["goal"]
-        value = model.facts[f"validation_{metric}"]
+        artifacts, goal = Artifacts(self.folder), self.settings.goal
+        model = train(artifacts, self.sessions, made.model, made.training, watch, self.chooser or self.split, goal)
+        about: dict[str, Any]
+        if self.chooser:
+            only = {"split": self.chooser, "baselines": (), "lists": 0}
+            config = self.settings.evaluation.model_copy(update=only)
+            facts = evaluate(artifacts, model, self.sessions, config, watch).facts
+            metric = goal.metric
+            of_label = facts["labels"].get(metric.rpartition("/")[0], facts)
+            value = facts["metrics"][facts["model"]].get(metric)
+            about = {"metric": metric, "value": value, "cases": of_label["cases"], "on": str(self.chooser.until)}
+        else:
+            metric = model.facts["goal"]
+            value = model.facts[f"validation_{metric}"]
+            about = {"metric": metric, "value": value, "cases": model.facts["validation_cases"]}
+        self._require(metric, value)
+        return -value if _is_error(metric) else value, about
+
+    def _require(self, metric: str, value: float | None) -> None:
+        """Raise InputError for what trials cannot be compared by."""
         if value is None:
             raise InputError(
                 f"There is no validation case with a {metric}, so there is nothing to choose by: more days or more sessions a "
@@ -123,8 +141,6 @@ class Search:
         metrics = {before.metric for before in self.trials() if before.metric}
         if metrics - {metric}:
             raise InputError(f"It is validated by {metric}, the rest by {', '.join(sorted(metrics))}.")
-        about = {"metric": metric, "value": value, "cases": model.facts["validation_cases"]}
-        return -value if _is_error(metric) else value, about
 
     def _preset(self, start: str) -> str | None:
         return self.settings.preset if start == DEFAULT else start
@@ -136,8 +152,9 @@ class Search:
         return self.trials()[trial.number]
 
     def _clear(self, *, keep_checkpoints: bool) -> None:
-        """What a trial leaves on disk: its model, and its checkpoints unless it is to be gone on with."""
-        shutil.rmtree(self.folder / "models", ignore_errors=True)
+        """What a trial leaves on disk, but for checkpoints that it is to go on from."""
+        for kind in ("models", "evaluations"):
+            shutil.rmtree(self.folder / kind, ignore_errors=True)
         if not keep_checkpoints:
             shutil.rmtree(self.folder / "unfinished", ignore_errors=True)
 
@@ -151,8 +168,6 @@ def _judge(trial: optuna.Trial, report: TrainingProgress, seconds: float) -> Non
     if not report.message or report.validation is None or report.done >= report.total:
         return
     trial.set_user_attr("seconds", seconds)
-    trial.set_user_attr("metric", report.metric)
-    trial.set_user_attr("value", report.validation)
     trial.report(-report.validation if _is_error(report.metric) else report.validation, int(report.epoch))
     if trial.user_attrs.get("start") != DEFAULT and trial.should_prune():
         raise BehindError
@@ -164,10 +179,6 @@ def _is_error(metric: str) -> bool:
 
 def in_words(seconds: float) -> str:
     """Seconds as people read them: 45 s, 12.5 min, 3.0 h."""
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.1f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from flows.in_service import InService
 from flows.settings.settings import Settings
-from modeling.config import Goal
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -65,8 +64,7 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
         names = [column.name for column in columns if column.per == "event" and not column.many]
         settings.evaluation.check_diversity(names)
     split = settings.evaluation.split
-    goal = Goal(metric=settings.promotion.metric, filter_seen=settings.evaluation.filter_seen)
-    return train(settings.artifacts, sessions, settings.model, settings.training, progress, split, goal)
+    return train(settings.artifacts, sessions, settings.model, settings.training, progress, split, settings.goal)
 
 
 def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
@@ -77,18 +75,17 @@ def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: 
 
 
 def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
-    """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict."""
-    from modeling.stages import compare
+    """The candidate against the model in service, on the same sessions -> `comparisons/<id>`: the verdict.
 
-    return compare(
-        settings.artifacts,
-        settings.dataset.name,
-        evaluation,
-        sessions,
-        settings.promotion,
-        settings.evaluation,
-        progress,
-    )
+    Where the scatter between seeds is due to be measured, that is done first.
+    """
+    from modeling.stages import compare
+    from modeling.stages.scatter import Recipe, with_scatter
+
+    artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
+    recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
+    promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress)
 
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:

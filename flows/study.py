@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import random
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 STUDY, LOCK = "study.db", "lock"
 SEED = 17
 PRESET = "preset"
-FREE = 6  # trials near the best, beside one a preset, before TPE takes over
+FREE = 6  # trials near the best, in addition to one a preset, before TPE takes over
 CURVES = 4  # trials that run to their end before any is cut short
 FIRST_EPOCHS = 1  # in which none is: a rate that is still rising says little
 
@@ -41,8 +42,8 @@ def require_optuna() -> None:
 def opened(folder: Path, num_beginnings: int) -> Iterator[optuna.Study]:
     """The study of a folder, which is made if it is not there, locked while the block runs.
 
-    The sampler goes by what was found once each of the beginnings was tried, and `FREE` more. Trials that were running
-    when a process was killed are ended.
+    The sampler goes by scores once each of the beginnings was tried, and `FREE` more. Trials that were running when a process
+    was killed are ended: they are gone on with once, and fail if that is killed as well.
 
     Raises:
         InputError: when another process has it open, or its file cannot be read.
@@ -68,17 +69,31 @@ def _open(file: Path, random_trials: int) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(
-            storage=f"sqlite:///{file}", study_name="tune", direction="maximize", load_if_exists=True
+            storage=_storage(file), study_name="tune", direction="maximize", load_if_exists=True
         )
     except Exception as error:  # what a damaged file raises differs by where it is damaged
         raise InputError(f"{file} cannot be read as a study ({error}). Move it away to begin anew.") from error
     study.sampler = optuna.samplers.TPESampler(
         seed=SEED + len(study.trials), n_startup_trials=random_trials, multivariate=True, group=True
     )
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=CURVES, n_warmup_steps=FIRST_EPOCHS)
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=CURVES, n_warmup_steps=FIRST_EPOCHS + 1)
+    for left in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        trial, continues = optuna.trial.Trial(study, left._trial_id), left.user_attrs.get("continues")
+        if continues is not None and not study.trials[continues].user_attrs.get("paused"):
+            trial.set_user_attr("error", "its process was killed, twice: it may need more memory than there is")
+        tell(trial, "FAIL")
     return study
+
+
+def _storage(file: Path) -> optuna.storages.RDBStorage:
+    """SQLite in a file of any name: one with ? or # in it would be another one as a URL."""
+    import optuna
+    from sqlalchemy.pool import NullPool
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(file, timeout=60)
+
+    return optuna.storages.RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": NullPool})
 
 
 def plan(study: optuna.Study, beginnings: dict[str, Beginning], trials: list[Trial]) -> None:

@@ -4,7 +4,8 @@
     then, by turns   a preset as it is published, the smallest first, and a step or two from the best so far
     then             Optuna's TPE over the whole space (`flows.settings.space`)
 
-A trial trains a model as `overnight train` does, on the training days alone, and is worth its validation metric: the test is
+A trial trains a model as `overnight train` does, but for the newest training day, which it is then measured on, whole, by the
+metric of promotion (`training.validation_days`: days). Where there are no days it is worth its validation metric. The test is
 never looked at. One that is behind the median of the rest at the same epoch is cut short. Models of trials are not kept.
 
     <root>/tuning/<id>/study.db      the trials (Optuna)
@@ -19,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows import stages
+from flows.folds import OnProgress
+from flows.night_lock import alone
 from flows.reports.tuning import DEFAULT, Trial, best_of, seconds_spent, table_of
-from flows.search import OnProgress, Search, in_words
+from flows.search import Search, in_words
 from flows.settings.layers import Layer
 from flows.settings.settings import Settings, resolve
 from flows.settings.space import Beginning
@@ -50,11 +53,13 @@ def tune(
     budget: float,
     presets: tuple[str, ...],
     progress: OnProgress = print,
+    *,
     began: float | None = None,
+    most: int | None = None,
 ) -> Outcome:
-    """Try settings until `budget` seconds are spent, those of earlier runs of the same search among them.
+    """Try settings until `budget` seconds are spent or `most` trials made, those of earlier runs of the same search included.
 
-    This run's count from `began` (of `time.monotonic`; else now).
+    This run's seconds count from `began` (of `time.monotonic`; else now).
 
     `presets` are tried next to the settings as they are given. Other sessions, settings, presets or code of training are
     another search.
@@ -66,7 +71,8 @@ def tune(
     began = time.monotonic() if began is None else began
     require_optuna()
     _check(settings)
-    sessions = stages.prepare(settings, progress)
+    with alone(settings, "preparation", progress):
+        sessions = stages.prepare(settings, progress)
     beginnings = _beginnings(settings, sessions, presets, progress)
     folder = settings.artifacts.root / TUNING / _identity(settings, sessions, beginnings)
     with opened(folder, len(beginnings)) as study:
@@ -75,7 +81,7 @@ def tune(
         if spent >= budget:
             progress(f"The budget was spent before ({in_words(spent)}): a larger --budget goes on.")
         try:
-            search.run(began + budget - spent)
+            search.run(began + budget - spent, most)
         finally:
             trials = search.trials()
             (folder / TABLE).write_text(table_of(trials))
@@ -97,8 +103,11 @@ def _check(settings: Settings) -> None:
 def _identity(settings: Settings, sessions: Manifest, beginnings: dict[str, Beginning]) -> str:
     """What names a search: the sessions, where it may begin, the space, and the code that trains."""
     return identify(
-        code=code_of(ROOT, ("flows.settings.space",), alone=(__name__, "flows.search", "flows.study")),
+        code=code_of(
+            ROOT, ("flows.settings.space", "modeling.stages.measure"), alone=(__name__, "flows.search", "flows.study")
+        ),
         parents=(sessions.name,),
+        goal=settings.goal.model_dump(),
         split=(selection_of(sessions, settings.evaluation.split), content_of(settings.evaluation.split)),
         beginnings={
             name: (beginning.model.model_dump(), beginning.training.model_dump(), sorted(beginning.fixed))
@@ -113,14 +122,14 @@ def _beginnings(
     settings: Settings, sessions: Manifest, presets: tuple[str, ...], progress: OnProgress
 ) -> dict[str, Beginning]:
     """By name, where the search may begin: the settings as they are given, then presets that go with them, smallest first."""
-    shape, found = Shape.of(sessions), dict[str, Beginning]()
+    shape, made_of = Shape.of(sessions), dict[str, Beginning]()
     for name in (DEFAULT, *presets):
         preset = settings.preset if name == DEFAULT else name
         try:
             made = resolve(settings.data, preset, settings.given)
-            found[name] = Beginning.of(made.model, made.training, shape, settings.given)
+            made_of[name] = Beginning.of(made.model, made.training, shape, settings.given)
         except InputError as error:
             if name == DEFAULT:
                 raise
             progress(f"Preset {name} does not go with these settings and is left out: {error}")
-    return dict(sorted(found.items(), key=lambda entry: (entry[0] != DEFAULT, entry[1].size)))
+    return dict(sorted(made_of.items(), key=lambda entry: (entry[0] != DEFAULT, entry[1].size)))

@@ -16,6 +16,14 @@ class InputError(ValueError):
     """Something a user gave is wrong: a file, a name, a value. The terminal prints it alone and exits with code 2."""
 
 
+class OutsideError(InputError):
+    """A last day is asked for that the data do not hold; `first` and `last` are those they do hold."""
+
+    def __init__(self, until: object, first: object, last: object) -> None:
+        super().__init__(f"until {until} is outside the data, which run from {first} to {last}.")
+        self.first, self.last = first, last
+
+
 class DivergedError(InputError, FloatingPointError):
     """Numbers of a model are not finite: its settings make it diverge, a learning rate that is too high most of all."""
 

@@ -26,7 +26,7 @@ CPU = "cpu_seconds"
 TITLES = {  # of metrics whose names do not say it
     CPU: "CPU seconds of training",
     "catalog_coverage": "coverage",
-    "mean_inv_user_freq": "novelty (bits)",
+    "mean_inv_user_freq": "novelty",
     "avg_rec_popularity": "average popularity",
     "intra_list_diversity": "diversity",
     "gini_index": "Gini index",
@@ -155,15 +155,17 @@ def _bounds(
         return {}
     bootstrap = Bootstrap(user_numbers(users), RESAMPLES, MOST_GROUPS)
     first_NM = next(iter(gains.values()))
-    found: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
+    bounds_of: dict[str, dict[str, dict[str, tuple[float, ...]]]] = {}
     for place, (name, gain_NM) in enumerate(gains.items()):
-        found[name] = {"intervals": dict(zip(metrics, zip(*_intervals(bootstrap, gain_NM), strict=True), strict=True))}
+        bounds_of[name] = {
+            "intervals": dict(zip(metrics, zip(*_intervals(bootstrap, gain_NM), strict=True), strict=True))
+        }
         if place:
             change_NM = gain_NM - first_NM
             means = change_NM.mean(0).tolist()
             bounds = zip(means, *_intervals(bootstrap, change_NM), strict=True)
-            found[name]["differences"] = dict(zip(metrics, bounds, strict=True))
-    return found
+            bounds_of[name]["differences"] = dict(zip(metrics, bounds, strict=True))
+    return bounds_of
 
 
 def _intervals(bootstrap: Bootstrap, gain_NM: np.ndarray) -> tuple[list[float], list[float]]:

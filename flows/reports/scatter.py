@@ -16,7 +16,7 @@ COLORS = ("#3657c8", "#c8452f", "#2b8a3e", "#b07a00", "#7a3fb0", "#0b8a9c", "#a8
 
 
 def draw_scatter(table: pl.DataFrame, x: str, y: str, *, name: str = "model") -> str:
-    """The columns `x` and `y` of a table of metrics (`Project.cross_validate`): small points for its rows, a large one at the
+    """The columns `x` and `y` of a table of metrics (`Project.results`): small points for its rows, a large one at the
     mean of each `name`. Rows without a number are left out.
 
     Raises:

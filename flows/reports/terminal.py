@@ -112,10 +112,9 @@ def print_comparison(facts: dict[str, Any]) -> None:
 
 def print_trials(trials: list[Trial]) -> None:
     """Trials of a search: a table, best first."""
-    from flows.reports.tuning import cells_of, default_of, in_order
+    from flows.reports.tuning import cells_of, default_of, in_order, title_of
 
-    metric = next((trial.metric for trial in trials if trial.metric), "")
-    table = Table(title=f"Trials by validation {metric}")
+    table = Table(title=title_of(trials))
     table.add_column("trial", justify="right")
     default, rows = default_of(trials), in_order(trials)
     if not rows:

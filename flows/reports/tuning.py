@@ -29,6 +29,7 @@ class Trial:
     metric: str = ""
     value: float | None = None
     cases: int = 0
+    on: str = ""  # the newest of the days that were held out whole, if any
     seconds: float = 0.0
     before: float = 0.0
     start: str = ""  # the preset that it tries as it is
@@ -44,9 +45,9 @@ class Trial:
         state = trial.state.name
         ignored = about.pop("ignored", False) or (state != "WAITING" and "changes" not in about)
         score = trial.value if state == "COMPLETE" else None
-        known = {name: value for name, value in about.items() if name in cls.__dataclass_fields__}
+        fields = {name: value for name, value in about.items() if name in cls.__dataclass_fields__}
         return cls(
-            number=trial.number, state=state, params=dict(trial.params), score=score, ignored=ignored, **known
+            number=trial.number, state=state, params=dict(trial.params), score=score, ignored=ignored, **fields
         )  # fmt: skip
 
     @property
@@ -95,12 +96,22 @@ def line_of(trial: Trial, best: Trial | None) -> str:
     """What became of a trial, in one line."""
     words = f"Trial {trial.number}: {trial.outcome} after {trial.seconds + trial.before:.1f} s"
     if trial.value is not None:
-        words += f", validation {trial.metric} {trial.value:.4f}"
+        words += f", {trial.metric} {trial.value:.4f}"
     if trial.error:
         words += f": {trial.error}"
     if best and best.value is not None:
         words += f" (best: {best.value:.4f}, trial {best.number})" if best.number != trial.number else " (best so far)"
     return words
+
+
+def title_of(trials: list[Trial]) -> str:
+    """By what trials are compared."""
+    best = best_of(trials)
+    return f"Trials by {best.metric} {_on(best)}" if best else "Trials"
+
+
+def _on(trial: Trial) -> str:
+    return f"on {trial.cases:,} validation cases" + (f" of {trial.on}, held out whole" if trial.on else "")
 
 
 def comment_of(trials: list[Trial], budget: str) -> list[str]:
@@ -110,7 +121,7 @@ def comment_of(trials: list[Trial], budget: str) -> list[str]:
     before = f", {default.value:.4f} before" if default else ""
     return [
         f"Chosen by `overnight tune --budget {budget}`, best of {len(in_order(trials))} trials ({best.what}):",
-        f"validation {best.metric} {best.value:.4f} on {best.cases:,} cases{before}.",
+        f"{best.metric} {best.value:.4f} {_on(best)}{before}.",
     ]
 
 
@@ -146,15 +157,16 @@ def table_of(trials: list[Trial]) -> str:
 
 
 def summary_of(trials: list[Trial]) -> str:
-    """What was found, in a sentence or two."""
+    """What came of a search, in a sentence or two."""
     best, default = best_of(trials), default_of(trials)
     if best is None:
         return "No trial was trained to its end: give a larger --budget, which goes on with what was begun."
-    of = f"validation {best.metric} {best.value:.4f} on {best.cases:,} cases"
+    tried = f"{len(in_order(trials))} trial{'s' * (len(in_order(trials)) != 1)}"
+    of = f"{best.metric} {best.value:.4f} {_on(best)}"
     if best.is_default:
-        return f"The settings as they are given are the best of {len(in_order(trials))} trials: {of}."
+        return f"The settings as they are given are the best of {tried}: {of}."
     against = f" against {default.value:.4f} of the settings as they are given" if default else ""
     return (
-        f"Best of {len(in_order(trials))} trials: {best.what}; {of}{against}. The best of many on few cases owes something to "
+        f"Best of {tried}: {best.what}; {of}{against}. The best of many on few cases owes something to "
         "chance: `overnight compare` measures both on test days."
     )

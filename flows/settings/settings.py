@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.settings.layers import GROUPS, Groups, Layer, pile
-from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
+from modeling.config import EvaluationConfig, Goal, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation import baselines
 from modeling.presets import read_preset
 from preprocessing.engines import EngineName
@@ -108,6 +108,11 @@ class Settings:
         """The artifact folders below the run's root."""
         kind = FinishedArtifacts if self.only_finished else Artifacts
         return kind(self.data.root or os.environ.get("OVERNIGHT_ROOT", "overnight-data"))
+
+    @property
+    def goal(self) -> Goal:
+        """What validation chooses by: what promotion goes by."""
+        return Goal(metric=self.promotion.metric, filter_seen=self.evaluation.filter_seen)
 
     def introduce(self, say: Callable[[str], object]) -> None:
         """Say which preset was chosen, in one line."""

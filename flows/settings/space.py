@@ -218,8 +218,8 @@ def nested(key: str, value: Any) -> Layer:
 
 def _keys(layer: Layer, prefix: str = "") -> list[str]:
     """All dotted keys of a layer; `loss.name` is `loss`."""
-    found: list[str] = []
+    keys: list[str] = []
     for name, value in layer.items():
         key = prefix if prefix in ("body", "loss", "objective") and name == "name" else f"{prefix}.{name}".strip(".")
-        found += _keys(value, key) if isinstance(value, dict) and value else [key]
-    return found
+        keys += _keys(value, key) if isinstance(value, dict) and value else [key]
+    return keys

@@ -117,6 +117,19 @@ class PromotionConfig(Concern):
         description="Relative standard deviation of the metric between trainings that differ in their seed alone.",
     )
 
+    seed_scatter_every: NonNegativeInt = Field(
+        0,
+        title="Measure the scatter every",
+        description="Days after which the scatter between seeds is measured again, by more trainings of the night's recipe. "
+        "7: a week. 0: never, as such a night takes three times as long.",
+    )
+    seed_scatter_seeds: PositiveInt = Field(
+        2,
+        le=20,
+        title="More seeds",
+        description="Trainings beyond the night's own that a measurement of the scatter does.",
+    )
+
     def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
         """Raise InputError when the metric is not one that the evaluation computes for these heads."""
         known: list[str] = []

@@ -147,35 +147,44 @@ class TrainingConfig(Concern):
         pattern=r"^(champion|models/[0-9a-f]{4,16})$",
         title="Start from",
         description="The model whose weights training begins with: champion (the one in service), or such as models/1f2e. The "
-        "four settings below then count. Empty, or where there is none: from scratch.",
+        "five settings below then count. Empty, or where there is none: from scratch.",
     )
-    window_days: int = Field(
-        7,
+    window_days: int | None = Field(
+        None,
         ge=1,
         title="Window",
-        description="Starting from a model: days of sessions that are trained on, the newest ones, and all that came after "
-        "that model's.",
+        description="Starting from a model: days of sessions that are read last and all, the newest ones and those that came "
+        "after that model's. Empty: as many as there are `epochs`, 7 at most.",
     )
-    replay: float = Field(
-        0.1,
+    replay: float | None = Field(
+        None,
         ge=0,
         le=1,
         title="Replay",
-        description="Starting from a model: share of sessions before the window that is trained on again, drawn each night.",
+        description="Starting from a model: share of all sessions that is read before the window, in random order. Empty: a "
+        "ninth of `epochs`, 1 at most.",
     )
     warm_epochs: int | None = Field(
         None,
         ge=1,
         le=1000,
         title="Warm epochs",
-        description="Starting from a model: passes, in the place of `epochs`. Empty: a quarter of those, one at least.",
+        description="Starting from a model: passes, in the place of `epochs`. Empty: a ninth of those, one at least.",
     )
     warm_rate: float = Field(
-        0.3,
+        0.5,
         gt=0,
         allow_inf_nan=False,
         title="Warm rate",
         description="Starting from a model: the learning rate, as a share of `learning_rate`.",
+    )
+    warm_keep: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        title="Kept weights",
+        description="Starting from a model: its weights times this, plus those of a model from scratch times what is missing "
+        "to 1, are what training begins with. 1 keeps all.",
     )
 
     @model_validator(mode="after")

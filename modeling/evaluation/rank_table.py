@@ -100,7 +100,10 @@ def describe(cases: Cases, split: Split, schema: FeatureSchema) -> pl.DataFrame:
 
 def _rows(cases: Cases, test: Cases) -> torch.Tensor:
     """The number of each case's session among those tested on, in the order of their files: events lie in that order."""
-    return torch.searchsorted(test.history.starts.sort().values, cases.history.starts)
+    starts = test.history.starts.sort().values
+    return (
+        torch.searchsorted(starts, cases.history.starts, right=True) - 1
+    )  # an empty history begins where the next does
 
 
 def _age(cases: Cases, column_N: torch.Tensor, train: Sessions, num_items: int) -> np.ndarray:
@@ -127,9 +130,11 @@ def _users(files: list[Path], cases: Cases, row_N: torch.Tensor) -> pl.Series:
 
 
 def _returning(users: pl.Series, before: list[Path]) -> pl.Series:
-    """Whether each user is in one of these files; null where sessions have no users."""
-    if not before or USER_ID not in pq.read_schema(before[0]).names:
+    """Whether each user is in one of these files; null where sessions, or the cases, have no users."""
+    dtype = pl.read_parquet_schema(before[0]).get(USER_ID) if before else None
+    if dtype is None or users.name != USER_ID:
         return pl.Series([None] * len(users), dtype=pl.Boolean)
+    users = users.cast(dtype, strict=False)  # of a list, ids may be written otherwise
     tested = pl.DataFrame({USER_ID: users}).unique().lazy()
     seen = pl.scan_parquet(before, glob=False).select(USER_ID).join(tested, on=USER_ID, how="semi").unique()
     return users.is_in(seen.collect(engine="streaming")[USER_ID].implode())

@@ -116,7 +116,7 @@ class NextItem(Head):
         if items.shard:
             return self._sharded(q_NE, target_N, weight_N, items, items.shard)
         items_VE = self.catalogue(items)
-        scored = (items_VE, self.bias_V, target_N)
+        scored: tuple[Tensor, Tensor | None, Tensor] = (items_VE, self.bias_V, target_N)
         if len(self.uniform_U) <= MOST_TRAINED * len(items_VE):
             scored = self._trained(items_VE, target_N)
         loss: Tensor = self.loss_of(q_NE, *scored, weight_N)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from modeling.attention import Direction
 from modeling.batches import Batch
@@ -24,8 +25,15 @@ class Causal(Objective):
         self,
         *,
         last_only: Annotated[bool, Field(description="Predict only the last event of each session.")] = False,
+        first: Annotated[
+            Literal["next", "any"],
+            Field(
+                description="What the last past event predicts (inputs.past_events): the session's first event, or any of it, "
+                "drawn anew each time, which suits lists that are made once a day."
+            ),
+        ] = "next",
     ) -> None:
-        self.last_only = last_only
+        self.last_only, self.first = last_only, first
 
     def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:
         """Hiding the last event makes training end where prediction begins."""
@@ -36,8 +44,15 @@ class Causal(Objective):
             before_BL = sessions.past.lengths[layout.session_BL]
             wanted_BL = wanted_BL & (layout.positions_BL >= before_BL - 1)
             is_first_BL = layout.positions_BL == before_BL - 1  # what comes next is the first of the session
-            next_BL = torch.where(is_first_BL, sessions.starts[layout.session_BL], next_BL)
+            next_BL = torch.where(is_first_BL, self._first(sessions, generator)[layout.session_BL], next_BL)
         return self.make_batch(sessions, layout, layout.event_BL, torch.where(wanted_BL, next_BL, -1))
+
+    def _first(self, sessions: Sessions, generator: torch.Generator) -> Tensor:
+        """The event of each session that its past predicts, [S]."""
+        if self.first == "next":
+            return sessions.starts
+        draw_S = torch.rand(len(sessions), generator=generator, device=generator.device, dtype=torch.float64)
+        return sessions.starts + (draw_S * sessions.lengths).long()
 
     def capacity(self, num_places: int, num_sessions: int) -> int:
         """Every place, or one a session."""

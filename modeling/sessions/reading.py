@@ -74,6 +74,8 @@ def _with_users(
         )
     sizes = [sum(pq.read_metadata(file).num_rows for file in folder.glob("*.parquet")) for folder in folders]
     table = _table(folders, [*_columns(schema), START, USER_ID], where)
+    if missing := [name for name in (START, USER_ID) if name not in table.column_names]:
+        raise InputError(f"{where}: these sessions have no {' and no '.join(missing)}: set inputs.past_events to 0.")
     if table[START].null_count or table[END].null_count:
         raise InputError(f"{where}: these sessions have no times, so that none is past: set inputs.past_events to 0.")
     user = pl.Series(_one_chunk(table, USER_ID))

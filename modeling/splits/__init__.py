@@ -5,7 +5,7 @@ is tested on is the newest fold: `split_sessions`.
 """
 
 from modeling.splits.cases import Cases, hide_last, label_cases, spread, trained_items, training_labels
-from modeling.splits.folds import Fold, Split, folds, newest_and_replay, split_sessions
+from modeling.splits.folds import Fold, Split, folds, replay_then_newest, split_sessions
 
 __all__ = [
     "Cases",
@@ -14,7 +14,7 @@ __all__ = [
     "folds",
     "hide_last",
     "label_cases",
-    "newest_and_replay",
+    "replay_then_newest",
     "split_sessions",
     "spread",
     "trained_items",

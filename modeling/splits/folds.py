@@ -232,21 +232,24 @@ def split_sessions(
     return folds(manifest, config, past)[-1].read(most_validation)
 
 
-def newest_and_replay(split: Split, first_day: str, replay: float, seed: int) -> Tensor:
-    """Which training sessions are read by a model that starts from another one, bool of shape [S].
+def replay_then_newest(split: Split, first_day: str, replay: float, seed: int) -> Tensor:
+    """The training sessions that a model reads that starts from another one, as positions in the order of reading.
 
-    All of the days from `first_day` on; of those before, a share of `replay`, drawn anew for each test day. Histories that have
-    no days are all read.
+    First a share of `replay` of all sessions, drawn anew for each test day, in random order; then all of the days from
+    `first_day` on, in order of time. So the newest sessions are read last, and those that are drawn twice. Histories that
+    have no days are all read once.
+
+    Days 1 to 4 with a session each, from day 3 on with a replay of .5: [1, 2, 2, 3], say.
     """
-    read_S = torch.ones(len(split.train), dtype=torch.bool)
-    fold = split.fold
+    fold, count = split.fold, len(split.train)
     if fold is None or fold.test_day is None:
-        return read_S
+        return torch.arange(count)
     before = tuple(day for day in fold.train_days if day < first_day)
     old = sum(pq.read_metadata(file).num_rows for file in fold.files(before)) if before else 0
     generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(fold.test_day).toordinal())
-    read_S[:old] = torch.rand(old, generator=generator) < replay  # sessions are in order of days
-    return read_S
+    again = (torch.rand(count, generator=generator) < replay).nonzero().squeeze(1)
+    mixed = again[torch.randperm(len(again), generator=generator)]
+    return torch.cat([mixed, torch.arange(old, count)])  # sessions are in order of days
 
 
 def _split_histories(histories: Sessions, most_validation: int) -> Split:

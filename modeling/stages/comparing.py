@@ -20,6 +20,7 @@ from modeling.evaluation.pointer import (
 )
 from modeling.stages.evaluating import evaluate
 from modeling.stages.identity import code_of_comparison
+from modeling.stages.learned import saw_later
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError, unknown
 
@@ -159,8 +160,9 @@ def _decide(
     """The facts that say what was decided and why."""
     metric, new, tested = promotion.metric, facts["new"], evaluation.facts["split"]["test"]
     test_day = tested[0] if tested else None
-    if rival and _learned_from(rival, test_day):
-        reason = f"The model in service learned from {test_day}, the test day, and cannot be compared on it: it stays."
+    if rival and _learned_from(rival, sessions, test_day):
+        what = f"{test_day}, the test day," if test_day else "histories that go on after these,"
+        reason = f"The model in service learned from {what} and cannot be compared on {'it' if test_day else 'them'}: it stays."
         return {"reason": reason}
     if new is None:
         return {"reason": f"{metric} is undefined on these test sessions: keep what is in service."}
@@ -238,10 +240,12 @@ def refit_of(model: Manifest | None) -> str | None:
     return model.facts.get("refit_of") if model else None
 
 
-def _learned_from(model: Manifest, day: str | None) -> bool:
-    """Whether a model's training days, all those before its own test day, hold `day`."""
+def _learned_from(model: Manifest, sessions: Manifest, day: str | None) -> bool:
+    """Whether the training days of a model, all before its own test day, hold `day`; of histories, whether its go on longer."""
     until = model.facts.get("test_day")
-    return bool(day and until and until > day)
+    if day or until:
+        return bool(day and until and until > day)
+    return bool(saw_later(model, sessions))
 
 
 def _metrics(evaluation: Manifest) -> Metrics:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from modeling.config import Goal, ModelConfig, SplitConfig, TrainingConfig
 from modeling.stages.learned import UNTIL, end_of
-from modeling.stages.parent import Parent, warmed
+from modeling.stages.parent import Parent, replay_of, warmed
 from schemas.artifacts import Artifacts, Manifest
 
 if TYPE_CHECKING:
@@ -82,10 +82,14 @@ class Job:
         )
         if self.parent and start:
             config = warmed(config)
-            about = {"start_from": self.parent.name, "first_day": first_day, "read_sessions": int(start.read_S.sum())}
+            about = {
+                "start_from": self.parent.name,
+                "first_day": first_day,
+                "read_sessions": len(start.reads_N.unique()),
+            }
             report(
-                f"Starting from {self.parent.name}: {about['read_sessions']:,} of {len(start.read_S):,} sessions, all from "
-                f"{first_day} on and {config.replay:.0%} of those before."
+                f"Starting from {self.parent.name}: {about['read_sessions']:,} of {len(split.train):,} sessions, "
+                f"{replay_of(self.training):.0%} of all in random order, then those from {first_day or 'the first day'} on."
             )
         model, facts = fit(
             fold.schema, split, self.model, config, self.checkpoints, report, items, start=start, goal=self.goal
@@ -110,5 +114,5 @@ class Job:
         about: dict[str, Any] = {"refit_of": self.refit.model, "night": fold.test_day, "test_day": fold.next_day}
         if start and self.parent:
             about |= {"start_from": self.parent.name, "first_day": self.refit.first_day}
-            about["read_sessions"] = int(start.read_S.sum())
+            about["read_sessions"] = len(start.reads_N.unique())
         return model, facts | about

@@ -124,7 +124,7 @@ def _encoded(frame: pl.DataFrame, first: int, file: Path, catalogue: Catalogue) 
             f"evaluation.split.path {file}, rows {first + 1:,} to {first + frame.height:,}: {error}"
         ) from None
     rows = pl.int_range(first, first + frame.height, eager=True)
-    users = frame[USER_ID] if USER_ID in frame.columns else rows.alias(USER_ID)
+    users = frame[USER_ID] if USER_ID in frame.columns else rows.alias("row")
     return sessions, target.item_from_end(0), users
 
 

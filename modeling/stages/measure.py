@@ -168,7 +168,7 @@ def _rank_items(
     for name in test.config.baselines:
         began = time.process_time()
         baseline = fit_baseline(name, test.split, test.schema, test.config)
-        seconds[name] = round(time.process_time() - began, 1)
+        seconds[name] = round(time.process_time() - began, 2)
         metrics[name] = _rank(name, baseline, cases, test, table, lists)
         if setting := getattr(baseline, "setting", None):
             settings[name] = dict(setting)

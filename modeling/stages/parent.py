@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from modeling.training.warm_start import Start
 
 CHAMPION, MODELS = "champion", "models"
-OF_A_START = ("window_days", "replay", "warm_epochs", "warm_rate")  # settings that nothing else reads
+PASSES = 9  # of a training from scratch, to one of a warm start: a fifth of its time, with the newest days read again
+WEEK = 7
+OF_A_START = ("window_days", "replay", "warm_epochs", "warm_rate", "warm_keep")  # settings that nothing else reads
 Say = Callable[[str], object]
 
 
@@ -53,12 +55,12 @@ class Parent:
         Raises:
             InputError: for a named model that does not fit.
         """
-        from modeling.splits import newest_and_replay
+        from modeling.splits import replay_then_newest
         from modeling.training.warm_start import read_start
 
-        read_S = newest_and_replay(split, first_day, config.replay, config.seed)
+        reads_N = replay_then_newest(split, first_day, replay_of(config), config.seed)
         try:
-            start = read_start(self.manifest.folder, sessions.folder, model, read_S, items)
+            start = read_start(self.manifest.folder, sessions.folder, model, reads_N, items, config.warm_keep)
         except InputError as error:
             reason = f"{self.name} does not fit: {error}"
         except Exception as error:  # an older folder may fail in any way; the night goes on
@@ -76,9 +78,13 @@ class Parent:
         return None
 
     def first_day(self, fold: Fold, config: TrainingConfig) -> str:
-        """The first day whose sessions are all read: `window_days` before the test day, or the parent's test day."""
+        """The first day whose sessions are all read: `window_days` before the test day, or the parent's test day.
+
+        Where nobody has given a window it has as many days as a training from scratch has passes, a week at most.
+        """
         until = self.manifest.facts.get("test_day")
-        first = fold.train_days[-config.window_days :][0] if fold.train_days else ""
+        window = config.window_days or min(config.epochs, WEEK)
+        first = fold.train_days[-window:][0] if fold.train_days else ""
         return min(first, until) if until else first
 
 
@@ -114,9 +120,14 @@ def find_parent(
     return None
 
 
+def replay_of(config: TrainingConfig) -> float:
+    """The share of all sessions that is read before the newest: as given, else in proportion to the passes from scratch."""
+    return min(1.0, config.epochs / PASSES) if config.replay is None else config.replay
+
+
 def warmed(config: TrainingConfig) -> TrainingConfig:
     """The settings of training that starts from a model: fewer passes, at a lower rate."""
-    epochs = config.warm_epochs or max(1, round(config.epochs / 4))
+    epochs = config.warm_epochs or max(1, round(config.epochs / PASSES))
     return config.model_copy(update={"epochs": epochs, "learning_rate": config.learning_rate * config.warm_rate})
 
 

@@ -151,7 +151,7 @@ def _fit(job: Job, progress: Report) -> Manifest:
         model, facts = job.run(progress)
         model.save(draft.folder)
         if config.start_from and not config.shard_items:
-            from modeling.training.warm_start import keep_moments
+            from modeling.training.moments import keep_moments
 
             keep_moments(model, checkpoints, facts["best_step"], draft.folder)
         _copy_schema(sessions.folder, draft.folder)

@@ -26,9 +26,9 @@ def weigh(
     """The verdict of `evaluation.evidence` on two evaluations of the same sessions, and what it was made of.
 
     `new` and `old` are the metric in both, `baseline` the best baseline and its metric, `notes` what else to say. Facts:
-    `promote`, `verdict`, `old`, `reason`, `interval` (bounds of the relative gain), `users`, `users_needed` (to tell; None:
-    none, or not asked), `preflights` (those that failed). Where the ranks cannot be paired, the metrics are compared as they
-    are and the reason says so.
+    `promote`, `verdict`, `old`, `reason`, `interval` (bounds of the relative gain), `users`, `seed_scatter`,
+    `users_needed` (to tell; None: none, or not asked), `preflights` (those that failed). Where the ranks cannot be paired, the
+    metrics are compared as they are and the reason says so.
     """
     try:
         pairs = Pairs.of(*(read_ranks(made.folder, made.facts["model"]) for made in (candidate, champion)))
@@ -52,6 +52,7 @@ def weigh(
     reason = _sentence(promotion, new, old, difference, verdict, why, notes)
     facts = {"promote": verdict == "promote", "verdict": verdict, "old": old, "reason": reason}
     bounds = {"interval": [difference.low, difference.high], "users": difference.users}
+    bounds["seed_scatter"] = promotion.seed_scatter
     return facts | bounds | {"users_needed": needed, "preflights": failed}
 
 
@@ -79,7 +80,8 @@ def _sentence(
     bounds = [f"{new / old - 1:+.1%}" if old else "from nothing"]
     if difference.old:
         low, high = (f"{bound:+.1%}" for bound in (difference.low, difference.high))
-        bounds.append(f"between {low} and {high} of {difference.users:,} users")
+        seeds = f" and a scatter of {promotion.seed_scatter:.1%} between seeds" if difference.seeds else ""
+        bounds.append(f"between {low} and {high} of {difference.users:,} users{seeds}")
     asked = f"{promotion.min_gain:.1%} asked for" if promotion.min_gain else ""
     about = ", ".join([*bounds, *([asked] if asked else []), *(["; ".join(notes)] if notes else [])])
     end = f"{WORDS[verdict]}{f': {why}' if why else ''}."

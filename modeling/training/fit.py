@@ -71,7 +71,7 @@ def fit(
     """
     if config.threads:
         torch.set_num_threads(config.threads)
-    train_on = split.train.select(start.read_S) if start else newest_days(split.train, config.recent_days)
+    train_on = split.train.select(start.reads_N) if start else newest_days(split.train, config.recent_days)
     sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
@@ -99,10 +99,11 @@ def fit(
     )
     set_seed(config.seed)  # what training draws does not depend on what building the model drew
     optimizer = make_optimizer(model, config)
-    if start and not start.give_moments(model, optimizer):
-        report("The optimizer begins anew: its state is not kept with the model that training starts from.")
+    goes_on = start is None or start.give_moments(model, optimizer)
     state = checkpoints.resume(folder, model, optimizer) or State()
     state.start_clock()
+    if not goes_on and not state.step:
+        report("The optimizer begins anew: its state is not kept with the model that training starts from.")
     if state.step:
         report(f"Going on from step {state.step:,}.")
     log = Log(plan, judge, report, state)

@@ -56,9 +56,9 @@ def fit_with_newest_days(
 ) -> tuple[SequenceModel, dict[str, Any]]:
     """Choose the number of epochs on the newest days of a fold's training sessions, then train on all of them -> model, facts.
 
-    Facts are those of `fit`, with `choice` (`Choice`: on which days, by what, at which cost; None where there was none to
-    make). Tokens and seconds are those of both runs. Where too few days are left, or none of their cases can be ranked, all
-    epochs are done.
+    Facts are those of `fit`, its validation that of the run that chose, with `choice` (`Choice`: on which days, by what, at
+    which cost; None where there was none to make). Tokens and seconds are those of both runs. Where too few days are left, or
+    none of their cases can be ranked, all epochs are done.
     """
     choice = _read(folder) or _choose(fold, model_config, config, folder, report, items, goal)
     split = fold.read_whole(config.validation_days, config.validation_sessions)
@@ -70,7 +70,9 @@ def fit_with_newest_days(
     if choice is None:
         return model, facts | {"choice": None}
     both = [getattr(choice, name) + facts[name] for name in ("tokens", "wall_seconds", "cpu_seconds")]
-    return model, facts | costs(*both) | {"choice": choice.model_dump(mode="json")}
+    best = next(value for epoch, value in reversed(choice.curve) if round(epoch) == choice.epochs)
+    validated = {"validation_cases": choice.cases, "goal": choice.goal, f"validation_{choice.goal}": best}
+    return model, facts | costs(*both) | validated | {"choice": choice.model_dump(mode="json")}
 
 
 def _choose(

@@ -6,11 +6,15 @@
     numbers scaled anew            the line through a number is turned, so that a price means what it meant
     scores per item                begin at the newest day's popularity, as from scratch: the other model's are of another day
     optimizer                      goes on where the other model's folder holds its state; new rows begin at zero
+    all weights                    are drawn some way back to where a model from scratch begins (`keep`)
+
+Drawn back, because weights that have read the old sessions many times learn little of the new ones: an item that came up this
+week stays behind, however often its sessions are read ("shrink and perturb": Ash and Adams, NeurIPS 2020, arXiv:1910.08475).
 
 A row that the other model never trained is a new one. What it trained is read in inference, too, whether or not the newest
 sessions hold it.
 
-S sessions, V ids of a table, R rows of the other model's.
+N reads of sessions, V ids of a table, R rows of the other model's.
 """
 
 from __future__ import annotations
@@ -30,10 +34,11 @@ from modeling.heads.next_item import NextItem
 from modeling.items import ItemFeature
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
-from modeling.training.checkpoints import NAME, OPTIMIZER, write_tensors
+from modeling.training.checkpoints import OPTIMIZER
 from modeling.training.growing import as_column, grown, same_features
 from modeling.training.misfit import misfit
-from modeling.training.optimizer import RowAdamW, parameter_groups
+from modeling.training.moments import parameter_names
+from modeling.training.optimizer import RowAdamW
 from modeling.training.sharding import is_cut
 from modeling.vocabularies import SCHEMA, id_map
 from schemas.columns import FIRST_ID, ID, ITEM_ID
@@ -46,14 +51,16 @@ OWN = ("popularity_V", "reached_V", "values_V", "vectors_VP", "most_seconds")  #
 
 @dataclass(frozen=True)
 class Start:
-    """The model to begin with; for each feature with a vocabulary that model's id of every id of tonight, [V], or -1; and
-    which training sessions are read, a mask [S].
+    """The model to begin with; for each feature with a vocabulary that model's id of every id of tonight, [V], or -1; which
+    training sessions are read in which order, positions [N]; and how much of its weights is kept, the rest being those of a
+    model from scratch.
     """
 
     folder: Path
     parent: SequenceModel
     ids: dict[str, Tensor]
-    read_S: Tensor
+    reads_N: Tensor
+    keep: float = 1.0
 
     @torch.no_grad()
     def give(self, model: SequenceModel, train: Sessions, items: pl.DataFrame | None) -> None:
@@ -62,7 +69,7 @@ class Start:
         `train` are all training sessions, `items` is the item table: it says what new items have in common with old ones.
         """
         rows, same = self._rows(model), same_features(model.schema, items)
-        old = self.parent.state_dict()
+        old, scratch = self.parent.state_dict(), [weight.clone() for weight in model.parameters()]
         for name, weight in model.state_dict().items():
             if name == BIAS:
                 continue
@@ -73,6 +80,8 @@ class Start:
             elif _is_copied(model, name):
                 weight.copy_(old[name])
         self._turn_lines(model)
+        for weight, begun in zip(model.parameters(), scratch, strict=True):
+            weight.lerp_(begun, 1 - self.keep)
         self._reach(model, train)
 
     def unlike(self, model: SequenceModel) -> str:
@@ -186,9 +195,16 @@ def _shape(weight: Tensor | None) -> str:
 
 
 def read_start(
-    folder: Path, sessions: Path, config: ModelConfig, read_S: Tensor, items: pl.DataFrame | None = None
+    folder: Path,
+    sessions: Path,
+    config: ModelConfig,
+    reads_N: Tensor,
+    items: pl.DataFrame | None = None,
+    keep: float = 1.0,
 ) -> Start:
-    """The model in `folder` for sessions in the folder `sessions`, to be trained with `config` on those of `read_S`.
+    """The model in `folder` for sessions in the folder `sessions`, to be trained with `config` on those at `reads_N`.
+
+    `keep` is the share of its weights that training begins with.
 
     Raises:
         InputError: when it cannot be read or does not fit, with the reason: other settings, a feature that is gone or is made
@@ -205,7 +221,7 @@ def read_start(
             id_V = id_map(sessions, column, folder, then[column.name]).long()
             first = _first_value(sessions, column)
             ids[column.name] = torch.where((torch.arange(len(id_V)) >= first) & (id_V < first), -1, id_V)
-    start, fresh = Start(folder, parent, ids, read_S), SequenceModel(config, schema)
+    start, fresh = Start(folder, parent, ids, reads_N, keep), SequenceModel(config, schema)
     fresh.inputs.items.set_items(items, lambda line: None)
     if problem := start.unlike(fresh):
         raise InputError(problem)
@@ -231,21 +247,3 @@ def features_of(model: SequenceModel) -> list[tuple[FeatureColumn, Feature]]:
             if isinstance(of, ItemFeature)
         ]
     return [(column, layer) for column, layer in layers if isinstance(layer, Feature)]
-
-
-def parameter_names(model: nn.Module) -> list[str]:
-    """The names of the parameters in the order in which an optimizer counts them."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in parameter_groups(model, 0.0) for parameter in group["params"]]
-
-
-def keep_moments(model: SequenceModel, checkpoints: Path, step: int, folder: Path) -> None:
-    """Write to `folder`, by name of weight, what the optimizer had after a step, for the model that starts from this one."""
-    path = checkpoints / f"{NAME}{step}" / OPTIMIZER
-    if not path.is_file():
-        return
-    names, named = parameter_names(model), dict[str, Tensor]()
-    for key, value in safetensors.torch.load_file(path).items():
-        index, _, kind = key.partition("/")
-        named[f"{names[int(index)]}/{kind}"] = value
-    write_tensors(named, folder / OPTIMIZER)

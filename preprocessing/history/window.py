@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from preprocessing.execution.reading import Source
 from preprocessing.sessions import Window
 from schemas.columns import TIMESTAMP
-from schemas.errors import InputError
+from schemas.errors import InputError, OutsideError
 
 FULL_DAY = 0.25  # a day with less of a typical day's events is not full; Sundays of a weekday business should be
 
@@ -37,7 +37,7 @@ def choose_window(counts: dict[date, int], source: Source, until: date | None, d
         )
     first, last = min(counts), max(counts)
     if until is not None and not first <= until <= last:
-        raise InputError(f"until {until} is outside the data, which run from {first} to {last}.")
+        raise OutsideError(until, first, last)
     if dataset.split == "leave_one_out" and until is None:
         return Window(last - timedelta(days=days - 1) if days else None, None)
     today = source.now.astimezone(ZoneInfo(dataset.time_zone)).date()

@@ -7,10 +7,13 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -108,3 +111,37 @@ def clean_environment() -> dict[str, str]:
     """The environment without what would point a run elsewhere."""
     elsewhere = ("PREFECT_", "OVERNIGHT_")
     return {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
+
+
+def free_port() -> int:
+    """One that nobody listens at now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def listening(answer: int = 200) -> Iterator[tuple[str, list[str]]]:
+    """A server that keeps the texts it gets, and its address."""
+    messages: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert list(body) == ["text"] and self.headers["Content-Type"] == "application/json"
+            messages.append(body["text"])
+            self.send_response(answer)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Not to the terminal."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/services/SECRET", messages
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

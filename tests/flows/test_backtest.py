@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -68,6 +69,11 @@ def test_a_window_uses_so_many_days_before_each_day(shop: Path, tmp_path: Path) 
         (["--until", "2026-03-05"], "in the place of --until"),
         (["--from", "2026-03-01"], "--from 2026-03-01: the data begin on 2026-03-02"),
         (["--from", "2026-03-02"], "--from 2026-03-02: the data begin on 2026-03-02"),
+        (["--to", "2027-01-01"], r"--to 2027-01-01 is outside the data, which run from 2026-03-02 to 2026-03-\d\d"),
+        (
+            ["--from", "2025-01-01", "--to", "2025-02-01"],
+            "--to 2025-02-01 is outside the data, which run from 2026-03-02",
+        ),
         (["--policy", ","], "--policy '': name each of"),
         (["--redo", "2026-03-03"], "takes no --redo, got 2026-03-03"),
         (["--set", "training.warm_rate=inf"], "training.warm_rate"),
@@ -98,6 +104,24 @@ def test_days_without_cases_leave_a_gap_in_table_and_picture() -> None:
     assert draw_days(rows[:1], ("warm",)).count("<circle") == 2, "a line of one day is seen, too"
     rest = total.model_copy(update={"policy": "frozen", "ndcg": 0.2, "later_cpu_seconds": 0.0})
     assert differences([total, rest]) == ["frozen against warm: ndcg@20 -0.0500, 0% of its CPU seconds"]
+
+
+def test_bars_of_policies_stand_side_by_side() -> None:
+    policies = ("scratch", "warm", "frozen")
+    days = [f"2026-03-{day:02}" for day in range(1, 31)]
+    rows = [row(day, policy, 0.25).model_copy(update={"low": 0.2, "high": 0.3}) for day in days for policy in policies]
+    for shown in (days, days[:1]):
+        picture = ElementTree.fromstring(draw_days([row for row in rows if row.day in shown], policies))
+        bars = [
+            path.get("d", "")
+            for path in picture.iter("{http://www.w3.org/2000/svg}path")
+            if "H" not in path.get("d", "")
+        ]
+        places = [float(bar.split()[0][1:]) for bar in bars]
+        assert len(set(places)) == len(shown) * len(policies)
+        in_order = sorted(places)
+        by_day = [in_order[first : first + 3] for first in range(0, len(places), 3)]
+        assert all(later[0] - day[-1] > day[1] - day[0] for day, later in pairwise(by_day))
 
 
 def test_cases_of_one_user_count_as_one() -> None:

@@ -17,8 +17,10 @@ from markupsafe import escape
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.contenders import contenders_of
 from flows.reports.comparison import Row, Total, describe_difference, in_order, table_of, totals_of
 from flows.reports.comparison_page import chart_data, page_of
+from flows.settings.settings import Data, resolve
 from modeling.evaluation.metrics import gains_of
 from modeling.evaluation.rank_table import RankTable, read_ranks
 from schemas.errors import InputError
@@ -121,7 +123,11 @@ def test_run_again_it_does_nothing_and_one_more_fold_trains_only_that(
         (["--presets", "default+body.dimm=3"], "Did you mean 'dim'"),
         (["--presets", "default+evaluation.filter_seen=true"], "the same for all that are compared"),
         (["--presets", "default+dataset.split=day"], "the same for all that are compared"),
-        (["--presets", "default+dim"], "expected KEY=VALUE"),
+        (["--presets", "default,markov"], "'markov' is a baseline"),
+        (
+            ["--presets", "default+dim"],
+            "Unknown name in --presets 'default+dim'. Did you mean 'default'? Known: NAME+KEY=VALUE",
+        ),
         (["--presets", "models/12"], "'models/12' is not there"),
         (["--presets", "default", "--folds", "9"], "9 folds of 1 day and a day to train on"),
         (["--presets", "default+training.start_from=champion"], "may have learned from the days of the folds"),
@@ -133,6 +139,17 @@ def test_what_cannot_be_compared_is_refused(shop: Path, root: Path, more: list[s
     with pytest.raises(InputError) as error:
         compare(shop, root, *more)
     assert words in str(error.value)
+
+
+def test_lists_and_signs_stay_in_the_values_of_a_contender(shop: Path) -> None:
+    settings = resolve(Data(dataset="demo", source=str(shop)))
+    named = "default+inputs.features=[category, price]+training.learning_rate=1.0e+1, gru4rec"
+    named += ",default + heads={next_item: {bias: true}}"
+    first, second, third = contenders_of(named, settings)
+    made = first.settings(settings)
+    assert made.model.inputs.features == ("category", "price") and made.training.learning_rate == 10
+    assert (second.name, second.settings(settings).model.body.name) == ("gru4rec", "gru4rec")
+    assert third.settings(settings).model.heads["next_item"].options == {"bias": True}
 
 
 def test_histories_have_one_fold(tmp_path: Path) -> None:
@@ -237,11 +254,11 @@ def test_names_on_the_page_are_never_code_and_nothing_is_loaded() -> None:
 
 
 def test_settings_that_differ_can_colour_the_chart() -> None:
-    one = Row(
+    row_of_a = Row(
         name="a", fold="1", scorer="a", model="m", evaluation="e", cases=1, cpu_seconds=None, metrics={"x@2": 1.0}
     )
     settings = {"a": {"body.dim": "16", "loss.name": "bce"}, "b": {"body.dim": "32", "loss.name": "bce"}}
-    data = chart_data("x@2", [one], [], settings)
+    data = chart_data("x@2", [row_of_a], [], settings)
     assert data["settings"] == {"body.dim": {"a": "16", "b": "32"}}
     assert data["metrics"] == [["x@2", "x@2"], ["cpu_seconds", "CPU seconds of training"]]
 

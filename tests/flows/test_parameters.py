@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from flows import stages
 from flows.settings.form import PresetName
 from flows.settings.layers import pile, read_changes
 from flows.settings.settings import Data, Settings, resolve
-from modeling.config import BodyConfig, LossConfig, ModelConfig
+from modeling.config import BodyConfig, EvaluationConfig, LossConfig, ModelConfig
 from modeling.presets import known_presets
+from schemas.artifacts import Manifest
 from schemas.errors import InputError
+from schemas.features import FeatureColumn, FeatureSchema
 
 
 def settings_of(*pairs: str, preset: str | None = None, **changes: Any) -> Settings:
@@ -118,6 +123,13 @@ def test_python_may_give_settings_as_objects() -> None:
         ("heads.next_item=false", ["heads", "at least 1"]),
         ("body.num_heads=3", ["num_heads 3 does not divide dim 64"]),
         ("objective=causle", ["Unknown objective 'causle'. Did you mean 'causal'"]),
+        ("evaluation.diversity=brnd", ["evaluation.diversity 'brnd'. Did you mean 'brand'"]),
+        ("evaluation.diversity=item_id", ["Unknown evaluation.diversity 'item_id'"]),
+        ("evaluation.split.fold=3", ["evaluation.split.fold", "Did you mean 'evaluation.split.folds'"]),
+        ("evaluation.split.rule=list", ["rule list needs path"]),
+        ("evaluation.split.until=yesterday", ["evaluation.split.until", "yesterday"]),
+        ("training.validation=day", ["training.validation", "'days' or 'sample'"]),
+        ("training.validation_days=0", ["training.validation_days", "greater than or equal to 1"]),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_runs_with_what_would_do(pair: str, words: list[str]) -> None:
@@ -203,3 +215,18 @@ def test_a_preset_name_is_text_like_any_other() -> None:
     from pydantic import TypeAdapter
 
     assert TypeAdapter(PresetName).validate_python("sasrec") == "sasrec"
+
+
+def test_a_feature_of_many_values_is_no_diversity_and_that_is_said_before_training(tmp_path: Path) -> None:
+    columns = [
+        FeatureColumn(name=name, kind="categorical", source=name, dtype="int32", cardinality=9, many=name == "tags")
+        for name in ("item_id", "tags", "brand")
+    ]
+    sessions = Manifest(kind="sessions", id="1", root=str(tmp_path), created=datetime.now(UTC))
+    sessions.folder.mkdir(parents=True)
+    FeatureSchema(dataset="demo", max_length=9, split="day", columns=tuple(columns)).write(
+        sessions.folder / "schema.json"
+    )
+    settings = replace(settings_of(), evaluation=EvaluationConfig(diversity="tags"))
+    with pytest.raises(InputError, match=r"evaluation.diversity 'tags'.*Known: brand\."):
+        stages.train(settings, sessions, lambda line: None)

@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from flows.keeper import below
-from tests.flows.conftest import LONG_SECONDS, clean_environment
-from tests.flows.test_serve import free_port
+from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 SHORT = {"training": {"epochs": 1, "threads": 1}, "evaluation": {"baselines": ["popularity"]}}

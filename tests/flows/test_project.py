@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +26,22 @@ def project(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_models_are_measured_on_the_same_days_as_by_hand(project: Project) -> None:
     models = {"plain": QUICK, "wide": QUICK | {"body": {"dim": 16, "num_layers": 1}}}
-    results = project.cross_validate(models, folds=2, baselines=["popularity"])
-    days = sorted(results["fold"].unique())
-    assert len(days) == 2 and results.height == 2 * 3
-    assert results["model"].to_list() == ["plain", "wide"] * 2 + ["popularity"] * 2
-    sessions = project.prepare(until=date.fromisoformat(days[0]))
+    comparison = project.compare(models, folds=2, baselines=["popularity"])
+    assert (comparison.folder / "comparison.html").is_file()
+    totals, by_fold = project.results(comparison), project.results(comparison, by_fold=True)
+    assert totals["model"].to_list() == ["plain", "wide", "popularity"]
+    assert by_fold["fold"].n_unique() == 2 and by_fold.height == 2 * 3
+    assert {"ndcg@20", "recall@10", "map@10", "serendipity@10", "avg_rec_popularity@10"} <= set(totals.columns)
+    sessions = project.prepare()
     model = project.train(sessions, **models["wide"])
     assert model.reused, "what was done before is not done again"
     by_hand = project.metrics(project.evaluate(model, sessions, baselines=["popularity"]))
     assert by_hand["model"].to_list() == ["sasrec", "popularity"]
     for name, row in (("wide", 0), ("popularity", 1)):
-        measured = results.filter(fold=days[0], model=name).drop("fold", "model", cs.starts_with("intra_list"))
-        assert measured.row(0) == by_hand.drop("model").select(measured.columns).row(row)
-    assert {"ndcg@20", "recall@10", "map@10", "serendipity@10", "avg_rec_popularity@10"} <= set(results.columns)
+        measured = by_fold.filter(fold=by_fold["fold"].max(), model=name).drop(
+            "fold", "model", cs.contains("intra_list")
+        )
+        assert measured.row(0) == pytest.approx(by_hand.select(measured.columns).row(row))
     assert len(project.recommender(model).recommend([["no-such-item"]], k=3)[0]) == 3
 
 
@@ -48,11 +50,16 @@ def test_what_does_not_fit_is_refused_before_any_work(project: Project, shop: Pa
         Project("demoo", source=shop)
     with pytest.raises(InputError, match="bodies"):
         project.settings(bodies="gru4rec")
-    with pytest.raises(InputError, match="'popularity' is the name of a baseline"):
-        project.cross_validate({"popularity": QUICK})
-    for count in (0, 99):
-        with pytest.raises(InputError, match=f"folds={count}: demo has 3 days that have a day before them"):
-            project.folds(count)
+    for wrong, why in (
+        ({"popularity": QUICK}, "'popularity' is the name of a baseline"),
+        ({"mine": {"evaluation": {"cutoffs": [5]}}}, "'mine' sets evaluation, which is the same for all"),
+        ({"mine": {"preset": "sasrecc"}}, "Unknown preset 'sasrecc'"),
+        ({"mine": {"training": {"start_from": "champion"}}}, "'mine' has training.start_from"),
+    ):
+        with pytest.raises(InputError, match=why):
+            project.compare(wrong)
+    with pytest.raises(InputError, match="99"):
+        project.compare({"mine": QUICK}, folds=99)
     with pytest.raises(InputError, match="Nothing is in service for 'demo'"):
         project.recommender()
 

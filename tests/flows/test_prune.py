@@ -96,6 +96,18 @@ def test_models_in_service_and_the_newest_of_each_dataset_stay(root: Artifacts) 
     assert not list((root.root / "unfinished").iterdir())
 
 
+def test_the_evaluated_model_of_a_refit_in_service_stays(root: Artifacts) -> None:
+    evaluated, refit, _ = (model(root, number, 100 - number) for number in (1, 2, 3))
+    path = root.root / refit / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"facts": {"refit_of": evaluated}}))
+    age_all(root)
+    put_in_service(root, "demo", refit, by="promote")
+    prune(root, keep_models=1, keep_days=1, remove=True)
+    assert {evaluated, refit} <= names(root, "models")
+    measured = evaluated.replace("models/", "evaluations/")
+    assert measured in names(root, "evaluations"), "it says whether lists hold what was seen"
+
+
 def test_what_was_made_lately_stays(root: Artifacts) -> None:
     made = [model(root, number, days_ago=number) for number in range(1, 6)]
     gone = prune(root, keep_models=1, keep_days=3).going["models"]

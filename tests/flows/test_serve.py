@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -14,7 +15,7 @@ import pytest
 from flows.environment import PATIENT, QUIET
 from flows.serve import running, server_environment
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, clean_environment
+from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port, listening
 
 RUN = """
 import json, sys
@@ -47,13 +48,10 @@ with get_client(sync_client=True) as client:
     print(sum(run.state_name in ("Completed", "Cached") for run in client.read_flow_runs()))
 """
 RETRAIN = [sys.executable, "-m", "flows.cli", "retrain", "--preset", "esasrec"]
-RETRAIN += [f"--set={change}" for change in ("body.num_layers=1", "training.epochs=1", "training.threads=1")]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+RETRAIN += [
+    f"--set={change}"
+    for change in ("body.num_layers=1", "training.epochs=1", "training.threads=1", "promotion.min_gain=9")
+]
 
 
 def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +67,12 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
         "preset": "esasrec",
         "body": {"num_layers": 1},
         "training": {"epochs": 1, "threads": 1},
+        "promotion": {"min_gain": 9.0},  # a first model that is not promoted, whatever the machine
     }
-    with running(tmp_path / "root", None, port):
+    with contextlib.ExitStack() as stack:
+        address, messages = stack.enter_context(listening())
+        monkeypatch.setenv("OVERNIGHT_WEBHOOK", address)
+        stack.enter_context(running(tmp_path / "root", None, port))
         environment = server_environment(tmp_path / "root", None, port)
         done = subprocess.run(
             [sys.executable, "-c", RUN, json.dumps(parameters)],
@@ -91,17 +93,19 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     night = found["runs"]["retrain"]
     assert night["state"] == "Completed" and "ndcg@20" in night["message"], found
     assert night["name"] == "demo 2026-03-05"
-    assert found["report"][0].splitlines()[0] in (
-        "# Promote: demo 2026-03-05",
-        "# Keep what is in service: demo 2026-03-05",
-    )
+    assert found["report"][0].splitlines()[0] == "# Keep what is in service: demo 2026-03-05"
     assert found["runs"]["prune"]["state"] == "Completed" and found["runs"]["prune"]["name"] == "prune, dry run"
     assert found["runs"]["hold"]["name"] == "demo hold"
-    assert ("held by hand" in found["runs"]["hold"]["message"]) == night["message"].endswith(": promote.")
+    assert found["runs"]["hold"]["state"] == "Mistake" and "Nothing is in service" in found["runs"]["hold"]["message"]
     backfill = found["runs"]["backfill"]
     assert (backfill["state"], backfill["name"]) == ("Failed", "demo 2026-03-04 to 2026-03-06")
     assert backfill["message"] == "1 of 3 days failed: 2026-03-06"
-    assert found["below"][:2] == ["demo 2026-03-04", "demo 2026-03-05"] and len(found["below"]) == 3
+    assert found["below"] == ["demo 2026-03-04", "demo 2026-03-05", "demo 2026-03-06"]
+    of_night, of_backfill = messages
+    assert of_night.startswith("Overnight, demo 2026-03-05: not promoted. ndcg@20 ") and "/runs/flow-run/" in of_night
+    assert of_backfill.startswith(
+        "Overnight, demo 2026-03-04 to 2026-03-06 (backfill): failed. 1 of 3 days failed: 2026"
+    )
     assert found["scheduled"] > 0, "the nightly schedule made no runs"
     assert found["limits"]["nights"] == 1 and found["limits"]["by-hand"] is None
     assert found["deployments"] == ["by-hand"] * 5 + ["nightly"]

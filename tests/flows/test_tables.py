@@ -8,6 +8,8 @@ from flows.reports.tables import (
     UNDEFINED,
     describe_item_cases,
     describe_label_cases,
+    describe_refit,
+    describe_training,
     evaluation_warnings,
     format_days,
     item_rows,
@@ -136,3 +138,27 @@ def test_markdown_has_a_cell_for_every_column() -> None:
         "| bought/auc | 0.5000 | 0.1000 |",
         "| dwell/rmse | 1.0000 |  |",
     ]
+
+
+def test_a_model_says_which_days_it_was_trained_and_tested_on_and_who_is_new() -> None:
+    days = {"rule": "day", "train": ["2026-03-01", "2026-03-07"], "test": ["2026-03-08", "2026-03-08"]}
+    split = days | {"test_users": 1200, "cold_users": 40, "test_items": 90, "cold_items": 0}
+    assert describe_training({}, {"split": split}) == (
+        "Trained on 2026-03-01 to 2026-03-07, tested on 2026-03-08. "
+        "New to training: 40 of 1,200 users and 0 of 90 hidden items."
+    )
+    choice = {"choice": {"epochs": 4, "of_epochs": 9, "goal": "ndcg@20", "days": ["2026-03-06", "2026-03-07"]}}
+    assert describe_training(choice, {"split": days}).endswith(
+        "4 of 9 epochs were best by ndcg@20 on 2026-03-06 to 2026-03-07, held out whole, with which the model was then "
+        "trained again."
+    )
+    assert describe_training({}, {}) == describe_training({"choice": None}, {"split": {"train": None}}) == ""
+
+
+def test_a_refit_is_named_with_what_it_took_in() -> None:
+    refit = {"name": "models/2", "refit_of": "models/1", "night": "2026-03-08"}
+    assert describe_refit(refit) == (
+        "In service is models/2: models/1, which was evaluated here, trained again with 2026-03-08, the day tested on."
+    )
+    assert "with the last items, which were tested on." in describe_refit(refit | {"night": None})
+    assert describe_refit(None) == ""

@@ -25,6 +25,9 @@ from tests.conftest import model_of, random_sessions
 from tests.modeling import test_inputs as wide
 from tests.modeling.test_heads import coin_sessions, model_with, schema_with
 from tests.modeling.test_items import write_vectors
+from tests.modeling.test_past import users
+from tests.modeling.test_query_time import model_of as asking_model
+from tests.modeling.test_query_time import timed
 from tests.second_device import pretended_cuda
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="counts are taken on the pretended device")
@@ -103,6 +106,13 @@ def test_features(inputs: dict[str, Any], tmp_path: Path) -> None:
         write_vectors(tmp_path / "v.parquet")
         inputs = inputs | {"pretrained": {"path": str(tmp_path / "v.parquet")} | inputs["pretrained"]}
     assert most(wide.model_of(inputs, loss="sampled_softmax"), wide.sessions_of(200)) == (0, 0)
+
+
+@pytest.mark.parametrize("objective", ["causal", "masked"])
+def test_past_sessions_and_query_time(objective: str) -> None:
+    sessions = timed(users([(place % 7, list(range(3, 6 + place % 5))) for place in range(400)], count=5))
+    assert sessions.past is not None and int(sessions.past.lengths.sum()) > 300
+    assert most(asking_model(objective, past=5), sessions) == (0, 0)
 
 
 @pytest.mark.parametrize("objective", ["causal", "masked"])

@@ -133,6 +133,19 @@ def test_causal_predicts_the_session_and_its_first_event(last_only: bool) -> Non
     assert set(batch.features) >= {GAP, IS_PAST}
 
 
+def test_the_past_may_predict_any_event_of_the_session() -> None:
+    model, sessions = model_of(objective={"name": "causal", "first": "any"}), users(LISTS, count=4)
+    drawn: dict[int, set[int]] = {2: set(), 4: set()}
+    for seed in range(60):
+        batch = model.training_batch(sessions, torch.Generator().manual_seed(seed))
+        session_N = batch.layout.session_BL.flatten()[batch.asked_N]
+        for number, items in drawn.items():
+            first, *rest = batch.target_N[session_N == number].tolist()
+            items.add(first)
+            assert rest == LISTS[number][1][1:]
+    assert drawn == {2: {8, 9}, 4: {13, 14, 15, 16}}
+
+
 @pytest.mark.parametrize("name", ["masked", "permuted", "replaced_token"])
 def test_no_objective_predicts_past_events(name: str) -> None:
     objective = parts.build("objective", ObjectiveConfig(name=name))
@@ -316,3 +329,7 @@ def test_whole_histories_and_sessions_without_times_have_no_past(tmp_path: Path)
         read_sessions(folder, SCHEMA.model_copy(update={"split": "leave_one_out"}), past=5)
     with pytest.raises(InputError, match="have no times"):
         read_sessions(written(tmp_path / "undated", timed=False), SCHEMA, past=5)
+    for file in folder.glob("*/*.parquet"):
+        pq.write_table(pq.ParquetFile(file).read().drop_columns(["user_id"]), file)
+    with pytest.raises(InputError, match="these sessions have no user_id"):
+        read_sessions(folder, SCHEMA, past=5)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
+import yaml
 
 from modeling.config import EvaluationConfig, ModelConfig, SplitConfig, TrainingConfig
+from modeling.evaluation.rank_table import _returning
 from modeling.sessions import Sessions
 from modeling.splits import folds, split_sessions
 from modeling.stages import evaluate, train
@@ -242,3 +245,39 @@ def test_a_list_names_the_evaluation_by_what_it_holds(shop: Manifest, tmp_path: 
         assert evaluation.facts["split"]["rule"] == "list" and evaluation.facts["split"]["test"] is None
         names.append(evaluation.name)
     assert names[0] == names[2] != names[1]
+
+
+@pytest.mark.parametrize(
+    ("drop", "users", "returning"),
+    [((), ["u1", "new6", "u2"], [True, False, True]), (("user_id",), [0, 1, 3], [None, None, None])],
+)
+def test_ranks_of_a_list_say_whose_they_are(
+    shop: Manifest, tmp_path: Path, drop: tuple[str, ...], users: list[object], returning: list[bool | None]
+) -> None:
+    """A row without a history, which has no rank, begins where the next one does."""
+    rows = [("u1", ["i1"], "i3"), ("new6", ["i2"], "i1"), ("u3", [], "i2"), ("u2", ["i4"], "i5")]
+    config = EvaluationConfig(baselines=(), split=list_at(tmp_path / "list.parquet", rows, drop))
+    artifacts = Artifacts(shop.root)
+    model = train(artifacts, shop, TINY, TRAINING, lambda line: None)
+    evaluation = evaluate(artifacts, model, shop, config, lambda line: None)
+    ranks = pl.read_parquet(evaluation.folder / "ranks.parquet").sort("case")
+    assert ranks["case"].to_list() == [0, 1, 3] and evaluation.facts["too_short"] == 1
+    assert ranks["user"].to_list() == users and ranks["returning"].to_list() == returning
+    assert ranks["target_age_days"].null_count() == 3
+
+
+def test_users_of_a_list_may_be_written_as_another_type(tmp_path: Path) -> None:
+    pl.DataFrame({"user_id": [7, 8]}).write_parquet(tmp_path / "day.parquet")
+    users = pl.Series("user_id", ["7", "9", "anonymous"])
+    assert _returning(users, [tmp_path / "day.parquet"]).to_list() == [True, False, None]
+
+
+def test_what_the_page_on_splits_shows(shop: Manifest, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "splits.md").read_text()
+    [code] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(code, {"sessions": shop})
+    assert f"{day(5)} 18 sessions train, 6 test; 1 cold users" in capsys.readouterr().out
+    rows = re.findall(r"^\| `(\{.*?\})` \|", page, re.MULTILINE)
+    assert [SplitConfig.model_validate(yaml.safe_load(row)) for row in rows] and len(rows) == 6
+    settings = set(SplitConfig.model_fields)
+    assert settings <= set(re.findall(r"\w+", " ".join(rows))), "every setting is shown"

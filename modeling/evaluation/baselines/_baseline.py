@@ -92,7 +92,7 @@ class Baseline(ABC):
         """1 where a session holds an item, float32 of shape [sessions, V]."""
         session, event = sessions.event_index()
         columns = sessions.items[event].numpy() - FIRST_ID
-        is_item = columns >= 0
+        is_item = (columns >= 0) & (columns < self.num_items)
         pairs = (session.numpy()[is_item], columns[is_item])
         seen = sparse.csr_array((np.ones(int(is_item.sum()), np.float32), pairs), shape=(len(sessions), self.num_items))
         seen.sum_duplicates()

@@ -72,6 +72,15 @@ def fit_all(folder: Path, report: Report) -> None:
         fit_run(name, folder, report)
     if distributed.num_processes() > 1:
         refuse_other_weights()
+        count_what_both_used()
+
+
+def count_what_both_used() -> None:
+    state = State(cpu_seconds=100.0, wall_seconds=50.0)
+    state.start_clock()
+    state._clock = (state._clock[0] - 1, state._clock[1] - 10 * (1 + distributed.rank()))
+    state.count_costs()
+    assert 130 <= state.cpu_seconds < 140 and state.wall_seconds >= 51, state
 
 
 def refuse_other_weights() -> None:

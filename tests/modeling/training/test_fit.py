@@ -23,6 +23,11 @@ SETTINGS = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}, "hea
 CONFIG = TrainingConfig(epochs=4, tokens_per_step=128, evaluations=4, patience=10, threads=1, order="random")
 
 
+def state_at(folder: Path) -> State:
+    """The state of the newest checkpoint."""
+    return State.model_validate_json((folder / f"checkpoint-{max(steps_of(folder))}" / "state.json").read_text())
+
+
 class Interrupt:
     """Stands in for a killed process."""
 
@@ -67,6 +72,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path: Path, order: str,
     assert same_weights(whole, resumed)
     assert again["history"] == facts["history"]
     assert again["tokens"] == facts["tokens"], "of both processes"
+    assert state_at(tmp_path / "whole").cpu_seconds > 0, "a checkpoint says what was used so far"
 
 
 def test_checkpoints_hold_no_pickle(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_a_whole_day_chooses_and_is_then_trained_on(shop: Manifest, runs: list[t
     assert (chooser.order, chooser.epochs, last.order, last.epochs) == ("random", 4, "time", choice["epochs"])
     best = max(value for _, value in choice["curve"])
     assert choice["epochs"] == max(epoch for epoch, value in choice["curve"] if value == best)
+    assert (model.facts["validation_ndcg@20"], model.facts["validation_cases"]) == (best, 6)
     assert model.facts["weights"] == "last step" and model.facts["steps"] == model.facts["planned_steps"]
     assert model.facts["test_day"] == day(6)
     assert model.facts["tokens"] > choice["tokens"] and model.facts["cpu_seconds"] >= round(choice["cpu_seconds"], 1)

@@ -16,13 +16,15 @@ from modeling.config import ModelConfig, TrainingConfig
 from modeling.evaluation.pointer import pointer_of, put_in_service
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
-from modeling.splits import Split, newest_and_replay, split_sessions
+from modeling.splits import Split, folds, replay_then_newest, split_sessions
 from modeling.stages import train
+from modeling.stages.parent import Parent, replay_of, warmed
 from modeling.training.checkpoints import OPTIMIZER
 from modeling.training.fit import fit, make_model, set_seed
 from modeling.training.growing import grown, same_features
+from modeling.training.moments import parameter_names
 from modeling.training.optimizer import make_optimizer
-from modeling.training.warm_start import Start, parameter_names, read_start
+from modeling.training.warm_start import Start, read_start
 from modeling.vocabularies import translate
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
@@ -81,14 +83,14 @@ def start_of(nights: Nights, night: int = 1, config: ModelConfig | None = None) 
     sessions = nights.sessions[night]
     split = split_sessions(sessions, FeatureSchema.read(sessions.folder / "schema.json"), 50)
     items = pl.read_parquet(sessions.folder / "items.parquet")
-    read_S = newest_and_replay(split, DAYS[night - 1], 0.2, 17)
-    return read_start(nights.first.folder, sessions.folder, config or model_config(), read_S, items), split, items
+    reads_N = replay_then_newest(split, DAYS[night - 1], 0.2, 17)
+    return read_start(nights.first.folder, sessions.folder, config or model_config(), reads_N, items), split, items
 
 
 def given(start: Start, split: Split, items: pl.DataFrame, folder: Path) -> SequenceModel:
     schema = FeatureSchema.read(folder / "schema.json")
     set_seed(17)
-    train_on = split.train.select(start.read_S)
+    train_on = split.train.select(start.reads_N)
     model = make_model(model_config(), schema, train_on, split, items, quiet)
     start.give(model, split.train, items)
     return model.eval()
@@ -162,44 +164,94 @@ def test_what_the_other_model_trained_is_read_and_recommended(nights: Nights) ->
     model = given(start, split, items, nights.sessions[1].folder)
     popular_V = model.next_item.popularity_V
     counts_V = split.train.item_counts(len(popular_V))
-    trained_V = split.train.select(start.read_S).item_counts(len(popular_V)) > 0
+    trained_V = split.train.select(start.reads_N).item_counts(len(popular_V)) > 0
     trained_V |= start._trained(ITEM_ID, start._item_rows_trained())[FIRST_ID:] >= 0
     assert torch.equal(popular_V, (counts_V * trained_V).float())
-    read_V = split.train.select(start.read_S).item_counts(len(popular_V)) > 0
+    read_V = split.train.select(start.reads_N).item_counts(len(popular_V)) > 0
     assert bool((popular_V > 0)[~read_V].any())
     assert model.longest >= start.parent.longest
 
 
-def test_only_the_newest_days_and_a_share_of_the_rest_are_read(nights: Nights) -> None:
+def test_a_share_of_all_sessions_is_read_in_random_order_and_then_the_newest_days(nights: Nights) -> None:
     sessions = nights.sessions[2]
     split = split_sessions(sessions, FeatureSchema.read(sessions.folder / "schema.json"), 50)
-    day = (split.train.end // 86_400_000_000) * 86_400_000_000
-    newest = int((day == day.max()).sum())
-    none = newest_and_replay(split, DAYS[1], 0.0, 17)
-    assert (
-        0 < int(none.sum()) == pytest.approx(newest, rel=0.2)
-    )  # a session of midnight belongs to the day it closes in
-    assert bool(none[-int(none.sum()) :].all())
-    some = newest_and_replay(split, DAYS[1], 0.5, 17)
-    assert bool(some[none].all())
-    assert int(some[~none].sum()) == pytest.approx(0.5 * int((~none).sum()), rel=0.2)
-    assert torch.equal(some, newest_and_replay(split, DAYS[1], 0.5, 17))
-    assert bool(newest_and_replay(split, DAYS[1], 1.0, 17).all())
+    count, day = len(split.train), split.train.end // 86_400_000_000
+    newest = replay_then_newest(split, DAYS[1], 0.0, 17)
+    # A session of midnight belongs to the day it closes in.
+    assert 0 < len(newest) == pytest.approx(int((day == day.max()).sum()), rel=0.2)
+    assert torch.equal(newest, torch.arange(count - len(newest), count))
+    some = replay_then_newest(split, DAYS[1], 0.5, 17)
+    assert torch.equal(some[-len(newest) :], newest)
+    drawn = some[: -len(newest)]
+    assert len(drawn) == len(drawn.unique()) == pytest.approx(0.5 * count, rel=0.2)
+    assert not torch.equal(drawn, drawn.sort().values)
+    assert 0.2 * len(newest) < int((drawn >= count - len(newest)).sum()) < 0.8 * len(newest)
+    assert torch.equal(some, replay_then_newest(split, DAYS[1], 0.5, 17))
+    whole = replay_then_newest(split, DAYS[1], 1.0, 17)
+    assert torch.equal(whole[: -len(newest)].sort().values, torch.arange(count))
+
+
+def test_a_start_follows_the_passes_of_a_training_from_scratch_unless_it_is_given(nights: Nights) -> None:
+    fold = folds(nights.sessions[2])[-1]
+    first = Parent(nights.first, named=False).first_day
+    free = TrainingConfig()
+    for epochs, replay, passes, day in ((1, 1 / 9, 1, DAYS[0]), (3, 1 / 3, 1, DAYS[0]), (27, 1.0, 3, "2026-03-02")):
+        config = free.model_copy(update={"epochs": epochs})
+        assert replay_of(config) == pytest.approx(replay)
+        assert warmed(config).epochs == passes
+        assert first(fold, config) == min(day, fold.train_days[-min(epochs, 7) :][0])
+    assert replay_of(TrainingConfig(replay=0.0)) == 0.0
+    assert warmed(TrainingConfig(warm_epochs=5)).epochs == 5
+    assert first(fold, TrainingConfig(window_days=3)) == fold.train_days[-3]
+
+
+def test_weights_are_drawn_back_to_those_from_scratch(nights: Nights) -> None:
+    start, split, items = start_of(nights)
+    folder = nights.sessions[1].folder
+    whole, none, most = (
+        dict(given(replace(start, keep=keep), split, items, folder).named_parameters()) for keep in (1.0, 0.0, 0.8)
+    )
+    assert sum(bool((whole[name] != none[name]).any()) for name in whole) > len(whole) / 2
+    for name, weight in most.items():
+        torch.testing.assert_close(weight, 0.8 * whole[name] + 0.2 * none[name])
+    set_seed(17)
+    schema = FeatureSchema.read(folder / "schema.json")
+    scratch = make_model(
+        model_config(), schema, split.train.select(start.reads_N), split.last_day, items, quiet
+    ).named_parameters()
+    for name, weight in scratch:
+        torch.testing.assert_close(none[name], weight, msg=name)
 
 
 @pytest.mark.parametrize("order", ["time", "random"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(nights: Nights, tmp_path: Path, order: str) -> None:
     start, split, items = start_of(nights)
-    config = CONFIG.model_copy(update={"order": order})
+    start = replace(start, folder=nights.root)  # where no optimizer's state is kept
+    config, lines = CONFIG.model_copy(update={"order": order}), list[str]()
+    say: Callable[[object], None] = lambda line: lines.append(str(line))  # noqa: E731
     schema = FeatureSchema.read(nights.sessions[1].folder / "schema.json")
 
     def run(folder: Path, after_step: Interrupt | None = None) -> SequenceModel:
-        return fit(schema, split, model_config(), config, folder, quiet, items, after_step, start)[0]
+        return fit(
+            schema,
+            split,
+            model_config(),
+            config,
+            folder,
+            say,
+            items,
+            after_step,
+            start,
+        )[0]
 
     whole = run(tmp_path / "whole")
+    assert any("begins anew" in line for line in lines)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "broken", Interrupt(11))
+    lines.clear()
     assert same_weights(whole, run(tmp_path / "broken"))
+    assert any("Going on from step" in line for line in lines)
+    assert not any("begins anew" in line for line in lines)
     whole.save(tmp_path)
     assert same_weights(whole, SequenceModel.load(tmp_path))
 

@@ -1,0 +1,112 @@
+"""One message a night to where people read them, when a night needs somebody: it failed, or its model did not take over.
+
+$OVERNIGHT_WEBHOOK is the address, else Prefect's block `Secret` named overnight-webhook. It gets {"text": "..."} by POST, as
+Slack and Mattermost take it. A message that cannot be delivered is a line in the log and never fails a night; the address is a
+secret and in no line.
+"""
+
+import http.client
+import json
+import logging
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+from prefect import runtime
+
+ADDRESS = "OVERNIGHT_WEBHOOK"
+BLOCK = "overnight-webhook"
+SECONDS = 20.0  # to deliver a message
+NUM_WARNINGS = 5
+Log = Callable[[str], object]
+logger = logging.getLogger("prefect.flow_runs")
+
+
+def notify_of_night(summary: dict[str, Any], log: Log) -> None:
+    """Of a night that ran to its end: a message where its model did not take over, or days or files are missing.
+
+    None of a night with nothing to do, and of one that a backfill runs, which has a message of its own.
+    """
+    if summary["nothing_to_do"] or runtime.flow_run.parent_flow_run_id:
+        return
+    missing = [f"Missing days: {', '.join(map(str, summary['missing_days']))}."] if summary["missing_days"] else []
+    missing += [f"{len(summary['left_out'])} files were left out."] if summary["left_out"] else []
+    if summary["promoted"] and not missing:
+        return
+    what = "promoted" if summary["promoted"] else "not promoted"
+    warnings = [f"Warning: {warning}." for warning in summary["warnings"][:NUM_WARNINGS]]
+    more = len(summary["warnings"]) - NUM_WARNINGS
+    warnings += [f"{more} more warnings are in the report."] if more > 0 else []
+    head = f"Overnight, {summary['dataset']} {summary['test_day'] or ''}".rstrip()
+    lines = [f"{head}: {what}. {summary['verdict']}", *missing, *warnings, f"Report: {summary['report']}"]
+    send("\n".join([*lines, *_link(runtime.flow_run.id)]), log)
+
+
+def notify_of_end(flow: Any, flow_run: Any, state: Any) -> None:
+    """A hook of flows that failed or crashed: a message with the state and why."""
+    if flow_run.parent_task_run_id is None:
+        about = f"Overnight, {_name_of(flow_run)} ({flow.name}): {state.name.lower()}. {state.message or ''}".rstrip()
+        send("\n".join([about, *_link(str(flow_run.id))]), logger.warning)
+
+
+def _name_of(flow_run: Any) -> str:
+    """The name that a run has by now; where the server cannot say, the one that it began with."""
+    from prefect.client.orchestration import get_client
+
+    if not _has_server():
+        return str(flow_run.name)
+    try:
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(flow_run.id).name
+    except Exception:  # a message without the day is better than none
+        return str(flow_run.name)
+
+
+def send(text: str, log: Log) -> None:
+    """Send a message, where an address is set; `log` gets a line when it cannot be delivered."""
+    address = os.environ.get(ADDRESS) or _of_block()
+    if not address:
+        return
+    if not address.startswith(("http://", "https://")):
+        log(
+            f"The address of ${ADDRESS} (or of the block {BLOCK}) does not begin with http:// or https://: no message is sent."
+        )
+        return
+    body = json.dumps({"text": text}).encode()
+    try:
+        request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=SECONDS):
+            return
+    except urllib.error.HTTPError as error:
+        reason = f"it answers {error.code}"
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = type(getattr(error, "reason", error)).__name__  # what an error says may hold the address
+    log(f"The message about this run could not be delivered to ${ADDRESS} (or the block {BLOCK}): {reason}.")
+
+
+def _of_block() -> str:
+    from prefect.blocks.system import Secret
+
+    if not _has_server():
+        return ""
+    try:
+        block: Any = Secret.load(BLOCK)
+    except Exception:  # no such block, or no server to ask: there is no address then
+        return ""
+    return str(block.get())
+
+
+def _has_server() -> bool:
+    """Whether there is one to ask: without an address Prefect would start one of its own."""
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value())
+
+
+def _link(run: str | None) -> list[str]:
+    from prefect.settings import PREFECT_UI_URL
+
+    url = PREFECT_UI_URL.value()
+    return [f"{url}/runs/flow-run/{run}"] if url and run else []

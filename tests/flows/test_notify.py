@@ -1,0 +1,73 @@
+"""One message a night, to a server that listens; none that could fail a night."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows.notify import ADDRESS, notify_of_end, notify_of_night, send
+from tests.flows.conftest import free_port, listening
+
+NIGHT: dict[str, Any] = {
+    "dataset": "shop",
+    "test_day": "2026-03-15",
+    "verdict": "ndcg@20 0.1 against 0.2: hold.",
+    "nothing_to_do": False,
+    "promoted": False,
+    "missing_days": [],
+    "left_out": [],
+    "warnings": [],
+    "report": "/root/report.html",
+}
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({}, ["Overnight, shop 2026-03-15: not promoted. ndcg@20 0.1 against 0.2: hold.", "Report: /root/report.html"]),
+        ({"promoted": True}, []),
+        ({"nothing_to_do": True}, []),
+        ({"promoted": True, "missing_days": ["2026-03-14"]}, [": promoted.", "Missing days: 2026-03-14."]),
+        ({"promoted": True, "left_out": [["a.tmp", "no table"]]}, ["1 files were left out."]),
+        ({"warnings": [f"column {number} drifted" for number in range(7)]}, ["column 4 drifted.", "2 more warnings"]),
+        ({"test_day": None}, ["Overnight, shop: not promoted."]),
+    ],
+)
+def test_a_night_that_needs_somebody_sends_one_message(
+    about: dict[str, Any], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with listening() as (address, messages):
+        monkeypatch.setenv(ADDRESS, address)
+        notify_of_night(NIGHT | about, said.append)
+    assert len(messages) == bool(words) and not said
+    assert all(word in messages[0] for word in words), messages
+
+
+def test_a_failed_run_sends_its_reason_and_one_below_another_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, state = SimpleNamespace(name="retrain"), SimpleNamespace(name="Crashed", message="killed by SIGKILL")
+    with listening() as (address, messages):
+        monkeypatch.setenv(ADDRESS, address)
+        for parent in (None, "a-task"):
+            notify_of_end(flow, SimpleNamespace(name="demo 2026-03-15", id="12", parent_task_run_id=parent), state)
+    assert len(messages) == 1
+    assert messages[0].startswith("Overnight, demo 2026-03-15 (retrain): crashed. killed by SIGKILL")
+
+
+def test_what_cannot_be_delivered_is_a_line_without_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with listening(answer=404) as (address, messages):
+        monkeypatch.setenv(ADDRESS, address)
+        send("text", said.append)
+        assert messages == ["text"]
+    monkeypatch.setenv(ADDRESS, f"http://127.0.0.1:{free_port()}/services/SECRET")
+    send("text", said.append)
+    for wrong in ("file:///services/SECRET", "services/SECRET", "http://[SECRET"):
+        monkeypatch.setenv(ADDRESS, wrong)
+        send("text", said.append)
+    assert (
+        len(said) == 5 and "http://" in said[2] and "it answers 404" in said[0] and "ConnectionRefusedError" in said[1]
+    ), said
+    assert not any("SECRET" in line for line in said)
