@@ -217,7 +217,7 @@ def test_weights_are_drawn_back_to_those_from_scratch(nights: Nights) -> None:
     set_seed(17)
     schema = FeatureSchema.read(folder / "schema.json")
     scratch = make_model(
-        model_config(), schema, split.train.select(start.reads_N), split.last_day, items, quiet
+        model_config(), schema, split.train.select(start.reads_N), split, items, quiet
     ).named_parameters()
     for name, weight in scratch:
         torch.testing.assert_close(none[name], weight, msg=name)
