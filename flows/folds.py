@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from flows import stages
+from flows.night_lock import alone
 from flows.settings.settings import Settings
 from modeling.config import SplitConfig
 from schemas.artifacts import Manifest
@@ -36,18 +37,19 @@ def folds_of(settings: Settings, count: int | None, window: int | None, progress
     """
     from modeling.splits import folds
 
-    sessions = stages.prepare(settings, progress)
+    with alone(settings, "preparation", progress):
+        sessions = stages.prepare(settings, progress)
     given = {"folds": count, "train_days": window}
     split = settings.evaluation.split.model_copy(
         update={key: value for key, value in given.items() if value is not None}
     )
     if count is None and split.folds == 1 and (days := _days(sessions, split)):
         split = split.model_copy(update={"folds": max(1, min(FOLDS, (len(days) - 1) // split.test_days))})
-    alone = []
+    of_folds = []
     for fold in folds(sessions, split):
         evaluation = settings.evaluation.model_copy(update={"split": fold.config})
-        alone.append(Fold(fold.name, replace(settings, evaluation=evaluation), sessions))
-    return alone
+        of_folds.append(Fold(fold.name, replace(settings, evaluation=evaluation), sessions))
+    return of_folds
 
 
 def held_out(sessions: Manifest, split: SplitConfig, days: int) -> SplitConfig | None:

@@ -21,6 +21,7 @@ import polars as pl
 
 from flows import stages
 from flows.console import in_words
+from flows.night_lock import alone
 from flows.settings.settings import Data, Settings, resolve
 from schemas.artifacts import Manifest
 
@@ -63,7 +64,9 @@ class Project:
     def prepare(self, until: date | None = None, days: int | None = None) -> Manifest:
         """Events -> `sessions/<id>`, to be tested on the day `until` (None: the last full day), of so many days (None: all)."""
         of_days = self.data.model_copy(update={"until": until, "days": days})
-        return stages.prepare(resolve(of_days), self._progress)
+        settings = resolve(of_days)
+        with alone(settings, "preparation", self._progress):
+            return stages.prepare(settings, self._progress)
 
     def train(self, sessions: Manifest, preset: str | None = None, **groups: Any) -> Manifest:
         """Sessions -> `models/<id>`, with settings by group (`inputs`, `body`, `objective`, `loss`, `heads`, `training`)."""

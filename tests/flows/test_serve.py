@@ -115,7 +115,8 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     assert (config["model"]["body"]["name"], config["model"]["body"]["num_layers"]) == ("ligr", 1)
 
 
-def test_a_taken_port_is_named(tmp_path: Path) -> None:
+def test_a_taken_port_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
