@@ -32,7 +32,7 @@ from schemas.artifacts import Manifest
 
 FIRST_DAY = date(2000, 1, 1)
 HOUR_MILLISECONDS = 3_600_000
-UNFILTERED = "the same, seen items kept"
+UNFILTERED = "ours, seen items kept"
 Json = dict[str, Any]
 Say = Callable[[str], object]
 

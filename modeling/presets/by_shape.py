@@ -4,7 +4,7 @@
     loss               full_softmax below 50,000 items, from there on sampled_softmax
 
     of                 sessions                                 histories (split `leave_one_out`)
-    learning_rate      0.003 to 512 events a step, else 0.001   the same; 0.002 below 30 events an item and above 512 a step
+    learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.001; 0.002 below 30 events an item
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
     epochs             10 (the setting's own default)           30, of which validation takes those that help
@@ -40,6 +40,7 @@ from schemas.columns import ITEM_ID
 LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
 TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
 FEW_TOKENS, RATE_OF_FEW, RATE = 512, 3e-3, 1e-3  # with few events a run has few steps, which must go further
+MORE_TOKENS, RATE_OF_MANY = 1024, 2e-3  # of sessions, which are read for few epochs: the higher rate is good for longer
 SPARSE_RATE = 2e-3  # where half is dropped
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
@@ -48,7 +49,7 @@ SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # half of twice th
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
-RECENT_DAYS, RATE_OF_MOVING = 2, 2e-3
+RECENT_DAYS = 2
 EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
 FALLING_EPOCHS = (
     12  # items that begin near their neighbours are soon where they belong; what is left is for a rate that falls
@@ -134,10 +135,7 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
         share = shape.recent_share if "recent_days" in chosen else 1.0
         chosen["tokens_per_step"] = tokens_per_step(round(share * shape.num_events))
     if "learning_rate" not in given:
-        few = chosen.get("tokens_per_step", training.tokens_per_step) <= FEW_TOKENS
-        chosen["learning_rate"] = RATE_OF_FEW if few else SPARSE_RATE if shape.sparse else RATE
-        if shape.moves and not few:
-            chosen["learning_rate"] = RATE_OF_MOVING
+        chosen["learning_rate"] = _rate(chosen.get("tokens_per_step", training.tokens_per_step), shape)
         if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
             chosen["warmup_steps"] = WARMUP
     if shape.histories and "order" not in given:
@@ -163,6 +161,14 @@ def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     if shape.sparse and shape.num_items < SAMPLED_FROM:  # the factors of more were not measured, nor what they cost
         chosen["item_start"] = "neighbours"
     return {name: value for name, value in chosen.items() if name not in model.inputs.model_fields_set}
+
+
+def _rate(tokens: int, shape: Shape) -> float:
+    if tokens <= FEW_TOKENS:
+        return RATE_OF_FEW
+    if shape.histories:
+        return SPARSE_RATE if shape.sparse else RATE
+    return RATE_OF_FEW if tokens <= MORE_TOKENS and not shape.moves else RATE_OF_MANY
 
 
 def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:

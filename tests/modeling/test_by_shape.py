@@ -63,8 +63,13 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
         "loss": "full_softmax",
         "body.attention_dropout": 0.0,
     }
-    assert _chosen({}, {}, num_events=1_000_000)["training.learning_rate"] == 0.001
-    assert _chosen({}, {"tokens_per_step": 1024})["training.learning_rate"] == 0.001
+    rates = [_chosen({}, {"tokens_per_step": tokens})["training.learning_rate"] for tokens in (512, 1024, 2048, 4096)]
+    assert rates == [0.003, 0.003, 0.002, 0.002]
+    dense = {"num_events": 1_000_000, "histories": True}
+    rates = [
+        _chosen({}, {"tokens_per_step": tokens}, **dense)["training.learning_rate"] for tokens in (512, 1024, 2048)
+    ]
+    assert rates == [0.003, 0.001, 0.001]
 
 
 def test_what_is_given_wins() -> None:
