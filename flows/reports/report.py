@@ -30,6 +30,7 @@ from flows.reports.tables import (
     left_out_rows,
     markdown_table,
     session_rows,
+    tested_days,
 )
 from flows.reports.templates import HERE, render
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, sha256
@@ -76,6 +77,7 @@ def write_report(
         about_items=describe_item_cases(evaluation.facts),
         beaten=beaten,
         refitted=refitted,
+        tested=tested_days(evaluation.facts),
         about_training=describe_training(model.facts, evaluation.facts),
         beware=evaluation_warnings(evaluation.facts),
         more=[
@@ -113,13 +115,14 @@ def summarise(
 ) -> dict[str, Any]:
     """What `--json` prints and what the run leaves as its result."""
     stages = (sessions, model, evaluation, comparison, report)
+    tested = (evaluation.facts.get("split") or {}).get("test")
     serves = model.name in (in_service.model, in_service.refit_of)
     nothing = all(manifest.reused for manifest in stages) and not in_service.changed
     return {
         "dataset": dataset,
         "verdict": comparison.facts["reason"],
         "nothing_to_do": nothing,
-        "test_day": sessions.facts["test_day"],
+        "test_day": tested[-1] if tested else None,
         "missing_days": sessions.facts.get("missing_days", []),
         "left_out": sessions.facts.get("left_out", []),
         "quarantined": sessions.facts.get("quarantined", {}),

@@ -131,8 +131,15 @@ def describe_refit(refit: dict[str, Any] | None) -> str:
     """Facts of a refitted model in service -> what it is; nothing where there is none."""
     if not refit:
         return ""
-    tested = f"{refit['night']}, the day tested on" if refit["night"] else "the last items, which were tested on"
-    return f"In service is {refit['name']}: {refit['refit_of']}, which was evaluated here, trained again with {tested}."
+    days = (refit.get("split") or {}).get("test")
+    tested = _span(days) if days else "the last items"
+    return f"In service is {refit['name']}: {refit['refit_of']}, which was tested on {tested} here, trained again with that."
+
+
+def tested_days(evaluation: dict[str, Any]) -> str:
+    """Facts of an evaluation -> the days tested on; nothing where the test is not by days."""
+    days = (evaluation.get("split") or {}).get("test")
+    return _span(days) if days else ""
 
 
 def _span(ends: list[str]) -> str:

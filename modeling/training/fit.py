@@ -127,9 +127,10 @@ def _judge(model: SequenceModel, split: Split, config: TrainingConfig, goal: Goa
     """The judge of a run, which chooses nothing unless what validates comes after all training."""
     judge = judge_of(model, split.validation.to(model.device), config.order, goal)
     judge = replace(judge, chooses=judge.chooses and split.validates == "chooses")
-    if split.validates != "nothing" and (problem := describe_cases(judge)):
+    watched = split.validates != "nothing"  # else another run has chosen, and had its patience
+    if watched and (problem := describe_cases(judge)):
         report(problem)
-    if config.order == "time" and "patience" in config.model_fields_set:
+    if config.order == "time" and watched and "patience" in config.model_fields_set:
         report(
             "training.patience is not used: in order of time training runs to its end, and the last weights are kept."
         )

@@ -41,9 +41,7 @@ def test_the_refit_serves_in_the_place_of_the_evaluated_model(
     assert served.facts["epochs"] == evaluated.facts["epochs"] == 6
     assert served.parameters == evaluated.parameters, "the same recipe"
     page = Path(str(summary["report"])).read_text()
-    assert (
-        f"In service is {served.name}: {evaluated.name}, which was evaluated here, trained again with {tested}" in page
-    )
+    assert f"In service is {served.name}: {evaluated.name}, which was tested on {tested} here, trained again" in page
     assert keeps_seen(artifacts, served.folder), "as the evaluated model was measured"
     again = overnight("retrain", "--source", shop, "--root", root, "--until", tested, *REFIT)
     assert "Nothing to do" in again.stdout

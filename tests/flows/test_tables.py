@@ -156,9 +156,9 @@ def test_a_model_says_which_days_it_was_trained_and_tested_on_and_who_is_new() -
 
 
 def test_a_refit_is_named_with_what_it_took_in() -> None:
-    refit = {"name": "models/2", "refit_of": "models/1", "night": "2026-03-08"}
+    refit = {"name": "models/2", "refit_of": "models/1", "split": {"test": ["2026-03-07", "2026-03-08"]}}
     assert describe_refit(refit) == (
-        "In service is models/2: models/1, which was evaluated here, trained again with 2026-03-08, the day tested on."
+        "In service is models/2: models/1, which was tested on 2026-03-07 to 2026-03-08 here, trained again with that."
     )
-    assert "with the last items, which were tested on." in describe_refit(refit | {"night": None})
+    assert "which was tested on the last items here" in describe_refit(refit | {"split": {"test": None}})
     assert describe_refit(None) == ""
