@@ -24,7 +24,7 @@ SHARED = Path(os.environ.get("OVERNIGHT_SHARED", Path(__file__).parents[1] / "..
 
 
 # Files that take minutes with few tests. Begun last, they would keep one process busy long after the rest have ended.
-FIRST = ("test_readme.py", "flows/", "laws/test_models.py", "test_wheel.py", "docker/")
+FIRST = ("test_readme.py", "flows/", "test_docs.py", "laws/test_models.py", "test_wheel.py", "docker/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
