@@ -30,7 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
-sys.path.insert(0, str(PROJECT))
+sys.path[:0] = [str(PROJECT), str(HERE)]
+
+from accuracy_hours import Windows, run_hours  # noqa: E402
 
 from schemas.errors import InputError, parse  # noqa: E402
 from schemas.yaml_keys import load_yaml  # noqa: E402
@@ -82,6 +84,7 @@ class Table(_Frozen):
     models: tuple[OurModel, ...] = Field(min_length=1)
     differences: tuple[str, ...] = Field(description="Of protocol, between what is published and ours.")
     gap: str = Field("", description="What explains the difference of the figures.")
+    windows: Windows | None = Field(None, description="Trained and tested hour by hour, means over the hours.")
 
 
 class Record(_Frozen):
@@ -136,7 +139,8 @@ def run(name: str, table: Table, models: list[str] | None, seeds: list[int] | No
                 continue
             for seed in seeds or table.seeds:
                 print(f"{name}: {model.name}, seed {seed}", file=sys.stderr, flush=True)
-                records.append(evaluate(name, table, model, seed, (root or Path(folder)) / name))
+                one = evaluate_hours if table.windows else evaluate
+                records.append(one(name, table, model, seed, (root or Path(folder)) / name))
     return records
 
 
@@ -176,6 +180,32 @@ def evaluate(name: str, table: Table, model: OurModel, seed: int, root: Path) ->
         cold=cold,
         cpu_seconds=training["cpu_seconds"],
         steps=training["steps"],
+        commit=commit(),
+    )
+
+
+def evaluate_hours(name: str, table: Table, model: OurModel, seed: int, root: Path) -> Record:
+    """Train and measure one seed hour by hour, by the stages that a night consists of."""
+    from flows.settings.layers import read_changes
+    from flows.settings.settings import Data
+
+    assert table.windows
+    changes, settings = read_changes([*model.settings, f"training.seed={seed}", "training.threads=1"])
+    source = SHARED / "data" / table.folder
+    say = lambda line: print(line, file=sys.stderr, flush=True)  # noqa: E731
+    data = Data(dataset=table.dataset, source=str(source), root=root, changes=changes)
+    made = run_hours(data, table.windows, model.preset, settings, table.metrics, say)
+    ours, *rest = made["metrics"]  # the model is first
+    return Record(
+        table=name,
+        model=model.name,
+        seed=seed,
+        metrics=made["metrics"][ours],
+        baselines={who: made["metrics"][who] for who in rest},
+        cases=made["cases"],
+        cold=made["cold"],
+        cpu_seconds=made["cpu_seconds"],
+        steps=made["steps"],
         commit=commit(),
     )
 

@@ -24,7 +24,7 @@ from flows.reports.templates import HERE
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest, identify, sha256
 from schemas.closure import code_of
-from schemas.errors import InputError, OutsideError, unknown
+from schemas.errors import InputError, MisfitError, OutsideError, unknown
 from schemas.progress import Progress
 
 POLICIES = ("scratch", "warm", "frozen")
@@ -91,7 +91,12 @@ def _model(
         return before, 0.0
     start = before.name if policy == "warm" and before else None
     training = today.training.model_copy(update={"start_from": start})
-    model = stages.train(replace(today, training=training), sessions, say)
+    try:
+        model = stages.train(replace(today, training=training), sessions, say)
+    except MisfitError as error:  # settings that follow the shape of the data may change from one day to the next
+        say(f"From scratch: {error}")
+        scratch = today.training.model_copy(update={"start_from": None})
+        model = stages.train(replace(today, training=scratch), sessions, say)
     return model, float(model.facts["cpu_seconds"])
 
 

@@ -54,7 +54,8 @@ class Layout:
     from the end of their session, and `end_S` is the last place of each session, counted row by row (all empty by default).
 
     The rest is what the host knows without asking the device, None where it would have to ask: `longest`, no session has more
-    places; `most`, all sessions together have no more. A flat row also has its `block` C.
+    places; `most`, all sessions together have no more, and `most_asked`, no more can be asked about (None: all). A flat row has
+    its `block` C too.
     """
 
     segments_BL: Tensor
@@ -68,6 +69,7 @@ class Layout:
     end_S: Tensor = field(default_factory=lambda: torch.empty(0))
     longest: int | None = None
     most: int | None = None
+    most_asked: int | None = None
     block: int | None = None
 
     @once

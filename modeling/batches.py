@@ -79,12 +79,14 @@ class Part:
 class Shape:
     """How much room a batch gets: all sessions together have at most `num_places`, and none more than `longest`.
 
-    `flat`: all in one row, whose length follows from these two numbers alone; otherwise one session a row, `longest` wide.
+    `flat`: all in one row, whose length follows from these two numbers alone; otherwise one session a row, `longest` wide. At
+    most `num_asked` places can be asked about, where that is said: at those of past events nothing is.
     """
 
     num_places: int
     longest: int
     flat: bool
+    num_asked: int | None = None
 
     @property
     def block(self) -> int:
@@ -127,7 +129,9 @@ def lay_out(
     there_BL = layout.inside_BL & (layout.positions_BL < sessions.places[session_BL])
     event_BL = _event(sessions, layout)
     from_end_BL = torch.where(layout.inside_BL, lengths_S[session_BL] - 1 - layout.positions_BL, 0)
-    return replace(layout, direction=direction, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL)
+    most_asked = None if shape is None else shape.num_asked
+    layout = replace(layout, direction=direction, most_asked=most_asked)
+    return replace(layout, event_BL=torch.where(there_BL, event_BL, -1), from_end_BL=from_end_BL)
 
 
 def _event(sessions: Sessions, layout: Layout) -> Tensor:

@@ -24,6 +24,10 @@ class OutsideError(InputError):
         self.first, self.last = first, last
 
 
+class MisfitError(InputError):
+    """A model that training was to start from has other settings or features than those of tonight."""
+
+
 class DivergedError(InputError, FloatingPointError):
     """Numbers of a model are not finite: its settings make it diverge, a learning rate that is too high most of all."""
 

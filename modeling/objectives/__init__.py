@@ -69,7 +69,8 @@ class Objective(ABC):
 
     def make_batch(self, sessions: Sessions, layout: Layout, event_BL: Tensor, asked_BL: Tensor) -> Batch:
         """`batches.make_batch` with as many predictions as the layout leaves room for: on a CPU, exactly those asked for."""
-        capacity = None if layout.most is None else min(layout.most, self.capacity(layout.most, len(sessions)))
+        most = layout.most if layout.most_asked is None else layout.most_asked
+        capacity = None if layout.most is None or most is None else min(most, self.capacity(most, len(sessions)))
         return make_batch(sessions, layout, event_BL, asked_BL, capacity)
 
     def capacity(self, num_places: int, num_sessions: int) -> int:

@@ -157,6 +157,11 @@ class Fold:
         wanted = [folder for folder in folders if not days or folder.name.partition("=")[2] in days]
         return [file for folder in wanted for file in sorted(folder.glob("*.parquet"))]
 
+    def rows_before(self, day: str) -> int:
+        """How many training sessions are of days before this one: their positions are the first, in order of days."""
+        before = tuple(other for other in self.train_days if other < day)
+        return sum(pq.read_metadata(file).num_rows for file in self.files(before)) if before else 0
+
     def about(self) -> dict[str, Any]:
         """What a manifest says of the fold: its rule, and the first and the last day of each side; None where it has no days.
 
@@ -232,22 +237,25 @@ def split_sessions(
     return folds(manifest, config, past)[-1].read(most_validation)
 
 
-def replay_then_newest(split: Split, first_day: str, replay: float, seed: int) -> Tensor:
+def replay_then_newest(
+    split: Split, first_day: str, replay: float, seed: int, recent_days: int | None = None
+) -> Tensor:
     """The training sessions that a model reads that starts from another one, as positions in the order of reading.
 
     First a share of `replay` of all sessions, drawn anew for each test day, in random order; then all of the days from
     `first_day` on, in order of time. So the newest sessions are read last, and those that are drawn twice. Histories that
-    have no days are all read once.
+    have no days are all read once. With `recent_days`, sessions before the newest so many days of training are not drawn.
 
     Days 1 to 4 with a session each, from day 3 on with a replay of .5: [1, 2, 2, 3], say.
     """
     fold, count = split.fold, len(split.train)
     if fold is None or fold.test_day is None:
         return torch.arange(count)
-    before = tuple(day for day in fold.train_days if day < first_day)
-    old = sum(pq.read_metadata(file).num_rows for file in fold.files(before)) if before else 0
+    old = fold.rows_before(first_day)
     generator = torch.Generator().manual_seed(seed * 1_000_003 + date.fromisoformat(fold.test_day).toordinal())
     again = (torch.rand(count, generator=generator) < replay).nonzero().squeeze(1)
+    if recent_days:
+        again = again[again >= fold.rows_before(fold.train_days[-recent_days:][0])]
     mixed = again[torch.randperm(len(again), generator=generator)]
     return torch.cat([mixed, torch.arange(old, count)])  # sessions are in order of days
 

@@ -91,6 +91,11 @@ class Job:
                 f"Starting from {self.parent.name}: {about['read_sessions']:,} of {len(split.train):,} sessions, "
                 f"{replay_of(self.training):.0%} of all in random order, then those from {first_day or 'the first day'} on."
             )
+            if config.recent_days:
+                report(
+                    f"From scratch the newest {config.recent_days} days alone would be read (training.recent_days): where "
+                    "that is so, starting from a model saves little and may lose (docs/backtest.md)."
+                )
         model, facts = fit(
             fold.schema, split, self.model, config, self.checkpoints, report, items, start=start, goal=self.goal
         )

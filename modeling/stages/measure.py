@@ -90,8 +90,10 @@ def measure(
         metrics, examples, settings, table, about = _rank_items(test, cases)
         about_ranks = facts_of_ranks(table, config.cutoffs) | about
     labels = {}
+    if listed := config.split.rule == "list" and test.model.label_heads:
+        progress(f"Not measured on a list, which holds no labels: {', '.join(test.model.label_heads)}.")
     for column in schema.labels:
-        if column.name in test.model.label_heads:
+        if column.name in test.model.label_heads and not listed:
             values, labels[column.name] = _predict_labels(test, column)
             for name, measured in values.items():
                 metrics[name] = metrics.get(name, {}) | measured

@@ -11,7 +11,7 @@ from modeling.config import ModelConfig, TrainingConfig
 from modeling.evaluation.compare import Champion, champion_of
 from modeling.stages.learned import how_it_learned
 from schemas.artifacts import Artifacts, Manifest, damaged_files
-from schemas.errors import InputError
+from schemas.errors import InputError, MisfitError
 from schemas.features import FeatureSchema
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ class Parent:
         given the reason.
 
         Raises:
-            InputError: for a named model that does not fit.
+            MisfitError: for a named model that does not fit.
         """
         from modeling.splits import replay_then_newest
         from modeling.training.warm_start import read_start
 
-        reads_N = replay_then_newest(split, first_day, replay_of(config), config.seed)
+        reads_N = replay_then_newest(split, first_day, replay_of(config), config.seed, config.recent_days)
         try:
             start = read_start(self.manifest.folder, sessions.folder, model, reads_N, items, config.warm_keep)
         except InputError as error:
@@ -70,7 +70,7 @@ class Parent:
         else:
             return start
         if self.named:
-            raise InputError(
+            raise MisfitError(
                 f"training.start_from: {reason}. Leave start_from out to train from scratch, or name a model of the same "
                 "settings and features."
             )

@@ -70,11 +70,13 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         self._lengths = sessions.lengths.cpu()
         self._age_days = (sessions.end.max() - sessions.end).cpu() / DAY_MICROSECONDS
         self._places = (sessions.places.cpu() - dropped).clamp(min=0)
+        self._asked = self._lengths if sessions.past is not None else None  # places that may be asked about, at most
         self.fixed = flat and not self._on_cpu  # whether all batches have one shape
         self.generator = torch.Generator(sessions.starts.device)  # what batches draw from, seeded at each step
         self._epoch, self._order, self._bounds = -1, torch.empty(0), torch.empty(0)
         self._steps = torch.empty(0)
         self._most_sessions = self._most_places = 0
+        self._most_asked: int | None = None
         self.tokens_per_epoch: list[int] = []
         self.steps_per_epoch: list[int] = []
         for epoch in range(epochs):
@@ -84,8 +86,12 @@ class Schedule(torch.utils.data.Dataset[Batch]):
             upto = torch.cat([torch.zeros(1, dtype=torch.long), self._places[self._order].cumsum(0)])
             self._most_sessions = max(self._most_sessions, int(self._bounds.diff().max()))
             self._most_places = max(self._most_places, int(upto[self._bounds].diff().max()))
+            if self._asked is not None:
+                asked = torch.cat([torch.zeros(1, dtype=torch.long), self._asked[self._order].cumsum(0)])
+                self._most_asked = max(self._most_asked or 0, int(asked[self._bounds].diff().max()))
         self._epoch = -1
-        self._room = Shape(self._most_places, max(int(self._places.max()), 1), flat=True)  # of a flat row
+        longest = max(int(self._places.max()), 1)
+        self._room = Shape(self._most_places, longest, flat=True, num_asked=self._most_asked)  # of a flat row
         self._first_step = np.concatenate([[0], np.cumsum(self.steps_per_epoch)])
         room = sessions.starts.new_zeros  # int64, where the sessions are
         self._order_here = room(
@@ -138,7 +144,8 @@ class Schedule(torch.utils.data.Dataset[Batch]):
         if self._on_cpu:
             return None
         places_S = self._places[self._order[first:end]]
-        return Shape(int(places_S.sum()), max(int(places_S.max()), 1), flat=False)
+        asked = None if self._asked is None else int(self._asked[self._order[first:end]].sum())
+        return Shape(int(places_S.sum()), max(int(places_S.max()), 1), flat=False, num_asked=asked)
 
     def _bring_order(self) -> None:
         """The order of the epoch at hand, and where its steps begin and end in it, to where the sessions are."""

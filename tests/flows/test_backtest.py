@@ -15,6 +15,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.reports.day_by_day import Row, Total, differences, draw_days, interval, table_of
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.presets.by_shape import Shape
+from modeling.stages import training
 from schemas.errors import InputError
 
 LITTLE = ("training.epochs=1", "training.tokens_per_step=64", "training.threads=1", "body.dim=16", "body.num_layers=1")
@@ -104,6 +107,25 @@ def test_days_without_cases_leave_a_gap_in_table_and_picture() -> None:
     assert draw_days(rows[:1], ("warm",)).count("<circle") == 2, "a line of one day is seen, too"
     rest = total.model_copy(update={"policy": "frozen", "ndcg": 0.2, "later_cpu_seconds": 0.0})
     assert differences([total, rest]) == ["frozen against warm: ndcg@20 -0.0500, 0% of its CPU seconds"]
+
+
+def test_a_day_whose_settings_do_not_fit_the_day_before_is_trained_from_scratch(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = training.settings_by_shape
+
+    def wider_on_the_second_day(model: ModelConfig, config: TrainingConfig, shape: Shape) -> Any:
+        chosen = rules(model, config, shape)
+        dim = 16 if len(seen) < 2 else 8
+        seen.append(dim)
+        return chosen[0].model_copy(update={"body": chosen[0].body.model_copy(update={"dim": dim})}), *chosen[1:]
+
+    seen: list[int] = []
+    monkeypatch.setattr(training, "settings_by_shape", wider_on_the_second_day)
+    done = backtest(shop, tmp_path, "--policy", "scratch,warm")
+    assert "From scratch: training.start_from" in done["output"]
+    rows = {(row["day"], row["policy"]): row for row in done["rows"]}
+    assert rows[SECOND, "warm"]["model"] == rows[SECOND, "scratch"]["model"]
 
 
 def test_bars_of_policies_stand_side_by_side() -> None:

@@ -115,6 +115,25 @@ def test_past_sessions_and_query_time(objective: str) -> None:
     assert most(asking_model(objective, past=5), sessions) == (0, 0)
 
 
+@pytest.mark.parametrize("body", ["sasrec", "gru4rec"])
+def test_places_of_past_events_get_no_room_for_predictions(body: str) -> None:
+    """On a device, what is asked of a step is what is asked of it on a CPU, in room for the sessions' own events."""
+    sessions = timed(users([(place % 7, list(range(3, 6 + place % 5))) for place in range(400)], count=5))
+    config = TrainingConfig(epochs=1, tokens_per_step=256, order="random")
+    model = asking_model(body=body, past=5)
+    here = [batch.target_N.sort().values for batch in make_schedule(model, sessions, config)]
+    with pretended_cuda():
+        model.to("cuda")
+        schedule = make_schedule(model, sessions.to("cuda"), config)
+        batches = [schedule[step] for step in range(len(schedule))]
+        asked = [batch.target_N[batch.weight_N > 0].sort().values.cpu() for batch in batches]
+        room = [len(batch.target_N) for batch in batches]
+        places = [batch.layout.segments_BL.numel() for batch in batches]
+    assert all(torch.equal(one, other) for one, other in zip(here, asked, strict=True))
+    assert sum(map(len, asked)) == int((sessions.lengths - (sessions.past.lengths == 0).long()).sum())  # type: ignore[union-attr]
+    assert all(len(some) <= much < 0.7 * all_places for some, much, all_places in zip(asked, room, places, strict=True))
+
+
 @pytest.mark.parametrize("objective", ["causal", "masked"])
 def test_heads_on_labels(objective: str) -> None:
     heads = {"next_item": {}, "own": {"name": "regression", "log": True}, "last": "binary"}

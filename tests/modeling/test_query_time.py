@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from modeling.config import EvaluationConfig, ModelConfig, TrainingConfig
-from modeling.evaluation.ranking import ranks
+from modeling.evaluation.ranking import ranks, top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer
 from modeling.service.recommender import Recommender
@@ -27,6 +27,7 @@ from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 from tests.conftest import schema_of, sessions_of
 from tests.modeling.test_past import users
+from tests.second_device import pretended_cuda
 
 ELAPSED = FeatureColumn(name="elapsed", kind="continuous", source="timestamp", dtype="float32", transform=("elapsed",))
 SCHEMA = schema_of(50)
@@ -116,6 +117,28 @@ def test_events_left_out_at_the_end_make_it_longer() -> None:
     hidden = hide_last(timed(sessions_of([[3, 4, 5, 6]]))).history
     kept = hidden.keep(torch.tensor([True, True, False]), "elapsed")
     assert kept.asked is not None and kept.asked.tolist() == [24 + 16]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="devices are told apart on the pretended one")
+@pytest.mark.parametrize(("objective", "body"), [("causal", "hstu"), ("masked", "sasrec")])
+def test_ranks_and_lists_on_another_device(objective: str, body: str) -> None:
+    """Of sessions with a past, of those with nothing but a past, and where items are left out as unread: the same numbers."""
+    model = model_of(objective, body, past=5)
+    sessions = timed(users([(place % 7, list(range(3, 6 + place % 5))) for place in range(60)], count=5))
+    model.reach(sessions)
+    cases = hide_last(sessions)
+    cases.history.items[::9] = 45
+    alone = replace(sessions, lengths=torch.where(torch.arange(60) % 2 == 0, 0, sessions.lengths)).select(
+        torch.arange(20, 60)
+    )
+    here = (ranks(ModelScorer(model), cases), top_k(ModelScorer(model), alone, 5, filter_seen=True)[0])
+    with pretended_cuda():
+        scorer = ModelScorer(model.to("cuda"))
+        there = (ranks(scorer, cases.to("cuda")), top_k(scorer, alone.to("cuda"), 5, filter_seen=True)[0])
+        there = tuple(values.cpu() for values in there)
+    torch.testing.assert_close(there[0], here[0])
+    assert (there[1] == here[1]).float().mean() > 0.95
+    model.to("cpu")
 
 
 @pytest.mark.parametrize("objective", ["permuted", "replaced_token"])

@@ -28,26 +28,27 @@ TRAINING = TrainingConfig(epochs=1, evaluations=1, tokens_per_step=64, learning_
 TINY = ModelConfig.model_validate({"body": {"dim": 8, "num_layers": 1}})
 
 
-def prepared_at(folder: Path, split: str = "day") -> Manifest:
+def prepared_at(folder: Path, split: str = "day", more: str = "") -> Manifest:
     """Six days: each day u0 to u4 read three items, and a user of that day alone reads `day` and another item of that day."""
     rows = [
-        (f"u{user}", f"i{(user + step) % 6}", START + timedelta(days=day, minutes=user, seconds=step))
+        (f"u{user}", f"i{(user + step) % 6}", START + timedelta(days=day, minutes=user, seconds=step), step)
         for day in range(6)
         for user in range(5)
         for step in range(3)
     ]
     for day in range(6):
         rows += [
-            (f"new{day}", item, START + timedelta(days=day, hours=1, seconds=step))
+            (f"new{day}", item, START + timedelta(days=day, hours=1, seconds=step), step)
             for step, item in enumerate(["i1", f"of{day}"])
         ]
-    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp"], orient="row")
+    events = pl.DataFrame(rows, schema=["user_id", "item_id", "timestamp", "step"], orient="row")
     folder.mkdir(parents=True)
     events.write_parquet(folder / "events.parquet")
     sessions = "" if split == "day" else "sessions: {rule: history}\n"
     (folder / "shop.yaml").write_text(
         f"name: shop\nsplit: {split}\n{sessions}"
-        "events: {path: events.parquet, columns: {user_id: user_id, item_id: item_id, timestamp: timestamp}}\n"
+        "events: {path: events.parquet, columns: {user_id: user_id, item_id: item_id, timestamp: timestamp, step: step}}\n"
+        + more
     )
     dataset = read_dataset(str(folder / "shop.yaml")).at(folder)
     return prepare(Artifacts(folder / "root"), dataset, progress=lambda line: None)
@@ -188,6 +189,10 @@ def test_a_list_of_histories_and_targets_is_the_test(
     assert torch.equal(split.test.history.starts, whole.test.history.starts), "however many rows are read at a time"
     assert split.users is not None and split.users.to_list() == ["u1", "x", "y", "z"]
     assert ends(split.train) == {day(number) for number in range(1, 6)}, "trains as the night does"
+    nobody = read_split(shop, list_at(tmp_path / "nobody.parquet", rows, ("user_id",)), 10)
+    assert nobody.users is not None and nobody.users.to_list() == [0, 1, 2, 3]
+    with pytest.raises(InputError, match="row 5: target holds a null"):
+        read_split(shop, list_at(tmp_path / "null.parquet", [*rows, ("u", ["i1"], None)]), 10)  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -264,6 +269,18 @@ def test_ranks_of_a_list_say_whose_they_are(
     assert ranks["case"].to_list() == [0, 1, 3] and evaluation.facts["too_short"] == 1
     assert ranks["user"].to_list() == users and ranks["returning"].to_list() == returning
     assert ranks["target_age_days"].null_count() == 3
+
+
+def test_labels_are_not_measured_on_a_list_and_that_is_said(tmp_path: Path) -> None:
+    sessions = prepared_at(tmp_path / "shop", more="labels: [step]\n")
+    heads = {"next_item": {}, "step": "regression"}
+    config = ModelConfig.model_validate(TINY.model_dump(exclude_unset=True) | {"heads": heads})
+    artifacts, lines = Artifacts(sessions.root), list[str]()
+    model = train(artifacts, sessions, config, TRAINING, lambda line: None)
+    split = list_at(tmp_path / "list.parquet", [("u1", ["i1"], "i3")])
+    evaluation = evaluate(artifacts, model, sessions, EvaluationConfig(baselines=(), split=split), lines.append)
+    assert evaluation.facts["cases"] == 1 and evaluation.facts["labels"] == {}
+    assert "Not measured on a list, which holds no labels: step." in lines
 
 
 def test_users_of_a_list_may_be_written_as_another_type(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from modeling.stages import evaluate, train
 from modeling.training import held_out
 from modeling.training.fit import fit
 from modeling.training.plan import Plan
+from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts, Manifest
+from tests.cases.test_evaluation import quiet, ring
+from tests.cases.test_evaluation import shop as ring_shop
 from tests.modeling.test_splits import TINY, day, prepared_at
 from tests.modeling.training.test_fit import Interrupt
 
@@ -116,14 +120,21 @@ def test_what_validates_where_nobody_says(shop: Manifest, config: dict[str, Any]
 
 
 def test_a_sample_of_the_training_day_never_chooses(tmp_path: Path) -> None:
-    rows = prepared_at(tmp_path / "shop")
-    split = folds(rows)[-1].read(100)
-    assert split.validates == "watches"
+    """Patience 1 at a rate that soon does harm: validation asks about cases of the newest training day, and stops nothing."""
+    sessions = prepare(Artifacts(tmp_path / "root"), ring_shop(tmp_path, ring(4)), progress=quiet)
+    split = folds(sessions)[-1].read(100)
+    assert (split.validates, split.num_validation) == ("watches", 6)
     config = TrainingConfig(
-        epochs=8, tokens_per_step=32, threads=1, learning_rate=0.05, order="random", patience=1, evaluations=8,
+        epochs=8, tokens_per_step=64, threads=1, learning_rate=0.5, order="random", patience=1, evaluations=8,
         validation="sample",
     )  # fmt: skip
-    model, _ = trained(rows, config)
+    model = train(Artifacts(sessions.root), sessions, TINY, config, quiet)
+    curve = [
+        row["validation"]["ndcg@20"]
+        for row in json.loads((model.folder / "history.json").read_text())
+        if row["validation"]
+    ]
+    assert len(curve) == 8 and sorted(curve) != curve, "it had reason to"
     assert model.facts["weights"] == "last step" and model.facts["steps"] == model.facts["planned_steps"]
 
 

@@ -187,6 +187,9 @@ def test_a_share_of_all_sessions_is_read_in_random_order_and_then_the_newest_day
     assert not torch.equal(drawn, drawn.sort().values)
     assert 0.2 * len(newest) < int((drawn >= count - len(newest)).sum()) < 0.8 * len(newest)
     assert torch.equal(some, replay_then_newest(split, DAYS[1], 0.5, 17))
+    recent = replay_then_newest(split, DAYS[1], 0.5, 17, recent_days=1)
+    assert len(newest) < len(recent) < len(some)
+    assert bool((recent >= count - len(newest)).all()), "older sessions are not drawn"
     whole = replay_then_newest(split, DAYS[1], 1.0, 17)
     assert torch.equal(whole[: -len(newest)].sort().values, torch.arange(count))
 
@@ -217,7 +220,7 @@ def test_weights_are_drawn_back_to_those_from_scratch(nights: Nights) -> None:
     set_seed(17)
     schema = FeatureSchema.read(folder / "schema.json")
     scratch = make_model(
-        model_config(), schema, split.train.select(start.reads_N), split.last_day, items, quiet
+        model_config(), schema, split.train.select(start.reads_N), split, items, quiet
     ).named_parameters()
     for name, weight in scratch:
         torch.testing.assert_close(none[name], weight, msg=name)
