@@ -1,6 +1,6 @@
 """What below an artifact root nothing needs any more: listed with its size, and removed where that is asked for.
 
-What stays, whatever its age:
+What stays at any age:
 
     champions, ledgers, inventories   all
     days, states                      those that a ledger names: a finished day is a fact

@@ -13,18 +13,15 @@ carries the token.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from schemas import claims
+from schemas.claims import DIGITS
 from schemas.errors import InputError
 from schemas.owner import Owner
 
@@ -34,8 +31,6 @@ BEAT_SECONDS = 15.0
 STALE_SECONDS = 180.0  # twelve beats: a machine that is as busy as that has other troubles
 WAIT_SECONDS = {NIGHT: 12 * 3600.0, POINTERS: 300.0}
 QUIET_SECONDS = 2.0  # nothing is said of a wait that is no longer
-DIGITS = 12
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class LostLockError(RuntimeError):
@@ -74,12 +69,12 @@ class Hold:
         """Give it back, if it is still held."""
         self._ended.set()
         with self._mutex:
-            if not self.lost and _newest(self.folder) == self.token:
-                _claim(self.folder, f"{self.token:0{DIGITS}}.free", "")
+            if not self.lost and claims.newest(self.folder) == self.token:
+                claims.claim(self.folder, f"{self.token:0{DIGITS}}.free", "")
 
     def _require_newest(self) -> None:
-        if not self.lost and (newest := _newest(self.folder)) != self.token:
-            owner = _owner(self.folder, newest)
+        if not self.lost and (newest := claims.newest(self.folder)) != self.token:
+            owner = claims.owner_at(self.folder, newest)
             self.lost = (
                 f"{self.folder}: this process was paused or cut off, and the lock was taken over by "
                 f"{owner or 'a process that has ended'}. Nothing more is written; run it again, it goes on where it was."
@@ -88,10 +83,10 @@ class Hold:
             raise LostLockError(self.lost)
 
     def _take_anew(self) -> None:
-        if _claim(self.folder, f"{self.token + 1:0{DIGITS}}", self.owner.model_dump_json()):
+        if claims.claim(self.folder, f"{self.token + 1:0{DIGITS}}", self.owner.model_dump_json()):
             self.token += 1
             self._write_beat()
-            _clean(self.folder, self.token)
+            claims.clean(self.folder, self.token)
         self._require_newest()
 
     def _beat(self) -> None:
@@ -169,8 +164,8 @@ def token_of(root: Path) -> int:
 def owner_of(root: Path, name: str = NIGHT) -> Owner | None:
     """Who holds a lock now and is not surely gone; None where nobody does."""
     folder = root.expanduser().resolve() / FOLDER / name
-    newest = _newest(folder)
-    owner = None if not newest or _is_free(folder, newest) else _owner(folder, newest)
+    newest = claims.newest(folder)
+    owner = None if not newest or claims.is_free(folder, newest) else claims.owner_at(folder, newest)
     return None if owner is None or owner.is_dead else owner
 
 
@@ -178,15 +173,15 @@ def _take(folder: Path, owner: Owner, say: Callable[[str], object], patience: fl
     folder.mkdir(parents=True, exist_ok=True)
     begun, said, seen, changed = time.monotonic(), False, "", time.monotonic()
     while True:
-        newest = _newest(folder)
-        other = _owner(folder, newest) if newest and not _is_free(folder, newest) else None
-        if (beat := _read(folder / f"{newest:0{DIGITS}}.beat")) and (now := f"{newest} {beat}") != seen:
+        newest = claims.newest(folder)
+        other = claims.owner_at(folder, newest) if newest and not claims.is_free(folder, newest) else None
+        if (beat := claims.read(folder / f"{newest:0{DIGITS}}.beat")) and (now := f"{newest} {beat}") != seen:
             seen, changed = now, time.monotonic()
         stale = time.monotonic() - changed > STALE_SECONDS
-        if newest == 0 or _is_free(folder, newest) or stale or (other and other.is_dead):
+        if newest == 0 or claims.is_free(folder, newest) or stale or (other and other.is_dead):
             token = max(newest, above) + 1
-            if _claim(folder, f"{token:0{DIGITS}}", owner.model_dump_json()) and _newest(folder) == token:
-                _clean(folder, token)
+            if claims.claim(folder, f"{token:0{DIGITS}}", owner.model_dump_json()) and claims.newest(folder) == token:
+                claims.clean(folder, token)
                 return Hold(folder, token, owner)
             continue
         if time.monotonic() - begun > patience:
@@ -198,73 +193,6 @@ def _take(folder: Path, owner: Owner, say: Callable[[str], object], patience: fl
             say(f"Waiting for {other or 'another process'}, which writes to {folder.parents[1]}; Ctrl-C gives up.")
             said = True
         time.sleep(min(0.5, STALE_SECONDS / 10))
-
-
-def _claim(folder: Path, name: str, text: str) -> bool:
-    """Make a file that is not there yet, whole; False where it is. A link tells, whatever the file system's answer says."""
-    draft = folder / f".{name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(draft, folder / name)
-        return True
-    except FileExistsError:
-        return (
-            draft.stat().st_nlink == 2
-        )  # over a network the answer to a link that was made may come from asking twice
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        return _make(folder / name, text)
-    finally:
-        draft.unlink()
-
-
-def _make(path: Path, text: str) -> bool:
-    """`_claim` on a disk without hard links."""
-    try:
-        with path.open("x") as file:
-            file.write(text)
-    except FileExistsError:
-        return False
-    return True
-
-
-def _clean(folder: Path, token: int) -> None:
-    """Remove what earlier holders left."""
-    for name in os.listdir(folder):  # noqa: PTH208
-        number = name.partition(".")[0]
-        if number.isdecimal() and int(number) < token:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / name).unlink()
-
-
-def _newest(folder: Path) -> int:
-    """The highest token; 0 where there is none."""
-    try:
-        return max((int(name) for name in os.listdir(folder) if name.isdecimal()), default=0)  # noqa: PTH208
-    except FileNotFoundError:
-        return 0
-
-
-def _is_free(folder: Path, token: int) -> bool:
-    return (folder / f"{token:0{DIGITS}}.free").exists()
-
-
-def _owner(folder: Path, token: int) -> Owner | None:
-    try:
-        return Owner.model_validate_json(_read(folder / f"{token:0{DIGITS}}"))
-    except ValidationError:
-        return None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, ValueError):
-        return ""
 
 
 def _clock() -> float:

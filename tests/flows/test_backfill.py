@@ -61,7 +61,7 @@ def test_periods_and_changes_are_read() -> None:
         layers_of(Data(), {"bdy.dim": 8})
 
 
-def test_names_that_prefect_invents_are_recognised_and_no_others() -> None:
+def test_names_that_prefect_invents_are_recognised_and_nothing_else() -> None:
     assert all(is_invented(generate_slug(2)) for _ in range(300))
     for name in ("demo 2026-03-10", "my-night", "retrain", "giga-oriole-2", "", "before-the-sale"):
         assert not is_invented(name), name

@@ -194,7 +194,7 @@ def test_unreadable_folders_are_left_alone_and_named(root: Artifacts) -> None:
     assert (root.root / name).is_dir()
 
 
-def test_the_command_lists_first_and_removes_when_told(root: Artifacts) -> None:
+def test_the_command_lists_first_and_removes_when_asked(root: Artifacts) -> None:
     made = [model(root, number, days_ago=100 - number) for number in (1, 2, 3)]
     listed = overnight_here("prune", "--root", root.root, "--keep-models", "1", "--json")
     about = summary_of(listed)

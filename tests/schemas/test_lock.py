@@ -1,4 +1,4 @@
-"""The lock on a root: one writer, whatever machine it is on, and none that lost it."""
+"""The lock on a root: one writer on any number of machines, and none that lost it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import lock
+from schemas import claims, lock
 from schemas.artifacts import Artifacts, replace_file, write_atomically
 from schemas.errors import InputError
 from schemas.lock import LostLockError, holding, owner_of
@@ -70,7 +70,7 @@ def from_elsewhere(root: Path, token: int, beat: str | None = "1") -> Path:
     return folder
 
 
-def test_a_second_process_is_refused_and_told_who_is_there(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_who_is_there_is_said(tmp_path: Path) -> None:
     process = holder(tmp_path)
     with (
         pytest.raises(InputError, match=rf"in use: night of shop \(process {process.pid} on "),
@@ -161,14 +161,14 @@ def test_another_machine_whose_beat_goes_on_is_not_followed(tmp_path: Path, monk
     """Also with a clock that is days behind: only change counts."""
     monkeypatch.setattr(lock, "STALE_SECONDS", 30.0)
     folder, beats = from_elsewhere(tmp_path, 7), iter(range(2, 10**9))
-    real = lock._newest
+    real = claims.newest
 
     def newest(place: Path) -> int:
         (folder / f"{7:012}.beat").write_text(str(next(beats)))
         os.utime(folder / f"{7:012}.beat", (1, 1))
         return real(place)
 
-    monkeypatch.setattr(lock, "_newest", newest)
+    monkeypatch.setattr(claims, "newest", newest)
     with pytest.raises(InputError, match=ELSEWHERE), holding(tmp_path, lock.NIGHT, "night", wait_seconds=2):
         pass
 
@@ -241,7 +241,7 @@ def test_without_hard_links_a_claim_is_made_once(tmp_path: Path, monkeypatch: py
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_link)
-    assert lock._claim(tmp_path, "1", "mine") and not lock._claim(tmp_path, "1", "yours")
+    assert claims.claim(tmp_path, "1", "mine") and not claims.claim(tmp_path, "1", "yours")
     assert (tmp_path / "1").read_text() == "mine"
 
 
