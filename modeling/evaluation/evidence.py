@@ -12,8 +12,8 @@ The limit is `-promotion.margin`, or `promotion.min_gain` where that is set. Eac
 of 1 - `promotion.confidence`. **Nightly looks**: at .99 a year of nights brings 3.65 wrong verdicts if every candidate were
 at the very limit, and hardly any where candidates are better or much worse. Allowing one in 20 years instead (Bonferroni over
 a year at 5 %, .99986) asks for 2.4 times as many users, and models that age cost more than what a margin of one per cent can
-lose. `promotion.seed_scatter` s widens the bounds: two trainings differ by s sqrt(2) by chance. It is given, or measured now and
-then (`stages.scatter`).
+lose. `promotion.seed_scatter` s widens the bounds: two trainings differ by s sqrt(2) by chance. It is given, or measured now
+and then (`stages.scatter`).
 
 Three preflights are made each night with the ranks at hand. A model against itself holds, ranks drawn from the whole
 catalogue do not win, and the first rank everywhere wins. If one of them ends otherwise, nothing is promoted.
