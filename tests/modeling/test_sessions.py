@@ -218,8 +218,12 @@ def test_cases_move_whole() -> None:
         event_labels={"dwell": torch.rand(5)},
         labels={"bought": torch.tensor([0.0, 1.0])},
         past=Past(torch.arange(5), *torch.tensor([[0, 3], [3, 5], [0, 0], [0, 2]])),
+        time="elapsed",
+        asked=torch.tensor([5.0, 60.0], dtype=torch.float64),
     )
     cases = hide_last(sessions)
-    assert {tensor.device.type for tensor in tree_leaves(asdict(cases.to("meta")))} == {"meta"}
+    leaves = tree_leaves(asdict(cases.to("meta")))
+    assert None not in tree_leaves(asdict(cases)), "a field that this test leaves out may stay behind"
+    assert {leaf.device.type for leaf in leaves if isinstance(leaf, torch.Tensor)} == {"meta"}
     moved = cases.to("cpu")
     assert torch.equal(moved.target, cases.target) and torch.equal(moved.history.items, sessions.items)
