@@ -24,6 +24,11 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason=
 SHORT = {"training": {"epochs": 1, "threads": 1}, "evaluation": {"baselines": ["popularity"]}}
 LONG = {"training": {"epochs": 1000, "patience": 1000, "threads": 1, "tokens_per_step": 32}}
 
+# Hanging up is not ignored, as it is where these tests run under nohup: what is started would outlive this.
+STARTER = """import signal, subprocess, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+subprocess.run(sys.argv[1:])"""
+
 
 @dataclass
 class Served:
@@ -107,7 +112,7 @@ def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
         "--port",
         str(port),
     ]
-    command = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *words] if shell else words
+    command = [sys.executable, "-c", STARTER, *words] if shell else words
     log = root.parent / f"served-{port}.txt"
     with log.open("w") as lines:
         process = subprocess.Popen(
