@@ -54,7 +54,7 @@ class Fold:
     """Sessions that train and sessions that test. `config` is the split that has this fold alone.
 
     Days are those with sessions, in order; none of them where the test is not by days. The past of training sessions holds no
-    session that validation holds out, nor what came before it.
+    session that validation holds out, nor what came before it; by last items, none of the items that are held out of sessions.
     """
 
     sessions: Manifest
@@ -261,8 +261,8 @@ def replay_then_newest(
 
 
 def _split_histories(histories: Sessions, most_validation: int) -> Split:
-    train = histories.drop_last(2)
-    chosen = histories.select(spread(len(histories), most_validation))
+    train = histories.forgetting(2).drop_last(2)  # a later session of its user reads no item that is hidden of one
+    chosen = histories.forgetting(1).select(spread(len(histories), most_validation))
     validation = Cases(chosen.drop_last(2), chosen.item_from_end(1))
     return Split(train, validation, hide_last(histories), train)
 
