@@ -47,7 +47,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["prepare", "--source", "/tmp", "--set", "promotion.metric=ndgc@20"], ["Did you mean 'ndcg@20'"]),
         (["prepare", "--source", "/tmp", "--set", "promotion.min_gain=.nan"], ["promotion.min_gain", "finite"]),
         (["recommend"], ["Give the items of a session"]),
-        (["recommend", "--from", "histories.parquet"], ["--from FILE_OR_FOLDER (or --everyone) and --out FOLDER go together"]),
+        (
+            ["recommend", "--from", "histories.parquet"],
+            ["--from FILE_OR_FOLDER (or --everyone) and --out FOLDER go together"],
+        ),
         (["recommend", "lamp-1", "--from", "a.parquet", "--out", "b"], ["one of them"]),
         (["train", "--source", "SHOP", "--set", "body=bert5"], ["bert5", "Did you mean 'bert'"]),
         (["recommend", "lamp-1", "--new-items", "/nowhere.csv"], ["/nowhere.csv", "No such file"]),
