@@ -76,10 +76,18 @@ def named(models: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[C
     """The contenders of names and settings by group, with or without a preset: {"small": {"preset": "esasrec", "loss": "bce"}}.
 
     Raises:
-        InputError: as `contenders_of` does, and for the name of a baseline.
+        InputError: as `contenders_of` does, for the name of a baseline, and for names that no table can show.
     """
+    if not models:
+        raise InputError('There is no model to compare: give at least one, such as {"default": {}}.')
     contenders = []
     for name, given in models.items():
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise InputError(f"{name!r} is no name for a model: give it one line of text.")
+        if not isinstance(given, Mapping):
+            raise InputError(
+                f'{name!r}: its settings are a mapping of groups, such as {{"loss": "bce"}}, got {given!r}.'
+            )
         layer = {group: value for group, value in given.items() if group != PRESET}
         if fixed := [group for group in layer if group in FIXED]:
             raise InputError(f"{name!r} sets {fixed[0]}, which is the same for all that are compared: give it to all.")

@@ -11,6 +11,7 @@ from flows.night_lock import alone
 from flows.settings.settings import Settings
 from modeling.config import SplitConfig
 from schemas.artifacts import Manifest
+from schemas.errors import parse
 from schemas.progress import Progress
 
 FOLDS = 3  # where none are asked for, as far as there are days
@@ -33,16 +34,15 @@ def folds_of(settings: Settings, count: int | None, window: int | None, progress
     training day before them. Preparation is done once: all folds read the same sessions.
 
     Raises:
-        InputError: for more folds than there are days for, or folds and windows where a split has no days.
+        InputError: for fewer than one fold, more than there are days for, or folds and windows where a split has no days.
     """
     from modeling.splits import folds
 
+    given = {"folds": count, "train_days": window}
+    written = settings.evaluation.split.model_dump(exclude_unset=True)
+    split = parse(SplitConfig, written | {key: value for key, value in given.items() if value is not None}, "folds")
     with alone(settings, "preparation", progress):
         sessions = stages.prepare(settings, progress)
-    given = {"folds": count, "train_days": window}
-    split = settings.evaluation.split.model_copy(
-        update={key: value for key, value in given.items() if value is not None}
-    )
     if count is None and split.folds == 1 and (days := _days(sessions, split)):
         split = split.model_copy(update={"folds": max(1, min(FOLDS, (len(days) - 1) // split.test_days))})
     of_folds = []

@@ -24,6 +24,7 @@ from flows.console import in_words
 from flows.night_lock import alone
 from flows.settings.settings import Data, Settings, resolve
 from schemas.artifacts import Manifest
+from schemas.errors import parse
 
 if TYPE_CHECKING:
     from modeling.service.recommender import Recommender
@@ -62,8 +63,12 @@ class Project:
         return resolve(self.data, preset, groups)
 
     def prepare(self, until: date | None = None, days: int | None = None) -> Manifest:
-        """Events -> `sessions/<id>`, to be tested on the day `until` (None: the last full day), of so many days (None: all)."""
-        of_days = self.data.model_copy(update={"until": until, "days": days})
+        """Events -> `sessions/<id>`, to be tested on the day `until` (None: the last full day), of so many days (None: all).
+
+        Raises:
+            InputError: for a day that is none or is not in the data, and for fewer days than are needed.
+        """
+        of_days = parse(Data, self.data.model_dump() | {"until": until, "days": days}, "prepare")
         settings = resolve(of_days)
         with alone(settings, "preparation", self._progress):
             return stages.prepare(settings, self._progress)

@@ -9,6 +9,7 @@ from typing import Any
 Values = dict[str, float | None]  # None: undefined on these cases
 Metrics = dict[str, Values]  # by scorer, the model first
 UNDEFINED = "undefined"
+BAR = r"\|"  # within a cell of a Markdown table
 MOST_FILES = 20  # that are named one by one
 LEFT_OUT = {
     "too_short": "of one event",
@@ -160,5 +161,10 @@ def markdown_table(first: str, rows: list[tuple[str, dict[str, str]]]) -> list[s
     if not rows:
         return []
     keys = list(rows[0][1])
-    lines = ["", f"| {first} | {' | '.join(keys)} |", "|" + "---|" * (len(keys) + 1)]
-    return lines + [f"| {name} | {' | '.join(row.get(key, '') for key in keys)} |" for name, row in rows]
+    lines = ["", _line([first, *keys]), "|" + "---|" * (len(keys) + 1)]
+    return lines + [_line([name, *(row.get(key, "") for key in keys)]) for name, row in rows]
+
+
+def _line(cells: list[str]) -> str:
+    """A row of a Markdown table; a bar within a cell does not end it."""
+    return f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |"

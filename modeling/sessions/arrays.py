@@ -88,6 +88,16 @@ class Sessions:
             return self
         return replace(self, past=self.past.since(left_out.past))
 
+    def forgetting(self, count: int) -> Sessions:
+        """These sessions, with the last `count` events of each of them in no past."""
+        if self.past is None:
+            return self
+        session_E, event_E = self.event_index()
+        hidden = event_E >= (self.starts + self.lengths - count)[session_E]
+        keep_E = torch.ones(len(self.items), dtype=torch.bool, device=self.items.device)
+        keep_E[event_E[hidden]] = False
+        return replace(self, past=self.past.only(keep_E))
+
     def drop_last(self, count: int) -> Sessions:
         """Without the last `count` events of each session."""
         lengths = (self.lengths - count).clamp(min=0)

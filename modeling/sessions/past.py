@@ -63,6 +63,13 @@ class Past:
         first = first.maximum(self.starts).minimum(end)
         return replace(self, starts=first, lengths=end - first)
 
+    def only(self, keep_E: Tensor) -> Past:
+        """The same without events that are not kept, given for all events: each past is as much shorter as it held of them."""
+        kept = keep_E[self.order.long()]
+        upto = torch.nn.functional.pad(kept.cumsum(0), (1, 0))
+        starts, lengths = upto[self.starts], upto[self.starts + self.lengths] - upto[self.starts]
+        return Past(self.order[kept], upto[self.own], upto[self.own_end], starts, lengths)
+
     def index(self) -> tuple[Tensor, Tensor]:
         """(session, event) of every past event of these sessions, session by session, oldest first."""
         session = torch.repeat_interleave(self.lengths)

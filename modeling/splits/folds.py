@@ -3,7 +3,8 @@
     day            the last `test_days` days with sessions are the test, those before it train; with `folds`, so are the days
                    before these, and so on, each fold trained on what was before it, or on its last `train_days` days
     leave_one_out  the last item of every session is the test, the one before validates
-    list           trains as `day` (histories: on all); the test is a Parquet of histories with targets (`stages.listed`)
+    list           trains as `day` (histories: on all items but the last); the test is a Parquet of histories with targets
+                   (`stages.listed`)
 
 A fold of earlier days reads the sessions in the ids of the newest: items that came up later have an id, but no training event,
 so that no model reads or recommends them. Numbers keep the scale of all days before the newest test day; where that matters,
@@ -54,7 +55,7 @@ class Fold:
     """Sessions that train and sessions that test. `config` is the split that has this fold alone.
 
     Days are those with sessions, in order; none of them where the test is not by days. The past of training sessions holds no
-    session that validation holds out, nor what came before it.
+    session that validation holds out, nor what came before it; by last items, none of the items that are held out of sessions.
     """
 
     sessions: Manifest
@@ -261,14 +262,17 @@ def replay_then_newest(
 
 
 def _split_histories(histories: Sessions, most_validation: int) -> Split:
-    train = histories.drop_last(2)
-    chosen = histories.select(spread(len(histories), most_validation))
+    train = histories.forgetting(2).drop_last(2)  # a later session of its user reads no item that is hidden of one
+    chosen = histories.forgetting(1).select(spread(len(histories), most_validation))
     validation = Cases(chosen.drop_last(2), chosen.item_from_end(1))
     return Split(train, validation, hide_last(histories), train)
 
 
 def _split_list(histories: Sessions, most_validation: int) -> Split:
-    """Histories whose test lies elsewhere: the last item validates those that are chosen, and all else trains."""
+    """Histories whose test lies elsewhere: all items but the last train, and the last of some, evenly spread, validates.
+
+    Without validation all items train.
+    """
     chosen = torch.zeros(len(histories), dtype=torch.bool)
     chosen[spread(len(histories), most_validation)] = True
     train = histories.drop_last(1) if most_validation else histories

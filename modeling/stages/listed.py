@@ -70,10 +70,12 @@ def check_list(file: Path) -> None:
     """Look at the columns of a list, before anything is trained that it is to test.
 
     Raises:
-        InputError: for a file that cannot be read or lacks one of them.
+        InputError: for a file that cannot be read, lacks one of them, or has no row.
     """
     with _opened(file) as parquet:
         _require_columns(parquet.schema_arrow, file)
+        if not parquet.metadata.num_rows:
+            raise InputError(f"evaluation.split.path {file}: there is no row in it.")
 
 
 def _opened(file: Path) -> pq.ParquetFile:

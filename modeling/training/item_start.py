@@ -25,11 +25,14 @@ from schemas.columns import FIRST_ID
 WINDOW = 5
 SMOOTHING = 0.75  # of contexts, so that rare ones do not seem to say the most (word2vec's)
 STD = 0.05  # of the numbers of a vector: a length of 0.4 at width 64
+NOISE = 1e-6  # of the longest vector: less is what rounding leaves of zero
 LEAST_ITEMS = 8  # more than an item needs to occur with any
 
 
 def begin_near_neighbours(model: SequenceModel, sessions: Sessions) -> int:
     """Give the items that occur with any in training their vectors; how many there are. All further ids stay as they are.
+
+    So do items that the largest axes say nothing of, as where more shelves than axes share no session.
 
     The axes are turned at random: as they come, a few hold most of all vectors, and a norm over a vector sees little else.
     """
@@ -38,7 +41,10 @@ def begin_near_neighbours(model: SequenceModel, sessions: Sessions) -> int:
     item_I = np.flatnonzero(np.diff(information.indptr))
     if len(item_I) < LEAST_ITEMS:
         return 0
-    vectors = torch.from_numpy(factors(information[item_I][:, item_I], table_VE.shape[1])).to(table_VE.dtype)
+    vectors = torch.from_numpy(factors(information[item_I][:, item_I], table_VE.shape[1]))
+    length_I = vectors.norm(dim=1)
+    said_I = length_I > NOISE * length_I.max()
+    item_I, vectors = item_I[said_I.numpy()], vectors[said_I].to(table_VE.dtype)
     vectors = vectors @ torch.linalg.qr(torch.randn(table_VE.shape[1], table_VE.shape[1]))[0]
     length = STD * table_VE.shape[1] ** 0.5
     with torch.no_grad():

@@ -55,11 +55,21 @@ def test_what_does_not_fit_is_refused_before_any_work(project: Project, shop: Pa
         ({"mine": {"evaluation": {"cutoffs": [5]}}}, "'mine' sets evaluation, which is the same for all"),
         ({"mine": {"preset": "sasrecc"}}, "Unknown preset 'sasrecc'"),
         ({"mine": {"training": {"start_from": "champion"}}}, "'mine' has training.start_from"),
+        ({}, "There is no model to compare"),
+        ({"": QUICK}, "'' is no name for a model"),
+        ({"two\nlines": QUICK}, "is no name for a model"),
+        ({1: QUICK}, "1 is no name for a model"),
+        ({"mine": None}, "its settings are a mapping of groups"),
     ):
         with pytest.raises(InputError, match=why):
             project.compare(wrong)
-    with pytest.raises(InputError, match="99"):
-        project.compare({"mine": QUICK}, folds=99)
+    for folds in (99, 0, -1):
+        with pytest.raises(InputError, match=str(folds)):
+            project.compare({"mine": QUICK}, folds=folds)
+    for wrong_days in ({"until": "yesterday"}, {"days": 1}, {"days": "many"}):
+        with pytest.raises(InputError, match=next(iter(wrong_days))):
+            project.prepare(**wrong_days)  # type: ignore[arg-type]
+    assert project.prepare(until=str(project.prepare().facts["test_day"])).name == project.prepare().name  # type: ignore[arg-type]
     with pytest.raises(InputError, match="Nothing is in service for 'demo'"):
         project.recommender()
 

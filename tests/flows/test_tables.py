@@ -162,3 +162,8 @@ def test_a_refit_is_named_with_what_it_took_in() -> None:
     )
     assert "which was tested on the last items here" in describe_refit(refit | {"split": {"test": None}})
     assert describe_refit(None) == ""
+
+
+def test_a_bar_in_a_name_ends_no_cell() -> None:
+    lines = markdown_table("model", [("a | b", {"against a | b": "x"}), ("c", {"against a | b": "y | z"})])
+    assert lines[1:] == [r"| model | against a \| b |", "|---|---|", r"| a \| b | x |", r"| c | y \| z |"]

@@ -220,6 +220,15 @@ def test_lists_that_cannot_be_read_are_refused(
         read_split(shop, config, 10)
 
 
+def test_an_empty_list_is_refused_before_anything_is_trained(shop: Manifest, tmp_path: Path) -> None:
+    pl.DataFrame(schema={"item_id": pl.List(pl.String), "target": pl.String}).write_parquet(tmp_path / "list.parquet")
+    split = SplitConfig(rule="list", path=str(tmp_path / "list.parquet"))
+    artifacts = Artifacts(tmp_path / "root")
+    with pytest.raises(InputError, match="no row"):
+        train(artifacts, shop, TINY, TRAINING, lambda line: None, split)
+    assert not (tmp_path / "root" / "models").exists()
+
+
 def test_a_fold_names_model_and_evaluation_and_stands_in_both(shop: Manifest) -> None:
     artifacts = Artifacts(shop.root)
     made = []

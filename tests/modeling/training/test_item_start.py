@@ -57,6 +57,18 @@ def test_too_few_items_begin_at_random(items: list[int]) -> None:
     assert torch.equal(model.inputs.items.table_VE, before)
 
 
+def test_items_that_no_axis_says_anything_of_begin_at_random() -> None:
+    """Forty shelves that share no session, in a table of sixteen axes."""
+    shelves = [[FIRST_ID + 4 * shelf + item for item in range(4)] for shelf in range(40) for _ in range(shelf + 1)]
+    model = model_for(160)
+    before = model.inputs.items.table_VE.detach().clone()
+    begun = begin_near_neighbours(model, sessions_of(shelves))
+    table = model.inputs.items.table_VE.detach()
+    changed = (table != before).any(1)
+    assert 0 < begun == int(changed.sum()) < 160
+    assert table[FIRST_ID:].norm(dim=1).min() > 0.05
+
+
 def test_a_table_wider_than_the_catalogue() -> None:
     vectors = factors(positive_information(two_shelves(), 23)[3:, 3:], 64)
     assert vectors.shape == (20, 64)
