@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 MODELS, EVALUATIONS, SESSIONS = "models", "evaluations", "sessions"
+NAME = re.compile(rf"{MODELS}/[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,10 @@ def model_of(artifacts: Artifacts, model: str) -> Manifest:
     Raises:
         InputError: when it is not there, not whole, or no model.
     """
-    kind, slash, _ = model.partition("/")
-    if slash and kind != MODELS:
-        raise InputError(f"--model {model!r} is no model: give one such as models/1f2e (looked in {artifacts.root}).")
-    return artifacts.get(model if slash else f"{MODELS}/{model}")
+    name = model if "/" in model else f"{MODELS}/{model}"
+    if not NAME.fullmatch(name):  # `artifacts.get` would take a pattern, or a path to what is no model
+        raise InputError(f"{model!r} is no model: give one such as models/1f2e (looked in {artifacts.root}).")
+    return artifacts.get(name)
 
 
 def model_folder(artifacts: Artifacts, dataset: str, model: str | None = None) -> Path:
@@ -170,6 +172,11 @@ def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
             raise InputError(
                 f"No model was in service for {name!r} before {now.model}. Name the one to be: "
                 f"`overnight promote MODEL --dataset {name}`."
+            )
+        if not (artifacts.root / now.previous).is_dir():
+            raise InputError(
+                f"{now.previous}, which was in service for {name!r} before {now.model}, has been removed. Name the one to be: "
+                f"`overnight promote MODEL --dataset {name}`; of models before the last, `overnight prune` keeps the newest."
             )
         before = _usable(artifacts, name, now.previous)
         return put_in_service(artifacts, name, before.name, by="rollback", because=because)

@@ -9,6 +9,7 @@ import http.client
 import json
 import logging
 import os
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from prefect import runtime
 ADDRESS = "OVERNIGHT_WEBHOOK"
 BLOCK = "overnight-webhook"
 SECONDS = 20.0  # to deliver a message
+NO_ANSWER = "no answer in time"
 NUM_WARNINGS = 5
 Log = Callable[[str], object]
 logger = logging.getLogger("prefect.flow_runs")
@@ -66,24 +68,50 @@ def _name_of(flow_run: Any) -> str:
 
 def send(text: str, log: Log) -> None:
     """Send a message, where an address is set; `log` gets a line when it cannot be delivered."""
-    address = os.environ.get(ADDRESS) or _of_block()
+    address = (os.environ.get(ADDRESS) or _of_block()).strip()
     if not address:
         return
-    if not address.startswith(("http://", "https://")):
+    if not address.lower().startswith(("http://", "https://")):
         log(
             f"The address of ${ADDRESS} (or of the block {BLOCK}) does not begin with http:// or https://: no message is sent."
         )
         return
-    body = json.dumps({"text": text}).encode()
+    if reason := _deliver(address, json.dumps({"text": text}).encode()):
+        log(f"The message about this run could not be delivered to ${ADDRESS} (or the block {BLOCK}): {reason}.")
+
+
+def _deliver(address: str, body: bytes) -> str:
+    """Why a message was not delivered; empty where it was. It is given up after `SECONDS` in all.
+
+    The time limit of a connection is one for each step of it, and none for asking which machine a name is.
+    """
+    reasons: list[str] = []
+    thread = threading.Thread(target=lambda: reasons.append(_post(address, body)), daemon=True, name="message")
+    thread.start()
+    thread.join(SECONDS)
+    return reasons[0] if reasons else NO_ANSWER
+
+
+def _post(address: str, body: bytes) -> str:
     try:
         request = urllib.request.Request(address, data=body, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=SECONDS):
-            return
+        with urllib.request.build_opener(_Stay).open(request, timeout=SECONDS):
+            return ""
     except urllib.error.HTTPError as error:
-        reason = f"it answers {error.code}"
+        error.close()
+        return f"it answers {error.code}" + (": it has moved, give its new address" if 300 <= error.code < 400 else "")
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = type(getattr(error, "reason", error)).__name__  # what an error says may hold the address
-    log(f"The message about this run could not be delivered to ${ADDRESS} (or the block {BLOCK}): {reason}.")
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            return NO_ANSWER
+        return "it is no address" if isinstance(reason, str) else type(reason).__name__  # its text may hold the address
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A message that followed to another place would arrive there as a GET, without its text."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _of_block() -> str:

@@ -17,19 +17,19 @@ there whole or not at all.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from flows.drafts import GOING, days_ago, is_left, open_backtests
 from flows.ledgers import read_ledgers
-from flows.night_lock import OPEN, alone_in
+from flows.night_lock import alone_in
 from modeling.evaluation.pointer import champion_of, changing
 from schemas.artifacts import MANIFEST, UNFINISHED, Artifacts, Manifest
 from schemas.errors import InputError
@@ -38,8 +38,6 @@ from schemas.lock import require_held
 
 REMOVABLE = ("days", "states", "sessions", "models", "evaluations")
 SCHEMA = "schema.json"
-OPEN_DAYS = 30  # a backtest that was stopped longer ago is not expected to go on
-GOING = ".removed"  # ends the name of a folder that is being removed
 Say = Callable[[str], object]
 
 
@@ -74,7 +72,10 @@ class Pruned:
         for kind, names in sorted(self.going.items()):
             yield from (f"{'removed' if self.removed else 'not needed'}: {kind}/{name}" for name in names)
         for name in self.unread:
-            yield f"left alone: {name}: its {MANIFEST} cannot be read; `overnight verify` says what helps."
+            yield (
+                f"left alone: {name}: a link, or its {MANIFEST} cannot be read or names another folder; `overnight verify` "
+                "says what helps."
+            )
         if not self.removed and self.going:
             yield "Nothing was removed. To remove it: overnight prune --remove, with the same options."
 
@@ -94,7 +95,7 @@ def prune(artifacts: Artifacts, keep_models: int, keep_days: int, *, remove: boo
     """
     if not artifacts.root.is_dir():
         raise InputError(f"There is nothing to prune: {artifacts.root} is not a folder. Give --root.")
-    since = datetime.now(UTC) - timedelta(days=keep_days)
+    since = days_ago(keep_days)
     with ExitStack() as locks:
         if remove:
             locks.enter_context(alone_in(artifacts.root, "prune", say))
@@ -122,15 +123,18 @@ def _plan(artifacts: Artifacts, keep_models: int, since: datetime) -> Pruned:
     found: dict[str, Manifest] = {}
     for kind in REMOVABLE:
         for folder in sorted((root / kind).glob("[!.]*")):
-            if (manifest := artifacts.read_manifest(kind, folder.name)) is None:
-                pruned.unread.append(f"{kind}/{folder.name}")
+            name = f"{kind}/{folder.name}"
+            linked = folder.is_symlink() or folder.parent.is_symlink()  # what it points to is not this root's
+            manifest = None if linked else artifacts.read_manifest(kind, folder.name)
+            if manifest is None or manifest.name != name:
+                pruned.unread.append(name)
             else:
-                found[manifest.name] = manifest
-    needed = _needed(artifacts, found, keep_models, min([since, *_open_backtests(root, since)]))
+                found[name] = manifest
+    needed = _needed(artifacts, found, keep_models, min([since, *open_backtests(root, since)]))
     for name in sorted(set(found) - needed):
         kind, _, artifact_id = name.partition("/")
         pruned.going.setdefault(kind, []).append(artifact_id)
-    if left := [path.name for path in sorted((root / UNFINISHED).glob("*")) if _is_left(path, since)]:
+    if left := [path.name for path in sorted((root / UNFINISHED).glob("*")) if is_left(path, since)]:
         pruned.going[UNFINISHED] = left
     _measure(root, pruned)
     return pruned
@@ -174,44 +178,25 @@ def _newest(manifests: Iterable[Manifest], count: int) -> Iterator[str]:
             yield manifest.name
 
 
-def _open_backtests(root: Path, since: datetime) -> Iterator[datetime]:
-    """When backtests began that were stopped on the way and may go on."""
-    for path in (root / UNFINISHED).glob(f"*/{OPEN}"):
-        if not _is_left(path.parent, since):
-            yield datetime.fromtimestamp(path.stat().st_mtime, UTC)
-
-
-def _is_left(folder: Path, since: datetime) -> bool:
-    """Whether no process works in an unfinished folder and nothing in it was touched since."""
-    if (folder / OPEN).exists():
-        since = min(since, datetime.now(UTC) - timedelta(days=OPEN_DAYS))
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    touched = (path.stat().st_mtime for path in (folder, *folder.rglob("*")))
-    return max(touched) < since.timestamp()
-
-
 def _measure(root: Path, pruned: Pruned) -> None:
-    """Sizes by kind. A file with several names counts once, for the kind read first; it is freed with its last name."""
+    """Sizes by kind. A file with several names counts once, for the kind read first; it is freed with its last name.
+
+    What is gone by now is not counted (a night may be writing), nor what links point to.
+    """
     names: Counter[tuple[int, int]] = Counter()
     seen: set[tuple[int, int]] = set()
-    for kind in sorted(path.name for path in root.iterdir() if path.is_dir()):
-        folders = [path for path in (root / kind).iterdir() if path.is_dir()]
-        pruned.counts[kind] = len(folders)
+    for kind in sorted(path.name for path in root.iterdir() if path.is_dir() and not path.is_symlink()):
         going = {root / kind / name for name in pruned.going.get(kind, ())}
-        for place, _, files in os.walk(root / kind):
+        for place, folders, files in os.walk(root / kind):
+            if Path(place) == root / kind:
+                pruned.counts[kind] = len(folders)
             inside = [Path(place), *Path(place).parents]
             goes = any(folder in going for folder in inside)
             for name in files:
-                about = (Path(place) / name).lstat()
+                try:
+                    about = (Path(place) / name).lstat()
+                except FileNotFoundError:
+                    continue
                 key = about.st_dev, about.st_ino
                 if key not in seen:
                     pruned.sizes[kind] += about.st_size
@@ -228,7 +213,7 @@ def _remove(root: Path, kind: str, name: str) -> None:
     going = root / UNFINISHED / f"{kind}.{name}{GOING}"
     going.parent.mkdir(exist_ok=True)
     shutil.rmtree(going, ignore_errors=True)
-    if place.is_dir():
+    if place.is_dir() and not place.is_symlink():
         place.rename(going)
         shutil.rmtree(going)
     else:

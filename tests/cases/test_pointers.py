@@ -347,3 +347,40 @@ def test_tokens_go_on_from_a_pointer_that_was_restored_without_its_locks(shop: S
     path.write_text(json.dumps(json.loads(path.read_text()) | {"token": 700}))
     shutil.rmtree(shop.artifacts.root / lock.FOLDER, ignore_errors=True)
     assert in_service.rollback(shop.artifacts, "shop").token == 701
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "models/",
+        "*",
+        "models/*",
+        "models/[0-9a-f]",
+        "?",
+        "models/../sessions",
+        "../x",
+        "../models",
+        "models/..",
+        "/",
+    ],
+)
+def test_what_is_no_name_of_a_model_is_refused(name: str, shop: Shop) -> None:
+    """Also where one model alone is there, which a pattern would find."""
+    before = pointer_of(shop.artifacts, "shop").read_bytes()
+    (sessions, *_) = (shop.artifacts.root / "sessions").iterdir()
+    for path in (shop.artifacts.root / "models").iterdir():
+        if path.name != shop.model.name:
+            shutil.rmtree(path)
+    for given in (name, f"models/../sessions/{sessions.name}"):
+        with pytest.raises(InputError, match="is no model: give one such as models/1f2e"):
+            in_service.change(shop.artifacts, "shop", given, None)
+    assert pointer_of(shop.artifacts, "shop").read_bytes() == before
+
+
+def test_a_rollback_to_a_model_that_was_removed_says_so(shop: Shop) -> None:
+    first, second = models_of(shop)
+    shutil.rmtree(shop.artifacts.root / first)
+    with pytest.raises(InputError, match=f"{first}, which was in service for 'shop' before {second}, has been removed"):
+        in_service.rollback(shop.artifacts, "shop")
+    assert models_of(shop) == [first, second]

@@ -121,7 +121,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def listening(answer: int = 200) -> Iterator[tuple[str, list[str]]]:
+def listening(answer: int = 200, location: str = "") -> Iterator[tuple[str, list[str]]]:
     """A server that keeps the texts it gets, and its address."""
     messages: list[str] = []
 
@@ -131,6 +131,13 @@ def listening(answer: int = 200) -> Iterator[tuple[str, list[str]]]:
             assert list(body) == ["text"] and self.headers["Content-Type"] == "application/json"
             messages.append(body["text"])
             self.send_response(answer)
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            messages.append("")
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
