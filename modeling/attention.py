@@ -62,8 +62,8 @@ class Layout:
     positions_BL: Tensor
     direction: Direction = "causal"
     seconds_BL: Tensor | None = None
-    asked_BL: Tensor | None = None
     order_BL: Tensor | None = None
+    asked_BL: Tensor | None = None
     event_BL: Tensor = field(default_factory=lambda: torch.empty(0))
     from_end_BL: Tensor = field(default_factory=lambda: torch.empty(0))
     end_S: Tensor = field(default_factory=lambda: torch.empty(0))
