@@ -1,4 +1,4 @@
-"""Whatever writes days, models and reports below a root does so alone: commands and flows take the lock of the root here."""
+"""One writer of days, models and reports below a root: commands and flows take the lock of the root here."""
 
 from __future__ import annotations
 

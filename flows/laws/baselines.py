@@ -66,9 +66,9 @@ def items_above_the_catalogue_are_unknown(trial: Trial) -> None:
     for histories, id_ in ((strange, FIRST_ID + NUM_ITEMS), (unknown, UNKNOWN)):
         histories.items[::2] = id_
     strange_NV, unknown_NV = (_scores(trial.fit(train), histories) for histories in (strange, unknown))
-    require(torch.equal(strange_NV, unknown_NV), f"Of histories with id {FIRST_ID + NUM_ITEMS} scores are others.")
+    require(torch.equal(strange_NV, unknown_NV), f"Of histories with id {FIRST_ID + NUM_ITEMS} scores differ.")
     strange_NV, unknown_NV = (_scores(trial.fit(histories), train) for histories in (strange, unknown))
-    require(torch.equal(strange_NV, unknown_NV), f"Fit on sessions with id {FIRST_ID + NUM_ITEMS} scores are others.")
+    require(torch.equal(strange_NV, unknown_NV), f"Fit on sessions with id {FIRST_ID + NUM_ITEMS} scores differ.")
 
 
 def what_else_is_ranked_changes_nothing(trial: Trial) -> None:

@@ -126,7 +126,13 @@ def _names_a_model(artifacts: Artifacts, dataset: str) -> bool:
 
 
 def pointer_of(artifacts: Artifacts, dataset: str) -> Path:
-    """The pointer file of a dataset."""
+    """The pointer file of a dataset.
+
+    Raises:
+        InputError: for a name that would lead out of the folder of pointers.
+    """
+    if Path(dataset).name != dataset:
+        raise InputError(f"Dataset {dataset!r}: a name is expected, without folders, such as demo.")
     return artifacts.root / "champions" / f"{dataset}.json"
 
 

@@ -384,3 +384,18 @@ def test_a_rollback_to_a_model_that_was_removed_says_so(shop: Shop) -> None:
     with pytest.raises(InputError, match=f"{first}, which was in service for 'shop' before {second}, has been removed"):
         in_service.rollback(shop.artifacts, "shop")
     assert models_of(shop) == [first, second]
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/../../elsewhere", "/tmp/elsewhere"])
+def test_a_dataset_never_names_a_pointer_elsewhere(nights: Shop, name: str) -> None:
+    artifacts = nights.artifacts
+    artifacts = nights.artifacts
+    pointer = next((nights.artifacts.root / "champions").glob("*.json"))
+    (nights.artifacts.root / "elsewhere.json").write_text(pointer.read_text())
+    try:
+        with pytest.raises(InputError, match="without folders"):
+            champion_of(artifacts, name)
+        with pytest.raises(InputError, match="without folders"):
+            put_in_service(artifacts, name, champion_of(artifacts, pointer.stem).model, by="promote")  # type: ignore[union-attr]
+    finally:
+        (nights.artifacts.root / "elsewhere.json").unlink()

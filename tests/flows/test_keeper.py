@@ -1,4 +1,4 @@
-"""Whatever a kept command started ends with it."""
+"""All processes that a kept command started end with it."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
         "preset": "esasrec",
         "body": {"num_layers": 1},
         "training": {"epochs": 1, "threads": 1},
-        "promotion": {"min_gain": 9.0},  # a first model that is not promoted, whatever the machine
+        "promotion": {"min_gain": 9.0},  # a first model is promoted on no machine
     }
     with contextlib.ExitStack() as stack:
         address, messages = stack.enter_context(listening())

@@ -26,7 +26,7 @@ def hours(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def _published(folder: Path, num_hours: int = 4, num_sessions: int = 40) -> Path:
-    """Sessions of three clicks in each hour: the first starts with it and lasts for 30 hours, the others for minutes."""
+    """Sessions of three clicks in each hour: the first starts with it and lasts for 30 hours, the rest for minutes."""
     rows = []
     for hour in range(num_hours):
         for user in range(num_sessions):
