@@ -389,7 +389,6 @@ def test_a_rollback_to_a_model_that_was_removed_says_so(shop: Shop) -> None:
 @pytest.mark.parametrize("name", ["../elsewhere", "a/../../elsewhere", "/tmp/elsewhere"])
 def test_a_dataset_never_names_a_pointer_elsewhere(nights: Shop, name: str) -> None:
     artifacts = nights.artifacts
-    artifacts = nights.artifacts
     pointer = next((nights.artifacts.root / "champions").glob("*.json"))
     (nights.artifacts.root / "elsewhere.json").write_text(pointer.read_text())
     try:
