@@ -74,5 +74,5 @@ def test_what_may_pass_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
     assert ends["away"][:2] == [3, "Failed"] and "the source is away" in ends["away"][2]
     assert ends["mistake"] == [1, "Mistake", "no such column"]
     assert ends["lost"] == [1, "LostLock", "taken over"]
-    assert ends["full"][:2] == [1, "Failed"] and "No space left" in ends["full"][2]
+    assert ends["full"][:2] == [1, "Mistake"] and "The disk is full." in ends["full"][2]
     assert ends["slow"][:2] == [1, "TimedOut"] and "The stage slow was stopped" in ends["slow"][2], ends
