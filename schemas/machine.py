@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from schemas.errors import InputError
 
@@ -27,6 +29,7 @@ PASSING = {
     errno.ETIMEDOUT: f"the network disk does not answer. See whether it is mounted, {AGAIN}",
 }
 """Errors that may be gone at the next try."""
+LEAST_ROOM = 1 << 16  # bytes; a disk with less is full
 OF_A_PLACE = (errno.EACCES, errno.EPERM)  # without one, something else than a file was refused
 OF_LIBRARIES = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")  # how Polars, pyarrow and safetensors pass them on
 
@@ -50,6 +53,31 @@ def in_words(*, passing: bool = False) -> Iterator[None]:
         if line := trouble(error, passing=passing):
             raise MachineError(line) from error
         raise
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """For what writes below a folder: libraries do not always say that its disk is full.
+
+    Raises:
+        OSError: ENOSPC, where the block failed and there is no room in the folder.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if not trouble(error) and _is_full(folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from error
+        raise
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < LEAST_ROOM
 
 
 def trouble(error: Exception, *, passing: bool = True) -> str:

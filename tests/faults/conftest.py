@@ -103,20 +103,27 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
 
 
 @pytest.fixture(scope="session")
-def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four days of a very small shop."""
-    folder = tmp_path_factory.mktemp("events")
-    simulate(Shop(days=4, users=150, seed=5), folder)
-    return folder
+def evening_and_events(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A root after the night before, whose model is in service, and the events, whose newest day came since."""
+    root, events = (tmp_path_factory.mktemp(name) / name for name in ("root", "events"))
+    simulate(Shop(days=4, users=150, seed=5), events)
+    *_, newest = sorted((events / "events").iterdir())
+    waits = newest.rename(events / "not-yet")
+    done = forks.night(root, events, until=YESTERDAY)
+    assert done.answer and done.answer["promoted"], done
+    waits.rename(newest)
+    return root, events
 
 
 @pytest.fixture(scope="session")
-def evening(forks: Forks, events: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root after the night before, whose model is in service."""
-    root = tmp_path_factory.mktemp("evening") / "root"
-    done = forks.night(root, events, until=YESTERDAY)
-    assert done.answer and done.answer["promoted"], done
-    return root
+def evening(evening_and_events: tuple[Path, Path]) -> Path:
+    return evening_and_events[0]
+
+
+@pytest.fixture(scope="session")
+def events(evening_and_events: tuple[Path, Path]) -> Path:
+    """Four days of a small shop."""
+    return evening_and_events[1]
 
 
 @pytest.fixture
@@ -136,7 +143,19 @@ class Undisturbed:
     def same(self, state: dict[str, Any]) -> bool:
         """Whether a root is as this night leaves it: same artifacts, same bytes, same model in service, nothing damaged."""
         assert not state["wrong"] and not state["left"]
+        there, wanted = (set(found["files"].items()) for found in (state, self.state))
+        assert not there ^ wanted, sorted(there ^ wanted)
         assert state == self.state
+        return True
+
+    def same_results(self, state: dict[str, Any]) -> bool:
+        """`same` where days were done again, which gives them other names: same sessions, models, metrics and verdict."""
+        results = [
+            {name: digest for name, digest in found["files"].items() if not name.startswith(("days/", "states/"))}
+            for found in (state, self.state)
+        ]
+        assert not state["wrong"] and not state["left"]
+        assert results[0] == results[1] and state["in_service"] == self.state["in_service"]
         return True
 
 

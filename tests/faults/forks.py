@@ -1,4 +1,4 @@
-"""A process that has everything loaded and runs nights in forks of itself, so that killing many of them is cheap.
+"""A process that has everything loaded and runs nights in forks of itself, so that to kill many is cheap.
 
 A request is a line of JSON: {"do": "night", ...}; the answer another, when the fork has ended. A night is that of `flows.night`,
 without Prefect: under the lock of the root, with its mistakes in one line. `when` says where something is to happen to it:
@@ -10,7 +10,7 @@ Run as a script it is that process; in a mount namespace of its own where that i
 from __future__ import annotations
 
 import contextlib
-import errno
+import gc
 import json
 import os
 import re
@@ -37,11 +37,13 @@ LOADED = (
     "flows.reports.day_profile", "flows.verify",
 )  # fmt: skip
 UNSTEADY = re.compile(  # what says when it was made, how long it took, in which order rows came, or what was seen on the way
-    r"manifest\.json|^(ledgers|locks|unfinished|prefect)/|^states/\w+/(statistics/|items_by_day)|\.html$|^champions/"
+    r"manifest\.json|^(inventories|ledgers|locks|unfinished|prefect)/|^states/\w+/(statistics/|items_by_day)|\.html$|^champions/"
 )
 
 
-def night(root: str, source: str, dataset: str = "demo", until: str = "", changes: tuple[str, ...] = (), **given: Any) -> dict[str, Any]:
+def night(
+    root: str, source: str, dataset: str = "demo", until: str = "", changes: tuple[str, ...] = (), **given: Any
+) -> dict[str, Any]:
     """A night below `root`; its summary, or {"mistake": line}."""
     from flows.night import Stages, run_stages
     from flows.night_lock import alone
@@ -94,7 +96,7 @@ def state(root: str) -> dict[str, Any]:
         "files": {name: sha256(path) for name, path in sorted(files.items()) if not UNSTEADY.search(name)},
         "pages": sorted(name for name in files if name.endswith(".html")),
         "in_service": champion and champion.model,
-        "left": sorted(path.name for path in place.glob("unfinished/*")),
+        "left": sorted(path.name for path in (*place.glob("unfinished/*"), *place.glob("*/.*"))),
         "wrong": [str(finding) for finding in verify(Artifacts(place), lambda _: None)],
     }
 
@@ -127,9 +129,13 @@ def _happen(then: str, root: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif then == "fill":
         fill(str(Path(root).parent))
-    elif then.startswith("raise "):
-        number = getattr(errno, then.partition(" ")[2])
-        raise OSError(number, os.strerror(number))
+    elif then == "no more files":
+        used = len(list(Path("/proc/self/fd").iterdir()))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used, used))
+    elif then == "no more memory":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        size = pages * resource.getpagesize() + (1 << 20)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
     else:
         shell(then)
 
@@ -173,6 +179,8 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # forks share what is loaded until they write to it, which a collection would
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         request = json.loads(line)

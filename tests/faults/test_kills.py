@@ -12,9 +12,6 @@ from tests.faults.conftest import Forks, Undisturbed
 fault = pytest.mark.fault
 
 
-
-
-
 KILLS = [
     pytest.param(["line", "^clean"], marks=fault("killed while events are cleaned", outcome="goes on")),
     pytest.param(["os.mkdir", "unfinished/days"], marks=fault("killed before a day is written", outcome="goes on")),
@@ -31,7 +28,9 @@ KILLS = [
     pytest.param(["end", "evaluate"], marks=fault("killed between evaluation and comparison", outcome="goes on")),
     pytest.param(["os.rename", "/comparisons/"], marks=fault("killed in the comparison", outcome="goes on")),
     pytest.param(["end", "compare"], marks=fault("killed between comparison and promotion", outcome="goes on")),
-    pytest.param(["os.rename", "champions/"], marks=fault("killed in promotion, before the pointer moves", outcome="goes on")),
+    pytest.param(
+        ["os.rename", "champions/"], marks=fault("killed in promotion, before the pointer moves", outcome="goes on")
+    ),
     pytest.param(["end", "promote"], marks=fault("killed between promotion and report", outcome="goes on")),
     pytest.param(["os.rename", "/reports/"], marks=fault("killed while the report is written", outcome="goes on")),
     pytest.param(["end", "report"], marks=fault("killed after the report", outcome="goes on")),

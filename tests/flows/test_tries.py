@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.flows.conftest import LONG_SECONDS, clean_environment
 
 RUN = """
@@ -59,6 +61,8 @@ with prefect_server(print):
 """
 
 
+@pytest.mark.fault("a source is away for a moment", outcome="tried again after 10 and 60 seconds")
+@pytest.mark.fault("a stage hangs", outcome="stopped at its time limit, with one line")
 def test_what_may_pass_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(tmp_path)],
