@@ -32,6 +32,9 @@ def serve(root: Path, source: str | None, port: int) -> None:
     """Run until Ctrl-C, SIGTERM, or the end of the process that started it; then stop runs, worker and server.
 
     Where SIGHUP is ignored (nohup) or the process leads a session of its own (setsid, a service), it outlives its starter.
+
+    Raises:
+        InputError: when server or worker ended by itself, and as `running` does.
     """
     for number in STOP:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -44,7 +47,11 @@ def serve(root: Path, source: str | None, port: int) -> None:
             time.sleep(0.5)
             if orphaned():
                 raise KeyboardInterrupt
-        raise RuntimeError("server or worker ended by itself; its lines above say why")
+        which = "server" if processes[0].poll() is not None else "worker"
+        raise InputError(
+            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. The run "
+            "that was under way is Crashed then, and the next night goes on where it was."
+        )
 
 
 @contextlib.contextmanager
