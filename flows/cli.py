@@ -13,6 +13,7 @@ from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
+from flows.export import export, vectors
 from flows.options import (
     DatasetOption,
     JsonOption,
@@ -210,6 +211,8 @@ app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)
+app.command()(export)
+app.command()(vectors)
 
 
 app.command()(backfill)
