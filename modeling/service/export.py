@@ -12,7 +12,9 @@ A body whose code depends on the length of its rows is written for rows of one l
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +131,7 @@ def _exported(dense: Dense) -> tuple[torch.export.ExportedProgram, int | None]:
         rows = {0: histories} if length else {0: histories, 1: places}
         shapes = [{0: histories} if value.dim() == 1 else rows for value in example]
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _quiet():
                 return torch.export.export(
                     dense, example, dynamic_shapes=(shapes[0], tuple(shapes[1:])), strict=False
                 ), length
@@ -196,7 +198,8 @@ def _save_onnx(program: torch.export.ExportedProgram, dense: Dense, file: Path) 
 
 
 def _save_torch(program: torch.export.ExportedProgram, file: Path) -> Callable[..., list[Any]]:
-    torch.export.save(program, file)
+    with _quiet():
+        torch.export.save(program, file)
     module = program.module()
     return lambda *given: [value.detach().numpy() for value in module(*given)]
 
@@ -245,13 +248,13 @@ def _translations() -> dict[Any, Any]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch.onnx logs what it goes through."""
-    import logging
-
+    """torch.export and torch.onnx warn of their own ways, and log what they go through."""
     logger = logging.getLogger("torch.onnx")
     before, logger.level = logger.level, logging.ERROR
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.level = before
 

@@ -3,8 +3,8 @@
     overnight_DATASET_MODEL    item_index, item (raw id as text), vector, and for filters the item's categorical features
     overnight_DATASET          the alias that a service searches; it moves when a collection is complete, in one step
 
-Scores are inner products with `retrieval.query_vectors`. Milvus Lite, a local file, searches exactly; it takes search parameters
-and ignores them. A server is given by its URI, and has an index of its own choice (AUTOINDEX), which may miss items.
+Scores are inner products with `retrieval.query_vectors`. Milvus Lite, a local file, searches exactly, whatever search
+parameters it is given. A server is given by its URI, and has an index of its own choice (AUTOINDEX), which may miss items.
 """
 
 from __future__ import annotations
@@ -133,9 +133,11 @@ def _write(client: MilvusClient, collection: str, rows: pl.DataFrame, progress: 
     index = client.prepare_index_params()
     index.add_index(VECTOR, index_type="AUTOINDEX", metric_type="IP")
     client.create_collection(collection, schema=_schema(client, rows), index_params=index)
+    done = 0
     for part in rows.with_columns(pl.col(ITEM).cast(pl.String)).iter_slices(ROWS):
         client.insert(collection, [_without_null(row) for row in part.iter_rows(named=True)])
-        progress(f"Milvus: {collection}, {part.height:,} of {rows.height:,} items more")
+        done += part.height
+        progress(f"Milvus: {collection}, {done:,} of {rows.height:,} items")
     client.flush(collection)
     client.load_collection(collection)
 

@@ -10,7 +10,7 @@ FLOAT64, INT32 = 11, 6  # as ONNX numbers its types
 
 
 def exponent(seconds: Any) -> tuple[Any, Any]:
-    """`torch.frexp` of numbers from 0 up: (mantissa, exponent), x = m * 2^e with m from 0.5 to below 1; 0 has the exponent 0."""
+    """`torch.frexp` of numbers from 0 up: (mantissa, exponent), x = m * 2^e with m from 0.5 to below 1; 0 is 0 * 2^0."""
     number = op.Cast(seconds, to=FLOAT64)
     zero, one, two = (op.Cast(op.Constant(value_float=value), to=FLOAT64) for value in (0.0, 1.0, 2.0))
     positive = op.Where(op.Greater(number, zero), number, one)

@@ -23,7 +23,7 @@ ITEM, ITEM_INDEX, VECTOR = "item", "item_index", "vector"
 
 
 def item_vectors(recommender: Recommender) -> pl.DataFrame:
-    """A row for each item that may be recommended: `item` (raw id), `item_index` (encoded id) and `vector`, an array of float32.
+    """A row for each item that may be recommended: `item` (raw id), `item_index` (encoded id), `vector` (array of float32).
 
     Raises:
         InputError: for a model without the head next_item.

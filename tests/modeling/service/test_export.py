@@ -150,7 +150,7 @@ def test_item_vectors_are_of_items_that_may_be_recommended(tmp_path: Path) -> No
 
 
 def test_what_cannot_be_exported_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="past_events.*overnight api"):
+    with pytest.raises(InputError, match=r"past_events.*overnight api"):
         Dense(model_of("sasrec", ELAPSED, inputs={"past_events": 4}))
 
     def asks_the_data(self: Body, x_BLD: Tensor, layout: object) -> Tensor:
