@@ -2,8 +2,8 @@
 
     python flows/keeper.py [--stdin=DESCRIPTOR] [--seconds=SECONDS] COMMAND...
 
-Standard input is a pipe that the starter holds open. The command reads from DESCRIPTOR, else from nothing. A code above 192
-says that the command was ended by a signal: 256 less its number.
+Standard input is a pipe that the starter holds open, and writes to when it asks for the end. The command reads from
+DESCRIPTOR, else from nothing. A code above 192 says that the command was ended by a signal: 256 less its number.
 
 A worker starts runs in sessions of their own, and a run starts processes that train: a signal to the worker's group does not
 reach them. On Linux the keeper adopts what loses its parent, so that all of it stays in the tree below it. Elsewhere it ends
@@ -31,6 +31,7 @@ DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 PROCESSES = Path("/proc")
 FALLBACK_SECONDS = 1.0  # between two looks at the command, where no signal says that it ended
 CLOSED = threading.Event()
+ABANDONED = threading.Event()  # the starter is gone, and has not asked for the end
 WOKEN = threading.Event()
 
 
@@ -47,7 +48,8 @@ def start(
     """Start a command under a keeper. The descriptors in `held` stay open until all that it started is gone.
 
     The command reads from `stdin` (None: from nothing) and writes to `output`, a constant of subprocess (None: where this
-    process does). Asked to end, it has `seconds` after SIGINT, and again after SIGTERM, before it is killed (None: a minute).
+    process does). Asked to end, it has `seconds` after SIGINT, and again after SIGTERM, before it is killed; where the starter
+    is gone it is killed at once. None: a minute, in both cases.
     """
     options = [] if stdin is None else [f"--stdin={stdin}"]
     options += [] if seconds is None else [f"--seconds={seconds}"]
@@ -65,7 +67,10 @@ def start(
 
 def stop(keeper: Keeper) -> None:
     """End a command and everything that it started; return when all of it is gone."""
-    if keeper.stdin:
+    if keeper.stdin and not keeper.stdin.closed:
+        with contextlib.suppress(OSError):
+            keeper.stdin.write(b"end")
+            keeper.stdin.flush()
         with contextlib.suppress(OSError):
             keeper.stdin.close()
     try:
@@ -97,6 +102,8 @@ def keep(command: list[str], stdin: int | None = None, seconds: float | None = N
         WOKEN.wait(FALLBACK_SECONDS)
         WOKEN.clear()
         _reap(process.pid)
+    if ABANDONED.is_set() and seconds is not None:  # nobody waits for it, and another run may
+        polite = last = 0.0
     for number in (signal.SIGINT, signal.SIGTERM):
         if _signal_and_wait(process, number, polite):
             break
@@ -157,9 +164,11 @@ def _reap(command: int) -> None:
 
 def _wait_for_end_of_input() -> None:
     """The pipe to standard input closes when the starter ends, however it ends."""
+    asked = b""
     with contextlib.suppress(OSError):
-        while os.read(0, 4096):
-            pass
+        asked = os.read(0, 4096)
+    if not asked:
+        ABANDONED.set()
     _close()
 
 
