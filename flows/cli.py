@@ -24,7 +24,7 @@ from flows.options import (
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
-from schemas.errors import InputError
+from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)
-    except LostLockError as error:
+    except (LostLockError, StageEndedError) as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(1)
 

@@ -10,14 +10,16 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows import stages
+from flows.child import Child
 from flows.night import Stages, run_stages
 from flows.night_lock import alone
 from flows.notify import notify_of_end, notify_of_night
-from flows.reports import prefect_ui
+from flows.reports.prefect_ui import show_metrics, show_report, show_sessions, show_training
 from flows.reports.progress import PREPARE, TRAIN
 from flows.reports.run_names import name_run
 from flows.settings.form import PresetName, Section
 from flows.settings.layers import Layer
+from flows.settings.limits import Limits
 from flows.settings.settings import Data, resolve
 from flows.tasks import as_task, explain_mistakes
 from modeling.config import (
@@ -33,14 +35,18 @@ from modeling.config import (
 from schemas.errors import parse
 
 AGAIN = (10.0, 60.0)  # seconds before reading sources, and publishing, are tried a second and a third time
-TASKS = Stages(
-    prepare=as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions, try_again_after=AGAIN),
-    train=as_task(stages.train, TRAIN, show=prefect_ui.show_training, hours=24),
-    evaluate=as_task(stages.evaluate, show=prefect_ui.show_metrics),
-    compare=as_task(stages.compare),
-    promote=as_task(stages.promote, hours=1, try_again_after=AGAIN),
-    report=as_task(stages.report, show=prefect_ui.show_report, hours=1, try_again_after=AGAIN),
-)
+
+
+def tasks_of(limits: Limits, child: Child) -> Stages:
+    """The stages as tasks, each stopped when its time is over; what trains and measures is done in the child."""
+    return Stages(
+        prepare=as_task(stages.prepare, PREPARE, show=show_sessions, hours=limits.prepare_hours, try_again_after=AGAIN),
+        train=as_task(child.does(stages.train), TRAIN, show=show_training, hours=limits.train_hours),
+        evaluate=as_task(child.does(stages.evaluate), show=show_metrics, hours=limits.evaluate_hours),
+        compare=as_task(child.does(stages.compare), hours=limits.compare_hours),
+        promote=as_task(child.promotes(), TRAIN, hours=limits.promote_hours, try_again_after=AGAIN),
+        report=as_task(stages.report, show=show_report, hours=limits.report_hours, try_again_after=AGAIN),
+    )
 
 
 @flow(  # `resolve` validates parameters: what is unfit alone may be fit on top of a preset
@@ -58,6 +64,7 @@ def retrain(
     training: Annotated[TrainingConfig, Section()] | None = None,
     evaluation: Annotated[EvaluationConfig, Section()] | None = None,
     promotion: Annotated[PromotionConfig, Section()] | None = None,
+    limits: Annotated[Limits, Section()] | None = None,
 ) -> State[dict[str, Any]]:
     """Turn events into sessions, train a model, and promote it if it beats the one in service.
 
@@ -72,12 +79,13 @@ def retrain(
         training: How the model is fit.
         evaluation: What is measured, and against which baselines.
         promotion: When the new model takes over. Empty: when its NDCG@20 is higher.
+        limits: Hours after which a stage is stopped.
     """
     given: Layer = {"inputs": inputs, "body": body, "objective": objective, "loss": loss, "heads": heads}
-    given |= {"training": training, "evaluation": evaluation, "promotion": promotion}
+    given |= {"training": training, "evaluation": evaluation, "promotion": promotion, "limits": limits}
     settings = resolve(parse(Data, data, "data"), preset, given)
     name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
-    with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")):
-        summary = run_stages(settings, TASKS)
+    with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")), Child() as child:
+        summary = run_stages(settings, tasks_of(settings.limits, child))
     notify_of_night(summary, get_run_logger().warning)
     return Completed(message=summary["verdict"], data=summary)

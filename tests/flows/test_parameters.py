@@ -182,7 +182,7 @@ def test_the_run_form_has_a_section_for_each_group_with_titles_and_descriptions(
 
     schema = retrain.parameters.model_dump()
     assert set(schema["properties"]) == {
-        "data", "preset", *ModelConfig.model_fields, "training", "evaluation", "promotion",
+        "data", "preset", *ModelConfig.model_fields, "training", "evaluation", "promotion", "limits",
     }  # fmt: skip
     for name, definition in schema["definitions"].items():
         if definition.get("type") == "object":
