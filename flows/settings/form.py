@@ -21,7 +21,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 import modeling
-from flows.settings.layers import Layer, over, read_changes
+from flows.settings.layers import GROUPS, Layer, over, read_changes
 from flows.settings.settings import Data
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.presets import known_presets, read_preset
@@ -35,6 +35,7 @@ UNSET = "Not chosen: "  # begins the first entry of a drop-down
 LAYERED = "as the preset or the dataset says"
 FOLDERS = {"body": "bodies", "loss": "losses"}  # of modeling: the names that a choice has
 ANY_DATASET, ANY_PRESET = UNSET + DATASET, UNSET + "what suits the dataset"
+DAY = r"\d{4}-\d{2}-\d{2}"
 Schema = dict[str, Any]
 
 
@@ -85,7 +86,7 @@ def layer_of(model: Any, groups: Layer, lines: Iterable[str] | Layer) -> tuple[s
         if key not in Model.model_fields:
             raise unknown("key", f"model.{key}", [f"model.{name}" for name in Model.model_fields])
     layer = {key: given[key] for key in given if key != "preset"}
-    layer |= {group: chosen(value) for group, value in groups.items()}
+    layer |= {group: taken for group, value in groups.items() if (taken := chosen(value)) not in (None, {})}
     if not lines:
         return given.get("preset"), layer, {}
     pairs = [f"{key}={json.dumps(value)}" for key, value in lines.items()] if isinstance(lines, dict) else list(lines)
@@ -131,7 +132,8 @@ def lines() -> Schema:
         "Any other setting, a line each, as `--set` takes it: body.dim=128, training.patience=5, "
         "inputs.positions=rotary, dataset.sessions.gap_minutes=20. A wrong key is answered with the known ones."
     )
-    return {"type": "array", "items": {"type": "string"}, "title": "changes", "description": about}
+    line = {"type": "string", "pattern": rf"^(dataset\.[^=]|({'|'.join(GROUPS)})(\.[^=]+)?=)"}
+    return {"type": "array", "items": line, "title": "changes", "description": about}
 
 
 def data(without: tuple[str, ...] = ()) -> Schema:
@@ -139,6 +141,8 @@ def data(without: tuple[str, ...] = ()) -> Schema:
     shown = ("dataset", "until", "days", "engine", "workers", "source", "redo", "root")
     schema = section(Data, tuple(name for name in shown if name not in without))
     schema["properties"]["dataset"] = dataset_names()
+    if redo := schema["properties"].get("redo"):
+        redo["pattern"] = rf"^{DAY}(\.\.{DAY})?$"
     return schema
 
 
