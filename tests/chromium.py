@@ -7,8 +7,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
+
+from flows.keeper import Keeper, start, stop
 
 PATIENCE_SECONDS = 600  # what nothing takes, not even on a busy machine
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -96,20 +96,19 @@ class Page:
 def chromium(folder: Path, width: int = 1280, height: int = 1000) -> Iterator[Page]:
     """A tab of a browser of its own, whose profile lies in `folder`; both end with the block."""
     assert CHROMIUM
-    with (folder / "chromium.log").open("wb") as log:
-        command = [CHROMIUM, *ARGUMENTS, f"--user-data-dir={folder / 'profile'}", "about:blank"]
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    process = start(
+        [CHROMIUM, *ARGUMENTS, f"--user-data-dir={folder / 'profile'}", "about:blank"], dict(os.environ), folder
+    )
     try:
         with connect(_tab_address(folder / "profile" / "DevToolsActivePort", process), max_size=None) as connection:
             page = Page(connection)
             page.resize(width, height)
             yield page
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        stop(process)
 
 
-def _tab_address(port_file: Path, process: subprocess.Popen[bytes]) -> str:
+def _tab_address(port_file: Path, process: Keeper) -> str:
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError, ValueError, IndexError):
