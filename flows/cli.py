@@ -260,7 +260,9 @@ def serve(
 
 def _run_flow(settings: "Settings") -> dict[str, Any]:
     """The night as a flow run: its summary."""
-    state = run_flow("flows.retrain", "retrain", settings.data, settings.preset, **settings.given)
+    from flows.settings.form import parameters_of
+
+    state = run_flow("flows.retrain", "retrain", settings.data, **parameters_of(settings.preset, settings.given))
     summary: dict[str, Any] = state.result(raise_on_failure=True)
     return summary
 
