@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 POLITE_SECONDS = 60  # for the command to end by itself after SIGINT, then after SIGTERM
 LAST_SECONDS = 30  # for what it started, to report that it was stopped; then it is killed
@@ -29,11 +30,27 @@ PROCESSES = Path("/proc")
 CLOSED = threading.Event()
 
 
-def start(command: list[str], environment: dict[str, str], folder: Path, held: tuple[int, ...] = ()) -> Keeper:
-    """Start a command under a keeper. The descriptors in `held` stay open until all that it started is gone."""
+def start(
+    command: list[str],
+    environment: dict[str, str],
+    folder: Path,
+    held: tuple[int, ...] = (),
+    log: IO[bytes] | None = None,
+) -> Keeper:
+    """Start a command under a keeper. The descriptors in `held` stay open until all that it started is gone.
+
+    What it prints goes to `log`, else to where this process prints.
+    """
     keeper = [sys.executable, "-P", str(Path(__file__).resolve()), *command]
     return subprocess.Popen(
-        keeper, stdin=subprocess.PIPE, env=environment, cwd=folder, pass_fds=held, start_new_session=True
+        keeper,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env=environment,
+        cwd=folder,
+        pass_fds=held,
+        start_new_session=True,
     )
 
 

@@ -20,6 +20,7 @@ from flows.settings.form import PresetName, Section
 from flows.settings.layers import Layer
 from flows.settings.settings import Data, resolve
 from flows.tasks import as_task, explain_mistakes
+from flows.tracking.link import show_link
 from modeling.config import (
     BodyConfig,
     EvaluationConfig,
@@ -40,6 +41,7 @@ TASKS = Stages(
     compare=as_task(stages.compare),
     promote=as_task(stages.promote, hours=1, try_again_after=AGAIN),
     report=as_task(stages.report, show=prefect_ui.show_report, hours=1, try_again_after=AGAIN),
+    record=as_task(stages.record, hours=1),
 )
 
 
@@ -79,5 +81,6 @@ def retrain(
     name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
     with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")):
         summary = run_stages(settings, TASKS)
+    show_link(summary["mlflow"])
     notify_of_night(summary, get_run_logger().warning)
     return Completed(message=summary["verdict"], data=summary)

@@ -25,7 +25,7 @@ MISTAKE = "Mistake"  # the state of what a person can mend
 TIMED_OUT = "TimedOut"  # Prefect's own name for it
 LOST = "LostLock"  # of a run that must not write any more
 Given = ParamSpec("Given")
-Result = TypeVar("Result", Manifest, InService)
+Result = TypeVar("Result", Manifest, InService, str)
 
 
 def as_task(
