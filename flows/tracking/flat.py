@@ -15,7 +15,9 @@ SECRETS = {"password", "passwd", "pwd", "secret", "token", "credential", "creden
 KEYS = {"api", "access", "secret", "private", "account"}  # before `key`: a key alone may be a column
 HIDDEN = "***"
 URL = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)(?P<user>[^/?#\s\"']*@)?(?P<rest>[^?#\s\"']*)(?P<query>[?#][^\s\"']*)?"
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*://)"
+    r"(?P<user>[^/?#\s\"']*@|[^/?#\s\"':]+:(?!\d+(?:[/?#]|$))[^\s\"']*@)?"  # or a password with an unquoted / ? or #
+    r"(?P<rest>[^?#\s\"']*)(?P<query>[?#][^\s\"']*)?"
 )
 
 
