@@ -22,6 +22,7 @@ from flows.night_lock import is_under_way
 from flows.pool import POOL, end_dead_runs, prepare_pool
 from flows.server import HOST, startup_seconds, wait_for_server
 from flows.serving import serving_at
+from flows.tracking.ui import showing
 from schemas.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[1]  # where prefect.yaml is
@@ -29,7 +30,7 @@ STOP = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C
 
 
 def serve(root: Path, source: str | None, port: int) -> None:
-    """Run until Ctrl-C, SIGTERM, or the end of the process that started it; then stop runs, worker and server.
+    """Run until Ctrl-C, SIGTERM, or the end of the process that started it; then stop runs, worker and server, and MLflow's UI.
 
     Where SIGHUP is ignored (nohup) or the process leads a session of its own (setsid, a service), it outlives its starter.
     """
@@ -37,10 +38,11 @@ def serve(root: Path, source: str | None, port: int) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     orphaned = _starter_is_gone()
-    with contextlib.suppress(KeyboardInterrupt), running(root, source, port) as processes:
+    with contextlib.suppress(KeyboardInterrupt), showing(root) as recorded, running(root, source, port) as processes:
         _say(f"\nPrefect UI: http://{HOST}:{port}   (Ctrl-C stops runs, worker and server)")
         _say("Start a run now: Deployments > retrain/nightly > Run, or leave it to the nightly schedule.")
         while all(process.poll() is None for process in processes):
+            recorded.tell(_say)
             time.sleep(0.5)
             if orphaned():
                 raise KeyboardInterrupt

@@ -139,6 +139,13 @@ def report(
     return page
 
 
+def record(settings: Settings, report: Manifest, progress: OnProgress = print) -> str:
+    """The night, and what is in service, to MLflow; the address of the run's page there, or "". It never fails a night."""
+    from flows.tracking.follow import record
+
+    return record(settings, report, progress)
+
+
 def _in_service(settings: Settings) -> Manifest | None:
     """The manifest of the model in service; None where there is none that can be read."""
     from modeling.evaluation.pointer import champion_of

@@ -27,7 +27,7 @@ TIMED_OUT = "TimedOut"  # Prefect's own name for it
 LOST = "LostLock"  # of a run that must not write any more
 ENDED = "ProcessEnded"  # of a stage whose process ended before it had a result
 Given = ParamSpec("Given")
-Result = TypeVar("Result", Manifest, InService)
+Result = TypeVar("Result", Manifest, InService, str)
 
 
 def as_task(
