@@ -44,7 +44,8 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
     from preprocessing.source.files import source_files
 
-    source_files(settings.dataset)  # a wrong source is named before a server starts
+    if settings.dataset.database is None:
+        source_files(settings.dataset)  # a wrong source is named before a server starts
     from flows.night import finished_night
     from flows.reports import terminal
     from flows.serving import only_temporary
