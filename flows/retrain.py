@@ -40,6 +40,7 @@ TASKS = Stages(
     compare=as_task(stages.compare),
     promote=as_task(stages.promote, hours=1, try_again_after=AGAIN),
     report=as_task(stages.report, show=prefect_ui.show_report, hours=1, try_again_after=AGAIN),
+    lists=as_task(stages.lists, ("recommend", "publish"), try_again_after=AGAIN),
 )
 
 

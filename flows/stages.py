@@ -128,6 +128,13 @@ def report(
     return page
 
 
+def lists(settings: Settings, sessions: Manifest, progress: OnProgress = print) -> Manifest:
+    """Sessions and the model in service -> `recommendations/<id>`: lists for every user, as `serving.lists` says."""
+    from flows.lists import make_lists
+
+    return make_lists(settings, sessions, progress)
+
+
 def _in_service(settings: Settings) -> Manifest | None:
     """The manifest of the model in service; None where there is none that can be read."""
     from modeling.evaluation.pointer import champion_of

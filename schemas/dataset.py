@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from schemas import places, plugins
 from schemas.columns import ITEM_ID, RESERVED, SESSION_ID, TAKEN, TIMESTAMP
 from schemas.errors import InputError, parse
+from schemas.sources import TABLE_NAME, DatabaseName, Part, Zone, never_a_url
 from schemas.sources import Database as Database
 from schemas.sources import EventSource as EventSource
 from schemas.sources import FileOptions as FileOptions
 from schemas.sources import ItemSource as ItemSource
-from schemas.sources import Part, Zone, never_a_url
 from schemas.sources import UserSource as UserSource
 from schemas.spellings import current
 from schemas.yaml_keys import load_yaml
@@ -116,6 +116,24 @@ class Profile(Part):
     days: int = Field(7, ge=1, description="Days before it that a day is compared with.")
 
 
+class Lists(Part):
+    """Lists for every user, made each night with the model in service: `recommendations/<id>`."""
+
+    k: int = Field(20, ge=1, description="Items of each list.")
+    to: DatabaseName | None = Field(
+        None, description="Write them to a table, too: the name of a database, as `database.connection` has it."
+    )
+    table: str = Field(
+        "recommendations", pattern=TABLE_NAME, description="The table, which is replaced whole in one step."
+    )
+
+
+class Serving(Part):
+    """What is made for those who ask, once a model is in service."""
+
+    lists: Lists | None = Field(None, description="Lists for every user after each night; left out: none.")
+
+
 class Dataset(Part):
     """Everything Overnight must know of one source of events."""
 
@@ -150,6 +168,7 @@ class Dataset(Part):
         (), description="Columns written unencoded beside the features: what heads may predict."
     )
     profile: Profile = Profile()
+    serving: Serving = Serving()
     split: Literal["day", "leave_one_out"] = Field(
         "day", description="day: the last full day is the test; leave_one_out: the last item of each history is."
     )

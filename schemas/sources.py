@@ -240,6 +240,10 @@ def never_a_url(name: Any) -> Any:
     return "a URL, not shown here" if isinstance(name, str) and set(name) & set(":/@") else name
 
 
+DatabaseName = Annotated[str, BeforeValidator(never_a_url), Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+TABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]{0,39}\.)?[A-Za-z_][A-Za-z0-9_]{0,39}$"  # perhaps in a schema of the database
+
+
 class Query(Part):
     """A table of a database."""
 
@@ -269,8 +273,7 @@ class EventQuery(Query):
 class Database(Part):
     """A database that events come from in place of files, and perhaps the tables of items and users."""
 
-    connection: Annotated[str, BeforeValidator(never_a_url)] = Field(
-        pattern=r"^[A-Za-z][A-Za-z0-9_-]*$",
+    connection: DatabaseName = Field(
         description="Name of the environment variable that holds SQLAlchemy's URL of the database, or of a Secret block of "
         "Prefect (SHOP_DB is the block shop-db). The URL itself stands nowhere.",
     )

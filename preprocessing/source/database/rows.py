@@ -26,6 +26,7 @@ from schemas.errors import InputError
 
 BATCH = 50_000  # rows held at a time
 DRIVERS = {"postgresql": "psycopg[binary]", "postgres": "psycopg[binary]", "mysql": "pymysql", "mssql": "pyodbc"}
+PASSES = ("08", "40", "53", "55", "57")  # connection, deadlock, no room or memory, lock, shutting down
 WAIT = {"sqlite": {"timeout": 60}}  # seconds for whoever writes to an SQLite file to be done
 
 
@@ -190,6 +191,8 @@ def _is_a_mistake(error: sql.exc.DBAPIError, address: URL) -> bool:
     """Whether the query is wrong, rather than the database away: SQLite has one class of errors for both."""
     if error.connection_invalidated:
         return False
+    if state := getattr(error.orig, "sqlstate", None):  # of PostgreSQL
+        return not str(state).startswith(PASSES)
     if isinstance(error, sql.exc.OperationalError | sql.exc.InterfaceError | sql.exc.InternalError):
         text = str(error.orig)
         of_query = ("no such ", "syntax error", "ambiguous", "unrecognized", "incomplete input", "misuse")
