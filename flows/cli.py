@@ -45,7 +45,8 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
     from preprocessing.source.files import source_files
 
-    source_files(settings.dataset)  # a wrong source is named before a server starts
+    if settings.dataset.database is None:
+        source_files(settings.dataset)  # a wrong source is named before a server starts
     from flows.night import finished_night
     from flows.reports import terminal
     from flows.serving import only_temporary
@@ -250,12 +251,18 @@ def serve(
     root: RootOption = Path("overnight-data"),
     source: SourceOption = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI, on this machine only.")] = 4200,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            envvar="OVERNIGHT_WATCH", min=0, help="New files start a night when none has changed for so many minutes."
+        ),
+    ] = None,
 ) -> None:
     """Prefect server, worker and the nightly deployment on this machine, until Ctrl-C."""
     prepare_environment(root)
     from flows.serve import serve as run
 
-    run(root, source, port)
+    run(root, source, port, watch)
 
 
 def _run_flow(settings: "Settings") -> dict[str, Any]:

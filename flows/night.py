@@ -30,6 +30,7 @@ class Stages:
     compare: Callable[..., Manifest]
     promote: Callable[..., InService]
     report: Callable[..., Manifest]
+    lists: Callable[..., Manifest]
     record: Callable[..., str]
 
 
@@ -42,6 +43,9 @@ def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
     in_service = run.promote(settings, comparison)
     page = run.report(settings, sessions, candidate, measured, comparison)
     summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page)
+    if settings.dataset.serving.lists and in_service.model != "none":
+        made = run.lists(settings, sessions)
+        summary |= {"lists": made.name, "nothing_to_do": summary["nothing_to_do"] and made.reused}
     page_of_run = run.record(settings, page) if is_on(settings.artifacts) else ""
     return summary | {"preset": settings.preset, "mlflow": page_of_run or None}
 

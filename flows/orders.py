@@ -23,7 +23,7 @@ from schemas.errors import InputError, StageEndedError
 from schemas.lock import Lent, LostLockError, lend
 from schemas.progress import Progress, TrainingProgress
 
-StageName = Literal["train", "evaluate", "compare", "refit"]
+StageName = Literal["train", "evaluate", "compare", "refit", "lists"]
 
 
 class Text(BaseModel):

@@ -45,6 +45,9 @@ def tasks_of(limits: Limits, child: Child) -> Stages:
         compare=as_task(child.does(stages.compare), hours=limits.compare_hours),
         promote=as_task(child.promotes(), TRAIN, hours=limits.promote_hours, try_again_after=AGAIN),
         report=as_task(stages.report, show=show_report, hours=limits.report_hours, try_again_after=AGAIN),
+        lists=as_task(
+            child.does(stages.lists), ("recommend", "publish"), hours=limits.lists_hours, try_again_after=AGAIN
+        ),
         record=as_task(stages.record, hours=limits.report_hours),
     )
 
