@@ -85,7 +85,7 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
     artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
     recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
     promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
-    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due)
 
 
 def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
