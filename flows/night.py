@@ -13,6 +13,7 @@ from typing import Any
 
 from flows import stages
 from flows.in_service import InService
+from flows.lateness import late
 from flows.reports.progress import Lines
 from flows.reports.report import summarise
 from flows.settings.settings import Settings
@@ -39,7 +40,8 @@ def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
     comparison = run.compare(settings, measured, sessions)
     in_service = run.promote(settings, comparison)
     page = run.report(settings, sessions, candidate, measured, comparison)
-    summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page)
+    waited = late(settings, sessions)
+    summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page, waited)
     return summary | {"preset": settings.preset}
 
 

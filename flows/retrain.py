@@ -3,6 +3,7 @@
 overnight retrain --dataset demo --source demo-shop
 """
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from prefect import State, flow, runtime
@@ -10,6 +11,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows import stages
+from flows.lateness import due_of_run
 from flows.night import Stages, run_stages
 from flows.night_lock import alone
 from flows.notify import notify_of_end, notify_of_night
@@ -75,9 +77,9 @@ def retrain(
     """
     given: Layer = {"inputs": inputs, "body": body, "objective": objective, "loss": loss, "heads": heads}
     given |= {"training": training, "evaluation": evaluation, "promotion": promotion}
-    settings = resolve(parse(Data, data, "data"), preset, given)
+    settings = replace(resolve(parse(Data, data, "data"), preset, given), due=due_of_run())
     name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
     with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")):
         summary = run_stages(settings, TASKS)
     notify_of_night(summary, get_run_logger().warning)
-    return Completed(message=summary["verdict"], data=summary)
+    return Completed(message=" ".join([*summary["late"], summary["verdict"]]), data=summary)

@@ -113,6 +113,7 @@ def report(
     progress: OnProgress = print,
 ) -> Manifest:
     """All that was read, fit, measured and decided -> `reports/<id>`: one page."""
+    from flows.lateness import late
     from flows.reports.day_profile import newest_page
     from flows.reports.report import PAGE, write_report
 
@@ -120,7 +121,15 @@ def report(
     in_service = _in_service(settings)
     refit = in_service if in_service and in_service.facts.get("refit_of") == model.name else None
     page = write_report(
-        settings.artifacts, settings.dataset, sessions, model, evaluation, comparison, day_page=day_page, refit=refit
+        settings.artifacts,
+        settings.dataset,
+        sessions,
+        model,
+        evaluation,
+        comparison,
+        day_page,
+        refit,
+        late(settings, sessions),
     )
     progress(f"Report: {page.folder / PAGE}")
     return page

@@ -23,7 +23,7 @@ class GuardsConfig(Concern):
     model_config = ConfigDict(title="Guards")
 
     sessions: float | None = _limit(
-        0.5,
+        0.6,
         "Least sessions",
         "Sessions of the test day, as a share of the median of up to 28 days before, or of those of its weekday.",
         gt=0,
@@ -35,6 +35,9 @@ class GuardsConfig(Concern):
         "Share of the test day's rows that broke a rule, as events of items without a row.",
         ge=0,
         lt=1,
+    )
+    items: float | None = _limit(
+        0.8, "Least items", "Items of the item table, as a share of the median of up to seven days before.", gt=0, lt=1
     )
     unknown_share: float | None = _limit(
         0.9,

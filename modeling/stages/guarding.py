@@ -1,6 +1,7 @@
 """A new model and the day it was tested on -> which guards of promotion hold it: the limits of `promotion.guards`.
 
-Guards of the model: coverage, unknown_share, size_mb, latency_ms. Guards of the day: sessions, quarantine, drift, age_hours;
+Guards of the model: coverage, unknown_share, size_mb, latency_ms. Guards of the day: sessions, quarantine, items, drift,
+age_hours;
 these protect what is in service, so they are not asked where nothing is. A value that the data do not have (days of sessions
 without times) is None, and holds nothing.
 """
@@ -26,10 +27,9 @@ from schemas.features import FeatureColumn, FeatureSchema
 if TYPE_CHECKING:
     from modeling.sessions import Sessions
 
-OF_DAY = ("sessions", "quarantine", "drift", "age_hours")
-LEAST = ("sessions", "coverage")  # a value below the limit holds; of the rest, one above it
+OF_DAY = ("sessions", "quarantine", "items", "drift", "age_hours")
+LEAST = ("sessions", "items", "coverage")  # a value below the limit holds; of the rest, one above it
 WINDOW, LEAST_DAYS = 28, 3  # days before the test day that it is compared with; with fewer there is no usual day
-LEAST_WEEKDAYS = 2
 WARM_UP, ROUNDS, ANSWERS = 5, 3, 15  # answers of a model whose time is taken
 MEGABYTE, MILLISECOND = 1e6, 1e3
 Measured = tuple[float, Any]  # a value, and what to say about it
@@ -41,6 +41,10 @@ WORDS = {  # what is wrong, and what to do
     "quarantine": (
         "{value:.1%} of the test day's rows are in quarantine ({about}), at most {limit:.1%} may be",
         "mend the source or its item table, then run the night again",
+    ),
+    "items": (
+        "the item table has {about[0]} items, {value:.0%} of the usual {about[1]}, and at least {limit:.0%} are asked for",
+        "mend the table, then run the night again",
     ),
     "unknown_share": (
         "{value:.1%} of the test day's events have an unknown {about}, at most {limit:.1%} may",
@@ -98,9 +102,10 @@ def guard(
     values = {
         "sessions": share_of_usual(facts["days"], day),
         "quarantine": _quarantined(facts),
+        "items": _items(facts),
         "unknown_share": _unknown(candidate, sessions, day),
         "drift": max(((psi, name) for name, psi in _far(facts).items()), default=None),
-        "age_hours": _age(sessions, day, due),
+        "age_hours": age_of(sessions, day, due),
         "coverage": _coverage(evaluation),
         "size_mb": (sum(file.size for file in candidate.files) / MEGABYTE, ""),
         "latency_ms": _latency(candidate) if timed and config.latency_ms is not None else None,
@@ -127,7 +132,7 @@ def why_held(rows: Iterable[dict[str, Any]], candidate: str, dataset: str) -> st
 
 def is_older(config: GuardsConfig, sessions: Manifest, due: datetime | None) -> bool:
     """Whether the newest event is older than `age_hours` when a scheduled night is due."""
-    measured = _age(sessions, _day(sessions), due) if due and config.age_hours is not None else None
+    measured = age_of(sessions, _day(sessions), due) if due and config.age_hours is not None else None
     return measured is not None and config.age_hours is not None and measured[0] > config.age_hours
 
 
@@ -158,7 +163,7 @@ def share_of_usual(counts: dict[str, int], day: date | None) -> Measured | None:
     own = counts.get(str(day), 0)
     alike = [n for other, n in before.items() if other.weekday() == day.weekday()]
     usual = median(before.values())
-    if len(alike) >= LEAST_WEEKDAYS:
+    if alike:
         usual = min(usual, median(alike))  # a Sunday of a shop that is quiet on Sundays is no half day
     return own / usual, (f"{day} has {own:,} sessions", f"{usual:,.0f}")
 
@@ -169,6 +174,11 @@ def _quarantined(facts: dict[str, Any]) -> Measured | None:
         return None
     most = sorted(by_rule.items(), key=lambda pair: -pair[1])[:3]
     return sum(by_rule.values()) / rows, ", ".join(f"{rule} {n:,}" for rule, n in most if n)
+
+
+def _items(facts: dict[str, Any]) -> Measured | None:
+    now, usual = facts.get("items_in_table"), facts.get("items_usually")
+    return None if now is None or not usual else (now / usual, (f"{now:,}", f"{usual:,.0f}"))
 
 
 def _far(facts: dict[str, Any]) -> dict[str, float]:
@@ -208,7 +218,7 @@ def _files(sessions: Manifest, day: date) -> list[Path]:
     return sorted((sessions.folder / "sessions" / f"{DAY}={day}").glob("part-*.parquet"))
 
 
-def _age(sessions: Manifest, day: date | None, due: datetime | None) -> Measured | None:
+def age_of(sessions: Manifest, day: date | None, due: datetime | None) -> Measured | None:
     """Hours from the newest event of the test day to its end (in days of 23 and 25 hours too), or to when the run was due."""
     if day is None:
         return None

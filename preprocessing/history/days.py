@@ -27,6 +27,7 @@ from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, 
 from preprocessing.history.damage import damaged_days, restore_state
 from preprocessing.history.ledger import Ledger, facts_of, files_of
 from preprocessing.history.lines import made_with, place_of
+from preprocessing.history.noticed import notice
 from preprocessing.history.restore import from_day, from_snapshots
 from preprocessing.history.set_aside import hashes, in_words, quarantine_rows
 from preprocessing.history.states import states_without
@@ -136,9 +137,15 @@ class Days:
         days = batch.days() or [batch.last]
         with run.phase("commit", len(days)) as said:
             writer = self._writer(batch)
+            noticed = notice(run, self.ledger, batch.days())
             for number, day in enumerate(days, start=1):
                 aside = self._set_aside(day, work.aside if day == days[-1] else [])
-                manifest = writer.write(day, work.tails[day], batch.session_files(day), carried_in, *aside)
+                facts = noticed.facts if day == days[-1] else {}
+                said_of_day = noticed.warnings.get(day, ())
+                files = batch.session_files(day)
+                manifest = writer.write(
+                    day, work.tails[day], files, carried_in, *aside, facts=facts, warnings=said_of_day
+                )
                 work.manifests.append(manifest)
                 for warning in manifest.facts["warnings"]:
                     run.say(f"{day}: {warning}")
