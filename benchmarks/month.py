@@ -31,10 +31,10 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 SCRATCH = PROJECT / ".peers" / "scratch" / "month"
 FIRST = date(2026, 3, 2)
-HISTORY, NIGHTS = 4, 30  # days that are there before the first night; nights
+HISTORY, NIGHTS = 7, 30  # days that are there before the first night; nights
 USERS, WINDOW, RETENTION = 1_000, 10, 14  # people of the shop; days that a night reads; days that the source holds
 KEPT_MODELS = 3
-LATE_SHARE, HALF = 10, 12  # every tenth event is late; hours of half a day
+LATE_SHARE, HALF = 10, 16  # every tenth event is late; the hour after which half a day has no events
 PLAN = {  # night: what happens; a share of the nights, so that a short month has all of it
     0.20: "missing",
     0.30: "corrupt",
@@ -50,7 +50,7 @@ WORDS = {
     "late events": "a tenth of the events comes a day later",
     "killed": "SIGKILL while it trains, then run again",
     "catalogue": "the item table lacks every second item; whole a day later",
-    "half a day": "events up to noon; the rest a day later",
+    "half a day": "events up to four o'clock; the rest a day later",
     "new column": "the events have one more column",
 }
 
@@ -65,7 +65,11 @@ class Month:
 
     def __post_init__(self) -> None:
         self.shop, self.source, self.root = (SCRATCH / name for name in ("shop", "source", "root"))
-        self.plan = {max(2, round(share * self.nights)): what for share, what in PLAN.items()}
+        self.plan: dict[int, str] = {}
+        night = 1
+        for share, what in PLAN.items():  # not in the first night, and one a night
+            night = max(round(share * self.nights), night + 1)
+            self.plan[night] = what
         self.frozen: Any = None
 
     def begin(self) -> None:
@@ -146,15 +150,22 @@ class Month:
         words = [sys.executable, "-m", "flows.cli", "retrain", "--dataset", "demo", "--source", str(self.source)]
         words += ["--root", str(self.root), "--days", str(WINDOW)]
         process = subprocess.Popen(
-            words, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            words,
+            cwd=PROJECT,
+            env=os.environ | {"PREFECT_LOGGING_LEVEL": "INFO", "PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         assert process.stdout
         for line in process.stdout:
-            if "epoch" in line or "train:" in line or "step" in line:
+            if "'train'" in line and "loss" in line:
                 break
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        if process.wait() != -signal.SIGKILL:
+            raise SystemExit("the night that was to be killed ended before it trained")
 
     def _prune(self) -> None:
         from flows.prune import prune
@@ -174,11 +185,15 @@ class Month:
         summary = state.result(raise_on_failure=False)
         failed = not isinstance(summary, dict)
         day, disk = FIRST + timedelta(days=number), _bytes(self.root) / 1e6
-        verdict = f"failed: {state.message}" if failed else " ".join([*summary["late"], summary["verdict"]])
         tested = not failed and summary["test_day"] == str(day)
-        promoted = not failed and summary["promoted"] and not summary["nothing_to_do"]
-        warnings = [] if failed or not tested else summary["warnings"]
-        outcome = "failed" if failed else "promoted" if promoted and tested else "nothing new" if not tested else "kept"
+        said = (
+            [state.message]
+            if failed
+            else [*summary["late"], *([] if summary["nothing_to_do"] else [summary["verdict"]])]
+        )
+        warnings = summary["warnings"] if tested else []
+        outcome = "failed" if failed else self._outcome(summary) if tested else "nothing new"
+        verdict, *warnings = (line.replace(f"{SCRATCH}/", "") for line in (" ".join(said), *warnings))
         row = Night(str(day), WORDS.get(what, ""), outcome, verdict, warnings, seconds=seconds, cpu=cpu, disk=disk)
         if not tested:
             return row
@@ -188,6 +203,15 @@ class Month:
         row.frozen = self._worth(self.frozen, sessions)
         row.champion = self._worth(before, sessions) if before else None
         return row
+
+    def _outcome(self, summary: dict[str, Any]) -> str:
+        from schemas.artifacts import Artifacts
+
+        comparison = Path(summary["artifacts"]["comparisons"]).name
+        facts = Artifacts(self.root).get(f"comparisons/{comparison}").facts
+        if facts["verdict"] != "hold":
+            return {"promote": "promoted", "keep": "kept"}[facts["verdict"]]
+        return "held by guards" if any(row["holds"] for row in facts["guards"]) else "held: cannot tell"
 
     def _freeze(self) -> None:
         """Keep the first model where nothing prunes it."""

@@ -17,9 +17,9 @@ INTRODUCTION = """# A simulated month
 `make month` renews this page: {nights} nights of a shop of {users:,} people by `flows.retrain`, in one process and on one
 Prefect server, with the settings of the dataset `demo` and the newest ten days. The source holds two weeks.
 
-**in service** is NDCG@20 on the day's cases of the model that was in service when the day began, **never retrained** that of the
-first night's model on the same cases. Seconds and CPU seconds are those of the whole night, without those of processes that are
-killed. The shop drifts by itself: every day one item in a hundred goes off sale and as many come.
+**in service** is NDCG@20 on the day's cases of the model that was in service when the day began, **never retrained** that of
+the first night's model on the same cases. Seconds and CPU seconds are those of the whole night, but for CPU seconds of the
+server and of what is killed. The shop drifts by itself: every day one item in a hundred goes off sale and as many come.
 """
 Worth = tuple[float, float, float, int]  # NDCG@20, the bounds of its interval, cases
 

@@ -40,6 +40,7 @@ from schemas.columns import DAY, ITEM_ID
 from schemas.errors import InputError
 
 ONE_DAY = timedelta(days=1)
+CHANGED = "its events have changed since it was done"
 
 
 @dataclass
@@ -79,6 +80,8 @@ class Days:
     """Finished days that are lost, source and all, and their lost files."""
     without_quarantine: set[date] = field(default_factory=set)
     """Finished days whose bad rows are lost."""
+    _done_again: list[str] = field(default_factory=list)
+    """What to say of days that this run did again."""
     _why: dict[date, str] = field(default_factory=dict)
     """Of days to do again: the reason, where it is another than changed events."""
 
@@ -137,7 +140,7 @@ class Days:
         days = batch.days() or [batch.last]
         with run.phase("commit", len(days)) as said:
             writer = self._writer(batch)
-            noticed = notice(run, self.ledger, batch.days())
+            noticed = notice(run, self.ledger, batch.days(), self._done_again)
             for number, day in enumerate(days, start=1):
                 aside = self._set_aside(day, work.aside if day == days[-1] else [])
                 facts = noticed.facts if day == days[-1] else {}
@@ -229,8 +232,9 @@ class Days:
             if before and before not in done and before in self.changes.held and self._open_is_lost(before):
                 self.run.say(f"{before}: what was open when it ended is lost; doing it again.")
                 day = before
+                self._why.setdefault(day, "what was open when it ended is lost")
             else:
-                why = self._why.get(day, "its events have changed since it was done")
+                why = self._why.get(day, CHANGED)
                 self.run.say(f"{day}: {why}; doing it again.")
             done.add(day)
             try:
@@ -239,6 +243,7 @@ class Days:
                 self.run.say(f"{day}: it cannot be done again, and stays as it is. {error}")
                 self._drop_pending(day)
             else:
+                self._done_again.append(f"{day} was done again: {self._why.get(day, CHANGED)}")
                 yield work
 
     def _follow(self, new: dict[str, Any], old: dict[str, Any] | None) -> None:

@@ -32,14 +32,19 @@ class Noticed:
     warnings: dict[date, list[str]] = field(default_factory=dict)
 
 
-def notice(run: Run, ledger: Ledger, days: Sequence[date]) -> Noticed:
-    """Compare a batch with the finished days: `days` are those of it that have events, in order."""
+def notice(run: Run, ledger: Ledger, days: Sequence[date], done_again: Sequence[str] = ()) -> Noticed:
+    """Compare a batch with the finished days: `days` are those of it that have events, in order.
+
+    `done_again` is what to say of days that this run did again; the newest day of all says it.
+    """
     if not days:
         return Noticed()
     before = facts_of(ledger.days.row(-1, named=True)) if ledger.days.height else {}
     warnings = {day: lines for day in days if (lines := _without_events(ledger, day, set(days)))}
     facts: dict[str, Any] = {}
     newest = warnings.setdefault(days[-1], [])
+    if not ledger.days.height or days[-1] >= ledger.days[DAY][-1]:
+        newest += done_again
     until = ledger.about.until
     if until and days[0] > until and len(days) > 1:
         newest.append(f"{len(days)} days were done at once, in order: {_listed(days)}")

@@ -168,6 +168,16 @@ def test_half_a_day_is_held_and_done_again_when_the_rest_comes(nights: Nights) -
     summary = nights.night()
     assert any(f"{day(5)}: its events have changed since it was done; doing it again" in line for line in nights.lines)
     assert "Guard" not in summary["verdict"]
+    assert f"{day(5)} was done again: its events have changed since it was done" in summary["warnings"]
+
+
+def test_events_that_come_a_day_late_are_taken_into_their_day(nights: Nights) -> None:
+    nights.comes(5, change=lambda rows: rows.filter(pl.int_range(pl.len()) % 10 != 0))
+    fewer = nights.night()["facts"]
+    nights.comes(5, 6)
+    summary = nights.night()
+    assert summary["test_day"] == str(day(6)) and summary["facts"]["days"][str(day(5))] >= fewer["days"][str(day(5))]
+    assert f"{day(5)} was done again" in summary["page"]
 
 
 def test_a_few_hours_of_a_day_are_not_yet_a_day(nights: Nights) -> None:
