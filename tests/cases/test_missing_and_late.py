@@ -16,9 +16,10 @@ from zoneinfo import ZoneInfo
 
 import polars as pl
 import pytest
+from prefect import runtime
 
 from flows import stages
-from flows.lateness import late
+from flows.lateness import due_of_run, late
 from flows.night import Stages, run_stages
 from flows.settings.settings import Data, resolve
 from modeling.evaluation.pointer import champion_of
@@ -124,6 +125,15 @@ def test_no_events_today_is_said_by_a_scheduled_night(nights: Nights) -> None:
     assert line in summary["page"]
     assert not nights.night(due=datetime(2026, 3, 7, 2, tzinfo=UTC))["late"], "yesterday's are there"
     assert not nights.night(until=day(3), due=due)["late"], "that day was asked for"
+
+
+def test_only_runs_of_a_schedule_are_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert due_of_run() is None
+    due = datetime(2026, 3, 9, 2, tzinfo=UTC)
+    for tags, expected in ((["auto-scheduled", "nightly"], due), (["nightly"], None)):
+        monkeypatch.setattr(runtime.flow_run, "tags", tags, raising=False)
+        monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", due, raising=False)
+        assert due_of_run() == expected
 
 
 def test_a_day_that_is_always_quiet_is_not_waited_for() -> None:
