@@ -27,7 +27,8 @@ logger = logging.getLogger("prefect.flow_runs")
 
 
 def notify_of_night(summary: dict[str, Any], log: Log) -> None:
-    """Of a night that ran to its end: a message where its model did not take over, or days or files are missing or late.
+    """Of a night that ran to its end: a message where its model did not take over, days or files are missing or late, or its
+    day has warnings, as of drift.
 
     None of a night with nothing to do that nobody waits for, and of one that a backfill runs, which has a message of its own.
     """
@@ -36,7 +37,7 @@ def notify_of_night(summary: dict[str, Any], log: Log) -> None:
     missing = list(summary["late"])
     missing += [f"Missing days: {', '.join(map(str, summary['missing_days']))}."] if summary["missing_days"] else []
     missing += [f"{len(summary['left_out'])} files were left out."] if summary["left_out"] else []
-    if summary["promoted"] and not missing:
+    if summary["promoted"] and not missing and not summary["warnings"]:
         return
     what = f"{'promoted' if summary['promoted'] else 'not promoted'}. {summary['verdict']}"
     what = "nothing new." if summary["nothing_to_do"] else what

@@ -18,10 +18,7 @@ import polars as pl
 from preprocessing.execution.batch import Batch
 from preprocessing.execution.run import Run
 from preprocessing.features import state as states
-from preprocessing.features.state import (
-    FeatureState,
-    State,
-)
+from preprocessing.features.state import FeatureState, State
 from preprocessing.history import late_items
 from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, asked_for, find_changes
 from preprocessing.history.damage import damaged_days, restore_state
@@ -143,12 +140,8 @@ class Days:
             noticed = notice(run, self.ledger, batch.days(), self._done_again)
             for number, day in enumerate(days, start=1):
                 aside = self._set_aside(day, work.aside if day == days[-1] else [])
-                facts = noticed.facts if day == days[-1] else {}
-                said_of_day = noticed.warnings.get(day, ())
-                files = batch.session_files(day)
-                manifest = writer.write(
-                    day, work.tails[day], files, carried_in, *aside, facts=facts, warnings=said_of_day
-                )
+                more, files = noticed.of(day), batch.session_files(day)
+                manifest = writer.write(day, work.tails[day], files, carried_in, *aside, **more)
                 work.manifests.append(manifest)
                 for warning in manifest.facts["warnings"]:
                     run.say(f"{day}: {warning}")

@@ -30,6 +30,11 @@ class Noticed:
 
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: dict[date, list[str]] = field(default_factory=dict)
+    last: date | None = None
+
+    def of(self, day: date) -> dict[str, Any]:
+        """`facts` and `warnings` of a day."""
+        return {"facts": self.facts if day == self.last else {}, "warnings": self.warnings.get(day, [])}
 
 
 def notice(run: Run, ledger: Ledger, days: Sequence[date], done_again: Sequence[str] = ()) -> Noticed:
@@ -58,7 +63,7 @@ def notice(run: Run, ledger: Ledger, days: Sequence[date], done_again: Sequence[
         held = before.get(ITEMS)
         if held and facts[ITEMS] < FEWER * held:
             newest.append(f"the item table has {facts[ITEMS]:,} items, and had {held:,} on the day before")
-    return Noticed(facts, warnings)
+    return Noticed(facts, warnings, days[-1])
 
 
 def _without_events(ledger: Ledger, day: date, batch: set[date]) -> list[str]:

@@ -56,10 +56,17 @@ class Nights:
             rows = pl.read_parquet(self.whole / "events" / f"{day(number)}.parquet")
             change(rows).write_parquet(self.folder / "source" / "events" / f"{day(number)}.parquet")
 
-    def night(self, until: date | None = None, due: datetime | None = None, **changes: Any) -> dict[str, Any]:
-        """A night's summary, with the facts of its sessions and its comparison."""
+    def night(
+        self,
+        until: date | None = None,
+        due: datetime | None = None,
+        guards: dict[str, float] | None = None,
+        **changes: Any,
+    ) -> dict[str, Any]:
+        """A night's summary, with the facts of its sessions and its comparison. `changes` are those of the dataset."""
         data = Data(source=str(self.folder / "source"), root=self.folder / "root", until=until, changes=changes)
-        settings = replace(resolve(data, None, LAYER), due=due)
+        promotion = LAYER["promotion"] | ({"guards": guards} if guards else {})
+        settings = replace(resolve(data, None, LAYER | {"promotion": promotion}), due=due)
         made: dict[str, Any] = {}
         self.lines: list[str] = []
 
@@ -252,6 +259,43 @@ def test_a_catalogue_that_shrank_is_said_and_held(unknown: str, nights: Nights, 
     nights.comes(6)
     summary = nights.night(**changes)
     assert "Guard" not in summary["verdict"]
+
+
+def test_a_file_that_cannot_be_read_fails_its_night_and_no_other(nights: Nights) -> None:
+    before = nights.in_service
+    nights.comes(5)
+    file = nights.folder / "source" / "events" / f"{day(5)}.parquet"
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(InputError, match=rf"{day(5)}\.parquet \(Parquet\): cannot be read"):
+        nights.night()
+    assert nights.in_service == before
+    nights.comes(5, 6)
+    summary = nights.night()
+    assert summary["facts"]["days"].keys() >= {str(day(5)), str(day(6))} and summary["test_day"] == str(day(6))
+
+
+def test_files_that_expired_take_no_day_with_them(nights: Nights) -> None:
+    days = nights.night()["facts"]["days"]
+    for number in range(3):
+        (nights.folder / "source" / "events" / f"{day(number)}.parquet").unlink()
+    nights.comes(5)
+    summary = nights.night()
+    assert days.items() <= summary["facts"]["days"].items() and summary["test_day"] == str(day(5))
+    assert not summary["missing_days"]
+
+
+def test_ids_that_are_spelled_another_way_are_held(nights: Nights) -> None:
+    changes = {"items.unknown": "keep"}
+    nights.night(**changes)
+    before = nights.in_service
+    spelled = pl.when(pl.col("user_id").hash() % 10 < 7).then(pl.col("item_id").str.to_uppercase()).otherwise("item_id")
+    nights.comes(5, change=lambda rows: rows.with_columns(spelled.alias("item_id")))
+    summary = nights.night(guards={"unknown_share": 0.5}, **changes)
+    assert summary["verdict_is"] == "hold" and nights.in_service == before
+    assert (
+        "Guard unknown_share:" in summary["verdict"]
+        and "have an unknown item_id, at most 50.0% may" in summary["verdict"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ NIGHT: dict[str, Any] = {
         ({"nothing_to_do": True}, []),
         ({"promoted": True, "missing_days": ["2026-03-14"]}, [": promoted.", "Missing days: 2026-03-14."]),
         ({"promoted": True, "left_out": [["a.tmp", "no table"]]}, ["1 files were left out."]),
+        ({"promoted": True, "warnings": ["price has drifted"]}, [": promoted.", "Warning: price has drifted."]),
         ({"warnings": [f"column {number} drifted" for number in range(7)]}, ["column 4 drifted.", "2 more warnings"]),
         (
             {"promoted": True, "nothing_to_do": True, "late": ["No full day of events since 2026-03-15: 2026-03-16."]},
