@@ -13,6 +13,7 @@ from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
+from flows.export import export, vectors
 from flows.options import (
     DatasetOption,
     JsonOption,
@@ -23,7 +24,7 @@ from flows.options import (
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
-from schemas.errors import InputError
+from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -210,6 +211,8 @@ app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)
+app.command()(export)
+app.command()(vectors)
 
 
 app.command()(backfill)
@@ -257,7 +260,9 @@ def serve(
 
 def _run_flow(settings: "Settings") -> dict[str, Any]:
     """The night as a flow run: its summary."""
-    state = run_flow("flows.retrain", "retrain", settings.data, settings.preset, **settings.given)
+    from flows.settings.form import parameters_of
+
+    state = run_flow("flows.retrain", "retrain", settings.data, **parameters_of(settings.preset, settings.given))
     summary: dict[str, Any] = state.result(raise_on_failure=True)
     return summary
 
@@ -290,7 +295,7 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)
-    except LostLockError as error:
+    except (LostLockError, StageEndedError) as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(1)
 

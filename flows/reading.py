@@ -79,7 +79,7 @@ def recommend(
 
     given = read_table(events, "--events") if events else items or []
     new_table = read_table(new_items, "--new-items") if new_items else None
-    folder = _folder(root, dataset, model)
+    folder = folder_of(root, dataset, model)
     if keep_seen is None:
         keep_seen = keeps_seen(Artifacts(root), folder)
     past = newest_sessions(Artifacts(root), dataset) if user or everyone or (events and reads_past(folder)) else None
@@ -138,7 +138,7 @@ def similar(
         raise InputError("--all and --out FILE.parquet go together: the whole catalogue in a file.")
     from modeling.service.recommender import Recommender
 
-    recommender = Recommender(_folder(root, dataset, model))
+    recommender = Recommender(folder_of(root, dataset, model))
     summary: dict[str, Any] = {"model": str(recommender.folder)}
     if out:
         summary |= {"out": str(out), "rows": _write(recommender, count, out)}
@@ -167,7 +167,7 @@ def why(
     from modeling.service.recommender import Recommender
     from schemas.artifacts import Artifacts
 
-    recommender = Recommender(_folder(root, dataset, model))
+    recommender = Recommender(folder_of(root, dataset, model))
     histories, unknown = recommender.histories([items])
     if unknown:
         typer.echo(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
@@ -194,7 +194,8 @@ def _named(item: Any) -> str:
     return "an unknown item" if item is None else str(item)
 
 
-def _folder(root: Path, dataset: str, model: str | None) -> Path:
+def folder_of(root: Path, dataset: str, model: str | None) -> Path:
+    """The folder of the model named, else of the one in service; the dataset's own parts are read."""
     from flows.in_service import model_folder
     from schemas.artifacts import Artifacts
 

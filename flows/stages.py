@@ -88,16 +88,29 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
     return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due)
 
 
-def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
-    """Put the candidate into service if the comparison says so; with `training.refit` its refit, which is made first."""
+def refit(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> Manifest | None:
+    """The candidate that a comparison promotes -> `models/<id>`: trained again with what it was tested on, or None."""
+    from modeling.stages import refit
+
+    return refit(settings.artifacts, comparison, progress)
+
+
+def promote(
+    settings: Settings,
+    comparison: Manifest,
+    progress: OnProgress = print,
+    *,
+    refit: Callable[[Settings, Manifest, OnProgress], Manifest | None] = refit,
+) -> InService:
+    """Put the candidate into service if the comparison says so; with `training.refit` its refit, made first by `refit`."""
     from modeling.evaluation.pointer import champion_of
-    from modeling.stages import promote, refit
+    from modeling.stages import promote
 
     try:
         before = champion_of(settings.artifacts, settings.dataset.name)
     except InputError:
         before = None
-    refitted = refit(settings.artifacts, comparison, progress) if settings.training.refit else None
+    refitted = refit(settings, comparison, progress) if settings.training.refit else None
     champion = promote(settings.artifacts, comparison, progress, refitted)
     model = _in_service(settings)
     stands_for = (model.facts.get("refit_of") if model else None) or ""

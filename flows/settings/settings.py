@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.settings.layers import GROUPS, Groups, Layer, pile
+from flows.settings.limits import Limits
 from modeling.config import EvaluationConfig, Goal, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation import baselines
 from modeling.presets import read_preset
@@ -101,6 +102,7 @@ class Settings:
     training: TrainingConfig
     evaluation: EvaluationConfig
     promotion: PromotionConfig
+    limits: Limits = Limits()  # noqa: RUF009  (frozen)
     only_finished: bool = False  # whether stages may only return what is there
     due: datetime | None = None  # when a schedule asked for this night; None: a person did
 
@@ -147,7 +149,9 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
     groups.evaluation.check_diversity(
         [name for name, feature in dataset.features.items() if _is_of_items(name, feature)]
     )
-    return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
+    return Settings(
+        data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion, groups.limits
+    )
 
 
 def _check_baselines(names: tuple[str, ...]) -> None:

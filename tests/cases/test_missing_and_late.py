@@ -21,6 +21,7 @@ from prefect import runtime
 from flows import stages
 from flows.lateness import due_of_run, late
 from flows.night import Stages, run_stages
+from flows.orders import Order
 from flows.settings.settings import Data, resolve
 from modeling.evaluation.pointer import champion_of
 from modeling.stages.guarding import age_of
@@ -141,6 +142,10 @@ def test_only_runs_of_a_schedule_are_due(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(runtime.flow_run, "tags", tags, raising=False)
         monkeypatch.setattr(runtime.flow_run, "scheduled_start_time", due, raising=False)
         assert due_of_run() == expected
+    settings = replace(resolve(Data(source="nowhere"), None, LAYER), due=due)
+    assert Order.read(Order.of("compare", settings, ()).line()).settings().due == due, (
+        "the process that compares has it"
+    )
 
 
 def test_a_day_that_is_always_quiet_is_not_waited_for() -> None:
