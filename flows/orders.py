@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -55,6 +56,7 @@ class Order(Text):
     evaluation: EvaluationConfig
     promotion: PromotionConfig
     limits: Limits
+    due: datetime | None = None
 
     @classmethod
     def of(cls, stage: str, settings: Settings, inputs: tuple[Manifest, ...]) -> Order:
