@@ -24,6 +24,7 @@ from flows.options import (
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
+from schemas import machine
 from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
 
@@ -298,7 +299,8 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
 def main() -> None:
     """Run a command; a user's mistake ends with one line and code 2, a failure with its traceback and code 1."""
     try:
-        app()
+        with machine.in_words(passing=True):
+            app()
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)

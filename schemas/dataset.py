@@ -318,6 +318,8 @@ def load_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Da
         data = load_yaml(path.read_text(), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text in UTF-8 ({error}). Save it as UTF-8.") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):

@@ -113,6 +113,7 @@ def test_with_nothing_to_do_a_server_that_is_named_must_answer(
         assert done.returncode == 2 and words in done.stderr, done.stdout + done.stderr
 
 
+@pytest.mark.fault("a run from a terminal is killed with its server in any stage", outcome="goes on")
 def test_killed_at_any_stage_the_next_run_goes_on(
     shop: Path, whole: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:
