@@ -13,6 +13,7 @@ from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
+from flows.init.command import init
 from flows.options import (
     DatasetOption,
     JsonOption,
@@ -235,6 +236,7 @@ def simulate(
     end(summary, as_json)
 
 
+app.command()(init)
 app.command()(datasets)
 app.command()(steps)
 app.command()(models)
