@@ -1,7 +1,7 @@
 """The working folder as a project: which dataset its nightly run is of, and where the deployments are.
 
-    prefect.yaml of the working folder: `entrypoint: flows.retrain.retrain`, `parameters: {data: {dataset: my-shop.yaml}}`
-    -> `overnight retrain` there is of my-shop.yaml, and `overnight serve` serves that file's deployments
+prefect.yaml of the working folder: `entrypoint: flows.retrain.retrain`, `parameters: {data: {dataset: my-shop.yaml}}`
+-> `overnight retrain` there is of my-shop.yaml, and `overnight serve` serves that file's deployments
 """
 
 from __future__ import annotations

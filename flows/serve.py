@@ -67,7 +67,9 @@ def running(root: Path, source: str | None, port: int) -> Iterator[list[Keeper]]
             if probe.connect_ex((HOST, port)) == 0:
                 raise InputError(f"Port {port} is taken. Give another: overnight serve --port {port + 1}.")
         try:
-            processes.append(_start(["server", "start", "--host", HOST, "--port", str(port)], environment, folder, held))
+            processes.append(
+                _start(["server", "start", "--host", HOST, "--port", str(port)], environment, folder, held)
+            )
             problem = wait_for_server(url, processes[0], "Prefect's server", _say, startup_seconds())
             if problem:
                 raise InputError(f"{problem}; its lines above say why.")
@@ -75,7 +77,9 @@ def running(root: Path, source: str | None, port: int) -> Iterator[list[Keeper]]
             deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
             subprocess.run(deploy, env=environment, cwd=folder, check=True)
             end_dead_runs(url, _say, functools.partial(is_under_way, root))
-            processes.append(_start(["worker", "start", "--pool", POOL, "--type", "process"], environment, folder, held))
+            processes.append(
+                _start(["worker", "start", "--pool", POOL, "--type", "process"], environment, folder, held)
+            )
             yield processes
         finally:
             _stop_all(processes)

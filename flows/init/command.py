@@ -38,18 +38,16 @@ def begin(folder: Path, source: str, given: dict[str, str], say: Callable[[str],
     """
     from flows.init.describe import describe
     from flows.init.folder import contents, write
-    from flows.init.look import look, place_of
-    from flows.init.roles import guess_roles
+    from flows.init.look import place_of
     from flows.init.shape import shape_of
-    from flows.init.traits import traits_of
+    from flows.init.tables import find_tables
     from flows.init.trial import try_dataset
 
     dataset = dataset_name(folder)
-    seen = look(*place_of(source))
-    day_first = seen.options.separator == ";" or not seen.is_text
-    roles = guess_roles(traits_of(seen.rows, day_first), given)
+    tables = find_tables(*place_of(source), given)
+    seen, roles = tables.events, tables.roles
     shape = shape_of(seen, roles)
-    text = describe(dataset, seen, roles, shape)
+    text = describe(dataset, tables, shape)
     with TemporaryDirectory(prefix="overnight-init-") as place:
         (Path(place) / "plugins" / "steps").mkdir(parents=True)
         file = Path(place) / f"{dataset}.yaml"
@@ -57,6 +55,7 @@ def begin(folder: Path, source: str, given: dict[str, str], say: Callable[[str],
         try_dataset(file)
     done = write(folder, contents(dataset, text, seen.source))
     guesses = {ours: roles.guesses[ours].column for ours in shape.mapped}
+    guesses |= {f"items.{ours}": name for ours, name in (tables.items.columns if tables.items else {}).items()}
     for line in _lines(folder, dataset, seen.extent, guesses, shape.warnings, done.written, done.kept, seen.left_out):
         say(line)
     about = {"folder": str(folder), "dataset": f"{dataset}.yaml", "columns": guesses, "warnings": shape.warnings}
@@ -103,7 +102,7 @@ def _lines(
     left_out: tuple[tuple[str, str], ...],
 ) -> list[str]:
     lines = [f"Looked at {extent}. Guessed, as {dataset}.yaml explains:"]
-    lines += [f"  {ours:<11} {column}" for ours, column in guesses.items()]
+    lines += [f"  {ours:<15} {column}" for ours, column in guesses.items()]
     lines += [f"Note: {warning}" for warning in warnings]
     lines += [f"Left out: {path} ({why})" for path, why in left_out[:5]]
     if written:

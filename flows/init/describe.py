@@ -13,25 +13,52 @@ from flows.init.comments import as_yaml, comment_lines, with_comment
 from flows.init.look import Look
 from flows.init.roles import Roles
 from flows.init.shape import Shape
+from flows.init.tables import Items, Tables, lines_of
 from flows.init.traits import Traits
 from schemas.columns import EVENT_TYPE, ITEM_ID
 
-NOT_WANTED = ("remove", "cancel", "return", "refund", "storno", "delete", "adjust", "dislike", "unlike", "retour", "anul", "取消", "退")
+NOT_WANTED = (
+    "remove",
+    "cancel",
+    "return",
+    "refund",
+    "storno",
+    "delete",
+    "adjust",
+    "dislike",
+    "unlike",
+    "retour",
+    "anul",
+    "取消",
+    "退",
+)
 UNUSED = 20  # columns that are listed as not used
 
 
-def describe(name: str, look: Look, roles: Roles, shape: Shape) -> str:
+def describe(name: str, tables: Tables, shape: Shape) -> str:
     """The text of `NAME.yaml`."""
-    lines = [*_head(name, look, shape), "", *_events(look, roles, shape), "", *_rest(roles, shape)]
+    look, roles, items = tables.events, tables.roles, tables.items
+    lines = [
+        *_head(name, look, shape),
+        "",
+        *_events(look, roles, shape),
+        "",
+        *_items(items),
+        *_rest(roles, shape, items),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _head(name: str, look: Look, shape: Shape) -> Iterator[str]:
-    begun = f"Written by `overnight init` after a look at {look.extent}. Guesses say why they were made and what else it could be; "
-    yield from comment_lines(f"{begun}change what is wrong, then `overnight prepare`. `overnight init` never writes to this file again.")
+    yield from comment_lines(
+        f"Written by `overnight init` after a look at {look.extent}. Guesses say why they were made and what else it could be. "
+        "Change what is wrong: this file is yours, and `overnight init` never writes to it again."
+    )
     yield with_comment(f"name: {name}", "names the model in service")
     yield with_comment("plugins: plugins", "the folder of your own steps, checks, encoders, models")
-    yield with_comment(f"source: {as_yaml(look.source)}", "where the files are; --source and OVERNIGHT_SOURCE go before it")
+    yield with_comment(
+        f"source: {as_yaml(look.source)}", "where the files are; --source and OVERNIGHT_SOURCE go before it"
+    )
     yield from comment_lines(shape.zone_why)
     yield "time_zone: UTC"
 
@@ -55,7 +82,7 @@ def _events(look: Look, roles: Roles, shape: Shape) -> Iterator[str]:
     for note in shape.notes:
         yield from comment_lines(note, "    ")
     yield from comment_lines(_unused(roles, shape), "    ")
-    yield with_comment("  types:", "declared, so that no night decides them anew; values that do not fit are set aside and counted")
+    yield with_comment("  types:", "declared, so that no night decides them; rows that do not fit are set aside")
     for ours in shape.mapped:
         declared, why = shape.types[ours]
         yield with_comment(f"    {ours}: {declared}", why)
@@ -70,10 +97,21 @@ def _unused(roles: Roles, shape: Shape) -> str:
     return f"Not used: {listed}{more}." if unused else ""
 
 
-def _rest(roles: Roles, shape: Shape) -> Iterator[str]:
-    yield with_comment("steps:", "in this order; `overnight steps` lists all, `overnight new step NAME` begins one of yours")
+def _items(items: Items | None) -> Iterator[str]:
+    if items:
+        yield from comment_lines(f"Guess: {items.look.path} has a row for each item. It is read anew every night.")
+        yield from lines_of(items)
+        yield ""
+
+
+def _rest(roles: Roles, shape: Shape, items: Items | None) -> Iterator[str]:
+    yield with_comment(
+        "steps:", "in this order; `overnight steps` lists all, `overnight new step NAME` begins one of yours"
+    )
     if EVENT_TYPE in shape.mapped:
         yield from _types_kept(roles[EVENT_TYPE])
+    if items:
+        yield f"  - join_items: {{columns: {as_yaml(items.features)}}}"
     yield with_comment("  - drop_repeats", "the same item again in a row")
     yield ""
     yield from comment_lines(shape.session_why)
@@ -85,7 +123,7 @@ def _rest(roles: Roles, shape: Shape) -> Iterator[str]:
     item = roles[ITEM_ID]
     rare = ", min_count: 3" if item.each >= 10 else ""
     yield with_comment(f"  item_id: {{encode: category{rare}}}", "rarer items are unknown to the model" if rare else "")
-    for ours in shape.mapped:
+    for ours in [*shape.mapped, *(items.features if items else [])]:
         if ours in (EVENT_TYPE, "category", "brand", "country", "device"):
             yield f"  {ours}: {{encode: category}}"
         if ours == "price":
@@ -100,7 +138,11 @@ def _types_kept(types: Traits) -> Iterator[str]:
     kept = [value for value in seen if not any(word in str(value).lower() for word in NOT_WANTED)] or list(seen)
     listed = ", ".join(f"{value} {count:,}" for value, count in seen.items())
     left = [str(value) for value in seen if value not in kept]
-    why = f" Guess: {', '.join(left)} {'takes' if len(left) == 1 else 'take'} something back, and left out." if left else ""
+    why = (
+        f" Guess: {', '.join(left)} {'takes' if len(left) == 1 else 'take'} something back, and left out."
+        if left
+        else ""
+    )
     yield from comment_lines(f"Seen: {listed}.{why}", "  ")
     as_text = types.stored == pl.String
     yield f"  - filter_event_types: {{keep: {as_yaml([str(value) if as_text else value for value in kept])}}}"

@@ -1,7 +1,7 @@
 """The folder of a project: files that are written whole, all or none, and never over one that is there.
 
-    my-shop/  my-shop.yaml  prefect.yaml  plugins/README.md  README.md  compose.yaml  Dockerfile  requirements.txt
-              silent-runs.yaml  .env.example  .gitignore  .dockerignore
+my-shop/  my-shop.yaml  prefect.yaml  plugins/README.md  README.md  compose.yaml  Dockerfile  requirements.txt
+          silent-runs.yaml  .env.example  .gitignore  .dockerignore
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -50,15 +51,17 @@ def contents(name: str, dataset: str, source: str) -> dict[str, str]:
             text = text.replace(word, value)
         texts[path] = text
     texts["plugins/steps/.gitkeep"] = ""  # a folder of parts has one of their folders
-    texts["silent-runs.yaml"] = (TEMPLATES / "silent-runs.txt").read_text(encoding="utf-8")
-    texts["requirements.txt"] = "\n".join(["# What is installed where `overnight init` ran, for the image.", *pins(), ""])
+    texts["silent-runs.yaml"] = (TEMPLATES / "silent-runs.yaml").read_text(encoding="utf-8")
+    texts["requirements.txt"] = "\n".join(
+        ["# What is installed where `overnight init` ran, for the image.", *pins(), ""]
+    )
     return texts
 
 
 def write(folder: Path, texts: Mapping[str, str]) -> Written:
     """Write files below a folder, which is made.
 
-    All are written under other names first, so that a full disk leaves nothing half; then each takes its name unless a file has it.
+    All are written under other names first, so that a full disk leaves nothing half; each takes its name unless a file has it.
 
     Raises:
         InputError: when the folder or a file cannot be made.
@@ -79,11 +82,14 @@ def write(folder: Path, texts: Mapping[str, str]) -> Written:
     except OSError as error:
         for name in written:
             (folder / name).unlink(missing_ok=True)
-        raise InputError(f"{folder}: cannot be written ({error.strerror}: {error.filename}). Nothing was left there.") from None
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror}: {error.filename}). Nothing was left there."
+        ) from None
     return Written(tuple(written), kept)
 
 
-def pins() -> list[str]:
+@cache
+def pins() -> tuple[str, ...]:
     """The exact versions of what Overnight needs as it is installed here, without extras; local parts (+cpu) are cut off."""
     found: dict[str, str] = {}
     wanted = [OURS]
@@ -97,7 +103,7 @@ def pins() -> list[str]:
             except metadata.PackageNotFoundError:
                 continue
             wanted.append(name)
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+    return tuple(f"{name}=={version}" for name, version in sorted(found.items()))
 
 
 def _requirements(name: str) -> Iterator[Requirement]:

@@ -1,11 +1,11 @@
 """A look at the files of a source: which they are, how they are written, and some of their rows.
 
-    look(Path("shop/events.csv")) -> Look(source="shop", path="events.csv", options=FileOptions(separator=";"), rows=..., notes=...)
+look(Path("shop/events.csv")) -> Look(source="shop", path="events.csv", options=..., rows=..., notes=...)
 """
 
 from __future__ import annotations
 
-import glob
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,12 +52,11 @@ class Look:
 
 
 def look(source: str, path: str) -> Look:
-    """The files at `path` below a source.
+    """The files at `path`, a glob below a source.
 
     Raises:
         InputError: when there is none, or they cannot be read.
     """
-    path = glob.escape(path)
     named = find(_somewhere(source), path, "--from", _stated(source, path))
     options, notes = sniff(named.files[0])
     files = named.files
@@ -81,7 +80,9 @@ def place_of(given: str) -> tuple[str, str]:
     place = Path(given).expanduser()
     if not place.exists():
         near = sorted(child.name for child in place.parent.iterdir())[:8] if place.parent.is_dir() else []
-        raise InputError(f"--from {given}: nothing is there. {place.parent.resolve()} holds {', '.join(near) or 'nothing'}.")
+        raise InputError(
+            f"--from {given}: nothing is there. {place.parent.resolve()} holds {', '.join(near) or 'nothing'}."
+        )
     place = place.resolve()
     return (str(place), ".") if place.is_dir() else (str(place.parent), place.name)
 
@@ -93,7 +94,7 @@ def _somewhere(source: str) -> Dataset:
 
 def _stated(source: str, path: str) -> FileOptions:
     """For one file whose ending says nothing: what its first bytes say."""
-    place = Path(source) / path
+    place = Path(source) / re.sub(r"\[(.)\]", r"\1", path)
     if is_remote(source) or not place.is_file():
         return FileOptions()
     file = SourceFile(place.name, str(place), place.stat().st_size, "")
@@ -135,7 +136,9 @@ def _paths(file: SourceFile, options: FileOptions) -> list[str]:
         return [name for name in names if name and names.count(name) == 1]
     if kind == JSON:
         keys = json_lines.keys_of(file, frozenset(), options)
-        outer = [name for name in keys.names if not any(path.startswith((f"{name}.", f"{name}[")) for path in keys.inside)]
+        outer = [
+            name for name in keys.names if not any(path.startswith((f"{name}.", f"{name}[")) for path in keys.inside)
+        ]
         return _one_list(outer, list(keys.inside))
     schema = pl.scan_parquet(file.url, glob=False, hive_partitioning=False).collect_schema()
     outer = [name for name, dtype in schema.items() if not dtype.is_nested()]

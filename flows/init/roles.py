@@ -12,26 +12,42 @@ Every guess says why it was made and what else it could have been.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
 
+from flows.init.evidence import (
+    ACTIONS,
+    BURST_MINUTES,
+    article,
+    burst_lift,
+    follows,
+    is_group,
+    is_money,
+    is_score,
+    mostly_positive,
+    numbers,
+    says_else,
+    values_each,
+)
 from flows.init.times import moments_of
 from flows.init.traits import Traits
 from flows.init.words import EXACT, is_of_the_row, name_score
 from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.errors import InputError, unknown
 
-BURST_MINUTES = 30
 MOST_UNTIMED = 0.2  # share of rows without a time, above which the order of events goes before times
+LEAST_LIFT, NEAR = 0.1, 0.6  # of bursts, for a user; and the share of that for what may be its session
 MOST_TYPES = 50  # kinds of events; more are not kinds
-ACTIONS = frozenset(
-    "view click cart purchase buy buying pv fav play like pageview page_view addtocart add_to_cart view_item detail order impression "
-    "transaction skip rating search ansicht klick kauf warenkorb gekauft angesehen vue clic achat panier vista compra carrito "
-    "ver clic comprar 浏览 点击 购买 加购 收藏 view_item_list remove_from_cart checkout listen watch share".split()
-)
-ROLES = {TIMESTAMP: "time", USER_ID: "user", ITEM_ID: "item", SESSION_ID: "session", EVENT_TYPE: "event_type", "price": "price"}
+ROLES = {
+    TIMESTAMP: "time",
+    USER_ID: "user",
+    ITEM_ID: "item",
+    SESSION_ID: "session",
+    EVENT_TYPE: "event_type",
+    "price": "price",
+}
 ROLES |= {"category": "category", "brand": "brand", POSITION: "position", "country": "country", "device": "device"}
 
 
@@ -105,17 +121,19 @@ def _by_name(
     scored = []
     for found in roles.free:
         score = name_score(found.name, role)
-        rival = max(name_score(found.name, other) for other in ROLES.values() if other != role) if role != "basket" else 0
+        rival = (
+            max(name_score(found.name, other) for other in ROLES.values() if other != role) if role != "basket" else 0
+        )
         if score and score >= rival and found.kind in kinds and fits(found):
             scored.append((score, found))
     if not scored:
         return
     best, others = _best(scored)
     word = "named like" if name_score(best.name, role) < EXACT else "named as"
-    roles.take(ours, best.name, f"{word} {_article(role)}; {_numbers(best)}", tuple(other.name for other in others))
+    roles.take(ours, best.name, f"{word} {article(role)}; {numbers(best)}", tuple(other.name for other in others))
 
 
-def _best(scored: list[tuple[float, Traits]]) -> tuple[Traits, list[Traits]]:
+def _best(scored: Sequence[tuple[float, Traits]]) -> tuple[Traits, list[Traits]]:
     """The highest score, the first of equals; and the rest."""
     order = sorted(scored, key=lambda pair: -pair[0])
     return order[0][1], [found for _, found in order[1:4]]
@@ -131,7 +149,13 @@ def _guess_time(roles: Roles) -> None:
             continue
         rival = max(name_score(found.name, role) for role in ROLES.values() if role != "time")
         stored = not form.words.startswith("numbers")
-        score = name * 2 - rival * (1 if stored else 2) + (3 if stored else 0) + form.has_clock - 4 * is_of_the_row(found.name)
+        score = (
+            name * 2
+            - rival * (1 if stored else 2)
+            + (3 if stored else 0)
+            + form.has_clock
+            - 4 * is_of_the_row(found.name)
+        )
         varied = found.unique > 1 and form.days < 365 * 40
         if varied and (name or stored or (rival == 0 and found.unique > 0.05 * len(found.values))):
             scored.append((score, found))
@@ -140,7 +164,8 @@ def _guess_time(roles: Roles) -> None:
     best, others = _best(scored)
     assert best.form
     named = name_score(best.name, "time")
-    why = f"{'named like a time and ' if named else ''}holds {best.form.words}, {best.form.first:%Y-%m-%d} to {best.form.last:%Y-%m-%d}"
+    span = f"{best.form.first:%Y-%m-%d} to {best.form.last:%Y-%m-%d}"
+    why = f"{'named like a time and ' if named else ''}holds {best.form.words}, {span}"
     roles.take(TIMESTAMP, best.name, why, tuple(other.name for other in others))
     if not best.form.has_clock and best.stored == pl.String:
         clocks = [found for found in roles.free if found.kind == "clock"]
@@ -165,55 +190,66 @@ def _guess_event_type(roles: Roles) -> None:
 
 def _ids_by_content(roles: Roles) -> None:
     """Users by bursts, sessions by belonging to one user, items by what is left."""
-    if TIMESTAMP not in roles:
-        return
-    pool = [found for found in roles.free if found.may_be_id and found.unique > 2 and not _says_else(found)]
-    if USER_ID not in roles and SESSION_ID not in roles and pool:
-        moments = _moments(roles)
-        lifts = {found.name: _burst_lift(found, moments) for found in pool}
-        order = sorted(pool, key=lambda found: -lifts[found.name])
-        best = order[0]
-        if lifts[best.name] > 0.1:
-            near = [found for found in order[1:] if lifts[found.name] > 0.6 * lifts[best.name]]
-            owner = next((found for found in near if _follows(best, found) and found.unique > 1), None)
-            session = next((found for found in near if _follows(found, best) and found.unique > best.unique), None)
-            user, inner = (owner, best) if owner and owner.unique < best.unique else (best, session)
-            share = f"{lifts[user.name]:.0%} more of its rows than by chance come within {BURST_MINUTES} minutes of the one before"
-            others = tuple(found.name for found in order if found not in (user, inner))[:3]
-            roles.take(USER_ID, user.name, f"by content: {share}; {_numbers(user)}", others)
-            if inner:
-                roles.take(SESSION_ID, inner.name, f"by content: each value has one {user.name}; {_numbers(inner)}")
-    if ITEM_ID not in roles:
-        owner_column = USER_ID if USER_ID in roles else SESSION_ID
-        if owner_column not in roles:
-            return
-        owner = roles[owner_column]
-        pool = [found for found in roles.free if found.may_be_id and found.unique > 2 and not _says_else(found)]
-        pool = [found for found in pool if not _follows(found, owner) or found.each > 50]
+    if TIMESTAMP in roles and USER_ID not in roles and SESSION_ID not in roles:
+        _users_by_bursts(roles)
+    owner = next((roles[ours] for ours in (USER_ID, SESSION_ID) if ours in roles), None)
+    if ITEM_ID not in roles and owner:
+        pool = [found for found in _ids(roles) if not follows(found, owner) or found.each > 50]
         if pool:
             best, others = _best([(found.unique, found) for found in pool])
-            why = f"by content: of the columns whose values come with many of {owner.name} the one with most values; {_numbers(best)}"
+            why = f"by content: its values come with many of {owner.name}, and no such column has more; {numbers(best)}"
             roles.take(ITEM_ID, best.name, why, tuple(other.name for other in others))
 
 
+def _ids(roles: Roles) -> list[Traits]:
+    """Free columns that may be ids by their values and are not said to be something else by their names."""
+    return [found for found in roles.free if found.may_be_id and found.unique > 2 and not says_else(found)]
+
+
+def _users_by_bursts(roles: Roles) -> None:
+    moments = _moments(roles)
+    lifts = {found.name: burst_lift(found, moments) for found in _ids(roles)}
+    order = sorted(_ids(roles), key=lambda found: -lifts[found.name])
+    if not order or lifts[order[0].name] <= LEAST_LIFT:
+        return
+    best = order[0]
+    near = [found for found in order[1:] if lifts[found.name] > NEAR * lifts[best.name]]
+    owner = next((found for found in near if follows(best, found) and found.unique < best.unique), None)
+    inner = (
+        best if owner else next((found for found in near if follows(found, best) and found.unique > best.unique), None)
+    )
+    user = owner or best
+    rest = tuple(found.name for found in order if found not in (user, inner))[:3]
+    share = f"{lifts[user.name]:.0%} more rows than by chance come within {BURST_MINUTES} minutes of its last one"
+    roles.take(USER_ID, user.name, f"by content: {share}; {numbers(user)}", rest)
+    if inner:
+        roles.take(SESSION_ID, inner.name, f"by content: each value has one {user.name}; {numbers(inner)}")
+
+
 def _guess_rest(roles: Roles) -> None:
-    _by_name(roles, "price", "price", lambda found: _mostly_positive(found), ("integer", "number"))
+    _by_name(roles, "price", "price", lambda found: mostly_positive(found), ("integer", "number"))
     item = roles[ITEM_ID]
     if "price" not in roles:
-        priced = [found for found in roles.free if found.kind == "number" and _mostly_positive(found) and _is_money(found)]
-        priced = [found for found in priced if _values_each(item, found) < 3 and not _is_score(found)]
+        priced = [
+            found for found in roles.free if found.kind == "number" and mostly_positive(found) and is_money(found)
+        ]
+        priced = [found for found in priced if values_each(item, found) < 3 and not is_score(found)]
         if priced:
             best, others = _best([(found.unique, found) for found in priced])
             why = f"by content: numbers of at most two decimals that nearly follow from {item.name}; such as {best.examples()}"
             roles.take("price", best.name, why, tuple(other.name for other in others))
     for ours in ("category", "brand", "country", "device"):
-        _by_name(roles, ours, ours, _is_group)
+        _by_name(roles, ours, ours, is_group)
     if "category" not in roles:
-        groups = [found for found in roles.free if _is_group(found) and not _says_else(found) and found.unique * 3 <= item.unique]
-        groups = [found for found in groups if found.unique > 2 and _follows(item, found)]
+        groups = [
+            found
+            for found in roles.free
+            if is_group(found) and not says_else(found) and 2 < found.unique <= item.unique // 3
+        ]
+        groups = [found for found in groups if follows(item, found)]
         if groups:
             best, others = _best([(found.unique, found) for found in groups])
-            why = f"by content: it follows from {item.name}; {_numbers(best)}"
+            why = f"by content: it follows from {item.name}; {numbers(best)}"
             roles.take("category", best.name, why, tuple(other.name for other in others))
     _guess_position(roles)
 
@@ -254,60 +290,3 @@ def _moments(roles: Roles) -> pl.Series:
     found = roles[TIMESTAMP]
     formats = found.form.formats if found.form else ()
     return moments_of(found.values.cast(pl.String) if formats else found.values, formats)
-
-
-def _burst_lift(found: Traits, moments: pl.Series) -> float:
-    """By how much the share of rows that come soon after another of the same value is above that of values dealt by chance."""
-    rows = pl.DataFrame({"value": found.values, "at": moments}).drop_nulls().head(100_000).sort("at", maintain_order=True)
-    if rows.height < 3:
-        return 0.0
-    dealt = rows.with_columns(pl.col("value").shuffle(seed=1))
-    real, chance = (_soon(table) for table in (rows, dealt))
-    return real - chance
-
-
-def _soon(rows: pl.DataFrame) -> float:
-    gap = pl.col("at") - pl.col("at").shift(1).over("value")
-    return float(rows.select((gap <= pl.duration(minutes=BURST_MINUTES)).fill_null(False).mean()).item())
-
-
-def _follows(one: Traits, other: Traits) -> bool:
-    """Whether each value of the first comes with one value of the other, up to a few."""
-    return _values_each(one, other) < 1.02
-
-
-def _values_each(one: Traits, other: Traits) -> float:
-    pairs = pl.DataFrame({"one": one.values, "other": other.values}).drop_nulls()
-    return pairs.n_unique() / max(1, pairs["one"].n_unique())
-
-
-def _mostly_positive(found: Traits) -> bool:
-    return float((found.values.drop_nulls() >= 0).mean() or 0) > 0.9 and found.unique > 2  # type: ignore[arg-type]
-
-
-def _is_money(found: Traits) -> bool:
-    cents = found.values.drop_nulls().cast(pl.Float64) * 100
-    return bool(((cents - cents.round()).abs() < 1e-6).mean() > 0.99)  # type: ignore[operator]
-
-
-def _is_score(found: Traits) -> bool:
-    """Named or spread like ratings and shares."""
-    words = ("rating", "score", "stars", "note", "bewertung", "lat", "lon", "lng", "puntuacion", "评分", "discount", "rabatt")
-    return any(word in found.name.lower() for word in words) or float(found.values.max() or 0) <= 1.0  # type: ignore[arg-type]
-
-
-def _is_group(found: Traits) -> bool:
-    return found.kind in ("text", "integer") and 2 <= found.unique <= min(100_000, len(found.values) // 3)
-
-
-def _says_else(found: Traits) -> bool:
-    """Whether the name says that it is no id: a category, a price, an order."""
-    return any(name_score(found.name, role) for role in ("category", "brand", "country", "device", "price", "position", "event_type"))
-
-
-def _article(role: str) -> str:
-    return {"basket": "an order or basket, which is taken for a session", "item": "an item"}.get(role, f"a {role}")
-
-
-def _numbers(found: Traits) -> str:
-    return f"{found.unique:,} values, {found.each:.1f} rows each"

@@ -14,7 +14,19 @@ from flows.init.times import TimeForm, moments_of
 from flows.init.traits import Traits
 from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 
-ORDER = (USER_ID, SESSION_ID, ITEM_ID, TIMESTAMP, POSITION, EVENT_TYPE, "price", "category", "brand", "country", "device")
+ORDER = (
+    USER_ID,
+    SESSION_ID,
+    ITEM_ID,
+    TIMESTAMP,
+    POSITION,
+    EVENT_TYPE,
+    "price",
+    "category",
+    "brand",
+    "country",
+    "device",
+)
 NULL_WORDS = ("\\N", "NULL", "null")  # that stand for null anyway in text files
 MISSING = 0.05  # share of rows without a user, above which sessions alone are better
 LONGEST_HOURS = 24.0  # a given session whose events lie further apart is none
@@ -59,8 +71,7 @@ def shape_of(look: Look, roles: Roles) -> Shape:
     _of_times(roles, shape)
     shape.types = {ours: _type_of(ours, roles[ours], look.is_text) for ours in shape.mapped}
     _choose_sessions(roles, shape)
-    if "price" in roles:
-        shape.log_price = bool((roles["price"].values.drop_nulls() >= 0).all())
+    shape.log_price = "price" not in roles or bool((roles["price"].values.drop_nulls() >= 0).all())
     shape.warnings += _warnings(look, roles, shape)
     return shape
 
@@ -76,7 +87,7 @@ def _leave_out_users(roles: Roles, shape: Shape) -> None:
     if roles.untimed:
         share = roles.traits[roles.untimed.column].nulls
         shape.notes.append(
-            f"Guess: {share:.0%} of the rows have no {roles.untimed.column}, so position says the order, and days are not known. "
+            f"Guess: {share:.0%} of the rows have no {roles.untimed.column}, so position says the order, without days. "
             f"Else: timestamp: {roles.untimed.column}, in place of position."
         )
 
@@ -149,8 +160,8 @@ def _choose_sessions(roles: Roles, shape: Shape) -> None:
     if hours <= LONGEST_HOURS and found.each >= 1.2:
         shape.rule, shape.rule_option = "given", ""
         shape.session_why = (
-            f"Guess: the files' own sessions, {found.unique:,} of {found.each:.1f} events, 95 % of them no longer than "
-            f"{hours:.1f} hours. Else: rule: gap, gap_minutes: 30, of each user."
+            f"Guess: the files' own sessions, {found.unique:,} of {found.each:.1f} events, 95 % of them within "
+            f"{hours:.1f} hours. Else: rule: gap, gap_minutes: 30{', of each user' if USER_ID in roles else ''}."
         )
         return
     shape.session_why = (
@@ -162,7 +173,9 @@ def _choose_sessions(roles: Roles, shape: Shape) -> None:
 def _gap_words(roles: Roles, shape: Shape) -> str:
     """The gap, and how much of the events is in sessions of two events and more."""
     share = _in_sessions(roles, 30)
-    words = f"Guess: a session ends after 30 minutes without an event: so {share:.0%} of the events are in sessions of two and more."
+    words = (
+        f"Guess: a session ends after 30 minutes without an event; {share:.0%} of the events are in one of two or more."
+    )
     if share >= 0.3:
         return words
     for minutes, name in ((720, "12 hours"), (1440, "a day"), (10_080, "a week")):
@@ -170,10 +183,12 @@ def _gap_words(roles: Roles, shape: Shape) -> str:
         if longer >= 0.3 and longer > 1.5 * share:
             shape.rule_option = f"gap_minutes: {minutes}, "
             return (
-                f"Guess: a session ends after {name} without an event: so {longer:.0%} of the events are in sessions of two and "
-                f"more, after 30 minutes {share:.0%}."
+                f"Guess: a session ends after {name} without an event: {longer:.0%} of the events are in sessions of two and "
+                f"more; with 30 minutes it were {share:.0%}."
             )
-    shape.warnings.append(f"Only {share:.0%} of the events come within 30 minutes of another of their user: most sessions have one event.")
+    shape.warnings.append(
+        f"Only {share:.0%} of the events come within 30 minutes of another of their user: most sessions have one event."
+    )
     return words
 
 
@@ -188,7 +203,8 @@ def _timed(roles: Roles, ours: str) -> pl.DataFrame:
 
 def _in_sessions(roles: Roles, minutes: int) -> float:
     rows = _timed(roles, USER_ID).sort("owner", "at")
-    near = (pl.col("at") - pl.col("at").shift(1) <= pl.duration(minutes=minutes)) & (pl.col("owner") == pl.col("owner").shift(1))
+    same = pl.col("owner") == pl.col("owner").shift(1)
+    near = same & (pl.col("at") - pl.col("at").shift(1) <= pl.duration(minutes=minutes))
     rows = rows.select(near.fill_null(False).alias("joined"))
     return float(rows.select((pl.col("joined") | pl.col("joined").shift(-1, fill_value=False)).mean()).item() or 0)
 
@@ -200,11 +216,12 @@ def _longest_hours(roles: Roles) -> float:
 
 def _warnings(look: Look, roles: Roles, shape: Shape) -> Iterator[str]:
     for ours in (USER_ID, SESSION_ID, ITEM_ID, TIMESTAMP):
-        if ours in roles and (share := roles[ours].nulls):
-            yield f"{share:.1%} of the rows have no {roles[ours].name}: they go to quarantine."
+        if ours in roles and (missing := roles[ours].values.null_count()):
+            yield f"{missing:,} of {look.rows.height:,} rows have no {roles[ours].name}: they go to quarantine."
     if TIMESTAMP in roles and (form := roles[TIMESTAMP].form) and form.share < 1:
-        yield f"{1 - form.share:.1%} of the times cannot be read: these rows go to quarantine."
+        yield f"{1 - form.share:.2%} of the times cannot be read or lie outside 1990 to now."
     if shape.rule != "history" and shape.days < 3 and look.whole:
-        yield f"The events are of {shape.days} {'day' if shape.days == 1 else 'days'}: a night trains on days before the last full one."
+        yield f"The events span {shape.days} {'day' if shape.days == 1 else 'days'}; a night trains on days before the last."
     if TIMESTAMP in roles and not shape.has_clock:
-        yield f"{roles[TIMESTAMP].name} holds days alone: events of a day have no order" + (" but position's." if POSITION in roles else ".")
+        order = "position's" if POSITION in roles else "none"
+        yield f"{roles[TIMESTAMP].name} holds days alone: the order of a day's events is {order}."

@@ -1,6 +1,6 @@
 """Whether a column holds times, and how they are written.
 
-    "31.12.2024 23:59" -> format %d.%m.%Y %H:%M       1714557600000 -> numbers in ms       20240501 -> format %Y%m%d
+"31.12.2024 23:59" -> format %d.%m.%Y %H:%M       1714557600000 -> numbers in ms       20240501 -> format %Y%m%d
 """
 
 from __future__ import annotations
@@ -15,8 +15,19 @@ from preprocessing.source.times import TimeForms, to_time
 EARLIEST, AHEAD = datetime(1990, 1, 1, tzinfo=UTC), timedelta(days=2)  # times outside are none, or of no use
 FITS = 0.98  # share of values that a form has to read
 TRIED = 5_000  # values on which forms are tried
-SECONDS = (" %H:%M:%S%.f", " %H:%M:%S", " %H:%M", "T%H:%M:%S", " %I:%M:%S %p", " %I:%M %p", "")
-DAYS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%Y.%m.%d", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y")
+SECONDS = (" %H:%M:%S", " %H:%M:%S%.f", " %H:%M", "T%H:%M:%S", " %I:%M:%S %p", " %I:%M %p", "")
+DAYS = (
+    "%d.%m.%Y",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
+    "%Y/%m/%d",
+    "%d-%m-%Y",
+    "%m-%d-%Y",
+    "%Y.%m.%d",
+    "%d.%m.%y",
+    "%d/%m/%y",
+    "%m/%d/%y",
+)
 FORMATS = (
     *(day + clock for day in DAYS for clock in SECONDS),
     *("%Y年%m月%d日 %H:%M:%S", "%Y年%m月%d日 %H:%M", "%Y年%m月%d日%H时%M分%S秒", "%Y年%m月%d日"),
@@ -57,7 +68,7 @@ def time_form(values: pl.Series, day_first: bool = True) -> TimeForm | None:
     `day_first` decides between 3/4/2024 as 3 April and as 4 March where all values are both.
     """
     dtype = values.dtype
-    if dtype == pl.Boolean or dtype.is_nested() or values.is_empty() or dtype.is_float() and not _is_whole(values):
+    if dtype == pl.Boolean or dtype.is_nested() or values.is_empty() or (dtype.is_float() and not _is_whole(values)):
         return None
     if dtype.is_temporal():
         if not isinstance(dtype, pl.Datetime | pl.Date):
@@ -66,7 +77,10 @@ def time_form(values: pl.Series, day_first: bool = True) -> TimeForm | None:
         return _measure(values, (), "times as the file stores them", zone)
     if dtype.is_numeric():
         of_unit = _measure(values, (), f"numbers: {_unit(values)} since 1970", True)
-        return of_unit or (_by_format(values.cast(pl.String), values.head(TRIED).cast(pl.String), True) if dtype.is_integer() else None)
+        if of_unit or not dtype.is_integer():
+            return of_unit
+        digits = values.cast(pl.String)
+        return _by_format(digits, digits.head(TRIED), day_first)
     text = values.cast(pl.String).str.strip_chars()
     few = text.head(TRIED)
     if _fits(few, ()):
@@ -84,8 +98,7 @@ def of_clock(values: pl.Series) -> bool:
 
 
 def _by_format(text: pl.Series, few: pl.Series, day_first: bool) -> TimeForm | None:
-    fitting = [pattern for pattern in FORMATS if _fits(few.head(200), (pattern,)) and _fits(few, (pattern,))]
-    fitting = [pattern for pattern in fitting if _fits(text, (pattern,))]
+    fitting = [pattern for pattern in _reading(few.head(20)) if _fits(few, (pattern,)) and _fits(text, (pattern,))]
     if not fitting:
         return None
     pattern = fitting[0]
@@ -96,6 +109,19 @@ def _by_format(text: pl.Series, few: pl.Series, day_first: bool) -> TimeForm | N
         wanted = min(ordered) if len(ordered) == 1 else pattern if pattern.startswith("%d") == day_first else other
         pattern, other = wanted, other if wanted == pattern else pattern
     return _measure(text, (pattern,), f"text of the form {pattern}", "%z" in pattern, other)
+
+
+def _reading(values: pl.Series) -> list[str]:
+    """Forms that read some values; none is tried where a value has no digit."""
+    if not values.str.contains(r"\d").all():
+        return []
+    column = pl.col(values.name)
+    tried = [
+        to_time(column, values.dtype, TimeForms(formats=(pattern,))).is_not_null().any().alias(pattern)
+        for pattern in FORMATS
+    ]
+    row = values.to_frame().select(tried).row(0, named=True)
+    return [pattern for pattern, reads in row.items() if reads]
 
 
 def _fits(values: pl.Series, formats: tuple[str, ...]) -> bool:
@@ -125,7 +151,15 @@ def _measure(
 
 def _unit(values: pl.Series) -> str:
     size = abs(float(values.cast(pl.Float64).median() or 0))  # type: ignore[arg-type]
-    return "seconds" if size < 1e11 else "milliseconds" if size < 1e14 else "microseconds" if size < 1e17 else "nanoseconds"
+    return (
+        "seconds"
+        if size < 1e11
+        else "milliseconds"
+        if size < 1e14
+        else "microseconds"
+        if size < 1e17
+        else "nanoseconds"
+    )
 
 
 def _is_whole(values: pl.Series) -> bool:

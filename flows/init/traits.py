@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -68,15 +67,9 @@ def traits_of(rows: pl.DataFrame, day_first: bool) -> dict[str, Traits]:
     return {name: _of(rows[name], day_first) for name in rows.columns}
 
 
-def has_comma(columns: Sequence[pl.Series]) -> bool:
-    """Whether numbers in text are written with a decimal comma: some column holds nothing else, and none has a point."""
-    texts = [column.drop_nulls().head(10_000) for column in columns if column.dtype == pl.String]
-    texts = [text.filter(text != "") for text in texts]
-    return any(len(text) and text.str.contains(f"{COMMA}|{GROUPED}|{WHOLE}").all() and text.str.contains(",").any() for text in texts)
-
-
 def _of(column: pl.Series, day_first: bool) -> Traits:
-    stored, words, odd, zeros, comma = column.dtype, (), 0.0, False, False
+    stored, odd, zeros, comma = column.dtype, 0.0, False, False
+    words: tuple[str, ...] = ()
     if isinstance(stored, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     if isinstance(stored, pl.Decimal):

@@ -27,4 +27,6 @@ def try_dataset(file: Path) -> None:
         collect(events.head(ROWS))
         Plan.of(dataset, events.collect_schema())
     except InputError as error:
-        raise InputError(f"What was guessed does not work: {error} Say what is wrong by --column OURS=YOURS. Nothing was written.") from None
+        raise InputError(
+            f"What was guessed does not work: {error} Say what is wrong by --column OURS=YOURS. Nothing was written."
+        ) from None
