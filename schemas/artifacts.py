@@ -30,7 +30,7 @@ from schemas.lock import LostLockError, require_held, token_of
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"  # the folder of what is being made
-LIBRARIES = ("polars", "pyarrow", "torch", "transformers", "prefect")
+LIBRARIES = ("overnight", "polars", "pyarrow", "torch", "transformers", "prefect")
 
 
 class File(BaseModel):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from flows.keeper import below
-from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, free_port
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 SHORT = {"training": {"epochs": 1, "threads": 1}, "evaluation": {"baselines": ["popularity"]}}
@@ -100,6 +100,7 @@ def is_there(pid: int) -> bool:
 def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
     """`overnight serve`; with `shell`, started by another process that waits for it."""
     port = free_port()
+    begun(root)
     words = [
         sys.executable,
         "-m",

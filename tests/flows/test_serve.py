@@ -15,7 +15,7 @@ import pytest
 from flows.environment import PATIENT, QUIET
 from flows.serve import running, server_environment
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port, listening
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, free_port, listening
 
 RUN = """
 import json, sys
@@ -60,7 +60,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     for name, value in (QUIET | PATIENT).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    (tmp_path / "prefect").mkdir()
+    begun(tmp_path)
     port = free_port()
     parameters = {
         "data": {"dataset": "demo", "source": str(shop), "root": str(tmp_path / "root")},

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.flows.conftest import LONG_SECONDS, clean_environment
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment
 
 RUN = """
 import errno, json, sys, time
@@ -61,7 +61,7 @@ with prefect_server(print):
 
 def test_what_may_pass_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path)],
+        [sys.executable, "-c", RUN, str(begun(tmp_path))],
         capture_output=True,
         text=True,
         env=clean_environment(),
