@@ -14,6 +14,7 @@ from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
 from flows.export import export, vectors
+from flows.init.command import init
 from flows.options import (
     DatasetOption,
     JsonOption,
@@ -240,6 +241,7 @@ def simulate(
     end(summary, as_json)
 
 
+app.command()(init)
 app.command()(datasets)
 app.command()(steps)
 app.command()(models)
