@@ -20,6 +20,7 @@ from torch import Tensor
 from modeling.evaluation.ranking import top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
+from modeling.service.encoding import Vocabularies
 from modeling.service.histories import Catalogue, OfEvents, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
 from modeling.service.pasts import UserPasts, microseconds, moments
@@ -46,8 +47,15 @@ class Recommender:
     as ROOT/sessions/1f2e; without it, it recommends from the current session alone.
     """
 
-    def __init__(self, folder: Path, device: str | None = None, past: Path | None = None) -> None:
-        """Raises InputError where a folder is not what it should be, and for `past` of a model that reads none."""
+    def __init__(
+        self, folder: Path, device: str | None = None, past: Path | None = None, *, borrow: bool = True
+    ) -> None:
+        """Without `borrow`, features of the moment that are not given are read as unknown, never those of another's event.
+
+        Raises:
+            InputError: where a folder is not what it should be, and for `past` of a model that reads none.
+        """
+        self.borrow = borrow
         self.folder = folder
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
@@ -203,7 +211,8 @@ class Recommender:
         """
         rows = add_items(self.model, self.items, table, self.folder)
         self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
-        self.__dict__.pop("_by_cosine", None)  # it has the vectors of before
+        for name in ("_by_cosine", "_catalogue"):  # these have the items of before
+            self.__dict__.pop(name, None)
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height
 
@@ -216,7 +225,8 @@ class Recommender:
         """Sessions, and the item ids among them that the model does not have, which are read as unknown.
 
         `raw` is a list of item ids, oldest first, for each session; or a table of raw events, as `sessions_of_events` takes it.
-        Of ids alone, features of the moment are those of the last training event with the item (`borrowed` names them).
+        Of ids alone, features of the moment are those of the last training event with the item (`borrowed` names them), or
+        without `borrow` unknown.
 
         With `users`, one for each list, their past sessions are read before it: those that ended before `at`, when the session
         began (left out: now; in UTC where it has no zone). A list may be empty then: what is recommended follows from the past.
@@ -266,6 +276,11 @@ class Recommender:
             InputError: for values that do not fit, and `asked_at` of a model that does not read it, without times, or before an
                 event.
         """
+        read = self.read_events(table, asked_at)
+        return read.sessions, read.missing, read.keys
+
+    def read_events(self, table: pl.DataFrame, asked_at: datetime | Sequence[datetime] | None = None) -> OfEvents:
+        """As `sessions_of_events`, with all that is said of each session."""
         read = from_events(table, self._catalogue)
         sessions = read.sessions
         if self.pasts is not None and read.users is not None:
@@ -273,7 +288,7 @@ class Recommender:
             sessions = self.with_past(sessions, read.users, begins)
         if asked_at is not None:
             sessions = replace(sessions, asked=self._asked(read, asked_at))
-        return sessions, read.missing, read.keys
+        return replace(read, sessions=sessions)
 
     def _asked(self, read: OfEvents, asked_at: datetime | Sequence[datetime]) -> Tensor:
         """Seconds from the last event of each session to when it is asked, float64."""
@@ -293,12 +308,17 @@ class Recommender:
         """The features that the model reads of a moment and that columns of events with these names do not say."""
         return borrowed(features_read(self.model), given)
 
+    @property
+    def vocabularies(self) -> Vocabularies:
+        """The id maps of its folder."""
+        return self._catalogue.vocabularies
+
     def _sessions(self, histories: Sessions | Raw) -> Sessions:
         return histories if isinstance(histories, Sessions) else self.histories(histories)[0]
 
-    @property
+    @cached_property
     def _catalogue(self) -> Catalogue:
-        return Catalogue(self.schema, self.items, self.folder)
+        return Catalogue(self.schema, self.items, self.folder, borrow=self.borrow)
 
 
 def _require_count(given: Any, name: str = "k") -> None:
