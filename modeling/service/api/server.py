@@ -21,8 +21,8 @@ def require_safe(host: str, keys: bool, without_keys: bool) -> None:
     if keys or without_keys or is_loopback(host):
         return
     raise InputError(
-        f"--host {host}: other machines reach that, and there is no key. Give --keys FILE (`overnight api --new-key NAME` makes "
-        "a key), or --without-keys where something in front asks who it is."
+        f"--host {host}: other machines reach that, and there is no key. Give --keys FILE (`overnight api --new-key NAME` "
+        "makes a key), or --without-keys where something in front asks who it is."
     )
 
 
@@ -37,7 +37,7 @@ def is_loopback(host: str) -> bool:
 
 
 def make_server(service: Service, host: str, port: int, threads: int = 1) -> uvicorn.Server:
-    """A server that is not running yet; `run()` runs it until SIGINT or SIGTERM, and answers what is under way before it ends."""
+    """A server that is not running yet; `run()` runs it until SIGINT or SIGTERM, and answers what is under way first."""
     torch.set_num_threads(threads)
     config = uvicorn.Config(
         make_app(service),

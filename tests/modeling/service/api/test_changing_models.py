@@ -58,11 +58,11 @@ def test_no_request_is_lost_and_each_is_of_one_model(acts: Shop, service_of: Cal
             answers = [answer for future in running for answer in future.result()]
     assert len(answers) == sum(asked) and {answer.status_code for answer in answers} == {200}
     for answer in answers:
-        told = answer.json()
+        found = answer.json()
         assert (
-            answer.headers["x-overnight-model"] == told["model"] and int(answer.headers["x-overnight-model-age"]) >= 0
+            answer.headers["x-overnight-model"] == found["model"] and int(answer.headers["x-overnight-model-age"]) >= 0
         )
-        assert [[entry["item"] for entry in one["items"]] for one in told["sessions"]] == [lists[told["model"]]] * 3
+        assert [[entry["item"] for entry in one["items"]] for one in found["sessions"]] == [lists[found["model"]]] * 3
     assert {answer.json()["model"] for answer in answers} == set(lists)
 
 
