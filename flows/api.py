@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.console import end, say, use_plugins_of
-from flows.options import DatasetOption, JsonOption, ModelOption, RootOption
+from flows.options import DatasetOption, JsonOption, ModelOption, RootOption, SourceOption
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
     from modeling.service.api.in_service import Place
     from modeling.service.api.limits import Limits
+    from modeling.service.rules import Rules
 
 PORT = 8080
 
@@ -26,6 +27,7 @@ PORT = 8080
 def api(
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
+    source: SourceOption = None,
     model: ModelOption = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen at; this machine alone by default.")
@@ -78,6 +80,7 @@ def api(
         keys=found,
         limits=_limits(limit or []),
         names=names_of_columns(dataset),
+        read_rules=_rules(dataset, source),
         poll_seconds=poll,
     )
     listening = bound(host, port)
@@ -137,6 +140,21 @@ def names_of_columns(dataset: str) -> dict[str, str]:
     except InputError:
         return {}
     return {theirs: ours for ours, theirs in columns.items() if isinstance(theirs, str) and theirs.isidentifier()}
+
+
+def _rules(dataset: str, source: str | None) -> Callable[[], Rules | None]:
+    """A function that gives the dataset's rules whenever they have changed."""
+    from flows.rules import reader_of
+    from schemas.dataset import load_dataset
+
+    try:
+        loaded = load_dataset(dataset)
+    except InputError:
+        if Path(dataset).suffix in (".yaml", ".yml"):
+            raise
+        return lambda: None
+    reader = reader_of(loaded, source)
+    return reader.read if reader else lambda: None
 
 
 def _limits(given: list[str]) -> Limits:

@@ -75,21 +75,25 @@ def recommend(
     from flows.raw_tables import read_table
     from flows.recommend import reads_past, recommend_all, recommend_everyone
     from flows.recommend import recommend as run
+    from flows.rules import dataset_of, rules_of
     from schemas.artifacts import Artifacts
 
     given = read_table(events, "--events") if events else items or []
     new_table = read_table(new_items, "--new-items") if new_items else None
     folder = _folder(root, dataset, model)
+    rules = rules_of(dataset, dataset_of(folder))
     if keep_seen is None:
-        keep_seen = keeps_seen(Artifacts(root), folder)
+        hides = rules.hide_seen if rules else None
+        keep_seen = keeps_seen(Artifacts(root), folder) if hides is None else not hides
     past = newest_sessions(Artifacts(root), dataset) if user or everyone or (events and reads_past(folder)) else None
     if everyone and out and past:
-        end(recommend_everyone(folder, past, out, count, keep_seen=keep_seen, say=say), as_json)
+        end(recommend_everyone(folder, past, out, count, keep_seen=keep_seen, rules=rules, say=say), as_json)
         return
     if source and out:
-        end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=say), as_json)
+        end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, rules=rules, say=say), as_json)
         return
-    end(run(folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, say=say), as_json)
+    done = run(folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, rules=rules, say=say)
+    end(done, as_json)
 
 
 def _require_one_way(

@@ -14,6 +14,7 @@ from flows.raw_tables import scan_table
 from modeling.config import NEXT_ITEM
 from modeling.service.bulk import from_parquet, from_text, of_everyone, parquet_files, write_lists
 from modeling.service.recommender import Recommender
+from modeling.service.rules import Rules
 from modeling.sessions import Sessions
 from schemas.errors import InputError
 
@@ -32,6 +33,7 @@ def recommend(
     user: str | None = None,
     past: Path | None = None,
     keep_seen: bool = False,
+    rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Item ids of one session, or raw events -> a summary, with `recommended` and `predicted`, or `sessions` of them.
@@ -42,7 +44,7 @@ def recommend(
     Raises:
         InputError: for ids and values that do not fit the model, and a user without a session where there are no ids.
     """
-    recommender = Recommender(folder, past=past)
+    recommender = Recommender(folder, past=past, rules=rules)
     summary: dict[str, Any] = {"model": str(folder), "keep_seen": keep_seen}
     if new_items is not None:
         added, had = recommender.add_items(new_items)
@@ -87,6 +89,7 @@ def recommend_all(
     new_items: pl.DataFrame | None = None,
     *,
     keep_seen: bool = False,
+    rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Histories in files -> OUT/lists.parquet, and a summary. `source`: see `modeling.service.bulk`.
@@ -94,7 +97,7 @@ def recommend_all(
     Raises:
         InputError: for files that do not fit the model, and where OUT is there already.
     """
-    recommender = Recommender(folder)
+    recommender = Recommender(folder, rules=rules)
     if new_items is not None:
         recommender.add_items(new_items)
     total: int | None = None
@@ -126,7 +129,14 @@ def reads_past(folder: Path) -> bool:
 
 
 def recommend_everyone(
-    folder: Path, past: Path, out: Path, count: int, *, keep_seen: bool = False, say: Callable[[str], object]
+    folder: Path,
+    past: Path,
+    out: Path,
+    count: int,
+    *,
+    keep_seen: bool = False,
+    rules: Rules | None = None,
+    say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Prepared sessions -> OUT/lists.parquet: a list for every user from their past sessions alone, and a summary.
 
@@ -135,7 +145,7 @@ def recommend_everyone(
     Raises:
         InputError: for a model that reads no past sessions, and where OUT is there already.
     """
-    recommender = Recommender(folder, past=past)
+    recommender = Recommender(folder, past=past, rules=rules)
     counts = write_lists(recommender, of_everyone(recommender), out, count, filter_seen=not keep_seen)
     say(f"{counts['rows']:,} rows for {counts['histories']:,} users in {out}.")
     return {"model": str(folder), "sessions": str(past), "keep_seen": keep_seen, "out": str(out)} | counts

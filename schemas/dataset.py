@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from schemas import places, plugins
 from schemas.columns import ITEM_ID, RESERVED, SESSION_ID, TAKEN, TIMESTAMP
 from schemas.errors import InputError, parse
+from schemas.serving import Serving
 from schemas.sources import EventSource as EventSource
 from schemas.sources import FileOptions as FileOptions
 from schemas.sources import ItemSource as ItemSource
@@ -144,6 +145,7 @@ class Dataset(Part):
         (), description="Columns written unencoded beside the features: what heads may predict."
     )
     profile: Profile = Profile()
+    serving: Serving = Serving()
     split: Literal["day", "leave_one_out"] = Field(
         "day", description="day: the last full day is the test; leave_one_out: the last item of each history is."
     )

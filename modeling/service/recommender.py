@@ -25,6 +25,7 @@ from modeling.service.histories import Catalogue, OfEvents, borrowed, features_r
 from modeling.service.new_items import add_items
 from modeling.service.pasts import UserPasts, microseconds, moments
 from modeling.service.reading import CosineScorer, Reason, falls, parts_of, reasons, require_items
+from modeling.service.rules import Ruled, Rules
 from modeling.sessions import Sessions
 from modeling.sessions.past import SECOND, Ints
 from modeling.vocabularies import raw_column, raw_items, raw_lists, read_table
@@ -48,14 +49,22 @@ class Recommender:
     """
 
     def __init__(
-        self, folder: Path, device: str | None = None, past: Path | None = None, *, borrow: bool = True
+        self,
+        folder: Path,
+        device: str | None = None,
+        past: Path | None = None,
+        *,
+        borrow: bool = True,
+        rules: Rules | None = None,
     ) -> None:
         """Without `borrow`, features of the moment that are not given are read as unknown, never those of another's event.
+
+        Lists keep the `rules`, if there are any. Their `hide_seen` is for whoever calls, as `filter_seen` is.
 
         Raises:
             InputError: where a folder is not what it should be, and for `past` of a model that reads none.
         """
-        self.borrow = borrow
+        self.borrow, self.rules = borrow, rules
         self.folder = folder
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
@@ -70,6 +79,22 @@ class Recommender:
     def scorer(self) -> ModelScorer:
         """The model as ranking sees it; raises InputError where it has no head for items."""
         return ModelScorer(self.model)
+
+    @cached_property
+    def _ruled(self) -> Ruled | None:
+        """The rules of this model; raises InputError for those that it cannot keep."""
+        if self.rules is None:
+            return None
+        return Ruled(self.rules, self.scorer, self.items, self.schema, self.vocabularies)
+
+    def set_rules(self, rules: Rules | None) -> None:
+        """Keep other rules from now on, in one step: lists that another thread makes keep those of before or these.
+
+        Raises:
+            InputError: for rules that this model cannot keep; those of before stay.
+        """
+        ruled = Ruled(rules, self.scorer, self.items, self.schema, self.vocabularies) if rules else None
+        self.rules, self.__dict__["_ruled"] = rules, ruled
 
     @cached_property
     def _by_cosine(self) -> CosineScorer:
@@ -113,6 +138,12 @@ class Recommender:
             pl.Series("score", scores_NK[row_R, place_R].numpy(), dtype=pl.Float32),
         )
 
+    @property
+    def rankable_V(self) -> Tensor:
+        """Which items may be recommended, bool: those with a training event or appended, as far as rules allow them."""
+        ruled = self._ruled
+        return self.scorer.rankable_V if ruled is None else ruled.scorer.rankable_V
+
     def popular(self, k: int = 10) -> list[Any]:
         """The raw ids of the k items with most training events, most first, of ties the lower id: for users without a history.
 
@@ -120,7 +151,7 @@ class Recommender:
             InputError: for k below 1, or a model without the head next_item.
         """
         _require_count(k)
-        rankable_V = self.scorer.rankable_V.cpu()
+        rankable_V = self.rankable_V.cpu()
         order_V = self.model.next_item.popularity_V.cpu().argsort(descending=True, stable=True)
         return self.raw_items(order_V[rankable_V[order_V]][: int(k)] + FIRST_ID)
 
@@ -134,6 +165,8 @@ class Recommender:
         _require_events(histories)
         if not len(histories):
             return torch.empty(0, int(k), dtype=torch.long), torch.empty(0, int(k))
+        if self._ruled is not None:
+            return self._ruled.ranked(histories.to(self.device), int(k), filter_seen=filter_seen)
         return top_k(self.scorer, histories.to(self.device), int(k), filter_seen=filter_seen)
 
     def similar(self, items: Sequence[Any], k: int = 10) -> list[list[tuple[Any, float]]]:
@@ -211,7 +244,7 @@ class Recommender:
         """
         rows = add_items(self.model, self.items, table, self.folder)
         self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
-        for name in ("_by_cosine", "_catalogue"):  # these have the items of before
+        for name in ("_by_cosine", "_catalogue", "_ruled"):  # these have the items of before
             self.__dict__.pop(name, None)
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height

@@ -53,7 +53,7 @@ def answers(loaded: Loaded, asked: Sequence[Asked]) -> list[Answer]:
 
 def _kind(loaded: Loaded, one: Asked) -> Kind:
     columns = {name for event in one.events for name in event} & loaded.columns
-    hide = not loaded.place.keep_seen if one.hide_seen is None else one.hide_seen
+    hide = loaded.hide_seen if one.hide_seen is None else one.hide_seen
     user = one.user is not None and loaded.recommender.pasts is not None
     return Kind(tuple(sorted(columns)), one.asked_at is not None, user, one.k, hide, one.explain, one.labels)
 

@@ -23,6 +23,7 @@ from modeling.service.api.keys import Keys
 from modeling.service.api.limits import Limits
 from modeling.service.api.metrics import Metrics
 from modeling.service.api.watching import Watch
+from modeling.service.rules import Rules
 from schemas.errors import InputError
 
 NO_MODEL = "No model is in service yet: `overnight retrain` makes one, and it is taken up as soon as it is promoted."
@@ -36,11 +37,12 @@ class Service:
     keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
     names: Mapping[str, str] = field(default_factory=dict)
+    read_rules: Callable[[], Rules | None] = lambda: None
     poll_seconds: float = 5.0
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.models = InService(self.find, self.metrics)
+        self.models = InService(self.find, self.metrics, read_rules=self.read_rules)
         self.batcher: Batcher[Asked] = Batcher(self._answer, most=self.limits.batch, waiting=self.limits.waiting)
 
     @property
@@ -57,7 +59,7 @@ class Service:
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """Answer while the block lasts; what waits when it ends is answered first."""
-        watch = Watch([self.models.refresh, self.keys.refresh], self.poll_seconds)
+        watch = Watch([self.models.refresh, self.models.refresh_rules, self.keys.refresh], self.poll_seconds)
         self.batcher.start()
         watch.start()
         try:

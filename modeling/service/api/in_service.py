@@ -19,6 +19,7 @@ import torch
 from modeling.config import NEXT_ITEM
 from modeling.service.api.metrics import Metrics
 from modeling.service.recommender import Recommender
+from modeling.service.rules import Rules
 from schemas.columns import FIRST_ID, ITEM_ID, TIMESTAMP
 from schemas.errors import InputError
 
@@ -46,6 +47,12 @@ class Loaded:
     recommender: Recommender
     since: datetime
 
+    @property
+    def hide_seen(self) -> bool:
+        """Whether what a session holds is not recommended, where nobody says."""
+        rules = self.recommender.rules
+        return not self.place.keep_seen if rules is None or rules.hide_seen is None else rules.hide_seen
+
     @cached_property
     def columns(self) -> frozenset[str]:
         """The columns of events that it can read; all else in an event is left out."""
@@ -65,8 +72,17 @@ class Fault:
 class InService:
     """The model that answers. `find` says where the pointer points to, and raises InputError where it cannot."""
 
-    def __init__(self, find: Callable[[], Place], metrics: Metrics, *, device: str | None = None) -> None:
-        self._find, self._metrics, self._device = find, metrics, device
+    def __init__(
+        self,
+        find: Callable[[], Place],
+        metrics: Metrics,
+        *,
+        read_rules: Callable[[], Rules | None] = lambda: None,
+        device: str | None = None,
+    ) -> None:
+        """`read_rules` gives the rules where they have changed since it was last called."""
+        self._find, self._metrics, self._device, self._read_rules = find, metrics, device, read_rules
+        self.rules: Rules | None = None
         self.loaded: Loaded | None = None
         self.fault: Fault | None = None
 
@@ -74,8 +90,9 @@ class InService:
         """Load the model by the pointer.
 
         Raises:
-            InputError: when there is none, or it cannot be loaded.
+            InputError: when there is none, or it cannot be loaded; and for rules that cannot be read, or that it cannot keep.
         """
+        self.refresh_rules()
         self._use(self._loaded(self._find()))
 
     def refresh(self) -> bool:
@@ -95,8 +112,23 @@ class InService:
             return False
         return True
 
+    def refresh_rules(self) -> bool:
+        """Keep other rules if these have changed; whether they did.
+
+        Raises:
+            InputError: for rules that cannot be read or kept; those of before stay.
+        """
+        rules = self._read_rules()
+        if rules is None:
+            return False
+        if self.loaded is not None:
+            self.loaded.recommender.set_rules(rules)
+            log.info("rules have changed")
+        self.rules = rules
+        return True
+
     def _loaded(self, place: Place) -> Loaded:
-        recommender = Recommender(place.folder, self._device, place.past, borrow=False)
+        recommender = Recommender(place.folder, self._device, place.past, borrow=False, rules=self.rules)
         loaded = Loaded(place, recommender, datetime.now(UTC))
         _try(recommender)
         return loaded
@@ -139,7 +171,7 @@ def _try(recommender: Recommender) -> None:
     sessions = recommender.sessions_of_events(events)[0]
     if NEXT_ITEM in recommender.model.heads:
         ids_NK, _ = recommender.ranked(sessions, 1)
-        if not bool((ids_NK >= FIRST_ID).any()):
+        if recommender.rules is None and not bool((ids_NK >= FIRST_ID).any()):
             raise InputError(f"{recommender.folder}: the model recommends nothing for a session of two items.")
     if recommender.model.label_heads:
         predicted = recommender.predict(sessions)

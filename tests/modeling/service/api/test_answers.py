@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from modeling.service.api.app import Service
-from tests.modeling.service.api.conftest import DATASET, Shop, following, serving
+from tests.modeling.service.conftest import DATASET, Shop, following, serving
 
 NAMES = {theirs: ours for ours, theirs in DATASET["events"]["columns"].items()}  # type: ignore[index]
 

@@ -17,7 +17,7 @@ import pytest
 from modeling.service.api.app import Service
 from modeling.service.api.in_service import Place
 from schemas.errors import InputError
-from tests.modeling.service.api.conftest import Shop, serving
+from tests.modeling.service.conftest import Shop, serving
 
 FEW_SECONDS = 0.05
 LONG_SECONDS = 600  # what no change takes, not even on a busy machine

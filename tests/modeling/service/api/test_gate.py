@@ -15,7 +15,7 @@ from modeling.service.api.keys import Keys, new_key
 from modeling.service.api.limits import Limits
 from modeling.service.api.server import require_safe
 from schemas.errors import InputError
-from tests.modeling.service.api.conftest import serving
+from tests.modeling.service.conftest import serving
 
 ITEMS = {"items": ["i01"]}
 
