@@ -95,7 +95,7 @@ def api(
 
 def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
     """A function that says where the model to use is now: the one asked for, else the one in service."""
-    from flows.in_service import MODELS, keeps_seen, model_folder, name_of, newest_sessions
+    from flows.in_service import MODELS, SESSIONS, keeps_seen, model_folder, name_of, newest_sessions
     from flows.recommend import reads_past
     from modeling.evaluation.pointer import champion_of
     from modeling.service.api.in_service import Place
@@ -105,13 +105,21 @@ def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
     if Path(dataset).is_file():
         use_plugins_of(dataset)
     last: list[Place] = []
+    seen: list[object] = []
 
     def find() -> Place:
         champion = None if model else champion_of(artifacts, name_of(dataset))
-        if last and (model or (champion and last[0].name == champion.model and last[0].promoted == champion.promoted)):
+        stamps = [champion.model_dump() if champion else None, _changed(artifacts.root / SESSIONS)]
+        if last and stamps == seen:
             return last[0]
         folder = model_folder(artifacts, dataset, model)
         manifest = artifacts.read_manifest(MODELS, folder.name) if folder.parent.name == MODELS else None
+        try:
+            sessions = newest_sessions(artifacts, dataset)
+        except InputError:
+            if reads_past(folder):
+                raise
+            sessions = None
         written = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
         last[:] = [
             Place(
@@ -120,12 +128,22 @@ def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
                 created=manifest.created if manifest else written,
                 promoted=champion.promoted if champion else None,
                 keep_seen=keeps_seen(artifacts, folder),
-                past=newest_sessions(artifacts, dataset) if reads_past(folder) else None,
+                past=sessions if reads_past(folder) else None,
+                recent=sessions,
             )
         ]
+        seen[:] = stamps
         return last[0]
 
     return find
+
+
+def _changed(folder: Path) -> int:
+    """When something was put into a folder or taken out; 0 where it is not there."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def names_of_columns(dataset: str) -> dict[str, str]:

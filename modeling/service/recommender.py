@@ -81,7 +81,7 @@ class Recommender:
         return ModelScorer(self.model)
 
     @cached_property
-    def _ruled(self) -> Ruled | None:
+    def ruled(self) -> Ruled | None:
         """The rules of this model; raises InputError for those that it cannot keep."""
         if self.rules is None:
             return None
@@ -94,7 +94,7 @@ class Recommender:
             InputError: for rules that this model cannot keep; those of before stay.
         """
         ruled = Ruled(rules, self.scorer, self.items, self.schema, self.vocabularies) if rules else None
-        self.rules, self.__dict__["_ruled"] = rules, ruled
+        self.rules, self.__dict__["ruled"] = rules, ruled
 
     @cached_property
     def _by_cosine(self) -> CosineScorer:
@@ -141,7 +141,7 @@ class Recommender:
     @property
     def rankable_V(self) -> Tensor:
         """Which items may be recommended, bool: those with a training event or appended, as far as rules allow them."""
-        ruled = self._ruled
+        ruled = self.ruled
         return self.scorer.rankable_V if ruled is None else ruled.scorer.rankable_V
 
     def popular(self, k: int = 10) -> list[Any]:
@@ -165,8 +165,8 @@ class Recommender:
         _require_events(histories)
         if not len(histories):
             return torch.empty(0, int(k), dtype=torch.long), torch.empty(0, int(k))
-        if self._ruled is not None:
-            return self._ruled.ranked(histories.to(self.device), int(k), filter_seen=filter_seen)
+        if self.ruled is not None:
+            return self.ruled.ranked(histories.to(self.device), int(k), filter_seen=filter_seen)
         return top_k(self.scorer, histories.to(self.device), int(k), filter_seen=filter_seen)
 
     def similar(self, items: Sequence[Any], k: int = 10) -> list[list[tuple[Any, float]]]:
@@ -244,7 +244,7 @@ class Recommender:
         """
         rows = add_items(self.model, self.items, table, self.folder)
         self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
-        for name in ("_by_cosine", "_catalogue", "_ruled"):  # these have the items of before
+        for name in ("_by_cosine", "_catalogue", "ruled"):  # these have the items of before
             self.__dict__.pop(name, None)
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height

@@ -11,6 +11,8 @@ N histories, V items of the catalogue, B candidates of a list, K items of it, P 
 from __future__ import annotations
 
 import copy
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import polars as pl
@@ -97,16 +99,45 @@ class Ruled:
     def _without_bought(self, histories: Sessions, ids_RB: Tensor) -> Tensor:
         if self.bought is None:
             return ids_RB
+        session_E, item_E = self._bought_pairs(histories)
+        width = self.scorer.num_items + FIRST_ID + 1
+        row_R1 = torch.arange(len(ids_RB), device=ids_RB.device).unsqueeze(1) * width
+        return ids_RB.masked_fill(torch.isin(row_R1 + ids_RB, session_E * width + item_E), 0)
+
+    def _bought_pairs(self, histories: Sessions) -> tuple[Tensor, Tensor]:
+        """The session and the item of each event that counts as buying, past ones too."""
+        assert self.bought is not None
         name, bought_ids = self.bought
         session_E, event_E = histories.event_index()
         if histories.past is not None:
             session_P, event_P = histories.past.index()
             session_E, event_E = torch.cat([session_P, session_E]), torch.cat([event_P, event_E])
         is_bought_E = torch.isin(histories.events[name][event_E].long(), bought_ids.to(event_E.device))
-        session_E, item_E = session_E[is_bought_E], histories.items[event_E[is_bought_E]].long()
-        width = self.scorer.num_items + FIRST_ID + 1
-        row_R1 = torch.arange(len(ids_RB), device=ids_RB.device).unsqueeze(1) * width
-        return ids_RB.masked_fill(torch.isin(row_R1 + ids_RB, session_E * width + item_E), 0)
+        return session_E[is_bought_E], histories.items[event_E[is_bought_E]].long()
+
+    def may_follow(self, taken: Collection[int]) -> Callable[[int], bool]:
+        """Whether a column may come behind those of a list, asked of one after the other: each that may counts from then on."""
+        most = self.rules.most_per_group
+        if most is None:
+            return lambda column: True
+        groups = self.group_V.cpu().numpy()
+        count = Counter(int(groups[column]) for column in taken if column >= 0)
+
+        def may(column: int) -> bool:
+            group = int(groups[column])
+            if group >= 0 and count[group] >= most:
+                return False
+            count[group] += 1
+            return True
+
+        return may
+
+    def bought_in(self, histories: Sessions) -> set[int]:
+        """The columns of what was bought in some histories."""
+        if self.bought is None:
+            return set()
+        _, item_E = self._bought_pairs(histories)
+        return {item - FIRST_ID for item in item_E.tolist()}
 
     def _choose(self, ids_RB: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Which candidates are taken: new ones until there are enough, then the best, never too many of a group.

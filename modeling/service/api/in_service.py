@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 
 from modeling.config import NEXT_ITEM
 from modeling.service.api.metrics import Metrics
+from modeling.service.popularity import Popularity
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
 from schemas.columns import FIRST_ID, ITEM_ID, TIMESTAMP
@@ -37,14 +38,16 @@ class Place:
     promoted: datetime | None = None
     keep_seen: bool = False
     past: Path | None = None
+    recent: Path | None = None  # prepared sessions, whose newest days say what is popular
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model that answers."""
+    """A model that answers, and what is popular, for sessions of which it knows nothing."""
 
     place: Place
     recommender: Recommender
+    popularity: Popularity | None
     since: datetime
 
     @property
@@ -102,6 +105,10 @@ class InService:
             place = self._find()
             name = place.name
             if self.loaded is not None and place.folder == self.loaded.place.folder:
+                if place != self.loaded.place:
+                    self.loaded = replace(
+                        self.loaded, place=place, popularity=_popularity(place, self.loaded.recommender)
+                    )
                 self._well()
                 return False
             if self.fault and self.fault.model == name and time.monotonic() - self.fault.monotonic < AGAIN_SECONDS:
@@ -129,9 +136,8 @@ class InService:
 
     def _loaded(self, place: Place) -> Loaded:
         recommender = Recommender(place.folder, self._device, place.past, borrow=False, rules=self.rules)
-        loaded = Loaded(place, recommender, datetime.now(UTC))
         _try(recommender)
-        return loaded
+        return Loaded(place, recommender, _popularity(place, recommender), datetime.now(UTC))
 
     def _use(self, loaded: Loaded) -> None:
         before, self.loaded = self.loaded, loaded
@@ -157,6 +163,10 @@ class InService:
             stays = self.loaded.place.name if self.loaded else "no model"
             log.error("%s cannot be used, %s goes on: %s", name, stays, text)
             self._metrics.failures.inc()
+
+
+def _popularity(place: Place, recommender: Recommender) -> Popularity | None:
+    return Popularity(recommender, place.recent) if NEXT_ITEM in recommender.model.heads else None
 
 
 def _try(recommender: Recommender) -> None:
