@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,6 +29,10 @@ def api(
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     source: SourceOption = None,
+    lists: Annotated[
+        Path | None,
+        typer.Option("--lists", help="Folder of lists.parquet for GET /users; else the newest of the nights."),
+    ] = None,
     model: ModelOption = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen at; this machine alone by default.")
@@ -81,10 +86,12 @@ def api(
         limits=_limits(limit or []),
         names=names_of_columns(dataset),
         read_rules=_rules(dataset, source),
+        find_lists=_lists(dataset, root, lists),
         poll_seconds=poll,
     )
     listening = bound(host, port)
     _load(service.models.load, wait)
+    service.lists.refresh()
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     place = service.place
     say(f"{place.name if place else 'No model yet'}: {address}   (Ctrl-C answers what is under way, then ends)")
@@ -173,6 +180,28 @@ def _rules(dataset: str, source: str | None) -> Callable[[], Rules | None]:
         return lambda: None
     reader = reader_of(loaded, source)
     return reader.read if reader else lambda: None
+
+
+def _lists(dataset: str, root: Path, given: Path | None) -> Callable[[], Path | None]:
+    """A function that says where the newest lists of users are: those given, else what ROOT/lists/DATASET.json names."""
+    from flows.in_service import name_of
+
+    pointer = root.expanduser() / "lists" / f"{name_of(dataset)}.json"
+
+    def find() -> Path | None:
+        if given is not None:
+            return given
+        try:
+            name = str(json.loads(pointer.read_text())["lists"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{pointer} does not name lists ({error}).") from None
+        if not re.fullmatch(r"recommendations/[0-9a-f]+", name):
+            raise InputError(f"{pointer} names {name!r}; recommendations/1f2e is expected.")
+        return root.expanduser() / name
+
+    return find
 
 
 def _limits(given: list[str]) -> Limits:

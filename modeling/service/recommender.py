@@ -5,6 +5,7 @@ Examples that run: docs/recommender.md. N histories, K recommendations, R rows o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -26,6 +27,7 @@ from modeling.service.new_items import add_items
 from modeling.service.pasts import UserPasts, microseconds, moments
 from modeling.service.reading import CosineScorer, Reason, falls, parts_of, reasons, require_items
 from modeling.service.rules import Ruled, Rules
+from modeling.service.values import as_type
 from modeling.sessions import Sessions
 from modeling.sessions.past import SECOND, Ints
 from modeling.vocabularies import raw_column, raw_items, raw_lists, read_table
@@ -86,6 +88,14 @@ class Recommender:
         if self.rules is None:
             return None
         return Ruled(self.rules, self.scorer, self.items, self.schema, self.vocabularies)
+
+    def allowed(self, items: pl.Series) -> pl.Series:
+        """Of raw ids those that rules let be recommended, bool; those that the model does not have, too."""
+        if self.ruled is None:
+            return pl.repeat(True, len(items), eager=True)
+        given = as_type(items, self.items.schema["value"], "lists")
+        column = self._catalogue.join(given)["id"].cast(pl.Int64) - FIRST_ID
+        return self.ruled.allowed(given, column.set(column < 0, None))
 
     def set_rules(self, rules: Rules | None) -> None:
         """Keep other rules from now on, in one step: lists that another thread makes keep those of before or these.
@@ -204,7 +214,11 @@ class Recommender:
         if bool(untrained_N.any()):
             item = items[int(untrained_N.nonzero()[0])]
             raise InputError(f"Item {item!r} has no training event, so that its vector says nothing of it.")
-        return top_k(self._by_cosine, asked.to(self.device), int(k), filter_seen=True)
+        scorer = self._by_cosine
+        if self.ruled is not None:
+            scorer = copy.copy(scorer)
+            scorer.rankable_V = self.rankable_V
+        return top_k(scorer, asked.to(self.device), int(k), filter_seen=True)
 
     def because(
         self, histories: Sessions | Raw, k: int = 10, *, filter_seen: bool = False, events: int = 3

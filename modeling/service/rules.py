@@ -56,7 +56,7 @@ class Ruled:
         """Raises InputError for `hide_bought` where no feature says what was done."""
         self.rules, device = rules, scorer.items_VE.device
         table = _by_column(rules, items, scorer.num_items)
-        eligible_V = torch.from_numpy(table[ELIGIBLE].to_numpy(writable=True)).to(device)
+        self.eligible_V = eligible_V = torch.from_numpy(table[ELIGIBLE].to_numpy(writable=True)).to(device)
         boost_V = torch.from_numpy(table[BOOST].to_numpy(writable=True)).to(device)
         self.new_V = torch.from_numpy(table[NEW].to_numpy(writable=True)).to(device)
         self.group_V = torch.from_numpy(table[GROUP].to_numpy(writable=True)).to(device)
@@ -114,6 +114,17 @@ class Ruled:
             session_E, event_E = torch.cat([session_P, session_E]), torch.cat([event_P, event_E])
         is_bought_E = torch.isin(histories.events[name][event_E].long(), bought_ids.to(event_E.device))
         return session_E[is_bought_E], histories.items[event_E[is_bought_E]].long()
+
+    def allowed(self, items: pl.Series, columns: pl.Series) -> pl.Series:
+        """Of raw ids, with their columns (null: none) in the catalogue, those that the rules let be recommended."""
+        eligible = self.eligible_V.cpu().numpy()[columns.fill_null(0).to_numpy()]
+        found = pl.Series("allowed", eligible).set(columns.is_null(), None)
+        table = self.rules.table
+        if found.null_count() and table is not None and ELIGIBLE in table.columns:
+            said = table.select(_as_ids(table[ITEM], items.dtype).alias(ITEM), ELIGIBLE).unique(ITEM, keep="last")
+            of_table = items.alias(ITEM).to_frame().join(said, on=ITEM, how="left", maintain_order="left")
+            found = pl.select(pl.coalesce(found, of_table[ELIGIBLE])).to_series()
+        return found.fill_null(self.rules.unlisted)
 
     def may_follow(self, taken: Collection[int]) -> Callable[[int], bool]:
         """Whether a column may come behind those of a list, asked of one after the other: each that may counts from then on."""

@@ -42,6 +42,44 @@ class Kind:
     labels: bool
 
 
+@dataclass(frozen=True)
+class Similar:
+    """The items that are asked to be like one."""
+
+    item: str
+    k: int
+
+
+@dataclass(frozen=True)
+class Popular:
+    """What is popular now, for a user of whom nothing is known."""
+
+    k: int
+
+
+def answer_all(loaded: Loaded, asked: Sequence[Asked | Similar | Popular]) -> list[Answer]:
+    """An answer for each question, in order."""
+    found: dict[int, Answer] = {}
+    sessions = [place for place, one in enumerate(asked) if isinstance(one, Asked)]
+    found |= zip(sessions, answers(loaded, [asked[place] for place in sessions]), strict=True)  # type: ignore[misc]
+    for place, one in enumerate(asked):
+        if isinstance(one, Similar):
+            found[place] = _similar(loaded, one)
+        elif isinstance(one, Popular):
+            found[place] = answers(loaded, [Asked(k=one.k)])[0]
+    return [found[place] for place in range(len(asked))]
+
+
+def _similar(loaded: Loaded, one: Similar) -> Answer:
+    """The nearest items by the cosine of their vectors, as far as rules allow them."""
+    recommender = loaded.recommender
+    try:
+        nearest = recommender.similar([one.item], one.k)[0]
+    except InputError as error:
+        return {"error": str(error)}
+    return {"item": one.item, "similar": [{"item": item, "cosine": cosine} for item, cosine in nearest]}
+
+
 def answers(loaded: Loaded, asked: Sequence[Asked]) -> list[Answer]:
     """An answer for each session, in order: its list or its labels, or what is wrong with it as `error`."""
     given: dict[int, Answer] = {}
@@ -125,6 +163,16 @@ def _add_labels(loaded: Loaded, sessions: Sessions, answered: list[Answer]) -> N
         answered[place]["predicted"] = {label: float(value_N[row]) for label, value_N in predicted.items()}
 
 
+def _explain(loaded: Loaded, kind: Kind, chosen: Sessions, answered: list[Answer]) -> None:
+    """To each item the events that it leans on, and how much its score falls without each; null for the only event."""
+    reasons = loaded.recommender.because(chosen, kind.k, filter_seen=kind.hide_seen, events=kind.explain)
+    for answer, listed in zip(answered, reasons, strict=True):
+        by_item = {reason.item: reason.events for reason in listed}
+        for entry in answer["items"]:
+            events = by_item.get(entry["item"], ())
+            entry["because"] = [{"item": item, "fall": fall} for item, fall in events]
+
+
 def _taken(ids_NK: torch.Tensor, read_N: torch.Tensor) -> dict[int, set[int]]:
     """The columns of the list of each session that has one."""
     rows = (ids_NK - FIRST_ID).tolist()
@@ -206,6 +254,8 @@ def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions
         answer["items"] = []
     for row, item, score, source in zip(table["row"], table["item"], table["score"], sources, strict=True):
         answered[row]["items"].append({"item": item, "score": score, "source": source})
+    if kind.explain:
+        _explain(loaded, kind, chosen, [answered[place] for place in read_N.nonzero().squeeze(1).tolist()])
     lengths = torch.zeros(len(sessions), dtype=torch.long)
     lengths[read_N] = (ids_NK >= FIRST_ID).sum(1).cpu()
     _fill(loaded, kind, some, sessions, answered, _taken(ids_NK, read_N), lengths)

@@ -8,24 +8,27 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from modeling.service.api import documented
-from modeling.service.api.answers import Answer, answers
+from modeling.service.api.answers import Answer, Popular, Similar, answer_all
 from modeling.service.api.asking import Asked, read_question
 from modeling.service.api.batching import Batcher, BusyError
 from modeling.service.api.gate import Gate, model_headers
 from modeling.service.api.in_service import InService, Loaded, Place
 from modeling.service.api.keys import Keys
 from modeling.service.api.limits import Limits
+from modeling.service.api.lists import NewestLists
 from modeling.service.api.metrics import Metrics
 from modeling.service.api.watching import Watch
 from modeling.service.rules import Rules
 from schemas.errors import InputError
 
+Question = Asked | Similar | Popular
 NO_MODEL = "No model is in service yet: `overnight retrain` makes one, and it is taken up as soon as it is promoted."
 
 
@@ -38,28 +41,33 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     names: Mapping[str, str] = field(default_factory=dict)
     read_rules: Callable[[], Rules | None] = lambda: None
+    find_lists: Callable[[], Path | None] = lambda: None
     poll_seconds: float = 5.0
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
         self.models = InService(self.find, self.metrics, read_rules=self.read_rules)
-        self.batcher: Batcher[Asked] = Batcher(self._answer, most=self.limits.batch, waiting=self.limits.waiting)
+        self.lists = NewestLists(self.find_lists)
+        self.batcher: Batcher[Asked | Similar | Popular] = Batcher(
+            self._answer, most=self.limits.batch, waiting=self.limits.waiting
+        )
 
     @property
     def place(self) -> Place | None:
         """Where the model that answers is."""
         return self.models.loaded.place if self.models.loaded else None
 
-    def _answer(self, asked: Sequence[Asked]) -> tuple[list[Answer], Loaded]:
+    def _answer(self, asked: Sequence[Question]) -> tuple[list[Answer], Loaded]:
         loaded = self.models.loaded
         assert loaded is not None  # `ask` has seen one, and it is never taken away
         self.metrics.batch.observe(len(asked))
-        return answers(loaded, asked), loaded
+        return answer_all(loaded, asked), loaded
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """Answer while the block lasts; what waits when it ends is answered first."""
-        watch = Watch([self.models.refresh, self.models.refresh_rules, self.keys.refresh], self.poll_seconds)
+        looks = [self.models.refresh, self.models.refresh_rules, self.lists.refresh, self.keys.refresh]
+        watch = Watch(looks, self.poll_seconds)
         self.batcher.start()
         watch.start()
         try:
@@ -94,6 +102,14 @@ def make_app(service: Service) -> FastAPI:
     @app.post("/predict", openapi_extra=documented.PREDICT, summary="The labels of one session, or of many")
     async def predict(request: Request) -> Response:
         return await _ask(service, await request.body(), labels=True)
+
+    @app.get("/users/{user:path}", summary="The list that the last night made for a user")
+    async def users(user: str, k: str = "10") -> Response:
+        return await _of_user(service, user, k)
+
+    @app.get("/similar/{item:path}", summary="The items that the model takes for most alike")
+    async def similar(item: str, k: str = "10") -> Response:
+        return await _similar(service, item, k)
 
     @app.get("/health", summary="Whether it answers, with which model")
     async def health() -> Response:
@@ -137,6 +153,47 @@ async def _ask(service: Service, body: bytes, *, labels: bool) -> Response:
     if question.single and faults:
         return answered({"error": faults[0]["error"]}, 422, headers)
     return answered({"model": loaded.place.name, "sessions": found}, 200, headers)
+
+
+async def _ask_one(service: Service, one: Similar | Popular) -> tuple[Answer, Loaded]:
+    if service.models.loaded is None:
+        raise HTTPException(503, NO_MODEL, {"retry-after": "10"})
+    try:
+        found, loaded = await asyncio.wait_for(
+            asyncio.wrap_future(service.batcher.submit([one])), service.limits.seconds
+        )
+    except BusyError:
+        raise HTTPException(503, f"{service.limits.waiting:,} requests wait already.", {"retry-after": "1"}) from None
+    except TimeoutError:
+        raise HTTPException(503, f"No answer within {service.limits.seconds:g} s.", {"retry-after": "1"}) from None
+    return found[0], loaded
+
+
+async def _similar(service: Service, item: str, k: str) -> Response:
+    found, loaded = await _ask_one(service, Similar(item, _count(k, service)))
+    status = 404 if "is not in this model" in found.get("error", "") else 422 if "error" in found else 200
+    return answered(
+        found if "error" in found else {"model": loaded.place.name} | found, status, model_headers(loaded.place)
+    )
+
+
+async def _of_user(service: Service, user: str, k: str) -> Response:
+    """A user's list as it was made, without what may not be recommended by now; of others what is popular."""
+    count, lists = _count(k, service), service.lists.lists
+    found = lists.of(user) if lists else None
+    about: dict[str, Any] = {"user_id": user, "lists": lists.name if lists else None, "known": found is not None}
+    if found is None:
+        popular, loaded = await _ask_one(service, Popular(count))
+        return answered(about | {"items": popular["items"]}, 200, model_headers(loaded.place))
+    if service.models.loaded is not None:
+        found = found.filter(service.models.loaded.recommender.allowed(found["item"]))
+    return answered(about | {"items": found.head(count).to_dicts()})
+
+
+def _count(given: str, service: Service) -> int:
+    if not given.isascii() or not given.isdigit() or not 1 <= int(given) <= service.limits.items:
+        raise HTTPException(422, f"k is an integer from 1 to {service.limits.items:,}, got {given!r}.")
+    return int(given)
 
 
 def _health(service: Service) -> Response:

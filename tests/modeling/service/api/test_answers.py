@@ -112,3 +112,19 @@ def test_labels_are_those_of_the_recommender(acts: Shop, service_of: Callable[..
     wanted = recommender.predict(pl.concat([ours(events) for events in histories]))["bought"].tolist()
     assert [answer["predicted"]["bought"] for answer in found[:-1]] == pytest.approx(wanted, abs=1e-5)
     assert found[-1]["predicted"] is None
+
+
+def test_reasons_are_those_of_the_recommender(acts: Shop, service_of: Callable[..., Service]) -> None:
+    events = acts.test[0][:3]
+    wanted = acts.recommender().because(ours(events), 3, events=2)[0]
+    with serving(service_of(names=NAMES)) as client:
+        found, empty = ask(client, {"sessions": [{"events": events}, {"items": []}], "k": 3, "explain": 2})
+        single = ask(client, {"items": ["i01"], "k": 1, "explain": True})[0]
+    for entry, reason in zip(found["items"], wanted, strict=True):
+        assert entry["item"] == reason.item
+        assert [named["item"] for named in entry["because"]] == [item for item, _ in reason.events]
+        assert [named["fall"] for named in entry["because"]] == pytest.approx(
+            [fall for _, fall in reason.events], abs=1e-4
+        )
+    assert "because" not in empty["items"][0]
+    assert single["items"][0]["because"] == [{"item": "i01", "fall": None}]

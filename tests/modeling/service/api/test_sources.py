@@ -83,9 +83,6 @@ def test_a_session_without_events_gets_what_is_popular_now(service: Service, cli
     assert [counts[name] for name in of_hour] == sorted(counts.values(), reverse=True) and set(of_hour) == set(counts)
     everything = Counter(name for name, _ in taken(service) if name in in_training(service))
     recent = names(answer, "recent")
-    assert (
-        set(recent) == {name for name, _ in everything.most_common(len(of_hour) + len(recent))} - set(of_hour) or recent
-    )
     assert [everything[name] for name in recent] == sorted((everything[name] for name in recent), reverse=True)
     assert len(set(names(answer))) == len(names(answer)) == min(100, len(in_training(service)))
     assert {entry["score"] for entry in answer["items"]} == {None}
@@ -95,7 +92,7 @@ def test_unknown_items_are_answered_by_their_category(service: Service, client: 
     recommender = recommender_of(service)
     known = recommender.items.filter(pl.col("value").is_in(sorted(in_training(service))))
     vocabulary = pl.read_parquet(recommender.folder / "vocabularies/category.parquet")
-    name, number = known.group_by("category").len().sort("len")["category"][-1], 0
+    name, number = known.group_by("category").len().sort("len")["category"][-1]
     category = vocabulary.filter(pl.col("id") == name)["value"][0]
     number = int((known["category"] == name).sum())
     answer = ask(client, events=[{"item_id": "ghost-1", "category": category}], k=10)
