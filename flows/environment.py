@@ -29,6 +29,7 @@ PATIENT = {
     "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "300",
     "PREFECT_SERVER_API_WEBSOCKET_PING_TIMEOUT": "300",
 }
+AUTH_OF_SERVER, AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 
 
 def prepare_environment(root: Path) -> None:
@@ -40,6 +41,8 @@ def prepare_environment(root: Path) -> None:
     make_folder(root.expanduser().resolve(), "--root (or $OVERNIGHT_ROOT)")
     for name, value in (QUIET | PATIENT).items():
         os.environ.setdefault(name, value)
+    if string := os.environ.get(AUTH_OF_SERVER):  # who starts a server that asks for it is let in
+        os.environ.setdefault(AUTH, string)
     keep_memory()
     if folders := of_environment():  # as they are seen from here, for processes that begin elsewhere
         os.environ[VARIABLE] = os.pathsep.join(map(str, folders))

@@ -32,7 +32,7 @@ from schemas.machine import room_in
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"  # the folder of what is being made
-LIBRARIES = ("polars", "pyarrow", "torch", "transformers", "prefect")
+LIBRARIES = ("overnight", "polars", "pyarrow", "torch", "transformers", "prefect")
 
 
 class File(BaseModel):

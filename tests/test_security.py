@@ -10,7 +10,18 @@ import pytest
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("flows", "modeling", "preprocessing", "schemas")
-MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle", "commands", "telnetlib"}
+MODULES = {
+    "pickle",
+    "cPickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+    "jsonpickle",
+    "commands",
+    "telnetlib",
+}
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pd.read_pickle", "pandas.read_pickle"}
 YAML = {"yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yaml.full_load_all"}
 SAFE = ("SafeLoader", "CSafeLoader")

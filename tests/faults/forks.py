@@ -1,6 +1,6 @@
 """A process that has everything loaded and runs nights in forks of itself, so that many are cheap.
 
-A request is a line of JSON: {"do": "night", ...}; the answer another, when the fork has ended. A night is that of `flows.night`,
+A request is a line of JSON: {"do": "night", ...}; the answer another, when the fork has ended. A night is of `flows.night`,
 without Prefect: under the lock of the root, with its mistakes in one line. `when` says where something is to happen to it:
 at a line of progress, at the end of a stage, or before a file system call (an audit event of Python); `then` what happens.
 
@@ -30,12 +30,30 @@ TINY = (
     "training.epochs=2", "training.tokens_per_step=64", "training.threads=1", "body.dim=16", "body.num_layers=1",
     "promotion.min_gain=-0.99", "promotion.confidence=0.51", "evaluation.baselines=[popularity]",
 )  # fmt: skip
-LOADED = """
-    torch._dynamo safetensors.torch scipy.special scipy.sparse pandas modeling.training.fit modeling.training.held_out
-    modeling.stages.training modeling.stages.evaluating modeling.stages.comparing modeling.stages.refitting modeling.stages.scatter
-    modeling.stages.measure modeling.bodies.sasrec preprocessing.pipeline flows.night flows.night_lock flows.options flows.verify
-    flows.reports.report flows.reports.day_profile tests.flows.conftest
-""".split()
+LOADED = [
+    "torch._dynamo",
+    "safetensors.torch",
+    "scipy.special",
+    "scipy.sparse",
+    "pandas",
+    "modeling.training.fit",
+    "modeling.training.held_out",
+    "modeling.stages.training",
+    "modeling.stages.evaluating",
+    "modeling.stages.comparing",
+    "modeling.stages.refitting",
+    "modeling.stages.scatter",
+    "modeling.stages.measure",
+    "modeling.bodies.sasrec",
+    "preprocessing.pipeline",
+    "flows.night",
+    "flows.night_lock",
+    "flows.options",
+    "flows.verify",
+    "flows.reports.report",
+    "flows.reports.day_profile",
+    "tests.flows.conftest",
+]
 UNSTEADY = re.compile(  # what says when it was made, how long it took, in which order rows came, or what was seen on the way
     r"manifest\.json|^(inventories|ledgers|locks|unfinished|prefect)/|^states/\w+/(statistics/|items_by_day)|\.html$|^champions/"
 )

@@ -23,6 +23,7 @@ NIGHT: dict[str, Any] = {
     "missing_days": [],
     "left_out": [],
     "warnings": [],
+    "late": [],
     "report": "/root/report.html",
 }
 
@@ -35,7 +36,16 @@ NIGHT: dict[str, Any] = {
         ({"nothing_to_do": True}, []),
         ({"promoted": True, "missing_days": ["2026-03-14"]}, [": promoted.", "Missing days: 2026-03-14."]),
         ({"promoted": True, "left_out": [["a.tmp", "no table"]]}, ["1 files were left out."]),
+        ({"promoted": True, "warnings": ["price has drifted"]}, [": promoted.", "Warning: price has drifted."]),
         ({"warnings": [f"column {number} drifted" for number in range(7)]}, ["column 4 drifted.", "2 more warnings"]),
+        (
+            {"promoted": True, "nothing_to_do": True, "late": ["No full day of events since 2026-03-15: 2026-03-16."]},
+            ["shop 2026-03-15: nothing new.\nNo full day of events since 2026-03-15", "Report: "],
+        ),
+        (
+            {"verdict": "0.2 against 0.1: promote. But it is held. Guard drift: 3."},
+            ["not promoted", "held. Guard drift: 3."],
+        ),
         ({"test_day": None}, ["Overnight, shop: not promoted."]),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import LONG_SECONDS, clean_environment
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment
 
 RUN = """
 import errno, json, sys, time
@@ -65,7 +65,7 @@ with prefect_server(print):
 @pytest.mark.fault("a stage hangs", outcome="stopped at its time limit, with one line")
 def test_what_may_pass_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path)],
+        [sys.executable, "-c", RUN, str(begun(tmp_path))],
         capture_output=True,
         text=True,
         env=clean_environment(),
