@@ -46,8 +46,8 @@ def prefect_server(say: Callable[[str], object]) -> Iterator[str]:
     after that.
 
     Raises:
-        InputError: when the server of PREFECT_API_URL does not answer, one does not let this user in, or a temporary one may not start or
-            does not.
+        InputError: when the server of PREFECT_API_URL does not answer, one does not let this user in, or a temporary one may
+            not start or does not.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, PREFECT_UI_URL, temporary_settings
 
@@ -142,7 +142,7 @@ def _check_lets_in(url: str) -> None:
     except httpx.HTTPStatusError as error:
         if error.response.status_code in (401, 403):
             raise InputError(
-                f"The Prefect server at {url} lets nobody in without its name and password: set PREFECT_API_AUTH_STRING to what "
+                f"The Prefect server at {url} lets nobody in without name and password: set PREFECT_API_AUTH_STRING to what "
                 "PREFECT_SERVER_API_AUTH_STRING is there (NAME:PASSWORD)."
             ) from None
 

@@ -101,7 +101,7 @@ def is_there(pid: int) -> bool:
 
 @contextmanager
 def served(root: Path, shop: Path, *, shell: bool = False, auth: str = "") -> Iterator[Served]:
-    """`overnight serve`; with `shell`, started by another process that waits for it; with `auth`, NAME:PASSWORD, for some only."""
+    """`overnight serve`; with `shell`, started by another process that waits for it; `auth` is NAME:PASSWORD to ask for."""
     port = free_port()
     begun(root)
     words = [
