@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -89,17 +90,17 @@ def test_a_night_outlives_its_server(shop: Path, tmp_path: Path) -> None:
 )
 def test_a_night_outlives_its_database(shop: Path, tmp_path: Path) -> None:
     port = free_port()
-    with postgresql(tmp_path) as url:
+    with TemporaryDirectory() as folder, postgresql(Path(folder)) as url:
         at = url.replace("+psycopg", "+asyncpg")
         environment = settings(tmp_path, port) | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": at}
-        control = [str(programs() / "pg_ctl"), "-D", str(tmp_path / "postgresql" / "db"), "-w"]
+        control = [str(programs() / "pg_ctl"), "-D", f"{folder}/postgresql/db", "-w"]
         user = None if os.geteuid() else "postgres"
 
         def away() -> None:
             subprocess.run([*control, "-m", "immediate", "stop"], check=True, user=user, cwd="/")
             time.sleep(60)
-            listens = f"-p {url.rpartition(':')[2].partition('/')[0]} -c unix_socket_directories={tmp_path}/postgresql"
-            again = [*control, "-o", listens, "-l", f"{tmp_path}/postgresql/log", "start"]
+            listens = f"-p {url.rpartition(':')[2].partition('/')[0]} -c unix_socket_directories={folder}/postgresql"
+            again = [*control, "-o", listens, "-l", f"{folder}/postgresql/log", "start"]
             subprocess.run(again, check=True, user=user, cwd="/", stdout=subprocess.DEVNULL)
 
         with server(environment, port):
