@@ -24,6 +24,7 @@ PATIENT = {
     STARTUP_TIMEOUT: str(STARTUP_SECONDS),
     "PREFECT_API_REQUEST_TIMEOUT": "600",
     "PREFECT_CLIENT_MAX_RETRIES": "8",  # the wait doubles each time: 8 minutes for a server that answers 503
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # what a server answers whose database is away for a minute
     "PREFECT_SERVER_DATABASE_TIMEOUT": "300",  # in SQLite also how long a locked database is waited for
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
     "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "300",

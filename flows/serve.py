@@ -56,8 +56,8 @@ def serve(root: Path, source: str | None, port: int, watch: float | None = None)
                 raise KeyboardInterrupt
         which = next(name for name, process in zip(PARTS, processes, strict=False) if process.poll() is not None)
         raise InputError(
-            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. A run "
-            "that was under way is Crashed then, and the next night goes on where it was."
+            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. A "
+            "run that was under way is Crashed then, and the next night goes on where it was."
         )
 
 
