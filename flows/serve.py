@@ -19,6 +19,7 @@ from pathlib import Path
 
 from flows.keeper import Keeper, start, stop
 from flows.night_lock import is_under_way
+from flows.pages import pages_of
 from flows.pool import POOL, end_dead_runs, prepare_pool
 from flows.server import HOST, startup_seconds, wait_for_server
 from flows.serving import serving_at
@@ -37,8 +38,9 @@ def serve(root: Path, source: str | None, port: int) -> None:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     orphaned = _starter_is_gone()
-    with contextlib.suppress(KeyboardInterrupt), running(root, source, port) as processes:
+    with contextlib.suppress(KeyboardInterrupt), pages_of(root) as pages, running(root, source, port) as processes:
         _say(f"\nPrefect UI: http://{HOST}:{port}   (Ctrl-C stops runs, worker and server)")
+        _say(f"Reports and days, linked from runs: {pages}")
         _say("Start a run now: Deployments > retrain/nightly > Run, or leave it to the nightly schedule.")
         while all(process.poll() is None for process in processes):
             time.sleep(0.5)

@@ -9,6 +9,7 @@ from typing import Any
 from flows.in_service import InService
 from flows.reports.charts import draw_curves, read_curves
 from flows.reports.ranked import (
+    Row,
     beaten_by,
     describe_intervals,
     describe_lists,
@@ -95,11 +96,14 @@ def write_report(
         account=session_rows(sessions.facts),
         warnings=sessions.facts.get("warnings", []),
         left_out=left_out_rows(sessions.facts),
-        day_page=day_page,
+        day_page=f"../../{'/'.join(day_page.parts[-3:])}"
+        if day_page
+        else "",  # opens from a disk and from a server alike
     )
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        markdown = _markdown(sessions.facts["test_day"], comparison, rows, labels, beaten, refitted)
+        table = interval_rows(evaluation.facts, brief=True) or [(name, _formatted(row)) for name, row in rows]
+        markdown = _markdown(sessions.facts["test_day"], comparison, table, labels, beaten, refitted)
         draft.facts = {"verdict": comparison.facts["reason"], "markdown": markdown}
     return draft.manifest
 
@@ -143,6 +147,10 @@ def summarise(
     }
 
 
+def _formatted(row: Values) -> dict[str, str]:
+    return {key: format_metric(value) for key, value in row.items() if key.partition("@")[0] not in SAME}
+
+
 def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
     """NDCG at the largest cut-off where it is defined, as shares of the best."""
     if not rows:
@@ -160,8 +168,8 @@ def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
 def _markdown(
     day: str | None,
     comparison: Manifest,
-    rows: list[tuple[str, Values]],
-    labels: list[tuple[str, dict[str, str]]],
+    rows: list[Row],
+    labels: list[Row],
     beaten: str,
     refitted: str,
 ) -> str:
@@ -169,6 +177,6 @@ def _markdown(
     verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
     sentences = " ".join(filter(None, [beaten, facts["reason"], refitted]))
     lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), sentences]
-    lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
+    lines += markdown_table("scorer", rows)
     lines += markdown_table("label", labels)
     return "\n".join(lines)
