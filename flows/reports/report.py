@@ -40,7 +40,7 @@ from schemas.dataset import Dataset
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
 VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
-SAME = ("hitrate", "map")  # with one hidden item a session they are recall and mrr
+SAME = ("hitrate", "map", "precision")  # with one hidden item a session they are recall, mrr, and recall divided by k
 
 
 def write_report(
