@@ -72,9 +72,6 @@ def layers_of(data: Any, changes: Lines) -> tuple[Data, Layer]:
     return read.model_copy(update={"changes": read.changes | of_dataset}), layer
 
 
-prepare_as_task = as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions, try_again_after=AGAIN)
-
-
 @flow(log_prints=True, validate_parameters=False)
 @explain_mistakes
 def prepare_day(data: Data) -> State[dict[str, Any]]:
@@ -85,6 +82,8 @@ def prepare_day(data: Data) -> State[dict[str, Any]]:
     """
     settings = resolve(parse(Data, data, "data"))
     name_run(f"{settings.dataset.name} {settings.data.until}")
+    show, hours = prefect_ui.show_sessions, settings.limits.prepare_hours
+    prepare_as_task = as_task(stages.prepare, PREPARE, show=show, hours=hours, try_again_after=AGAIN)
     with alone(settings, "preparation", get_run_logger().info, str(runtime.flow_run.id or "")):
         sessions = prepare_as_task(settings)
     rows = ", ".join(f"{name} {value}" for name, value in session_rows(sessions.facts)[-3:])

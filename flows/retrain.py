@@ -3,6 +3,7 @@
 overnight retrain --dataset demo --source demo-shop
 """
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import State, flow, runtime
@@ -10,10 +11,12 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed
 
 from flows import stages
+from flows.child import Child
+from flows.lateness import due_of_run
 from flows.night import Stages, run_stages
 from flows.night_lock import alone
 from flows.notify import notify_of_end, notify_of_night
-from flows.reports import prefect_ui
+from flows.reports.prefect_ui import show_metrics, show_report, show_sessions, show_training
 from flows.reports.progress import PREPARE, TRAIN
 from flows.reports.run_names import name_run
 from flows.settings.form import (
@@ -26,19 +29,29 @@ from flows.settings.form import (
     chosen,
     layer_of,
 )
+from flows.settings.limits import Limits
 from flows.settings.settings import Data, resolve
 from flows.tasks import as_task, explain_mistakes
+from flows.tracking.link import show_link
 from schemas.errors import parse
 
 AGAIN = (10.0, 60.0)  # seconds before reading sources, and publishing, are tried a second and a third time
-TASKS = Stages(
-    prepare=as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions, try_again_after=AGAIN),
-    train=as_task(stages.train, TRAIN, show=prefect_ui.show_training, hours=24),
-    evaluate=as_task(stages.evaluate, show=prefect_ui.show_metrics),
-    compare=as_task(stages.compare),
-    promote=as_task(stages.promote, hours=1, try_again_after=AGAIN),
-    report=as_task(stages.report, show=prefect_ui.show_report, hours=1, try_again_after=AGAIN),
-)
+
+
+def tasks_of(limits: Limits, child: Child) -> Stages:
+    """The stages as tasks, each stopped when its time is over; what trains and measures is done in the child."""
+    return Stages(
+        prepare=as_task(stages.prepare, PREPARE, show=show_sessions, hours=limits.prepare_hours, try_again_after=AGAIN),
+        train=as_task(child.does(stages.train), TRAIN, show=show_training, hours=limits.train_hours),
+        evaluate=as_task(child.does(stages.evaluate), show=show_metrics, hours=limits.evaluate_hours),
+        compare=as_task(child.does(stages.compare), hours=limits.compare_hours),
+        promote=as_task(child.promotes(), TRAIN, hours=limits.promote_hours, try_again_after=AGAIN),
+        report=as_task(stages.report, show=show_report, hours=limits.report_hours, try_again_after=AGAIN),
+        lists=as_task(
+            child.does(stages.lists), ("recommend", "publish"), hours=limits.lists_hours, try_again_after=AGAIN
+        ),
+        record=as_task(stages.record, hours=limits.report_hours),
+    )
 
 
 @flow(  # `resolve` validates parameters: what is unfit alone may be fit on top of a preset
@@ -66,9 +79,11 @@ def retrain(
     groups = {"training": training, "evaluation": evaluation, "promotion": promotion}
     preset, given, of_dataset = layer_of(model, groups, changes)
     read = parse(Data, chosen(data), "data")
-    settings = resolve(read.model_copy(update={"changes": read.changes | of_dataset}), preset, given)
+    resolved = resolve(read.model_copy(update={"changes": read.changes | of_dataset}), preset, given)
+    settings = replace(resolved, due=due_of_run())
     name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
-    with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")):
-        summary = run_stages(settings, TASKS)
+    with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")), Child() as child:
+        summary = run_stages(settings, tasks_of(settings.limits, child))
+    show_link(summary["mlflow"])
     notify_of_night(summary, get_run_logger().warning)
-    return Completed(message=summary["verdict"], data=summary)
+    return Completed(message=" ".join([*summary["late"], summary["verdict"]]), data=summary)

@@ -98,7 +98,9 @@ def parameters_of(preset: str | None, layer: Layer) -> Layer:
     """A preset and settings by group -> the parameters of a run that `layer_of` reads."""
     model = {"preset": preset} if preset else {}
     model |= {group: layer[group] for group in ModelConfig.model_fields if layer.get(group) is not None}
-    return {"model": model} | {group: given for group, given in layer.items() if group not in ModelConfig.model_fields}
+    groups = {group: given for group, given in layer.items() if group not in ModelConfig.model_fields}
+    limits = groups.pop("limits", None)  # of which the form has lines alone
+    return {"model": model} | groups | ({"changes": {"limits": limits}} if limits else {})
 
 
 def section(kind: type[BaseModel], shown: tuple[str, ...], otherwise: str = "") -> Schema:
