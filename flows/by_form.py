@@ -22,6 +22,7 @@ from flows.reports.run_names import name_run
 from flows.settings.form import ANY_DATASET, ANY_PRESET, DATASET, BacktestForm, DatasetName, Lines, PresetName, chosen
 from flows.settings.settings import resolve
 from flows.tasks import explain_mistakes
+from flows.tracking.follow import follow
 from modeling.evaluation.pointer import Champion
 from schemas.artifacts import Artifacts
 from schemas.errors import InputError, parse
@@ -93,6 +94,7 @@ def promote(
         raise InputError("promote needs a model, such as models/1f2e, or hold or release.")
     to_hold = None if hold == "as it is" else hold == "hold"
     champion = in_service.change(_artifacts(root), dataset, model or None, to_hold, because)
+    follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
     held = f"; {champion.hold}" if champion.hold else ""
     return _changed(champion, held)
 
@@ -109,7 +111,9 @@ def rollback(dataset: DatasetName = ANY_DATASET, because: str = "", root: str = 
     """
     dataset = chosen(dataset) or DATASET
     name_run(f"{dataset} rollback")
-    return _changed(in_service.rollback(_artifacts(root), dataset, because))
+    champion = in_service.rollback(_artifacts(root), dataset, because)
+    follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
+    return _changed(champion)
 
 
 @flow(log_prints=True)

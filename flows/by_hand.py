@@ -94,6 +94,7 @@ def promote(
 ) -> None:
     """Put a model into service by hand, against a comparison's verdict too; or hold what is in service."""
     from flows import in_service
+    from flows.tracking.follow import follow
     from schemas.artifacts import Artifacts
 
     if model is None and hold is None:
@@ -102,6 +103,7 @@ def promote(
         )
     artifacts = Artifacts(root)
     champion = in_service.change(artifacts, dataset, model, hold, because)
+    follow(artifacts, in_service.name_of(dataset), say_aside)
     if model is not None:
         _say_changed(champion)
     if hold is not None:
@@ -117,9 +119,12 @@ def rollback(
 ) -> None:
     """Put the model back that was in service before. The one taken out comes back by `overnight promote` only."""
     from flows import in_service
+    from flows.tracking.follow import follow
     from schemas.artifacts import Artifacts
 
-    champion = in_service.rollback(Artifacts(root), dataset, because)
+    artifacts = Artifacts(root)
+    champion = in_service.rollback(artifacts, dataset, because)
+    follow(artifacts, in_service.name_of(dataset), say_aside)
     _say_changed(champion)
     _end(champion, dataset, as_json)
 

@@ -23,6 +23,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import IO
 
 POLITE_SECONDS = 60  # for the command to end by itself after SIGINT, then after SIGTERM
 LAST_SECONDS = 30  # for what it started, to report that it was stopped; then it is killed
@@ -42,14 +43,14 @@ def start(
     held: tuple[int, ...] = (),
     *,
     stdin: int | None = None,
-    output: int | None = None,
+    output: int | IO[bytes] | None = None,
     seconds: float | None = None,
 ) -> Keeper:
     """Start a command under a keeper. The descriptors in `held` stay open until all that it started is gone.
 
-    The command reads from `stdin` (None: from nothing) and writes to `output`, a constant of subprocess (None: where this
-    process does). Asked to end, it has `seconds` after SIGINT, and again after SIGTERM, before it is killed; where the starter
-    is gone it is killed at once. None: a minute, in both cases.
+    The command reads from `stdin` (None: from nothing) and writes to `output`, a file or a constant of subprocess (None: where
+    this process does). Asked to end, it has `seconds` after SIGINT, and again after SIGTERM, before it is killed; where the
+    starter is gone it is killed at once. None: a minute, in both cases.
     """
     options = [] if stdin is None else [f"--stdin={stdin}"]
     options += [] if seconds is None else [f"--seconds={seconds}"]

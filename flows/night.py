@@ -17,6 +17,7 @@ from flows.lateness import late
 from flows.reports.progress import Lines
 from flows.reports.report import summarise
 from flows.settings.settings import Settings
+from flows.tracking.target import is_on
 from schemas.artifacts import Manifest
 
 
@@ -30,6 +31,8 @@ class Stages:
     compare: Callable[..., Manifest]
     promote: Callable[..., InService]
     report: Callable[..., Manifest]
+    lists: Callable[..., Manifest]
+    record: Callable[..., str]
 
 
 def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
@@ -42,7 +45,11 @@ def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
     page = run.report(settings, sessions, candidate, measured, comparison)
     waited = late(settings, sessions)
     summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page, waited)
-    return summary | {"preset": settings.preset}
+    if settings.dataset.serving.lists and in_service.model != "none":
+        made = run.lists(settings, sessions)
+        summary |= {"lists": made.name, "nothing_to_do": summary["nothing_to_do"] and made.reused}
+    page_of_run = run.record(settings, page) if is_on(settings.artifacts) else ""
+    return summary | {"preset": settings.preset, "mlflow": page_of_run or None}
 
 
 def finished_night(settings: Settings, say: Callable[[str], object]) -> dict[str, Any] | None:

@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict
 from flows.settings.limits import Limits
 from flows.settings.settings import Data, Settings
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from schemas import errors
+from schemas import errors, machine
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.errors import InputError, StageEndedError
 from schemas.lock import Lent, LostLockError, lend
 from schemas.progress import Progress, TrainingProgress
 
-StageName = Literal["train", "evaluate", "compare", "refit"]
+StageName = Literal["train", "evaluate", "compare", "refit", "lists"]
 
 
 class Text(BaseModel):
@@ -95,7 +95,7 @@ class Failure(Text):
 
     def error(self) -> Exception:
         """The exception as the caller of the stage would have had it."""
-        kind = getattr(errors, self.kind, None)
+        kind = getattr(errors, self.kind, None) or getattr(machine, self.kind, None)
         if isinstance(kind, type) and issubclass(kind, InputError) and kind.__init__ is InputError.__init__:
             return kind(self.text)
         if self.kind == errors.OutsideError.__name__:

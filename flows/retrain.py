@@ -32,6 +32,7 @@ from flows.settings.form import (
 from flows.settings.limits import Limits
 from flows.settings.settings import Data, resolve
 from flows.tasks import as_task, explain_mistakes
+from flows.tracking.link import show_link
 from schemas.errors import parse
 
 AGAIN = (10.0, 60.0)  # seconds before reading sources, and publishing, are tried a second and a third time
@@ -46,6 +47,10 @@ def tasks_of(limits: Limits, child: Child) -> Stages:
         compare=as_task(child.does(stages.compare), hours=limits.compare_hours),
         promote=as_task(child.promotes(), TRAIN, hours=limits.promote_hours, try_again_after=AGAIN),
         report=as_task(stages.report, show=show_report, hours=limits.report_hours, try_again_after=AGAIN),
+        lists=as_task(
+            child.does(stages.lists), ("recommend", "publish"), hours=limits.lists_hours, try_again_after=AGAIN
+        ),
+        record=as_task(stages.record, hours=limits.report_hours),
     )
 
 
@@ -79,5 +84,6 @@ def retrain(
     name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
     with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")), Child() as child:
         summary = run_stages(settings, tasks_of(settings.limits, child))
+    show_link(summary["mlflow"])
     notify_of_night(summary, get_run_logger().warning)
     return Completed(message=" ".join([*summary["late"], summary["verdict"]]), data=summary)

@@ -35,6 +35,8 @@ def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = 
     from preprocessing.pipeline import prepare
 
     data = settings.data
+    if settings.dataset.database:
+        _import(settings, progress)
     with _workers(settings) as workers:
         sessions = prepare(
             settings.artifacts,
@@ -148,6 +150,20 @@ def report(
     return page
 
 
+def lists(settings: Settings, sessions: Manifest, progress: OnProgress = print) -> Manifest:
+    """Sessions and the model in service -> `recommendations/<id>`: lists for every user, as `serving.lists` says."""
+    from flows.lists import make_lists
+
+    return make_lists(settings, sessions, progress)
+
+
+def record(settings: Settings, report: Manifest, progress: OnProgress = print) -> str:
+    """The night, and what is in service, to MLflow; the address of the run's page there, or "". It never fails a night."""
+    from flows.tracking.follow import record
+
+    return record(settings, report, progress)
+
+
 def _in_service(settings: Settings) -> Manifest | None:
     """The manifest of the model in service; None where there is none that can be read."""
     from modeling.evaluation.pointer import champion_of
@@ -157,6 +173,15 @@ def _in_service(settings: Settings) -> Manifest | None:
     except InputError:
         return None
     return settings.artifacts.read_manifest(*champion.model.split("/")) if champion else None
+
+
+def _import(settings: Settings, progress: OnProgress) -> None:
+    """What is new in the database of the dataset -> Parquet files below the root."""
+    from flows.connections import url_of
+    from preprocessing.source.database.imports import fetch
+
+    assert settings.dataset.database
+    fetch(settings.artifacts, settings.dataset, url_of(settings.dataset.database.connection), progress)
 
 
 def _workers(settings: Settings) -> AbstractContextManager[Workers]:

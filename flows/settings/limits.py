@@ -22,4 +22,5 @@ class Limits(BaseModel):
         48, "compare", "The verdict, and the trainings that measure the scatter between seeds where these are due."
     )
     promote_hours: float = _hours(24, "promote", "Putting a model into service, and its refit where one is asked for.")
-    report_hours: float = _hours(1, "report", "Writing the report.")
+    lists_hours: float = _hours(12, "lists", "Lists for every user, where serving.lists asks for them.")
+    report_hours: float = _hours(1, "report", "Writing the report, and recording the run in MLflow.")

@@ -131,7 +131,7 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
         InputError: for an unknown dataset or preset, no source, or settings that do not fit, alone or together.
     """
     data.redo_days  # noqa: B018  (what is wrong with it is said before any work)
-    dataset = read_dataset(data.dataset, data.changes).at(data.source)
+    dataset = read_dataset(data.dataset, data.changes).at(data.source, data.root)
     for group in dataset.defaults:
         if group not in GROUPS:
             raise unknown(f"group in the defaults of {dataset.name}", group, GROUPS)
