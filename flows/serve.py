@@ -34,6 +34,9 @@ def serve(root: Path, source: str | None, port: int, watch: float | None = None)
     """Run until Ctrl-C, SIGTERM, or the end of the process that started it; then stop runs, worker, server and MLflow's UI.
 
     Where SIGHUP is ignored (nohup) or the process leads a session of its own (setsid, a service), it outlives its starter.
+
+    Raises:
+        InputError: when server, worker or the watch for files ended by itself, and as `running` does.
     """
     for number in STOP:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -53,7 +56,12 @@ def serve(root: Path, source: str | None, port: int, watch: float | None = None)
             time.sleep(0.5)
             if orphaned():
                 raise KeyboardInterrupt
-        raise RuntimeError("server, worker or the watch for files ended by itself; its lines above say why")
+        names = zip(("server", "worker", "watch for files"), processes, strict=False)
+        which = next(name for name, process in names if process.poll() is not None)
+        raise InputError(
+            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. The run "
+            "that was under way is Crashed then, and the next night goes on where it was."
+        )
 
 
 @contextlib.contextmanager

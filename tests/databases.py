@@ -9,6 +9,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,20 +23,15 @@ def programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The URL of a server of its own, empty; skips the test where there is none."""
     bin_ = programs()
     if bin_ is None or importlib.util.find_spec("psycopg") is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql; pip install 'psycopg[binary]')")
     user = _user()
-    data = Path(shutil.os.path.realpath(folder)) / "postgresql"  # type: ignore[attr-defined]
-    data.mkdir()
+    data = Path(tempfile.mkdtemp(prefix="overnight-postgresql-"))  # pytest's own folders are nobody else's to enter
     if user:
-        for place in (data, *data.parents):
-            if place == data:
-                shutil.chown(place, user)
-            elif place.stat().st_uid == os.geteuid() and place != Path("/"):
-                place.chmod(place.stat().st_mode | 0o711)
+        shutil.chown(data, user)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -56,6 +52,7 @@ def postgresql(folder: Path) -> Iterator[str]:
         yield f"postgresql+psycopg://shop:s3cret-word@127.0.0.1:{port}/postgres"
     finally:
         run(*control, "-m", "immediate", "stop")
+        shutil.rmtree(data)
 
 
 def _user() -> str | None:

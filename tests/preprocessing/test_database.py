@@ -31,7 +31,7 @@ INSERT = sql.text("INSERT INTO log VALUES (:user, :item, :seen, :price)")
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql(tmp_path_factory.mktemp("pg")) as url:
+    with postgresql() as url:
         yield url
 
 
