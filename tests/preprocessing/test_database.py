@@ -185,6 +185,21 @@ def test_a_running_number_is_a_cursor(overlap: int, tmp_path: Path) -> None:
     assert sorted(stored(tmp_path / "root")["id"]) == list(range(1, 18))
 
 
+def test_rows_are_never_held_at_once(url: str, tmp_path: Path) -> None:
+    write(url, events=three_days())
+    with patch.object(rows, "BATCH", 4), rows.connected(url, "SHOP_DB") as connection:
+        assert [rows_.height for rows_ in rows.read_rows(connection, "select * from log", {})] == [4, 4, 4, 3]
+
+
+def test_a_query_may_hold_per_cents_casts_and_colons(url: str, tmp_path: Path) -> None:
+    write(url, events=three_days())
+    cast = "" if url.startswith("sqlite") else "::text"
+    read(
+        tmp_path, url, query=f"select *, item_id{cast} as again from log where user_id like 'a%' and item_id <> '\\:x'"
+    )
+    assert stored(tmp_path).height == 6
+
+
 def test_the_query_may_say_since_itself(url: str, tmp_path: Path) -> None:
     write(url, events=three_days())
     query = "with recent as (select * from log where seen >= :since) select * from recent"
