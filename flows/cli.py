@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.api import api
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
+from flows.export import export, vectors
+from flows.init.command import init
 from flows.options import (
     DatasetOption,
     JsonOption,
@@ -23,7 +26,8 @@ from flows.options import (
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
-from schemas.errors import InputError
+from schemas import machine
+from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -211,6 +215,9 @@ app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)
+app.command()(export)
+app.command()(vectors)
+app.command()(api)
 
 
 app.command()(backfill)
@@ -236,6 +243,7 @@ def simulate(
     end(summary, as_json)
 
 
+app.command()(init)
 app.command()(datasets)
 app.command()(steps)
 app.command()(models)
@@ -264,7 +272,9 @@ def serve(
 
 def _run_flow(settings: "Settings") -> dict[str, Any]:
     """The night as a flow run: its summary."""
-    state = run_flow("flows.retrain", "retrain", settings.data, settings.preset, **settings.given)
+    from flows.settings.form import parameters_of
+
+    state = run_flow("flows.retrain", "retrain", settings.data, **parameters_of(settings.preset, settings.given))
     summary: dict[str, Any] = state.result(raise_on_failure=True)
     return summary
 
@@ -293,11 +303,12 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
 def main() -> None:
     """Run a command; a user's mistake ends with one line and code 2, a failure with its traceback and code 1."""
     try:
-        app()
+        with machine.in_words(passing=True):
+            app()
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)
-    except LostLockError as error:
+    except (LostLockError, StageEndedError) as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(1)
 

@@ -97,16 +97,16 @@ def overnight(*arguments: str | Path, environment: dict[str, str] | None = None)
     return subprocess.run(command, capture_output=True, text=True, timeout=LONG_SECONDS, env=environment)
 
 
-def overnight_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def overnight_here(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """What `overnight` does, in this process, which has its modules loaded: for commands without a server or processes.
 
-    Starting Python and loading torch takes more CPU time than most of these commands.
+    Starting Python and loading torch takes more CPU time than most of these commands. `environment` is set for it.
     """
     words = ["overnight", *map(str, arguments)]
     out, err, code = io.StringIO(), io.StringIO(), 0
     places.use(())
     with (
-        patch.dict(os.environ, clean_environment(), clear=True),
+        patch.dict(os.environ, clean_environment() | environment, clear=True),
         patch.object(sys, "argv", words),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -155,8 +155,9 @@ def run_and_kill(until: Callable[[str], bool], *arguments: str | Path) -> list[s
 
 def clean_environment() -> dict[str, str]:
     """The environment without what would point a run elsewhere."""
-    elsewhere = ("PREFECT_", "OVERNIGHT_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
+    elsewhere = ("PREFECT_", "OVERNIGHT_", "MLFLOW_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
+    return kept | {"OVERNIGHT_MLFLOW": "off"}  # recorded where that is what is tested: it takes seconds a night
 
 
 def free_port() -> int:

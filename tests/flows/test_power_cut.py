@@ -134,6 +134,10 @@ def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
         process.wait()
 
 
+@pytest.mark.fault(
+    "power cut: server, worker and run end at once",
+    outcome="at the next start the run is Crashed, and the next night goes on",
+)
 def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop) as before:
@@ -150,6 +154,10 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "its own SIGKILL", "SIGKILL of what started it"])
+@pytest.mark.fault(
+    "`overnight serve`, or what started it, is stopped or killed in training",
+    outcome="no process is left; the next night goes on",
+)
 def test_stopped_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop, shell=how.startswith("SIGKILL")) as night:

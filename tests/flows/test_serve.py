@@ -33,7 +33,7 @@ runs["prune"] = run("prune/by-hand", {"root": root})
 period = {"first": "2026-03-04", "last": "2026-03-06"}
 runs["backfill"] = run("backfill/by-hand", {"period": period, "data": night["data"], "what": "sessions"})
 with get_client(sync_client=True) as client:
-    scheduled = [r for r in client.read_flow_runs() if r.auto_scheduled]
+    scheduled = [r for r in client.read_flow_runs() if r.auto_scheduled and "auto-scheduled" in r.tags]
     below = sorted(r.name for r in client.read_flow_runs() if r.parent_task_run_id)
     keys = [a.key for a in client.read_artifacts()]
     report = [a.data for a in client.read_artifacts() if a.key == "run-report"]
