@@ -22,8 +22,8 @@ TARGET = Target("SITE_DB", "lists")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql(tmp_path_factory.mktemp("pg")) as url:
+def server() -> Iterator[str]:
+    with postgresql() as url:
         yield url
 
 
