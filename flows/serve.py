@@ -59,8 +59,8 @@ def serve(root: Path, source: str | None, port: int, watch: float | None = None)
         names = zip(("server", "worker", "watch for files"), processes, strict=False)
         which = next(name for name, process in names if process.poll() is not None)
         raise InputError(
-            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. The run "
-            "that was under way is Crashed then, and the next night goes on where it was."
+            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. The "
+            "run that was under way is Crashed then, and the next night goes on where it was."
         )
 
 

@@ -29,9 +29,16 @@ def postgresql() -> Iterator[str]:
     if bin_ is None or importlib.util.find_spec("psycopg") is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql; pip install 'psycopg[binary]')")
     user = _user()
-    data = Path(tempfile.mkdtemp(prefix="overnight-postgresql-"))  # pytest's own folders are nobody else's to enter
-    if user:
-        shutil.chown(data, user)
+    with tempfile.TemporaryDirectory(prefix="overnight-postgresql-") as place:  # pytest's folders are its user's alone
+        data = Path(place)
+        if user:
+            shutil.chown(data, user)
+        with _running(bin_, data, user) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def _running(bin_: Path, data: Path, user: str | None) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -52,7 +59,6 @@ def postgresql() -> Iterator[str]:
         yield f"postgresql+psycopg://shop:s3cret-word@127.0.0.1:{port}/postgres"
     finally:
         run(*control, "-m", "immediate", "stop")
-        shutil.rmtree(data)
 
 
 def _user() -> str | None:
