@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from modeling.service.rules import Rules
 
 PORT = 8080
+BACKLOG = 2048
 
 
 def api(
@@ -92,6 +93,7 @@ def api(
     listening = bound(host, port)
     _load(service.models.load, wait)
     service.lists.refresh()
+    listening.listen(BACKLOG)  # whoever reads the address below can ask
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     place = service.place
     say(f"{place.name if place else 'No model yet'}: {address}   (Ctrl-C answers what is under way, then ends)")
