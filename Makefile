@@ -5,7 +5,7 @@ SHOP := demo-shop
 ROOT := overnight-data
 STAMP := .venv/installed
 
-.PHONY: help install demo test gpu-plans image lint format serve clean
+.PHONY: help install demo test month gpu-plans image lint format serve clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v in ((3, 11), (3, 12)) or sys.exit("Overnight needs Python 3.11 or 3.12, this is %d.%d; try make PYTHON=python3.11" % v)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,nvtabular]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,mlflow,nvtabular]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt nvtabular merlin-core merlin-dataloader
 	@touch $(STAMP)
 
@@ -26,6 +26,9 @@ demo: $(STAMP) ## simulate a shop, run a night on it, show what came out
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+month: $(STAMP) ## 30 simulated nights with what happens to sources and machines; docs/month.md
+	@$(BIN)/python benchmarks/month.py
 
 # The translator comes with 450 MB of libraries for GPUs, so it has an environment of its own. It needs no GPU.
 GPU_STAMP := .venv-gpu/installed

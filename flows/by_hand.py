@@ -10,7 +10,7 @@ import typer
 from flows.console import end, say, say_aside
 from flows.environment import only_runs_speak
 from flows.options import BecauseOption, DatasetOption, JsonOption, RootOption, with_settings
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError, StageEndedError, unknown
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ def run_flow(module: str, name: str, *given: Any, **more: Any) -> "State[Any]":
     Raises:
         InputError: for what the user can mend.
         LostLockError: when another took over while the run was paused.
+        StageEndedError: when the process of a stage ended without a result.
     """
     from flows.server import prefect_server
 
     with prefect_server(say_aside):
-        from flows.tasks import LOST, MISTAKE
+        from flows.tasks import ENDED, LOST, MISTAKE
 
         only_runs_speak()
         flow = getattr(import_module(module), name)
@@ -75,6 +76,8 @@ def run_flow(module: str, name: str, *given: Any, **more: Any) -> "State[Any]":
         raise InputError(state.message)
     if state.name == LOST:
         raise LostLockError(state.message)
+    if state.name == ENDED:
+        raise StageEndedError(state.message)
     return state
 
 
@@ -91,6 +94,7 @@ def promote(
 ) -> None:
     """Put a model into service by hand, against a comparison's verdict too; or hold what is in service."""
     from flows import in_service
+    from flows.tracking.follow import follow
     from schemas.artifacts import Artifacts
 
     if model is None and hold is None:
@@ -99,6 +103,7 @@ def promote(
         )
     artifacts = Artifacts(root)
     champion = in_service.change(artifacts, dataset, model, hold, because)
+    follow(artifacts, in_service.name_of(dataset), say_aside)
     if model is not None:
         _say_changed(champion)
     if hold is not None:
@@ -114,9 +119,12 @@ def rollback(
 ) -> None:
     """Put the model back that was in service before. The one taken out comes back by `overnight promote` only."""
     from flows import in_service
+    from flows.tracking.follow import follow
     from schemas.artifacts import Artifacts
 
-    champion = in_service.rollback(Artifacts(root), dataset, because)
+    artifacts = Artifacts(root)
+    champion = in_service.rollback(artifacts, dataset, because)
+    follow(artifacts, in_service.name_of(dataset), say_aside)
     _say_changed(champion)
     _end(champion, dataset, as_json)
 

@@ -11,12 +11,15 @@ import polars as pl
 import pyarrow as pa
 
 from flows.raw_tables import scan_table
+from flows.reports.progress import Lines
 from modeling.config import NEXT_ITEM
-from modeling.service.bulk import from_parquet, from_text, of_everyone, parquet_files, write_lists
+from modeling.service.bulk import from_parquet, from_text, parquet_files, write_lists
+from modeling.service.everyone import histories_of_users
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
 from modeling.sessions import Sessions
 from schemas.errors import InputError
+from schemas.progress import Progress
 
 STEP = 10_000  # histories between two lines of progress, or a twentieth of all
 NOTHING_LEFT = (
@@ -138,15 +141,24 @@ def recommend_everyone(
     rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
-    """Prepared sessions -> OUT/lists.parquet: a list for every user from their past sessions alone, and a summary.
+    """Prepared sessions -> OUT/lists.parquet: a list for every user from their past sessions alone, and a summary. A model that
+    reads no past sessions goes by the last one of each.
 
     Without `keep_seen` the past events that the model reads are not recommended again.
 
     Raises:
-        InputError: for a model that reads no past sessions, and where OUT is there already.
+        InputError: where OUT is there already.
     """
-    recommender = Recommender(folder, past=past, rules=rules)
-    counts = write_lists(recommender, of_everyone(recommender), out, count, filter_seen=not keep_seen)
+    recommender, total, histories = histories_of_users(folder, past, rules=rules)
+    progress = Lines(say)
+    counts = write_lists(
+        recommender,
+        histories,
+        out,
+        count,
+        filter_seen=not keep_seen,
+        progress=lambda done: progress(Progress("recommend", done, total)),
+    )
     say(f"{counts['rows']:,} rows for {counts['histories']:,} users in {out}.")
     return {"model": str(folder), "sessions": str(past), "keep_seen": keep_seen, "out": str(out)} | counts
 

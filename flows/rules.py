@@ -35,7 +35,7 @@ class RuleReader:
         Raises:
             InputError: for expressions that do not fit the item table, and files that cannot be read.
         """
-        stamps = self._stamps()
+        stamps = self.stamps()
         if stamps == self._stamps_read:
             return None
         rows = read_items(self.dataset).collect() if needs_items(self.dataset) and self.dataset.items else None
@@ -43,7 +43,8 @@ class RuleReader:
         self._stamps_read = stamps
         return rules
 
-    def _stamps(self) -> tuple[Any, ...]:
+    def stamps(self) -> tuple[Any, ...]:
+        """Each file that the rules look at, with its size and the time it was written."""
         rules, items = self.dataset.serving.rules, self.dataset.items
         files = [rules.allow, rules.deny, rules.stock.path if rules.stock else None]
         stamps: list[Any] = [_stamp(_place(self.dataset, file)) for file in files if isinstance(file, str)]

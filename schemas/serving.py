@@ -1,4 +1,4 @@
-"""Rules of what may be recommended, whatever a model says: a part of a dataset's YAML, `serving.rules`."""
+"""`serving` of a dataset's YAML: lists for every user, and rules of what may be recommended, whatever a model says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from schemas.columns import EVENT_TYPE
-from schemas.sources import Part
+from schemas.sources import TABLE_NAME, DatabaseName, Part
 
 
 class Stock(Part):
@@ -71,7 +71,20 @@ class Rules(Part):
         return any((self.eligible, self.boost, self.group, self.new))
 
 
+class Lists(Part):
+    """Lists for every user, made each night with the model in service: `recommendations/<id>`."""
+
+    k: int = Field(20, ge=1, description="Items of each list.")
+    to: DatabaseName | None = Field(
+        None, description="Write them to a table, too: the name of a database, as `database.connection` has it."
+    )
+    table: str = Field(
+        "recommendations", pattern=TABLE_NAME, description="The table, which is replaced whole in one step."
+    )
+
+
 class Serving(Part):
     """What is recommended to whom, once a model is in service."""
 
+    lists: Lists | None = Field(None, description="Lists for every user after each night; left out: none.")
     rules: Rules = Rules()

@@ -40,6 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tests run side by side
+    os.environ["OVERNIGHT_MLFLOW"] = "off"  # but where recording is what is tested
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.in_service import InService
 from flows.reports.charts import draw_curves, read_curves
+from flows.reports.guards import ABOUT as ABOUT_GUARDS
+from flows.reports.guards import guard_rows
 from flows.reports.ranked import (
     beaten_by,
     describe_intervals,
@@ -51,15 +54,18 @@ def write_report(
     comparison: Manifest,
     day_page: Path | None = None,
     refit: Manifest | None = None,
+    late: Sequence[str] = (),
 ) -> Manifest:
     """The artifact `reports/<id>`: `report.html`, without script or anything loaded from elsewhere, all values escaped.
 
-    `day_page` is the page about the last day, if there is one, and `refit` the model in service, if it is this one's refit. The
+    `day_page` is the page about the last day, if there is one, `refit` the model in service, if it is this one's refit, and
+    `late` what to say of days that were expected. The
     fact `markdown` holds verdict and metrics for the UI.
     """
     parents = (sessions.name, model.name, evaluation.name, comparison.name, *([refit.name] if refit else []))
     refitted = describe_refit(refit.facts | {"name": refit.name} if refit else None)
-    artifact_id = identify(code=code_version(HERE), template=sha256(HERE / TEMPLATE), parents=parents)
+    about = {"late": list(late)} if late else {}
+    artifact_id = identify(code=code_version(HERE), template=sha256(HERE / TEMPLATE), parents=parents, **about)
     if found := artifacts.find("reports", artifact_id):
         return found
     rows, labels = item_rows(evaluation.facts["metrics"]), label_rows(evaluation.facts["metrics"])
@@ -85,6 +91,7 @@ def write_report(
             ("Ranks of what came next", rank_rows(evaluation.facts), "A rank that so many of the cases reach."),
             ("Lists", list_rows(evaluation.facts), describe_lists(evaluation.facts)),
             ("NDCG by parts of the cases", slice_rows(evaluation.facts), ""),
+            ("Guards of promotion", guard_rows(comparison.facts), ABOUT_GUARDS),
         ],
         format_metric=format_metric,
         labels=labels,
@@ -93,7 +100,7 @@ def write_report(
         examples=json.loads((evaluation.folder / "examples.json").read_text()),
         root=artifacts.root,
         account=session_rows(sessions.facts),
-        warnings=sessions.facts.get("warnings", []),
+        warnings=[*late, *sessions.facts.get("warnings", [])],
         left_out=left_out_rows(sessions.facts),
         day_page=day_page,
     )
@@ -112,9 +119,10 @@ def summarise(
     comparison: Manifest,
     in_service: InService,
     report: Manifest,
+    late: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `--json` prints and what the run leaves as its result."""
-    stages = (sessions, model, evaluation, comparison, report)
+    stages = (sessions, model, evaluation, comparison, *([] if late else [report]))  # a report that says so is no work
     tested = (evaluation.facts.get("split") or {}).get("test")
     serves = model.name in (in_service.model, in_service.refit_of)
     nothing = all(manifest.reused for manifest in stages) and not in_service.changed
@@ -127,6 +135,7 @@ def summarise(
         "left_out": sessions.facts.get("left_out", []),
         "quarantined": sessions.facts.get("quarantined", {}),
         "warnings": sessions.facts.get("warnings", []),
+        "late": list(late),
         "promoted": serves and (in_service.changed or comparison.facts["promote"]),
         "compared": comparison.facts.get("compared"),
         "in_service": in_service.model,

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from filelock import FileLock
 
 from flows.cli import main
 from preprocessing.simulate import Shop, simulate
@@ -44,24 +46,67 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+START = """
+import sys
+from pathlib import Path
+from flows.environment import prepare_environment
+from flows.server import prefect_server
+prepare_environment(Path(sys.argv[1]))
+with prefect_server(print):
+    pass
+"""
+ready: list[Path] = []  # the folder of this run of all tests, for a database that is made once
+
+
+@pytest.fixture(scope="session", autouse=True)
+def folder_of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Where the processes that tests are divided over find what they share."""
+    folder = tmp_path_factory.getbasetemp()
+    ready[:] = [folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder]
+
+
+def begun(root: Path) -> Path:
+    """An artifact root whose Prefect server has run once: to make its database takes 6 seconds of CPU time."""
+    home = root / "prefect"
+    if not ready or home.exists():
+        return root
+    made = ready[0] / "begun"
+    with FileLock(made.with_suffix(".lock")):
+        if not made.exists():
+            draft = made.with_suffix(".unfinished")
+            subprocess.run(
+                [sys.executable, "-c", START, draft], check=True, env=clean_environment(), timeout=LONG_SECONDS
+            )
+            draft.rename(made)
+    shutil.copytree(made / "prefect", home)
+    return root
+
+
+def _begin(arguments: tuple[str | Path, ...], environment: dict[str, str]) -> None:
+    """Make ready the root that a command of nights is given, where it is a new one."""
+    words = list(map(str, arguments))
+    if "--root" in words and words[0] in ("retrain", "backfill") and "PREFECT_HOME" not in environment:
+        begun(Path(words[words.index("--root") + 1]))
+
+
 def overnight(*arguments: str | Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run `overnight` to its end."""
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=LONG_SECONDS, env=environment or clean_environment()
-    )
+    environment = environment or clean_environment()
+    _begin(arguments, environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=LONG_SECONDS, env=environment)
 
 
-def overnight_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def overnight_here(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """What `overnight` does, in this process, which has its modules loaded: for commands without a server or processes.
 
-    Starting Python and loading torch takes more CPU time than most of these commands.
+    Starting Python and loading torch takes more CPU time than most of these commands. `environment` is set for it.
     """
     words = ["overnight", *map(str, arguments)]
     out, err, code = io.StringIO(), io.StringIO(), 0
     places.use(())
     with (
-        patch.dict(os.environ, clean_environment(), clear=True),
+        patch.dict(os.environ, clean_environment() | environment, clear=True),
         patch.object(sys, "argv", words),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -86,6 +131,7 @@ def summary_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def run_and_kill(until: Callable[[str], bool], *arguments: str | Path) -> list[str]:
     """Run `overnight` and SIGKILL it, with all that it started, at the first line for which `until` holds."""
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    _begin(arguments, clean_environment())
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -109,8 +155,9 @@ def run_and_kill(until: Callable[[str], bool], *arguments: str | Path) -> list[s
 
 def clean_environment() -> dict[str, str]:
     """The environment without what would point a run elsewhere."""
-    elsewhere = ("PREFECT_", "OVERNIGHT_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
+    elsewhere = ("PREFECT_", "OVERNIGHT_", "MLFLOW_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
+    return kept | {"OVERNIGHT_MLFLOW": "off"}  # recorded where that is what is tested: it takes seconds a night
 
 
 def free_port() -> int:

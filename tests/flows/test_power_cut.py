@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from flows.keeper import below
-from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, free_port
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 SHORT = {"training": {"epochs": 1, "threads": 1}, "evaluation": {"baselines": ["popularity"]}}
@@ -100,6 +100,7 @@ def is_there(pid: int) -> bool:
 def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
     """`overnight serve`; with `shell`, started by another process that waits for it."""
     port = free_port()
+    begun(root)
     words = [
         sys.executable,
         "-m",
@@ -133,6 +134,10 @@ def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
         process.wait()
 
 
+@pytest.mark.fault(
+    "power cut: server, worker and run end at once",
+    outcome="at the next start the run is Crashed, and the next night goes on",
+)
 def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop) as before:
@@ -149,6 +154,10 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "its own SIGKILL", "SIGKILL of what started it"])
+@pytest.mark.fault(
+    "`overnight serve`, or what started it, is stopped or killed in training",
+    outcome="no process is left; the next night goes on",
+)
 def test_stopped_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop, shell=how.startswith("SIGKILL")) as night:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flows.reports.progress import PREPARE, TRAIN, Lines, TerminalProgress, as_progress, share_done
 from schemas.progress import Progress, TrainingProgress
-from tests.flows.conftest import LONG_SECONDS, clean_environment
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment
 
 
 def terminal() -> Console:
@@ -121,7 +121,7 @@ with prefect_server(print):
 
 
 def test_a_run_has_an_artifact_that_moves_but_not_all_the_time(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN, str(tmp_path)]
+    command = [sys.executable, "-c", RUN, str(begun(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_SECONDS, env=clean_environment())
     assert done.returncode == 0, done.stderr
     shown, lines = json.loads(done.stdout.splitlines()[-1])

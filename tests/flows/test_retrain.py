@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
 
 from schemas.artifacts import MANIFEST
-from tests.flows.conftest import QUICK, clean_environment, overnight, run_and_kill, summary_of
+from tests.flows.conftest import QUICK, clean_environment, overnight, overnight_here, run_and_kill, summary_of
 
 
 @pytest.fixture(scope="module")
 def whole(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
     """A night that nobody disturbed."""
     root = tmp_path_factory.mktemp("whole")
-    return root, summary_of(overnight("retrain", "--source", shop, "--root", root, *QUICK, "--json"))
+    shown = {"OVERNIGHT_MLFLOW": "on", "OVERNIGHT_MLFLOW_UI": "http://127.0.0.1:5000"}
+    done = overnight(
+        "retrain", "--source", shop, "--root", root, *QUICK, "--json", environment=clean_environment() | shown
+    )
+    return root, summary_of(done)
 
 
 def test_a_night_promotes_its_first_model_and_reports(whole: tuple[Path, dict[str, object]]) -> None:
@@ -40,7 +45,11 @@ def percent(line: str) -> int:
 
 def test_nothing_stored_is_a_pickle(whole: tuple[Path, dict[str, object]]) -> None:
     root, _ = whole
-    kinds = {path.suffix for path in root.rglob("*") if path.is_file() and not {"prefect", "locks"} & set(path.parts)}
+    kinds = {
+        path.suffix
+        for path in root.rglob("*")
+        if path.is_file() and not {"prefect", "locks", "mlflow"} & set(path.parts)
+    }
     assert kinds <= {".json", ".parquet", ".safetensors", ".html", ".pbtxt"}
 
 
@@ -50,10 +59,21 @@ def test_running_again_only_says_so(shop: Path, whole: tuple[Path, dict[str, obj
     done = overnight("retrain", "--source", shop, "--root", root, *QUICK, "--json")
     again = summary_of(done)
     assert "Nothing to do" in done.stdout
-    assert again == summary | {"nothing_to_do": True}
+    assert again == summary | {"nothing_to_do": True, "mlflow": None}
     assert "'prepare' - sessions of demo are there already" in done.stderr
     assert "'train' - Model" in done.stderr and "'report' - Report" in done.stderr
     assert before == {path: path.stat().st_mtime_ns for path in root.glob(f"*/*/{MANIFEST}")}
+
+
+def test_a_night_is_recorded_in_mlflow_and_links_to_it(shop: Path, whole: tuple[Path, dict[str, object]]) -> None:
+    pytest.importorskip("mlflow")
+    root, summary = whole
+    assert str(summary["mlflow"]).startswith("http://127.0.0.1:5000/#/experiments/1/runs/")
+    with sqlite3.connect(root / "prefect" / "prefect.db") as database:
+        assert database.execute("SELECT count(*) FROM artifact WHERE key = 'mlflow'").fetchone() == (1,)
+    arguments = ["retrain", "--source", shop, "--root", root, *QUICK]
+    again = overnight_here(*arguments, OVERNIGHT_MLFLOW="on")
+    assert "Nothing to do" in again.stdout and "MLflow" not in again.stderr, again.stdout + again.stderr
 
 
 NOTE_MODULES = """
@@ -93,6 +113,7 @@ def test_with_nothing_to_do_a_server_that_is_named_must_answer(
         assert done.returncode == 2 and words in done.stderr, done.stdout + done.stderr
 
 
+@pytest.mark.fault("a run from a terminal is killed with its server in any stage", outcome="goes on")
 def test_killed_at_any_stage_the_next_run_goes_on(
     shop: Path, whole: tuple[Path, dict[str, object]], tmp_path: Path
 ) -> None:

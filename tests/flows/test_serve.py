@@ -15,7 +15,7 @@ import pytest
 from flows.environment import PATIENT, QUIET
 from flows.serve import running, server_environment
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port, listening
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, free_port, listening
 
 RUN = """
 import json, sys
@@ -33,7 +33,7 @@ runs["prune"] = run("prune/by-hand", {"root": root})
 period = {"first": "2026-03-04", "last": "2026-03-06"}
 runs["backfill"] = run("backfill/by-hand", {"period": period, "data": night["data"], "what": "sessions"})
 with get_client(sync_client=True) as client:
-    scheduled = [r for r in client.read_flow_runs() if r.auto_scheduled]
+    scheduled = [r for r in client.read_flow_runs() if r.auto_scheduled and "auto-scheduled" in r.tags]
     below = sorted(r.name for r in client.read_flow_runs() if r.parent_task_run_id)
     keys = [a.key for a in client.read_artifacts()]
     report = [a.data for a in client.read_artifacts() if a.key == "run-report"]
@@ -60,7 +60,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     for name, value in (QUIET | PATIENT).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    (tmp_path / "prefect").mkdir()
+    begun(tmp_path)
     port = free_port()
     parameters = {
         "data": {"dataset": "demo", "source": str(shop), "root": str(tmp_path / "root")},
