@@ -2,6 +2,7 @@
 
     python benchmarks/service.py load --items 10000 100000 1000000 --out benchmarks/service.json
     python benchmarks/service.py soak --seconds 60 --out benchmarks/service_soak.json
+    python benchmarks/service.py page       # both into docs/serving.md
 
 The service is pinned to one core; the clients are not. Models have random weights (sasrec, 64 wide, 2 layers): what an
 answer costs does not follow from what they know. Sessions have eight raw events with three columns.
@@ -347,6 +348,24 @@ class Client:
                 await asyncio.sleep(0.05)
 
 
+def write_page(page: Path, load_file: Path, soak_file: Path) -> None:
+    """Put what was measured into the page, between its marks."""
+    rows = json.loads(load_file.read_text())
+    names = ["items", "clients", "p50_ms", "p99_ms", "requests_a_second", "requests_a_cpu_second", "memory_mb"]
+    heads = ["items", "clients", "p50, ms", "p99, ms", "requests a second", "... of its own CPU time", "memory, MB"]
+    table = ["| " + " | ".join(heads) + " |", "|" + "---:|" * len(heads)]
+    table += ["| " + " | ".join(f"{row[name]:,}" for name in names) + " |" for row in rows]
+    account = json.loads(soak_file.read_text())
+    listed = ["| " + " | ".join(("what", "how often")) + " |", "|---|---:|"]
+    listed += [f"| {name} | {number:,} |" for name, number in account.items()]
+    text = page.read_text()
+    for mark, lines in (("load", table), ("soak", listed)):
+        before, _, rest = text.partition(f"<!-- {mark} -->")
+        _, _, after = rest.partition(f"<!-- end of {mark} -->")
+        text = f"{before}<!-- {mark} -->\n" + "\n".join(lines) + f"\n<!-- end of {mark} -->{after}"
+    page.write_text(text)
+
+
 @contextlib.contextmanager
 def folder() -> Iterator[Path]:
     """A folder that is gone afterwards."""
@@ -356,11 +375,15 @@ def folder() -> Iterator[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["load", "soak"])
+    parser.add_argument("what", choices=["load", "soak", "page"])
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    if given.what == "page":
+        here = Path(__file__).parent
+        write_page(here.parent / "docs/serving.md", here / "service.json", here / "service_soak.json")
+        return
     torch.set_num_threads(1)
     found = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
     print(json.dumps(found, indent=2))

@@ -23,9 +23,7 @@ def test_examples_of_the_page_can_be_sent_as_they_are(service_of: Callable[..., 
                 assert client.post(path, json=example["value"]).status_code == 200
             refused = client.post(path, json={"a key that is none": 1}).json()["error"]
             known = set(re.findall(r"\w+", refused.partition("Known: ")[2]))
-            assert known == set(content["schema"]["properties"]) | (
-                {"k", "hide_seen", "explain"} if path == "/predict" else set()
-            )
+            assert known == set(content["schema"]["properties"]) | {"k", "hide_seen", "explain"}
 
 
 def test_the_page_asks_nothing_of_other_machines(service_of: Callable[..., Service]) -> None:
