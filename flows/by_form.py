@@ -23,6 +23,7 @@ from flows.settings.form import ANY_DATASET, ANY_PRESET, DATASET, BacktestForm, 
 from flows.settings.settings import resolve
 from flows.tasks import explain_mistakes
 from flows.tracking.follow import follow
+from flows.vectors import after_change
 from modeling.evaluation.pointer import Champion
 from schemas.artifacts import Artifacts
 from schemas.errors import InputError, parse
@@ -98,6 +99,7 @@ def promote(
     to_hold = None if hold == "as it is" else hold == "hold"
     champion = in_service.change(_artifacts(root), dataset, model or None, to_hold, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
+    after_change(_artifacts(root), dataset, get_run_logger().info)
     held = f"; {champion.hold}" if champion.hold else ""
     return _changed(champion, held)
 
@@ -116,6 +118,7 @@ def rollback(dataset: DatasetName = ANY_DATASET, because: str = "", root: str = 
     name_run(f"{dataset} rollback")
     champion = in_service.rollback(_artifacts(root), dataset, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
+    after_change(_artifacts(root), dataset, get_run_logger().info)
     return _changed(champion)
 
 
