@@ -209,9 +209,11 @@ class Month:
 
         comparison = Path(summary["artifacts"]["comparisons"]).name
         facts = Artifacts(self.root).get(f"comparisons/{comparison}").facts
-        if facts["verdict"] != "hold":
-            return {"promote": "promoted", "keep": "kept"}[facts["verdict"]]
-        return "held by guards" if any(row["holds"] for row in facts["guards"]) else "held: cannot tell"
+        told = facts.get("users_needed") is not None or "cannot tell" in facts["reason"]
+        held = "held: cannot tell" if told else "held"
+        outcome = {"promote": "promoted", "keep": "kept", "hold": held}[facts["verdict"]]
+        guarded = any(row["holds"] for row in facts["guards"])
+        return outcome + (" by guards" if outcome == "held" else ", and by guards") * guarded
 
     def _freeze(self) -> None:
         """Keep the first model where nothing prunes it."""

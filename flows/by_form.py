@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefect import State, flow, runtime
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
@@ -23,6 +23,7 @@ from flows.settings.form import ANY_DATASET, ANY_PRESET, DATASET, BacktestForm, 
 from flows.settings.settings import resolve
 from flows.tasks import explain_mistakes
 from flows.tracking.follow import follow
+from flows.vectors import after_change
 from modeling.evaluation.pointer import Champion
 from schemas.artifacts import Artifacts
 from schemas.errors import InputError, parse
@@ -70,7 +71,10 @@ def backtest(
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")
     picture = base64.b64encode((done.folder / PICTURE).read_bytes()).decode()
-    create_image_artifact(f"data:image/svg+xml;base64,{picture}", key="backtest-days", description=done.name)
+    drawn = (
+        f"![The days](data:image/svg+xml;base64,{picture})"  # an image artifact would show its whole address as well
+    )
+    create_markdown_artifact(drawn, key="backtest-days", description=done.name)
     return Completed(message=lines[0] if lines else done.name, data=done.facts)
 
 
@@ -95,6 +99,7 @@ def promote(
     to_hold = None if hold == "as it is" else hold == "hold"
     champion = in_service.change(_artifacts(root), dataset, model or None, to_hold, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
+    after_change(_artifacts(root), dataset, get_run_logger().info)
     held = f"; {champion.hold}" if champion.hold else ""
     return _changed(champion, held)
 
@@ -113,6 +118,7 @@ def rollback(dataset: DatasetName = ANY_DATASET, because: str = "", root: str = 
     name_run(f"{dataset} rollback")
     champion = in_service.rollback(_artifacts(root), dataset, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
+    after_change(_artifacts(root), dataset, get_run_logger().info)
     return _changed(champion)
 
 

@@ -24,7 +24,7 @@ from schemas.errors import InputError, StageEndedError
 from schemas.lock import Lent, LostLockError, lend
 from schemas.progress import Progress, TrainingProgress
 
-StageName = Literal["train", "evaluate", "compare", "refit", "lists"]
+StageName = Literal["train", "evaluate", "compare", "refit", "lists", "vectors"]
 
 
 class Text(BaseModel):

@@ -59,7 +59,7 @@ class Nights:
             return stages.record(settings, report, lambda line: said.append(str(line)))
 
         quiet: Callable[[Any], Any] = lambda stage: lambda *given: stage(*given, lambda _: None)  # noqa: E731
-        names = ("prepare", "train", "evaluate", "compare", "promote", "report")
+        names = ("prepare", "train", "evaluate", "compare", "promote", "report", "lists", "vectors")
         run = Stages(**{name: quiet(getattr(stages, name)) for name in names}, record=recorded)
         return run_stages(self.settings(seed), run), said
 
