@@ -19,6 +19,7 @@ from flows.orders import Failure, Message, Order, Result
 from schemas import lock, places
 from schemas.artifacts import Artifacts, Manifest
 from schemas.errors import InputError, StageEndedError
+from schemas.machine import in_words
 from schemas.progress import Progress
 
 FIRST_TO_GO = 300  # of 1000: where memory runs out, the kernel takes this process rather than the run or a server
@@ -53,7 +54,7 @@ def answer(order: Order, say: Say) -> Message:
         say(Message.reporting(report))
 
     try:
-        with lock.borrowing(order.locks):
+        with lock.borrowing(order.locks), in_words():
             places.use(order.dataset.plugins)
             settings = order.settings()
             inputs = [_manifest(settings.artifacts, name) for name in order.inputs]

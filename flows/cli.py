@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.api import api
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
@@ -25,6 +26,7 @@ from flows.options import (
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
+from schemas import machine
 from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
 
@@ -215,6 +217,7 @@ app.command()(similar)
 app.command()(why)
 app.command()(export)
 app.command()(vectors)
+app.command()(api)
 
 
 app.command()(backfill)
@@ -300,7 +303,8 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
 def main() -> None:
     """Run a command; a user's mistake ends with one line and code 2, a failure with its traceback and code 1."""
     try:
-        app()
+        with machine.in_words(passing=True):
+            app()
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import traceback
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from flows.settings.limits import Limits
 from flows.settings.settings import Data, Settings
 from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, TrainingConfig
-from schemas import errors
+from schemas import errors, machine
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.errors import InputError, StageEndedError
@@ -55,6 +56,7 @@ class Order(Text):
     evaluation: EvaluationConfig
     promotion: PromotionConfig
     limits: Limits
+    due: datetime | None = None
 
     @classmethod
     def of(cls, stage: str, settings: Settings, inputs: tuple[Manifest, ...]) -> Order:
@@ -93,7 +95,7 @@ class Failure(Text):
 
     def error(self) -> Exception:
         """The exception as the caller of the stage would have had it."""
-        kind = getattr(errors, self.kind, None)
+        kind = getattr(errors, self.kind, None) or getattr(machine, self.kind, None)
         if isinstance(kind, type) and issubclass(kind, InputError) and kind.__init__ is InputError.__init__:
             return kind(self.text)
         if self.kind == errors.OutsideError.__name__:

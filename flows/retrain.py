@@ -3,6 +3,7 @@
 overnight retrain --dataset demo --source demo-shop
 """
 
+from dataclasses import replace
 from typing import Any
 
 from prefect import State, flow, runtime
@@ -11,6 +12,7 @@ from prefect.states import Completed
 
 from flows import stages
 from flows.child import Child
+from flows.lateness import due_of_run
 from flows.night import Stages, run_stages
 from flows.night_lock import alone
 from flows.notify import notify_of_end, notify_of_night
@@ -77,10 +79,11 @@ def retrain(
     groups = {"training": training, "evaluation": evaluation, "promotion": promotion}
     preset, given, of_dataset = layer_of(model, groups, changes)
     read = parse(Data, chosen(data), "data")
-    settings = resolve(read.model_copy(update={"changes": read.changes | of_dataset}), preset, given)
+    resolved = resolve(read.model_copy(update={"changes": read.changes | of_dataset}), preset, given)
+    settings = replace(resolved, due=due_of_run())
     name_run(f"{settings.dataset.name} {settings.data.until or 'newest day'}")
     with alone(settings, "night", get_run_logger().info, str(runtime.flow_run.id or "")), Child() as child:
         summary = run_stages(settings, tasks_of(settings.limits, child))
     show_link(summary["mlflow"])
     notify_of_night(summary, get_run_logger().warning)
-    return Completed(message=summary["verdict"], data=summary)
+    return Completed(message=" ".join([*summary["late"], summary["verdict"]]), data=summary)

@@ -87,7 +87,7 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
     artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
     recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
     promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
-    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due)
 
 
 def refit(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> Manifest | None:
@@ -128,6 +128,7 @@ def report(
     progress: OnProgress = print,
 ) -> Manifest:
     """All that was read, fit, measured and decided -> `reports/<id>`: one page."""
+    from flows.lateness import late
     from flows.reports.day_profile import newest_page
     from flows.reports.report import PAGE, write_report
 
@@ -135,7 +136,15 @@ def report(
     in_service = _in_service(settings)
     refit = in_service if in_service and in_service.facts.get("refit_of") == model.name else None
     page = write_report(
-        settings.artifacts, settings.dataset, sessions, model, evaluation, comparison, day_page=day_page, refit=refit
+        settings.artifacts,
+        settings.dataset,
+        sessions,
+        model,
+        evaluation,
+        comparison,
+        day_page,
+        refit,
+        late(settings, sessions),
     )
     progress(f"Report: {page.folder / PAGE}")
     return page

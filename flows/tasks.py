@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -21,6 +20,7 @@ from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
 from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
+from schemas.machine import in_words
 
 MISTAKE = "Mistake"  # the state of what a person can mend
 TIMED_OUT = "TimedOut"  # Prefect's own name for it
@@ -59,7 +59,7 @@ def as_task(
     )
     def run(settings: Settings, *inputs: Any) -> Any:
         try:
-            with run_progress(f"{name}-progress", phases, get_run_logger().info) as progress:
+            with in_words(), run_progress(f"{name}-progress", phases, get_run_logger().info) as progress:
                 result = stage(settings, *inputs, progress)
         except InputError as error:
             return Failed(name=MISTAKE, message=str(error))
@@ -103,13 +103,13 @@ def _raise_for(state: State[Any], too_long: str) -> None:
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
-    """Whether a failure may pass: not a mistake, a lost lock, the end of the time or of a process, a full disk or memory."""
+    """Whether a failure may pass: not a mistake, which a full disk or memory is, too; a lost lock; the end of the time or of a
+    process.
+    """
     if state.name in (MISTAKE, LOST, ENDED):
         return False
     error = state.result(raise_on_failure=False)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    final = (TaskRunTimeoutError, FailedStageError, MemoryError, AssertionError, TypeError)
-    return not (full or isinstance(error, final))
+    return not isinstance(error, TaskRunTimeoutError | FailedStageError | AssertionError | TypeError)
 
 
 def explain_mistakes(flow: Callable[Given, Any]) -> Callable[Given, Any]:
@@ -118,7 +118,8 @@ def explain_mistakes(flow: Callable[Given, Any]) -> Callable[Given, Any]:
     @wraps(flow)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Any:
         try:
-            return flow(*args, **kwargs)
+            with in_words():
+                return flow(*args, **kwargs)
         except InputError as error:
             return Failed(name=MISTAKE, message=str(error))
         except LostLockError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ class Settings:
     promotion: PromotionConfig
     limits: Limits = Limits()  # noqa: RUF009  (frozen)
     only_finished: bool = False  # whether stages may only return what is there
+    due: datetime | None = None  # when a schedule asked for this night; None: a person did
 
     @property
     def artifacts(self) -> Artifacts:
