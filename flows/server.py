@@ -117,8 +117,8 @@ def _check_answers(url: str) -> None:
         error = client.api_healthcheck()
     if isinstance(error, httpx.TransportError):
         raise InputError(
-            f"No Prefect server answers at PREFECT_API_URL={url} ({error}). Start it (overnight serve), or unset PREFECT_API_URL "
-            "for a temporary server."
+            f"No Prefect server answers at PREFECT_API_URL={url} ({error}). Start it (overnight serve), or unset "
+            "PREFECT_API_URL for a temporary server."
         )
 
 
