@@ -19,7 +19,7 @@ from flows.keeper import below
 from flows.night import Stages, run_stages
 from flows.settings.settings import Data, Settings, resolve
 from flows.tracking import follow as following
-from flows.tracking import target, ui
+from flows.tracking import start, target, ui
 from flows.tracking.flat import flat, is_secret, numbers, without_secrets
 from modeling.evaluation.pointer import champion_of
 from schemas.artifacts import Artifacts, Manifest
@@ -253,6 +253,7 @@ def test_a_server_that_does_not_answer_costs_a_night_one_line(
 def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
     nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(start, "PATIENCE", LONG_SECONDS)  # the machine may be busy
     with ui.showing(tmp_path / "elsewhere") as shown:
         said: list[str] = []
         until = time.monotonic() + LONG_SECONDS
@@ -265,6 +266,7 @@ def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
         nights.night(18)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", shown.url)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(LONG_SECONDS))
         summary, said = nights.night(18)
         assert summary["mlflow"].startswith(f"{shown.url}/#/experiments/"), said
         assert "and 1 that were missing" in "\n".join(said)
@@ -293,8 +295,6 @@ def test_nights_without_mlflow_say_nothing_or_one_line(nights: Nights, monkeypat
 
 
 def test_a_recorder_that_fails_or_hangs_never_fails_a_night(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.tracking import start
-
     (nights.root / "mlflow").mkdir()
     (nights.root / "mlflow" / "mlflow.db").write_text("no database")
     summary, said = nights.night(18)
