@@ -5,7 +5,7 @@ SHOP := demo-shop
 ROOT := overnight-data
 STAMP := .venv/installed
 
-.PHONY: help install demo test gpu-plans image lint format serve clean
+.PHONY: help install demo test month gpu-plans image lint format serve clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ demo: $(STAMP) ## simulate a shop, run a night on it, show what came out
 
 test: $(STAMP) ## run the tests
 	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+month: $(STAMP) ## 30 simulated nights with what happens to sources and machines; docs/month.md
+	@$(BIN)/python benchmarks/month.py
 
 # The translator comes with 450 MB of libraries for GPUs, so it has an environment of its own. It needs no GPU.
 GPU_STAMP := .venv-gpu/installed

@@ -12,7 +12,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +27,15 @@ PATIENCE_SECONDS, STOP_SECONDS = 1800, 300  # for health and for an end; a busy 
 SAY_PID = ["sh", "-c", 'echo "pid $$"; exec "$@"', "sh"]
 
 
-def read_services(compose: Path, variables: Mapping[str, str]) -> dict[str, Any]:
-    """The services of a compose file, `${NAME:?why}` taken from `variables` and `${NAME:-default}` from the file."""
+def read_services(compose: Path, variables: Mapping[str, str], profiles: Collection[str]) -> dict[str, Any]:
+    """The services of a compose file in these profiles or in none.
+
+    `${NAME:?why}` is taken from `variables` and `${NAME:-default}` from the file.
+    """
     text = VARIABLE.sub(lambda match: variables.get(match[1], match[2] or ""), compose.read_text())
     services: dict[str, Any] = yaml.safe_load(text)["services"]
-    return services
+    wanted = {name: set(service.get("profiles", profiles)) & set(profiles) for name, service in services.items()}
+    return {name: service for name, service in services.items() if wanted[name]}
 
 
 def words_of(command: str | list[str]) -> list[str]:

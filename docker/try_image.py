@@ -3,6 +3,7 @@
     apt-get install --no-install-recommends buildah debootstrap crun iproute2
     make image                                          # as root
     .venv/bin/python docker/try_image.py --store DIR    # keeps the store, so that the next build is short
+    .venv/bin/python docker/try_image.py --targets cpu,nvtabular,gpu    # the last takes gigabytes of CUDA
 
 Base images come from Docker Hub; where it cannot be reached, Debian's Python (by debootstrap) and PostgreSQL (of
 docker/postgres) take their names. The services run in a network of their own, so ports of this machine do not matter.
@@ -33,7 +34,9 @@ PROJECT = DOCKER.parent
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu/torch/"
 ANSWER_SECONDS = 60
 DEPLOYMENT = "retrain/nightly"
-QUICK = 'training={"epochs": 1, "threads": 1}'
+# Little training; what it gives need not beat popularity to be in service.
+QUICK = ('training={"epochs": 1, "threads": 1}', 'promotion={"min_gain": -0.9}')
+ENGINES = {"cpu": "cpu", "nvtabular": "nvtabular"}  # by target of the Dockerfile; that of gpu needs a card
 # In a network of its own with nothing but loopback; whatever runs there ends with its first process.
 ALONE = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
@@ -42,6 +45,7 @@ def main() -> None:
     """Build, run by hand, run as compose.yaml says, each timed; ends with an error when anything fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", type=Path, help="folder for images and containers; kept when named")
+    parser.add_argument("--targets", default="cpu,nvtabular", help="of the Dockerfile; cpu is what the services are")
     parser.add_argument("--only-services", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args()
     store = Buildah((options.store or Path(tempfile.mkdtemp(prefix="overnight-store-"))).resolve())
@@ -52,8 +56,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="overnight-image-") as name:
             folder = Path(name)
             folder.chmod(0o755)  # the image's user reads the shop in it
-            build(store, folder)
-            try_terminal(store, folder)
+            targets = [target for target in options.targets.split(",") if target]
+            build(store, folder, targets)
+            for target in targets:
+                try_terminal(store, folder, target)
             again = [sys.executable, __file__, "--store", str(store.folder), "--only-services", name]
             subprocess.run([*ALONE, *again], check=True)
     finally:
@@ -61,39 +67,43 @@ def main() -> None:
             store.remove()
 
 
-def build(store: Buildah, folder: Path) -> None:
-    """The images of compose.yaml."""
-    images = {service["image"] for service in compose(folder).values()}
-    ours, database = sorted(images, key=lambda image: image.startswith("postgres:"))
-    base = next(
-        line.split()[1] for line in (DOCKER / "Dockerfile").read_text().splitlines() if line.startswith("FROM ")
-    )
+def build(store: Buildah, folder: Path, targets: list[str]) -> None:
+    """The images of compose.yaml, and of other targets of the Dockerfile."""
+    database = compose(folder)["postgres"]["image"]
+    lines = (DOCKER / "Dockerfile").read_text().splitlines()
+    base = next(line.split()[1] for line in lines if line.startswith("FROM python:"))
     with timed(f"base image {base}"):
         if not (store.has(base) or store.pulled(base)):
             print("Docker Hub cannot be reached: Debian's Python takes its name", flush=True)
             store.build_base(base)
-    with timed(f"image {ours}"):
-        options = [f"--ignorefile={DOCKER / 'Dockerfile.dockerignore'}", *build_options(folder / "pip")]
-        if not reachable(TORCH_INDEX):
-            options.append("--build-arg=TORCH_INDEX=")
-        store.build(ours, DOCKER / "Dockerfile", PROJECT, *options)
+    options = [f"--ignorefile={DOCKER / 'Dockerfile.dockerignore'}", *build_options(folder / "pip")]
+    if not reachable(TORCH_INDEX):
+        options.append("--build-arg=TORCH_INDEX=")
+    for target in targets:
+        with timed(f"image {image_of(folder, target)}"):
+            store.build(image_of(folder, target), DOCKER / "Dockerfile", PROJECT, f"--target={target}", *options)
     with timed(f"image {database}"):
-        if not store.pulled(database):
+        if not (store.has(database) or store.pulled(database)):
             store.build(database, DOCKER / "postgres" / "Dockerfile", DOCKER / "postgres")
     print(store("images"), flush=True)
 
 
-def try_terminal(store: Buildah, folder: Path) -> None:
-    """The image by itself: whose it is, what it kept of this machine, its help, a shop and its sessions."""
-    image = compose(folder)["worker"]["image"]
-    store.fresh(image, "terminal")
-    shop, results = folder / "shop", folder / "results"
+def image_of(folder: Path, target: str) -> str:
+    """The tag of a target of the Dockerfile: that of the services for cpu, with the target behind it for others."""
+    ours = str(compose(folder)["worker"]["image"])
+    return ours if target == "cpu" else f"{ours}-{target}"
+
+
+def try_terminal(store: Buildah, folder: Path, target: str) -> None:
+    """An image by itself: whose it is, what it kept of this machine, its help, a shop and its sessions."""
+    store.fresh(image_of(folder, target), "terminal")
+    shop, results = folder / "shop", folder / f"results-{target}"
     for place in (shop, results):
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         place.chmod(0o777)
 
     def run(*words: str) -> str:
-        with timed(f"$ {' '.join(words)}"):
+        with timed(f"{target} $ {' '.join(words)}"):
             command = store.run_words("terminal", words, {}, [f"{shop}:/events:rw", f"{results}:/artifacts:rw"])
             return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
@@ -102,8 +112,10 @@ def try_terminal(store: Buildah, folder: Path) -> None:
     left = run("find", "/mnt", "/run", "-type", "f", "-not", "-name", ".containerenv")  # that is buildah's, for a run
     require(not left.strip(), f"files of the build are in the image: {left}")
     require("retrain" in run("overnight", "--help"), "overnight does not help")
-    run("overnight", "simulate", "--out", "/events", "--days", "4", "--users", "150")
-    last = run("overnight", "prepare", "--source", "/events", "--root", "/artifacts", "--json").splitlines()[-1]
+    if not (shop / "events").exists():
+        run("overnight", "simulate", "--out", "/events", "--days", "4", "--users", "150")
+    prepare = ("overnight", "prepare", "--source", "/events", "--root", "/artifacts", "--json")
+    last = run(*prepare, "--engine", ENGINES.get(target, "cpu")).splitlines()[-1]
     require(json.loads(last)["sessions"] > 0, f"no sessions: {last}")
 
 
@@ -111,7 +123,8 @@ def try_services(store: Buildah, folder: Path) -> None:
     """All services, a run by hand that completes; then all again, which still know it and serve its model."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     services = Services(store, compose(folder), folder / "compose")
-    run_by_hand = ("prefect", "deployment", "run", DEPLOYMENT, "--watch", "--param", QUICK, "--flow-run-name")
+    quick = [word for setting in QUICK for word in ("--param", setting)]
+    run_by_hand = ("prefect", "deployment", "run", DEPLOYMENT, "--watch", *quick, "--flow-run-name")
     with services, timed("a run by hand"):
         services.run("worker", *run_by_hand, "by-hand")
     item = pl.read_parquet(folder / "shop" / "events")["item_id"].drop_nulls().mode().sort()[0]
@@ -133,7 +146,7 @@ def compose(folder: Path) -> dict[str, Any]:
     if not password.exists():
         password.write_text(secrets.token_hex(16))
     variables = {"POSTGRES_PASSWORD": password.read_text(), "OVERNIGHT_EVENTS": str(folder / "shop")}
-    return read_services(DOCKER / "compose.yaml", variables)
+    return read_services(DOCKER / "compose.yaml", variables | {"COMPOSE_PROFILES": "cpu"}, {"cpu"})
 
 
 def require(holds: bool, otherwise: str) -> None:

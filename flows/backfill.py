@@ -3,7 +3,6 @@
 overnight backfill --from 2026-03-10 --to 2026-03-14 --dataset demo --source demo-shop
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
@@ -23,8 +22,8 @@ from flows.reports.progress import PREPARE
 from flows.reports.run_names import name_run
 from flows.reports.tables import phase_seconds, session_rows
 from flows.retrain import AGAIN, retrain
-from flows.settings.form import PresetName
-from flows.settings.layers import Layer, read_changes
+from flows.settings.form import ANY_PRESET, Lines, PastForm, PresetName, chosen, layer_of, parameters_of
+from flows.settings.layers import Layer
 from flows.settings.settings import Data, resolve
 from flows.tasks import LOST, as_task, explain_mistakes
 from schemas.errors import InputError, parse
@@ -62,17 +61,15 @@ class Period(BaseModel):
         return [self.first + timedelta(days=number) for number in range((self.last - self.first).days + 1)]
 
 
-def layers_of(data: Data, changes: dict[str, Any]) -> tuple[Data, Layer]:
-    """Data and settings with changes by dotted key, as `--set` takes them: {"body.dim": 128, "dataset.split": "day"}.
+def layers_of(data: Any, changes: Lines) -> tuple[Data, Layer]:
+    """Data and settings with changes by dotted key, as `--set` takes them: ["body.dim=128", "dataset.split=day"].
 
     Raises:
         InputError: for a key that is not known, with those that are.
     """
-    of_dataset, layer = read_changes([f"{key}={json.dumps(value)}" for key, value in changes.items()])
-    return data.model_copy(update={"changes": data.changes | of_dataset}), layer
-
-
-prepare_as_task = as_task(stages.prepare, PREPARE, show=prefect_ui.show_sessions, try_again_after=AGAIN)
+    read = parse(Data, chosen(data), "data")
+    _, layer, of_dataset = layer_of({}, {}, changes)
+    return read.model_copy(update={"changes": read.changes | of_dataset}), layer
 
 
 @flow(log_prints=True, validate_parameters=False)
@@ -85,6 +82,8 @@ def prepare_day(data: Data) -> State[dict[str, Any]]:
     """
     settings = resolve(parse(Data, data, "data"))
     name_run(f"{settings.dataset.name} {settings.data.until}")
+    show, hours = prefect_ui.show_sessions, settings.limits.prepare_hours
+    prepare_as_task = as_task(stages.prepare, PREPARE, show=show, hours=hours, try_again_after=AGAIN)
     with alone(settings, "preparation", get_run_logger().info, str(runtime.flow_run.id or "")):
         sessions = prepare_as_task(settings)
     rows = ", ".join(f"{name} {value}" for name, value in session_rows(sessions.facts)[-3:])
@@ -96,10 +95,10 @@ def prepare_day(data: Data) -> State[dict[str, Any]]:
 @explain_mistakes
 def backfill(
     period: Period,
-    data: Data = Data(),  # noqa: B008  (frozen)
+    data: PastForm = {},  # noqa: B006  (never changed)
     what: What = "nights",
-    preset: PresetName | None = None,
-    changes: dict[str, Any] = {},  # noqa: B006  (never changed)
+    preset: PresetName = ANY_PRESET,
+    changes: Lines = [],  # noqa: B006
 ) -> State[list[dict[str, str]]]:
     """Run the nights of past days in order. A day that fails is named in the table at the end, and the rest goes on.
 
@@ -108,20 +107,21 @@ def backfill(
         data: Which events, and where results go.
         what: Whole nights, which train a model a day; or sessions alone.
         preset: A published model to begin with.
-        changes: Settings by dotted key, such as {"training.epochs": 3}. Empty: as every night.
+        changes: Any other setting, a line each, such as training.epochs=3. Empty: as every night.
     """
-    given, layer = layers_of(parse(Data, data, "data"), changes)
+    given, layer = layers_of(data, changes)
     days = parse(Period, period, "period").days()
     if given.until:
         raise InputError(f"backfill takes first and last in the place of until, got until {given.until}.")
-    settings = resolve(given, preset, layer)
+    named = chosen(preset)
+    settings = resolve(given, named, layer)
     name_run(f"{settings.dataset.name} {days[0]} to {days[-1]}")
 
     def one_day(day: date) -> State[Any]:
         of_day = given.model_copy(update={"until": day})
         if what == "sessions":
             return prepare_day(of_day, return_state=True)  # type: ignore[return-value]
-        return retrain(of_day, preset, **layer, return_state=True)  # type: ignore[return-value]
+        return retrain(of_day, **parameters_of(named, layer), return_state=True)  # type: ignore[return-value]
 
     with alone(settings, "backfill", get_run_logger().info, str(runtime.flow_run.id or "")):
         rows = list(run_days(days, one_day))

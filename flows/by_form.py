@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefect import State, flow, runtime
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
@@ -19,8 +19,8 @@ from flows.prune import in_bytes
 from flows.prune import prune as run_prune
 from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
 from flows.reports.run_names import name_run
-from flows.settings.form import PresetName
-from flows.settings.settings import Data, resolve
+from flows.settings.form import ANY_DATASET, ANY_PRESET, DATASET, BacktestForm, DatasetName, Lines, PresetName, chosen
+from flows.settings.settings import resolve
 from flows.tasks import explain_mistakes
 from flows.tracking.follow import follow
 from modeling.evaluation.pointer import Champion
@@ -34,11 +34,11 @@ Hold = Literal["as it is", "hold", "release"]
 @explain_mistakes
 def backtest(
     period: Period,
-    data: Data = Data(),  # noqa: B008  (frozen)
+    data: BacktestForm = {},  # noqa: B006  (never changed)
     policies: str = "scratch,warm,frozen",
     window: int = 0,
-    preset: PresetName | None = None,
-    changes: dict[str, Any] = {},  # noqa: B006  (never changed)
+    preset: PresetName = ANY_PRESET,
+    changes: Lines = [],  # noqa: B006
 ) -> State[dict[str, Any]]:
     """Day by day: train on what was there before, measure on the day. Stopped, it goes on where it was.
 
@@ -48,10 +48,10 @@ def backtest(
         policies: Ways to train, the first of which the rest are compared with: scratch, warm, frozen.
         window: Use only so many days before each day; 0 uses all.
         preset: A published model to begin with.
-        changes: Settings by dotted key, such as {"training.epochs": 3}. Empty: as every night.
+        changes: Any other setting, a line each, such as training.epochs=3. Empty: as every night.
     """
-    given, layer = layers_of(parse(Data, data, "data"), changes)
-    settings, dates = resolve(given, preset, layer), parse(Period, period, "period")
+    given, layer = layers_of(data, changes)
+    settings, dates = resolve(given, chosen(preset), layer), parse(Period, period, "period")
     if settings.data.until or settings.data.days or settings.data.redo:
         raise InputError("A backtest takes period and window in the place of until and days, and no redo.")
     names = tuple(name.strip() for name in policies.split(",") if name.strip())
@@ -70,24 +70,28 @@ def backtest(
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")
     picture = base64.b64encode((done.folder / PICTURE).read_bytes()).decode()
-    create_image_artifact(f"data:image/svg+xml;base64,{picture}", key="backtest-days", description=done.name)
+    drawn = (
+        f"![The days](data:image/svg+xml;base64,{picture})"  # an image artifact would show its whole address as well
+    )
+    create_markdown_artifact(drawn, key="backtest-days", description=done.name)
     return Completed(message=lines[0] if lines else done.name, data=done.facts)
 
 
 @flow(log_prints=True)
 @explain_mistakes
 def promote(
-    dataset: str = "demo", model: str = "", hold: Hold = "as it is", because: str = "", root: str = ""
+    dataset: DatasetName = ANY_DATASET, model: str = "", hold: Hold = "as it is", because: str = "", root: str = ""
 ) -> State[str]:
     """Put a model into service by hand, against a comparison's verdict too; or hold what is in service.
 
     Args:
-        dataset: The dataset's name, or its YAML file.
+        dataset: One of the list, or its YAML file.
         model: Such as models/1f2e. Empty: what is in service stays, and only the hold changes.
         hold: Whether nights are to leave what is in service as it is from now on.
         because: Why, for those who read the history.
         root: Folder of artifacts and models. Empty: $OVERNIGHT_ROOT or overnight-data.
     """
+    dataset = chosen(dataset) or DATASET
     name_run(f"{dataset} {model or hold}")
     if not model and hold == "as it is":
         raise InputError("promote needs a model, such as models/1f2e, or hold or release.")
@@ -100,14 +104,15 @@ def promote(
 
 @flow(log_prints=True)
 @explain_mistakes
-def rollback(dataset: str = "demo", because: str = "", root: str = "") -> State[str]:
+def rollback(dataset: DatasetName = ANY_DATASET, because: str = "", root: str = "") -> State[str]:
     """Put the model back that was in service before.
 
     Args:
-        dataset: The dataset's name, or its YAML file.
+        dataset: One of the list, or its YAML file.
         because: Why, for those who read the history.
         root: Folder of artifacts and models. Empty: $OVERNIGHT_ROOT or overnight-data.
     """
+    dataset = chosen(dataset) or DATASET
     name_run(f"{dataset} rollback")
     champion = in_service.rollback(_artifacts(root), dataset, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)

@@ -10,7 +10,7 @@ import typer
 from flows.console import end, say, say_aside
 from flows.environment import only_runs_speak
 from flows.options import BecauseOption, DatasetOption, JsonOption, RootOption, with_settings
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError, StageEndedError, unknown
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -62,11 +62,12 @@ def run_flow(module: str, name: str, *given: Any, **more: Any) -> "State[Any]":
     Raises:
         InputError: for what the user can mend.
         LostLockError: when another took over while the run was paused.
+        StageEndedError: when the process of a stage ended without a result.
     """
     from flows.server import prefect_server
 
     with prefect_server(say_aside):
-        from flows.tasks import LOST, MISTAKE
+        from flows.tasks import ENDED, LOST, MISTAKE
 
         only_runs_speak()
         flow = getattr(import_module(module), name)
@@ -75,6 +76,8 @@ def run_flow(module: str, name: str, *given: Any, **more: Any) -> "State[Any]":
         raise InputError(state.message)
     if state.name == LOST:
         raise LostLockError(state.message)
+    if state.name == ENDED:
+        raise StageEndedError(state.message)
     return state
 
 

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.api import api
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
+from flows.export import export, vectors
+from flows.init.command import init
 from flows.options import (
     DatasetOption,
     JsonOption,
@@ -23,7 +26,8 @@ from flows.options import (
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.together import in_turn, taking_part
-from schemas.errors import InputError
+from schemas import machine
+from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -44,7 +48,8 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
     from preprocessing.source.files import source_files
 
-    source_files(settings.dataset)  # a wrong source is named before a server starts
+    if settings.dataset.database is None:
+        source_files(settings.dataset)  # a wrong source is named before a server starts
     from flows.night import finished_night
     from flows.reports import terminal
     from flows.serving import only_temporary
@@ -210,6 +215,9 @@ app.command()(tune)
 app.command()(recommend)
 app.command()(similar)
 app.command()(why)
+app.command()(export)
+app.command()(vectors)
+app.command()(api)
 
 
 app.command()(backfill)
@@ -235,6 +243,7 @@ def simulate(
     end(summary, as_json)
 
 
+app.command()(init)
 app.command()(datasets)
 app.command()(steps)
 app.command()(models)
@@ -247,17 +256,25 @@ def serve(
     root: RootOption = Path("overnight-data"),
     source: SourceOption = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI, on this machine only.")] = 4200,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            envvar="OVERNIGHT_WATCH", min=0, help="New files start a night when none has changed for so many minutes."
+        ),
+    ] = None,
 ) -> None:
     """Prefect server, worker and the nightly deployment on this machine, until Ctrl-C."""
     prepare_environment(root)
     from flows.serve import serve as run
 
-    run(root, source, port)
+    run(root, source, port, watch)
 
 
 def _run_flow(settings: "Settings") -> dict[str, Any]:
     """The night as a flow run: its summary."""
-    state = run_flow("flows.retrain", "retrain", settings.data, settings.preset, **settings.given)
+    from flows.settings.form import parameters_of
+
+    state = run_flow("flows.retrain", "retrain", settings.data, **parameters_of(settings.preset, settings.given))
     summary: dict[str, Any] = state.result(raise_on_failure=True)
     return summary
 
@@ -286,11 +303,12 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
 def main() -> None:
     """Run a command; a user's mistake ends with one line and code 2, a failure with its traceback and code 1."""
     try:
-        app()
+        with machine.in_words(passing=True):
+            app()
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)
-    except LostLockError as error:
+    except (LostLockError, StageEndedError) as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(1)
 

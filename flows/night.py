@@ -13,6 +13,7 @@ from typing import Any
 
 from flows import stages
 from flows.in_service import InService
+from flows.lateness import late
 from flows.reports.progress import Lines
 from flows.reports.report import summarise
 from flows.settings.settings import Settings
@@ -30,6 +31,7 @@ class Stages:
     compare: Callable[..., Manifest]
     promote: Callable[..., InService]
     report: Callable[..., Manifest]
+    lists: Callable[..., Manifest]
     record: Callable[..., str]
 
 
@@ -41,7 +43,11 @@ def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
     comparison = run.compare(settings, measured, sessions)
     in_service = run.promote(settings, comparison)
     page = run.report(settings, sessions, candidate, measured, comparison)
-    summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page)
+    waited = late(settings, sessions)
+    summary = summarise(settings.dataset.name, sessions, candidate, measured, comparison, in_service, page, waited)
+    if settings.dataset.serving.lists and in_service.model != "none":
+        made = run.lists(settings, sessions)
+        summary |= {"lists": made.name, "nothing_to_do": summary["nothing_to_do"] and made.reused}
     page_of_run = run.record(settings, page) if is_on(settings.artifacts) else ""
     return summary | {"preset": settings.preset, "mlflow": page_of_run or None}
 

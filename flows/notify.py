@@ -27,22 +27,25 @@ logger = logging.getLogger("prefect.flow_runs")
 
 
 def notify_of_night(summary: dict[str, Any], log: Log) -> None:
-    """Of a night that ran to its end: a message where its model did not take over, or days or files are missing.
+    """Of a night that ran to its end: a message where its model did not take over, days or files are missing or late, or its
+    day has warnings, as of drift.
 
-    None of a night with nothing to do, and of one that a backfill runs, which has a message of its own.
+    None of a night with nothing to do that nobody waits for, and of one that a backfill runs, which has a message of its own.
     """
-    if summary["nothing_to_do"] or runtime.flow_run.parent_flow_run_id:
+    if (summary["nothing_to_do"] and not summary["late"]) or runtime.flow_run.parent_flow_run_id:
         return
-    missing = [f"Missing days: {', '.join(map(str, summary['missing_days']))}."] if summary["missing_days"] else []
+    missing = list(summary["late"])
+    missing += [f"Missing days: {', '.join(map(str, summary['missing_days']))}."] if summary["missing_days"] else []
     missing += [f"{len(summary['left_out'])} files were left out."] if summary["left_out"] else []
-    if summary["promoted"] and not missing:
+    if summary["promoted"] and not missing and not summary["warnings"]:
         return
-    what = "promoted" if summary["promoted"] else "not promoted"
+    what = f"{'promoted' if summary['promoted'] else 'not promoted'}. {summary['verdict']}"
+    what = "nothing new." if summary["nothing_to_do"] else what
     warnings = [f"Warning: {warning}." for warning in summary["warnings"][:NUM_WARNINGS]]
     more = len(summary["warnings"]) - NUM_WARNINGS
     warnings += [f"{more} more warnings are in the report."] if more > 0 else []
     head = f"Overnight, {summary['dataset']} {summary['test_day'] or ''}".rstrip()
-    lines = [f"{head}: {what}. {summary['verdict']}", *missing, *warnings, f"Report: {summary['report']}"]
+    lines = [f"{head}: {what}", *missing, *warnings, f"Report: {summary['report']}"]
     send("\n".join([*lines, *_link(runtime.flow_run.id)]), log)
 
 

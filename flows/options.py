@@ -10,14 +10,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.environment import prepare_environment
+from flows.here import dataset_here
 from flows.together import require_alone
 
 if TYPE_CHECKING:
     from flows.settings.settings import Settings
 
-DATASET = "demo"  # where none is named
+DATASET = "demo"  # where none is named, here or in the working folder's prefect.yaml
+
+
+def _named_or_here(context: typer.Context, value: str) -> str:
+    """What is given, else the dataset of the working folder."""
+    source = context.get_parameter_source("dataset")
+    return dataset_here() if source is not None and source.name == "DEFAULT" else value
+
+
 DatasetOption = Annotated[
-    str, typer.Option("--dataset", help="A known name (see `overnight datasets`) or a YAML file.")
+    str,
+    typer.Option(
+        "--dataset",
+        help="A known name (see `overnight datasets`) or a YAML file; else that of the nightly run in prefect.yaml.",
+        callback=_named_or_here,
+    ),
 ]
 DatasetArgument = Annotated[
     str | None, typer.Argument(metavar="[DATASET]", help="The same as --dataset: a known name or a YAML file.")
@@ -145,6 +159,6 @@ def _dataset_of(named: str, option: str) -> str:
     """The dataset that is named as an argument, and perhaps by --dataset as well."""
     from schemas.errors import InputError
 
-    if option not in (named, DATASET):
+    if option not in (named, DATASET, dataset_here()):
         raise InputError(f"Two datasets: {named!r}, and --dataset {option!r}. Name one.")
     return named

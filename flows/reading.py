@@ -35,6 +35,15 @@ def recommend(
     out: Annotated[
         Path | None, typer.Option("--out", help="With --from: the folder to write lists.parquet into.")
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="NAME",
+            help="In place of --out: the name of the environment variable that holds a database's URL; --table is replaced.",
+        ),
+    ] = None,
+    table: Annotated[str, typer.Option("--table", help="With --to: the table to write.")] = "recommendations",
     user: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +54,7 @@ def recommend(
     everyone: Annotated[
         bool,
         typer.Option(
-            "--everyone", help="Lists for every user from their past sessions alone, as at midnight, to --out."
+            "--everyone", help="Lists for every user from their past sessions alone, as at midnight, to --out or --to."
         ),
     ] = False,
     dataset: DatasetOption = "demo",
@@ -70,26 +79,34 @@ def recommend(
     as_json: JsonOption = False,
 ) -> None:
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
-    _require_one_way(items, events, source, out, user, everyone)
     from flows.in_service import keeps_seen, newest_sessions
+    from flows.publish_table import lists_to
     from flows.raw_tables import read_table
     from flows.recommend import reads_past, recommend_all, recommend_everyone
     from flows.recommend import recommend as run
+    from flows.rules import dataset_of, rules_of
     from schemas.artifacts import Artifacts
 
-    given = read_table(events, "--events") if events else items or []
-    new_table = read_table(new_items, "--new-items") if new_items else None
-    folder = _folder(root, dataset, model)
-    if keep_seen is None:
-        keep_seen = keeps_seen(Artifacts(root), folder)
-    past = newest_sessions(Artifacts(root), dataset) if user or everyone or (events and reads_past(folder)) else None
-    if everyone and out and past:
-        end(recommend_everyone(folder, past, out, count, keep_seen=keep_seen, say=say), as_json)
-        return
-    if source and out:
-        end(recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=say), as_json)
-        return
-    end(run(folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, say=say), as_json)
+    with lists_to(out, to, table, root, say) as out:
+        _require_one_way(items, events, source, out, user, everyone)
+        given = read_table(events, "--events") if events else items or []
+        new_table = read_table(new_items, "--new-items") if new_items else None
+        folder = folder_of(root, dataset, model)
+        rules = rules_of(dataset, dataset_of(folder))
+        if keep_seen is None:
+            hides = rules.hide_seen if rules else None
+            keep_seen = keeps_seen(Artifacts(root), folder) if hides is None else not hides
+        needs_past = user or everyone or (events and reads_past(folder))
+        past = newest_sessions(Artifacts(root), dataset) if needs_past else None
+        if everyone and out and past:
+            summary = recommend_everyone(folder, past, out, count, keep_seen=keep_seen, rules=rules, say=say)
+        elif source and out:
+            summary = recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, rules=rules, say=say)
+        else:
+            summary = run(
+                folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, rules=rules, say=say
+            )
+    end(summary | ({"out": f"{table} of {to}"} if to else {}), as_json)
 
 
 def _require_one_way(
@@ -138,7 +155,7 @@ def similar(
         raise InputError("--all and --out FILE.parquet go together: the whole catalogue in a file.")
     from modeling.service.recommender import Recommender
 
-    recommender = Recommender(_folder(root, dataset, model))
+    recommender = Recommender(folder_of(root, dataset, model))
     summary: dict[str, Any] = {"model": str(recommender.folder)}
     if out:
         summary |= {"out": str(out), "rows": _write(recommender, count, out)}
@@ -167,7 +184,7 @@ def why(
     from modeling.service.recommender import Recommender
     from schemas.artifacts import Artifacts
 
-    recommender = Recommender(_folder(root, dataset, model))
+    recommender = Recommender(folder_of(root, dataset, model))
     histories, unknown = recommender.histories([items])
     if unknown:
         typer.echo(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
@@ -194,7 +211,8 @@ def _named(item: Any) -> str:
     return "an unknown item" if item is None else str(item)
 
 
-def _folder(root: Path, dataset: str, model: str | None) -> Path:
+def folder_of(root: Path, dataset: str, model: str | None) -> Path:
+    """The folder of the model named, else of the one in service; the dataset's own parts are read."""
     from flows.in_service import model_folder
     from schemas.artifacts import Artifacts
 

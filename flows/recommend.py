@@ -11,11 +11,15 @@ import polars as pl
 import pyarrow as pa
 
 from flows.raw_tables import scan_table
+from flows.reports.progress import Lines
 from modeling.config import NEXT_ITEM
-from modeling.service.bulk import from_parquet, from_text, of_everyone, parquet_files, write_lists
+from modeling.service.bulk import from_parquet, from_text, parquet_files, write_lists
+from modeling.service.everyone import histories_of_users
 from modeling.service.recommender import Recommender
+from modeling.service.rules import Rules
 from modeling.sessions import Sessions
 from schemas.errors import InputError
+from schemas.progress import Progress
 
 STEP = 10_000  # histories between two lines of progress, or a twentieth of all
 NOTHING_LEFT = (
@@ -32,6 +36,7 @@ def recommend(
     user: str | None = None,
     past: Path | None = None,
     keep_seen: bool = False,
+    rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Item ids of one session, or raw events -> a summary, with `recommended` and `predicted`, or `sessions` of them.
@@ -42,7 +47,7 @@ def recommend(
     Raises:
         InputError: for ids and values that do not fit the model, and a user without a session where there are no ids.
     """
-    recommender = Recommender(folder, past=past)
+    recommender = Recommender(folder, past=past, rules=rules)
     summary: dict[str, Any] = {"model": str(folder), "keep_seen": keep_seen}
     if new_items is not None:
         added, had = recommender.add_items(new_items)
@@ -87,6 +92,7 @@ def recommend_all(
     new_items: pl.DataFrame | None = None,
     *,
     keep_seen: bool = False,
+    rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Histories in files -> OUT/lists.parquet, and a summary. `source`: see `modeling.service.bulk`.
@@ -94,7 +100,7 @@ def recommend_all(
     Raises:
         InputError: for files that do not fit the model, and where OUT is there already.
     """
-    recommender = Recommender(folder)
+    recommender = Recommender(folder, rules=rules)
     if new_items is not None:
         recommender.add_items(new_items)
     total: int | None = None
@@ -126,17 +132,33 @@ def reads_past(folder: Path) -> bool:
 
 
 def recommend_everyone(
-    folder: Path, past: Path, out: Path, count: int, *, keep_seen: bool = False, say: Callable[[str], object]
+    folder: Path,
+    past: Path,
+    out: Path,
+    count: int,
+    *,
+    keep_seen: bool = False,
+    rules: Rules | None = None,
+    say: Callable[[str], object],
 ) -> dict[str, Any]:
-    """Prepared sessions -> OUT/lists.parquet: a list for every user from their past sessions alone, and a summary.
+    """Prepared sessions -> OUT/lists.parquet: a list for every user from their past sessions alone, and a summary. A model that
+    reads no past sessions goes by the last one of each.
 
     Without `keep_seen` the past events that the model reads are not recommended again.
 
     Raises:
-        InputError: for a model that reads no past sessions, and where OUT is there already.
+        InputError: where OUT is there already.
     """
-    recommender = Recommender(folder, past=past)
-    counts = write_lists(recommender, of_everyone(recommender), out, count, filter_seen=not keep_seen)
+    recommender, total, histories = histories_of_users(folder, past, rules=rules)
+    progress = Lines(say)
+    counts = write_lists(
+        recommender,
+        histories,
+        out,
+        count,
+        filter_seen=not keep_seen,
+        progress=lambda done: progress(Progress("recommend", done, total)),
+    )
     say(f"{counts['rows']:,} rows for {counts['histories']:,} users in {out}.")
     return {"model": str(folder), "sessions": str(past), "keep_seen": keep_seen, "out": str(out)} | counts
 

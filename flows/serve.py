@@ -17,51 +17,66 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from flows.here import deployments_folder
 from flows.keeper import Keeper, start, stop
 from flows.night_lock import is_under_way
+from flows.pages import pages_of
 from flows.pool import POOL, end_dead_runs, prepare_pool
 from flows.server import HOST, startup_seconds, wait_for_server
 from flows.serving import serving_at
 from flows.tracking.ui import showing
 from schemas.errors import InputError
 
-PROJECT = Path(__file__).resolve().parents[1]  # where prefect.yaml is
 STOP = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C
 
 
-def serve(root: Path, source: str | None, port: int) -> None:
-    """Run until Ctrl-C, SIGTERM, or the end of the process that started it; then stop runs, worker and server, and MLflow's UI.
+def serve(root: Path, source: str | None, port: int, watch: float | None = None) -> None:
+    """Run until Ctrl-C, SIGTERM, or the end of the process that started it; then stop runs, worker, server and MLflow's UI.
 
     Where SIGHUP is ignored (nohup) or the process leads a session of its own (setsid, a service), it outlives its starter.
+
+    Raises:
+        InputError: when server, worker or the watch for files ended by itself, and as `running` does.
     """
     for number in STOP:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     orphaned = _starter_is_gone()
-    with contextlib.suppress(KeyboardInterrupt), showing(root) as recorded, running(root, source, port) as processes:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        showing(root) as recorded,
+        pages_of(root) as pages,
+        running(root, source, port, watch) as processes,
+    ):
         _say(f"\nPrefect UI: http://{HOST}:{port}   (Ctrl-C stops runs, worker and server)")
+        _say(f"Reports and days, linked from runs: {pages}")
         _say("Start a run now: Deployments > retrain/nightly > Run, or leave it to the nightly schedule.")
         while all(process.poll() is None for process in processes):
             recorded.tell(_say)
             time.sleep(0.5)
             if orphaned():
                 raise KeyboardInterrupt
-        raise RuntimeError("server or worker ended by itself; its lines above say why")
+        names = zip(("server", "worker", "watch for files"), processes, strict=False)
+        which = next(name for name, process in names if process.poll() is not None)
+        raise InputError(
+            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. The "
+            "run that was under way is Crashed then, and the next night goes on where it was."
+        )
 
 
 @contextlib.contextmanager
-def running(root: Path, source: str | None, port: int) -> Iterator[list[Keeper]]:
-    """A server and a worker that serve the deployments of prefect.yaml while the block lasts.
+def running(root: Path, source: str | None, port: int, watch: float | None = None) -> Iterator[list[Keeper]]:
+    """A server and a worker that serve the deployments of prefect.yaml while the block lasts. With `watch`, new files that have
+    been as they are for so many minutes start a night.
 
     Runs that an earlier server took down with it are marked Crashed before the worker begins. When the block ends nothing that
     was started in it is left, a run's own processes included.
 
     Raises:
-        InputError: when another server is up for the same $PREFECT_HOME, the port is taken, the project's prefect.yaml is not
-            there, or the server does not come up.
+        InputError: when another server is up for the same $PREFECT_HOME, the port is taken, no prefect.yaml is there, or the
+            server does not come up.
     """
-    if not (PROJECT / "prefect.yaml").is_file():
-        raise InputError(f"{PROJECT} has no prefect.yaml: serve runs from a checkout of Overnight.")
+    folder = deployments_folder()
     environment = server_environment(root, source, port)
     url = environment["PREFECT_API_URL"]
     processes: list[Keeper] = []
@@ -70,15 +85,22 @@ def running(root: Path, source: str | None, port: int) -> Iterator[list[Keeper]]
             if probe.connect_ex((HOST, port)) == 0:
                 raise InputError(f"Port {port} is taken. Give another: overnight serve --port {port + 1}.")
         try:
-            processes.append(_start(["server", "start", "--host", HOST, "--port", str(port)], environment, held))
+            processes.append(
+                _start(["server", "start", "--host", HOST, "--port", str(port)], environment, folder, held)
+            )
             problem = wait_for_server(url, processes[0], "Prefect's server", _say, startup_seconds())
             if problem:
                 raise InputError(f"{problem}; its lines above say why.")
             prepare_pool(url, environment)
             deploy = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
-            subprocess.run(deploy, env=environment, cwd=PROJECT, check=True)
+            subprocess.run(deploy, env=environment, cwd=folder, check=True)
             end_dead_runs(url, _say, functools.partial(is_under_way, root))
-            processes.append(_start(["worker", "start", "--pool", POOL, "--type", "process"], environment, held))
+            processes.append(
+                _start(["worker", "start", "--pool", POOL, "--type", "process"], environment, folder, held)
+            )
+            if watch is not None:
+                command = [sys.executable, "-m", "flows.triggers", url, str(root.resolve()), str(watch)]
+                processes.append(start(command, environment, folder, (held,)))
             yield processes
         finally:
             _stop_all(processes)
@@ -104,8 +126,8 @@ def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def _start(arguments: list[str], environment: dict[str, str], held: int) -> Keeper:
-    return start([sys.executable, "-m", "prefect", *arguments], environment, PROJECT, (held,))
+def _start(arguments: list[str], environment: dict[str, str], folder: Path, held: int) -> Keeper:
+    return start([sys.executable, "-m", "prefect", *arguments], environment, folder, (held,))
 
 
 def _stop_all(processes: list[Keeper]) -> None:

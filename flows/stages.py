@@ -35,6 +35,8 @@ def prepare(settings: Settings, progress: OnProgress = print, *, verify: bool = 
     from preprocessing.pipeline import prepare
 
     data = settings.data
+    if settings.dataset.database:
+        _import(settings, progress)
     with _workers(settings) as workers:
         sessions = prepare(
             settings.artifacts,
@@ -85,19 +87,32 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
     artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
     recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
     promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
-    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due)
 
 
-def promote(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> InService:
-    """Put the candidate into service if the comparison says so; with `training.refit` its refit, which is made first."""
+def refit(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> Manifest | None:
+    """The candidate that a comparison promotes -> `models/<id>`: trained again with what it was tested on, or None."""
+    from modeling.stages import refit
+
+    return refit(settings.artifacts, comparison, progress)
+
+
+def promote(
+    settings: Settings,
+    comparison: Manifest,
+    progress: OnProgress = print,
+    *,
+    refit: Callable[[Settings, Manifest, OnProgress], Manifest | None] = refit,
+) -> InService:
+    """Put the candidate into service if the comparison says so; with `training.refit` its refit, made first by `refit`."""
     from modeling.evaluation.pointer import champion_of
-    from modeling.stages import promote, refit
+    from modeling.stages import promote
 
     try:
         before = champion_of(settings.artifacts, settings.dataset.name)
     except InputError:
         before = None
-    refitted = refit(settings.artifacts, comparison, progress) if settings.training.refit else None
+    refitted = refit(settings, comparison, progress) if settings.training.refit else None
     champion = promote(settings.artifacts, comparison, progress, refitted)
     model = _in_service(settings)
     stands_for = (model.facts.get("refit_of") if model else None) or ""
@@ -113,6 +128,7 @@ def report(
     progress: OnProgress = print,
 ) -> Manifest:
     """All that was read, fit, measured and decided -> `reports/<id>`: one page."""
+    from flows.lateness import late
     from flows.reports.day_profile import newest_page
     from flows.reports.report import PAGE, write_report
 
@@ -120,10 +136,25 @@ def report(
     in_service = _in_service(settings)
     refit = in_service if in_service and in_service.facts.get("refit_of") == model.name else None
     page = write_report(
-        settings.artifacts, settings.dataset, sessions, model, evaluation, comparison, day_page=day_page, refit=refit
+        settings.artifacts,
+        settings.dataset,
+        sessions,
+        model,
+        evaluation,
+        comparison,
+        day_page,
+        refit,
+        late(settings, sessions),
     )
     progress(f"Report: {page.folder / PAGE}")
     return page
+
+
+def lists(settings: Settings, sessions: Manifest, progress: OnProgress = print) -> Manifest:
+    """Sessions and the model in service -> `recommendations/<id>`: lists for every user, as `serving.lists` says."""
+    from flows.lists import make_lists
+
+    return make_lists(settings, sessions, progress)
 
 
 def record(settings: Settings, report: Manifest, progress: OnProgress = print) -> str:
@@ -142,6 +173,15 @@ def _in_service(settings: Settings) -> Manifest | None:
     except InputError:
         return None
     return settings.artifacts.read_manifest(*champion.model.split("/")) if champion else None
+
+
+def _import(settings: Settings, progress: OnProgress) -> None:
+    """What is new in the database of the dataset -> Parquet files below the root."""
+    from flows.connections import url_of
+    from preprocessing.source.database.imports import fetch
+
+    assert settings.dataset.database
+    fetch(settings.artifacts, settings.dataset, url_of(settings.dataset.database.connection), progress)
 
 
 def _workers(settings: Settings) -> AbstractContextManager[Workers]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
@@ -15,15 +14,18 @@ from prefect.task_engine import TaskRunTimeoutError
 from prefect.utilities.annotations import opaque
 
 from flows.in_service import InService
+from flows.orders import FailedStageError
 from flows.reports.progress import run_progress
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest
-from schemas.errors import InputError
+from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
+from schemas.machine import in_words
 
 MISTAKE = "Mistake"  # the state of what a person can mend
 TIMED_OUT = "TimedOut"  # Prefect's own name for it
 LOST = "LostLock"  # of a run that must not write any more
+ENDED = "ProcessEnded"  # of a stage whose process ended before it had a result
 Given = ParamSpec("Given")
 Result = TypeVar("Result", Manifest, InService, str)
 
@@ -39,9 +41,9 @@ def as_task(
     """`stage(settings, ..., progress)` -> a function of `(settings, ...)` that runs it as a task of the flow it is called in.
 
     The task ends as Cached when the stage found its work done, and as Mistake, without a traceback, when it raised InputError;
-    the function raises that again, and LostLockError likewise. `phases` are those of the stage's progress; `show` puts its
-    result into the UI. After `hours` it is stopped. What fails otherwise, as a source that is away for a moment, is tried again
-    after each of so many seconds.
+    the function raises that again, LostLockError and StageEndedError likewise. `phases` are those of the stage's progress;
+    `show` puts its result into the UI. After `hours` it is stopped. What fails otherwise, as a source that is away for a
+    moment, is tried again after each of so many seconds.
     """
     name = stage.__name__
 
@@ -57,12 +59,14 @@ def as_task(
     )
     def run(settings: Settings, *inputs: Any) -> Any:
         try:
-            with run_progress(f"{name}-progress", phases, get_run_logger().info) as progress:
+            with in_words(), run_progress(f"{name}-progress", phases, get_run_logger().info) as progress:
                 result = stage(settings, *inputs, progress)
         except InputError as error:
             return Failed(name=MISTAKE, message=str(error))
         except LostLockError as error:
             return Failed(name=LOST, message=str(error))
+        except StageEndedError as error:
+            return Failed(name=ENDED, message=str(error))
         if show and isinstance(result, Manifest):
             show(settings, result)
         return _ended(result)
@@ -71,7 +75,8 @@ def as_task(
     def call(settings: Settings, *inputs: Any) -> Result:
         # Opaque: Prefect sees which task a manifest comes from, and does not look through all that it holds.
         state = run(*map(opaque, (settings, *inputs)), return_state=True)
-        _raise_for(state, f"The stage {name} was stopped: it took more than {hours:.3g} hours")
+        too_long = f"The stage {name} was stopped: it took more than {hours:.3g} hours (limits.{name}_hours)"
+        _raise_for(state, too_long)
         result: Result = state.result()
         return result
 
@@ -91,17 +96,20 @@ def _raise_for(state: State[Any], too_long: str) -> None:
         raise InputError(state.message)
     if state.name == LOST:
         raise LostLockError(state.message)
+    if state.name == ENDED:
+        raise StageEndedError(state.message)
     if state.name == TIMED_OUT:
         raise TimeoutError(too_long)
 
 
 def _may_pass(task: Any, run: Any, state: State[Any]) -> bool:
-    """Whether a failure may pass: not a mistake, a lost lock, the end of the time, a full disk or memory."""
-    if state.name in (MISTAKE, LOST):
+    """Whether a failure may pass: not a mistake, which a full disk or memory is, too; a lost lock; the end of the time or of a
+    process.
+    """
+    if state.name in (MISTAKE, LOST, ENDED):
         return False
     error = state.result(raise_on_failure=False)
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return not (full or isinstance(error, TaskRunTimeoutError | MemoryError | AssertionError | TypeError))
+    return not isinstance(error, TaskRunTimeoutError | FailedStageError | AssertionError | TypeError)
 
 
 def explain_mistakes(flow: Callable[Given, Any]) -> Callable[Given, Any]:
@@ -110,10 +118,13 @@ def explain_mistakes(flow: Callable[Given, Any]) -> Callable[Given, Any]:
     @wraps(flow)
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Any:
         try:
-            return flow(*args, **kwargs)
+            with in_words():
+                return flow(*args, **kwargs)
         except InputError as error:
             return Failed(name=MISTAKE, message=str(error))
         except LostLockError as error:
             return Failed(name=LOST, message=str(error))
+        except StageEndedError as error:
+            return Failed(name=ENDED, message=str(error))
 
     return run

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NO_ARTIFACTS = {
     "inventories",
     "ledgers",
+    "sources",
     "unfinished",
     "prefect",
     "champions",

@@ -20,13 +20,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
+from glob import escape
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.errors import InputError
-from schemas.lock import LostLockError, require_held, token_of
+from schemas.lock import require_held, token_of
+from schemas.machine import room_in
 
 MANIFEST = "manifest.json"
 UNFINISHED = "unfinished"  # the folder of what is being made
@@ -118,7 +120,7 @@ class Artifacts:
         """The manifest of an artifact, whatever became of its files; None where there is none that can be read."""
         try:
             stored = Manifest.model_validate_json((self._folder(kind, artifact_id) / MANIFEST).read_text())
-        except (OSError, ValidationError):
+        except (OSError, ValueError):
             return None
         return stored.model_copy(update={"root": str(self.root), "reused": True})
 
@@ -161,7 +163,8 @@ class Artifacts:
         lock = _lock(folder)
         draft = Draft(folder)
         try:
-            yield draft
+            with room_in(drafts):
+                yield draft
             draft.manifest = Manifest(
                 kind=kind,
                 id=artifact_id,
@@ -202,7 +205,8 @@ class Artifacts:
                 f"Another process is working on {artifact_id} ({folder}): wait for it or stop it."
             ) from None
         try:
-            yield folder
+            with room_in(folder):
+                yield folder
             require_held(self.root)
             shutil.rmtree(folder, ignore_errors=True)
         finally:
@@ -322,33 +326,39 @@ def require_whole(manifest: Manifest) -> None:
 
 def write_atomically(path: Path, text: str) -> None:
     """Replace a small file in one step: after a crash it is the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    _put(temporary, path)
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text)
+
+    replace_file(path, write)
     sync(path.parent)
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it: a crash leaves the old file or the new one."""
+    """Let `write` fill a file beside `path`, then rename it: a crash leaves the old file or the new one.
+
+    Raises:
+        OSError: where the disk is full; also where a library says something else then.
+        LostLockError: when the lock of this process is another's by now.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}.*"):
+        if left.suffix[1:].isdecimal():  # not what an editor puts there
+            _remove_if_abandoned(left)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    sync(temporary)
-    _put(temporary, path)
-
-
-def _put(temporary: Path, path: Path) -> None:
-    """Into its place, unless the lock of this process is another's by now."""
+    temporary.touch()
+    lock = _lock(temporary)  # says that this process is alive
     try:
+        with room_in(path.parent):
+            write(temporary)
+            sync(temporary)
         require_held()
-    except LostLockError:
-        temporary.unlink()
+        temporary.replace(path)
+    except Exception:
+        temporary.unlink(missing_ok=True)
         raise
-    temporary.replace(path)
+    finally:
+        os.close(lock)
 
 
 def _describe(path: Path, folder: Path) -> File:
@@ -358,7 +368,7 @@ def _describe(path: Path, folder: Path) -> File:
 
 
 def _lock(folder: Path) -> int:
-    """A lock on a folder that its process holds until it closes it or dies; BlockingIOError when another holds it."""
+    """A lock on a folder or a file that its process holds until it closes it or dies; BlockingIOError when another holds it."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -382,13 +392,16 @@ def _make_and_lock(folder: Path) -> int:
             os.close(lock)
 
 
-def _remove_if_abandoned(folder: Path) -> None:
-    """Remove a draft whose process died; leave one that is being written."""
+def _remove_if_abandoned(draft: Path) -> None:
+    """Remove a draft, a folder or a file, whose process died; leave one that is being written."""
     try:
-        lock = _lock(folder)
+        lock = _lock(draft)
     except (BlockingIOError, FileNotFoundError):
         return
-    shutil.rmtree(folder, ignore_errors=True)
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
     os.close(lock)
 
 

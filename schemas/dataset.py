@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from schemas import places, plugins
 from schemas.columns import ITEM_ID, RESERVED, SESSION_ID, TAKEN, TIMESTAMP
 from schemas.errors import InputError, parse
+from schemas.serving import Serving as Serving
+from schemas.sources import Database as Database
 from schemas.sources import EventSource as EventSource
 from schemas.sources import FileOptions as FileOptions
 from schemas.sources import ItemSource as ItemSource
-from schemas.sources import Part, Zone
+from schemas.sources import Part, Zone, never_a_url
 from schemas.sources import UserSource as UserSource
 from schemas.spellings import current
 from schemas.yaml_keys import load_yaml
 
 SHIPPED = Path(__file__).parent / "datasets"
+IMPORTED = "sources"  # the folder of a root with what was read from databases
 
 
 class Step(Part):
@@ -126,6 +129,10 @@ class Dataset(Part):
         description="Folders of your own steps, checks, encoders, ...: a path or a list, seen from the YAML's folder.",
     )
     source: str = Field("", description="Folder of the files; --source or the variable OVERNIGHT_SOURCE overrides it.")
+    database: Annotated[Database | None, BeforeValidator(never_a_url)] = Field(
+        None,
+        description="Where rows come from, in place of files: see docs/databases.md. --source reads files all the same.",
+    )
     time_zone: Zone = Field("UTC", description="Zone in which days begin and hours are counted.")
     events: EventSource
     items: ItemSource | None = None
@@ -144,6 +151,7 @@ class Dataset(Part):
         (), description="Columns written unencoded beside the features: what heads may predict."
     )
     profile: Profile = Profile()
+    serving: Serving = Serving()
     split: Literal["day", "leave_one_out"] = Field(
         "day", description="day: the last full day is the test; leave_one_out: the last item of each history is."
     )
@@ -211,6 +219,23 @@ class Dataset(Part):
             raise ValueError("sessions.rule is 'history': histories never close, so split must be leave_one_out")
         return self
 
+    @model_validator(mode="after")
+    def _rows_come_from_one_place(self) -> Dataset:
+        """The tables of a database are written where paths have their defaults."""
+        if self.database is None:
+            return self
+        for name in ("events", "items", "users"):
+            table, query = getattr(self, name), getattr(self.database, name)
+            if query and table is None:
+                raise ValueError(f"database.{name} has a query, and there is no section {name} that says its columns")
+            if table and query is None:
+                raise ValueError(f"{name} has columns, and database.{name} no query; write one, or leave {name} out")
+            if table and table.path != type(table).model_fields["path"].default:
+                raise ValueError(f"{name}.path is for files, and rows come from the database; leave it out")
+            if table and table.format not in ("auto", "parquet"):
+                raise ValueError(f"{name}.format is for files, and rows come from the database; leave it out")
+        return self
+
     def own_parts(self) -> dict[str, str]:
         """By "kind/name", the hashes of all steps, checks and encoders of other people that the dataset names."""
         names = {
@@ -220,8 +245,15 @@ class Dataset(Part):
         }
         return plugins.contents(names, self.plugins)
 
-    def at(self, source: str | Path | None) -> Dataset:
-        """The same dataset with its files in `source`, in $OVERNIGHT_SOURCE, or where it says, in that order."""
+    def at(self, source: str | Path | None, root: str | Path | None = None) -> Dataset:
+        """The same dataset with its files in `source`, in $OVERNIGHT_SOURCE, or where it says, in that order.
+
+        That of a database has them below the root of artifacts (else $OVERNIGHT_ROOT or overnight-data), unless `source` is
+        given, which is read in place of the database.
+        """
+        if self.database and not source:
+            below = Path(root or os.environ.get("OVERNIGHT_ROOT") or "overnight-data").expanduser().resolve()
+            return self.model_copy(update={"source": str(below / IMPORTED / self.name)})
         place = str(source or os.environ.get("OVERNIGHT_SOURCE") or self.source)
         if not place:
             hint = self.obtain or "see its YAML"
@@ -229,7 +261,7 @@ class Dataset(Part):
         if "://" not in place:
             place = str(Path(place).expanduser())
             self._refuse_plugins_among_events(Path(place))
-        return self.model_copy(update={"source": place})
+        return self.model_copy(update={"source": place, "database": None})
 
     def _refuse_plugins_among_events(self, source: Path) -> None:
         """What lies among data is data, and is not run."""
@@ -269,6 +301,8 @@ def load_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Da
         data = load_yaml(path.read_text(), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not text in UTF-8 ({error}). Save it as UTF-8.") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if not isinstance(data, dict):
@@ -277,6 +311,10 @@ def load_dataset(name_or_file: str, changes: dict[str, Any] | None = None) -> Da
         data["plugins"] = _from(path.parent, data["plugins"])
     for key, value in (changes or {}).items():
         _change(data, key, value)
+    if data.get("source") and data.get("database"):
+        raise InputError(
+            f"{path}: source and database are both given; write one of them (--source reads files all the same)."
+        )
     dataset = parse(Dataset, data, str(path))
     return dataset.model_copy(update={"plugins": tuple(map(str, places.searched(dataset.plugins)))})
 

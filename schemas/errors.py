@@ -32,6 +32,10 @@ class DivergedError(InputError, FloatingPointError):
     """Numbers of a model are not finite: its settings make it diverge, a learning rate that is too high most of all."""
 
 
+class StageEndedError(RuntimeError):
+    """The process that did a stage ended before it had a result: killed, or by a fault of native code. The text is one line."""
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The answer to a typo: what was asked for, the nearest known name, and all the known names."""
     names = sorted(known)

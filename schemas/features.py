@@ -122,5 +122,5 @@ def _json(path: Path) -> object:
 
     try:
         return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable JSON file ({error})") from None

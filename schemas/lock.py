@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from schemas import claims
 from schemas.claims import DIGITS
 from schemas.errors import InputError
@@ -74,11 +76,7 @@ class Hold:
 
     def _require_newest(self) -> None:
         if not self.lost and (newest := claims.newest(self.folder)) != self.token:
-            owner = claims.owner_at(self.folder, newest)
-            self.lost = (
-                f"{self.folder}: this process was paused or cut off, and the lock was taken over by "
-                f"{owner or 'a process that has ended'}. Nothing more is written; run it again, it goes on where it was."
-            )
+            self.lost = _taken_over(self.folder, claims.owner_at(self.folder, newest))
         if self.lost:
             raise LostLockError(self.lost)
 
@@ -107,7 +105,29 @@ class Hold:
         self._beaten = began
 
 
-HELD: dict[Path, Hold] = {}
+class Lent(BaseModel):
+    """A lock that another process holds and keeps alive, while this one works for it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: Path
+    token: int
+    owner: Owner
+
+    def check(self) -> None:
+        """
+        Raises:
+            LostLockError: when its holder has lost it.
+        """
+        newest = claims.newest(self.folder)
+        if newest != self.token:
+            owner = claims.owner_at(self.folder, newest)
+            if owner != self.owner:
+                raise LostLockError(_taken_over(self.folder, owner))
+            self.token = newest  # its holder was paused, and took it anew
+
+
+HELD: dict[Path, Hold | Lent] = {}
 
 
 @contextmanager
@@ -130,7 +150,7 @@ def holding(
         InputError: when another still has it after `wait_seconds` (None: as long as is usual for this lock).
     """
     folder = root.expanduser().resolve() / FOLDER / name
-    if (held := HELD.get(folder)) and held.owner.pid == os.getpid():
+    if isinstance(held := HELD.get(folder), Hold) and held.owner.pid == os.getpid():
         held.depth += 1
     else:
         patience = WAIT_SECONDS[name] if wait_seconds is None else wait_seconds
@@ -142,6 +162,23 @@ def holding(
         if not held.depth:
             HELD.pop(folder, None)
             held.release()
+
+
+def lend() -> tuple[Lent, ...]:
+    """The locks that this process holds, for one that works for it."""
+    return tuple(Lent(folder=folder, token=held.token, owner=held.owner) for folder, held in HELD.items())
+
+
+@contextmanager
+def borrowing(locks: tuple[Lent, ...]) -> Iterator[None]:
+    """While the block lasts this process writes only as long as whoever lent these locks holds them."""
+    before = dict(HELD)
+    HELD.update({lent.folder: lent for lent in locks})
+    try:
+        yield
+    finally:
+        HELD.clear()
+        HELD.update(before)
 
 
 def require_held(root: Path | None = None) -> None:
@@ -193,6 +230,13 @@ def _take(folder: Path, owner: Owner, say: Callable[[str], object], patience: fl
             say(f"Waiting for {other or 'another process'}, which writes to {folder.parents[1]}; Ctrl-C gives up.")
             said = True
         time.sleep(min(0.5, STALE_SECONDS / 10))
+
+
+def _taken_over(folder: Path, owner: Owner | None) -> str:
+    return (
+        f"{folder}: this process was paused or cut off, and the lock was taken over by "
+        f"{owner or 'a process that has ended'}. Nothing more is written; run it again, it goes on where it was."
+    )
 
 
 def _clock() -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from schemas.column_types import ColumnType, Computed, SourceColumns, TimeFormats, check_types
 from schemas.columns import ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
@@ -232,3 +233,50 @@ class UserSource(FileOptions):
     def _types_fit(self) -> UserSource:
         check_types(self.types, self.columns)
         return self
+
+
+def never_a_url(name: Any) -> Any:
+    """What holds a password is not repeated by the message that refuses it."""
+    return "a URL, not shown here" if isinstance(name, str) and set(name) & set(":/@") else name
+
+
+DatabaseName = Annotated[str, BeforeValidator(never_a_url), Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+TABLE_NAME = r"^([A-Za-z_][A-Za-z0-9_]{0,39}\.)?[A-Za-z_][A-Za-z0-9_]{0,39}$"  # perhaps in a schema of the database
+
+
+class Query(Part):
+    """A table of a database."""
+
+    query: str = Field(min_length=1, description="A SELECT. Its columns are what `columns` of the table names.")
+
+
+class EventQuery(Query):
+    """Events of a database: of each night, what is new by the cursor."""
+
+    cursor: str = Field(
+        description="Column of the query that grows as rows are added: the time of insertion (a time, a date, or ISO 8601 "
+        "text) or a running number. Rows without one are not read."
+    )
+    overlap_hours: float = Field(
+        24.0,
+        ge=0,
+        description="A time as cursor: rows of so many hours before the newest are read again, for those that came late.",
+    )
+    overlap_numbers: int = Field(
+        10_000, ge=0, description="A number as cursor: so many numbers before the highest are read again."
+    )
+    start: int | datetime | None = Field(
+        None, description="The first value of the cursor that is read. Needed where the query itself says :since."
+    )
+
+
+class Database(Part):
+    """A database that events come from in place of files, and perhaps the tables of items and users."""
+
+    connection: DatabaseName = Field(
+        description="Name of the environment variable that holds SQLAlchemy's URL of the database, or of a Secret block of "
+        "Prefect (SHOP_DB is the block shop-db). The URL itself stands nowhere.",
+    )
+    events: EventQuery
+    items: Query | None = Field(None, description="The item table, read whole every night.")
+    users: Query | None = Field(None, description="The user table, read whole every night.")

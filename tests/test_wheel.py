@@ -1,19 +1,35 @@
-"""From a wheel, in an empty folder: parts of one's own are begun, checked, listed and used, and so are those of a package."""
+"""From a wheel, in an empty folder: a project is begun, runs nights, is served and upgraded; own parts are begun and used.
+
+Parts of a package are found, too.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
+import signal
 import site
 import subprocess
 import sys
 import sysconfig
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preprocessing.simulate import Shop, simulate
+from tests.flows.conftest import free_port
+
 ROOT = Path(__file__).parents[1]
+START = "import sys; from flows.cli import main; sys.exit(main())"
+QUICK = ["--set=training.epochs=1", "--set=training.threads=1", "--set=promotion.min_gain=-0.9"]
 EVENTS = """user_id,item_id,timestamp,price
 a,lamp,2024-01-01 10:00:00,9.5
 a,pen,2024-01-01 10:01:00,0.2
@@ -70,17 +86,29 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (package / "pyproject.toml").write_text(SETUP)
     (package / "corner" / "__init__.py").write_text("")
     (package / "corner" / "keep_odd.py").write_text(KEEP_ODD)
-    ours = folder / "overnight"
-    ours.mkdir()
-    for name in ("flows", "preprocessing", "modeling", "schemas", "pyproject.toml", "README.md"):
-        (ours / name).symlink_to(ROOT / name)  # so that building leaves nothing in the tree
-    for source in (ours, package):
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-        done = subprocess.run([*pip, "--target", str(folder / "site"), str(source)], capture_output=True, text=True)
-        if "No module named 'setuptools'" in done.stderr or "No module named pip" in done.stderr:
-            pytest.skip("pip and setuptools are needed to build a wheel")
-        assert done.returncode == 0, done.stderr
+    install(tree(folder / "overnight"), folder / "site")
+    install(package, folder / "site")
     return folder / "site"
+
+
+def tree(folder: Path, version: str = "") -> Path:
+    """What a wheel is built of, as links, so that building leaves nothing in the tree; perhaps of another version."""
+    folder.mkdir()
+    for name in ("flows", "preprocessing", "modeling", "schemas", "pyproject.toml", "README.md"):
+        (folder / name).symlink_to(ROOT / name)
+    if version:
+        text = (ROOT / "pyproject.toml").read_text()
+        (folder / "pyproject.toml").unlink()
+        (folder / "pyproject.toml").write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', text, count=1))
+    return folder
+
+
+def install(source: Path, site: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*pip, "--upgrade", "--target", str(site), str(source)], capture_output=True, text=True)
+    if "No module named 'setuptools'" in done.stderr or "No module named pip" in done.stderr:
+        pytest.skip("pip and setuptools are needed to build a wheel")
+    assert done.returncode == 0, done.stderr
 
 
 class Shell:
@@ -102,9 +130,71 @@ class Shell:
 
     def overnight(self, *arguments: str, code: int = 0) -> dict[str, Any]:
         """What `overnight ... --json` printed last."""
-        start = "import sys; from flows.cli import main; sys.exit(main())"
-        found: dict[str, Any] = json.loads(self.run("-c", start, *arguments, "--json", code=code).splitlines()[-1])
+        found: dict[str, Any] = json.loads(self.run("-c", START, *arguments, "--json", code=code).splitlines()[-1])
         return found
+
+    @contextmanager
+    def serving(self, port: int) -> Iterator[str]:
+        """`overnight serve` while the block lasts: its API's URL."""
+        command = [sys.executable, "-c", START, "serve", "--port", str(port)]
+        process = subprocess.Popen(
+            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        try:
+            assert process.stdout
+            lines = []
+            for line in process.stdout:
+                lines.append(line)
+                if line.startswith("Prefect UI:"):
+                    break
+            else:
+                raise AssertionError("".join(lines))
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield f"http://127.0.0.1:{port}/api"
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def test_a_project_is_begun_runs_nights_is_served_and_upgraded(installed: Path, tmp_path: Path) -> None:
+    site_here = tmp_path / "site"
+    shutil.copytree(installed, site_here)
+    shell = Shell(site_here, tmp_path)
+    simulate(Shop(days=4, users=60, seed=5), tmp_path / "shop")
+    begun = shell.overnight("init", "corner", "--from", "shop")
+    assert begun["dataset"] == "corner.yaml" and begun["kept"] == []
+    shell.folder = tmp_path / "corner"
+    assert "overnight-data" not in {path.name for path in shell.folder.iterdir()}
+    with shell.serving(free_port()) as url:  # `retrain` finds the server by itself
+        night = shell.overnight("retrain", *QUICK)
+        again = run_of(
+            url, "retrain/nightly", {"training": {"epochs": 1, "threads": 1}, "promotion": {"min_gain": -0.9}}
+        )
+    assert night["in_service"] and not night["nothing_to_do"]
+    assert (again["state"]["type"], again["name"].split()[0]) == ("COMPLETED", "corner"), again
+    install(tree(tmp_path / "newer", "99.1"), site_here)
+    assert "99.1" in shell.run("-c", "from importlib.metadata import version; print(version('overnight'))")
+    upgraded = shell.overnight("retrain", *QUICK)
+    assert upgraded["nothing_to_do"] and upgraded["in_service"] == night["in_service"]
+    assert shell.overnight("init", ".", "--from", "../shop")["written"] == []
+
+
+def run_of(url: str, deployment: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """A run of a deployment, when it has ended."""
+
+    def ask(place: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{url}/{place}", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request) as answer:
+            found: dict[str, Any] = json.load(answer)
+        return found
+
+    about = ask(f"deployments/name/{deployment}")
+    run = ask(f"deployments/{about['id']}/create_flow_run", {"parameters": about["parameters"] | parameters})
+    while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+        time.sleep(0.5)
+        run = ask(f"flow_runs/{run['id']}")
+    return run
 
 
 def test_own_parts_are_begun_checked_listed_and_used(installed: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -45,7 +46,7 @@ def columns_of(dataset: Dataset | None) -> Columns:
     """The columns of a dataset's events, of the types they have in its files, where these are there; or usual ones."""
     if dataset is None:
         return COLUMNS
-    if dataset.source:
+    if dataset.source and (dataset.database is None or Path(dataset.source).is_dir()):
         found = read_events(with_text_types(dataset)).collect_schema()
         return {name: dtype for name, dtype in found.items() if not name.endswith(as_found(""))}
     by_name = {**COLUMNS, SESSION_ID: pl.String, POSITION: pl.Int64}

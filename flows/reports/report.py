@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from flows.in_service import InService
 from flows.reports.charts import draw_curves, read_curves
+from flows.reports.guards import ABOUT as ABOUT_GUARDS
+from flows.reports.guards import guard_rows
 from flows.reports.ranked import (
+    Row,
     beaten_by,
     describe_intervals,
     describe_lists,
@@ -39,7 +43,7 @@ from schemas.dataset import Dataset
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
 VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
-SAME = ("hitrate", "map")  # with one hidden item a session they are recall and mrr
+SAME = ("hitrate", "map", "precision")  # with one hidden item a session they are recall, mrr, and recall divided by k
 
 
 def write_report(
@@ -51,15 +55,18 @@ def write_report(
     comparison: Manifest,
     day_page: Path | None = None,
     refit: Manifest | None = None,
+    late: Sequence[str] = (),
 ) -> Manifest:
     """The artifact `reports/<id>`: `report.html`, without script or anything loaded from elsewhere, all values escaped.
 
-    `day_page` is the page about the last day, if there is one, and `refit` the model in service, if it is this one's refit. The
+    `day_page` is the page about the last day, if there is one, `refit` the model in service, if it is this one's refit, and
+    `late` what to say of days that were expected. The
     fact `markdown` holds verdict and metrics for the UI.
     """
     parents = (sessions.name, model.name, evaluation.name, comparison.name, *([refit.name] if refit else []))
     refitted = describe_refit(refit.facts | {"name": refit.name} if refit else None)
-    artifact_id = identify(code=code_version(HERE), template=sha256(HERE / TEMPLATE), parents=parents)
+    about = {"late": list(late)} if late else {}
+    artifact_id = identify(code=code_version(HERE), template=sha256(HERE / TEMPLATE), parents=parents, **about)
     if found := artifacts.find("reports", artifact_id):
         return found
     rows, labels = item_rows(evaluation.facts["metrics"]), label_rows(evaluation.facts["metrics"])
@@ -85,6 +92,7 @@ def write_report(
             ("Ranks of what came next", rank_rows(evaluation.facts), "A rank that so many of the cases reach."),
             ("Lists", list_rows(evaluation.facts), describe_lists(evaluation.facts)),
             ("NDCG by parts of the cases", slice_rows(evaluation.facts), ""),
+            ("Guards of promotion", guard_rows(comparison.facts), ABOUT_GUARDS),
         ],
         format_metric=format_metric,
         labels=labels,
@@ -93,13 +101,16 @@ def write_report(
         examples=json.loads((evaluation.folder / "examples.json").read_text()),
         root=artifacts.root,
         account=session_rows(sessions.facts),
-        warnings=sessions.facts.get("warnings", []),
+        warnings=[*late, *sessions.facts.get("warnings", [])],
         left_out=left_out_rows(sessions.facts),
-        day_page=day_page,
+        day_page=f"../../{'/'.join(day_page.parts[-3:])}"
+        if day_page
+        else "",  # opens from a disk and from a server alike
     )
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        markdown = _markdown(sessions.facts["test_day"], comparison, rows, labels, beaten, refitted)
+        table = interval_rows(evaluation.facts, brief=True) or [(name, _formatted(row)) for name, row in rows]
+        markdown = _markdown(sessions.facts["test_day"], comparison, table, labels, beaten, refitted)
         draft.facts = {"verdict": comparison.facts["reason"], "markdown": markdown}
     return draft.manifest
 
@@ -112,9 +123,10 @@ def summarise(
     comparison: Manifest,
     in_service: InService,
     report: Manifest,
+    late: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What `--json` prints and what the run leaves as its result."""
-    stages = (sessions, model, evaluation, comparison, report)
+    stages = (sessions, model, evaluation, comparison, *([] if late else [report]))  # a report that says so is no work
     tested = (evaluation.facts.get("split") or {}).get("test")
     serves = model.name in (in_service.model, in_service.refit_of)
     nothing = all(manifest.reused for manifest in stages) and not in_service.changed
@@ -127,6 +139,7 @@ def summarise(
         "left_out": sessions.facts.get("left_out", []),
         "quarantined": sessions.facts.get("quarantined", {}),
         "warnings": sessions.facts.get("warnings", []),
+        "late": list(late),
         "promoted": serves and (in_service.changed or comparison.facts["promote"]),
         "compared": comparison.facts.get("compared"),
         "in_service": in_service.model,
@@ -141,6 +154,10 @@ def summarise(
         "artifacts": {manifest.kind: str(manifest.folder) for manifest in (sessions, model, evaluation, comparison)},
         "report": str(report.folder / PAGE),
     }
+
+
+def _formatted(row: Values) -> dict[str, str]:
+    return {key: format_metric(value) for key, value in row.items() if key.partition("@")[0] not in SAME}
 
 
 def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
@@ -160,8 +177,8 @@ def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
 def _markdown(
     day: str | None,
     comparison: Manifest,
-    rows: list[tuple[str, Values]],
-    labels: list[tuple[str, dict[str, str]]],
+    rows: list[Row],
+    labels: list[Row],
     beaten: str,
     refitted: str,
 ) -> str:
@@ -169,6 +186,6 @@ def _markdown(
     verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
     sentences = " ".join(filter(None, [beaten, facts["reason"], refitted]))
     lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), sentences]
-    lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
+    lines += markdown_table("scorer", rows)
     lines += markdown_table("label", labels)
     return "\n".join(lines)

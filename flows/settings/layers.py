@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from flows.settings.limits import Limits
 from modeling.config import (
     NEXT_ITEM,
     BodyConfig,
@@ -37,6 +38,7 @@ class Groups(ModelConfig):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    limits: Limits = Limits()
 
 
 GROUPS = tuple(Groups.model_fields)

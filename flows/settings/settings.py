@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.settings.layers import GROUPS, Groups, Layer, pile
+from flows.settings.limits import Limits
 from modeling.config import EvaluationConfig, Goal, ModelConfig, PromotionConfig, TrainingConfig
 from modeling.evaluation import baselines
 from modeling.presets import read_preset
@@ -101,7 +102,9 @@ class Settings:
     training: TrainingConfig
     evaluation: EvaluationConfig
     promotion: PromotionConfig
+    limits: Limits = Limits()  # noqa: RUF009  (frozen)
     only_finished: bool = False  # whether stages may only return what is there
+    due: datetime | None = None  # when a schedule asked for this night; None: a person did
 
     @property
     def artifacts(self) -> Artifacts:
@@ -128,7 +131,7 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
         InputError: for an unknown dataset or preset, no source, or settings that do not fit, alone or together.
     """
     data.redo_days  # noqa: B018  (what is wrong with it is said before any work)
-    dataset = read_dataset(data.dataset, data.changes).at(data.source)
+    dataset = read_dataset(data.dataset, data.changes).at(data.source, data.root)
     for group in dataset.defaults:
         if group not in GROUPS:
             raise unknown(f"group in the defaults of {dataset.name}", group, GROUPS)
@@ -146,7 +149,9 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
     groups.evaluation.check_diversity(
         [name for name, feature in dataset.features.items() if _is_of_items(name, feature)]
     )
-    return Settings(data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion)
+    return Settings(
+        data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion, groups.limits
+    )
 
 
 def _check_baselines(names: tuple[str, ...]) -> None:

@@ -75,7 +75,7 @@ def _start(target: Target, port: int) -> Keeper:
     command += ["--default-artifact-root", (target.folder / FILES).as_uri()]
     command += ["--gunicorn-opts", GUNICORN]
     with (target.folder / LOG).open("wb") as log:  # a line for each request, and a traceback when it is stopped
-        return start(command, environment, target.folder, log=log)
+        return start(command, environment, target.folder, output=log)
 
 
 def _free_port() -> int:

@@ -8,6 +8,7 @@ from modeling.config.evaluation import (
     Goal,
     PromotionConfig,
 )
+from modeling.config.guards import GuardsConfig
 from modeling.config.model import (
     NEXT_ITEM,
     BodyConfig,
@@ -30,6 +31,7 @@ __all__ = [
     "METRICS",
     "EvaluationConfig",
     "Goal",
+    "GuardsConfig",
     "PromotionConfig",
     "SplitConfig",
     "NEXT_ITEM",

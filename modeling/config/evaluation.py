@@ -7,9 +7,10 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, model_validator
 
+from modeling.config.guards import GuardsConfig
 from modeling.config.model import NEXT_ITEM, Concern, HeadConfig
 from modeling.config.splits import SplitConfig
-from schemas.errors import unknown
+from schemas.errors import InputError, unknown
 
 METRICS = ("recall", "precision", "hitrate", "map", "mrr", "ndcg")
 LABEL_METRICS = {"binary": ("auc", "log_loss", "calibration_error"), "regression": ("rmse", "mae")}  # by kind of head
@@ -129,9 +130,13 @@ class PromotionConfig(Concern):
         title="More seeds",
         description="Trainings beyond the night's own that a measurement of the scatter does.",
     )
+    guards: GuardsConfig = Field(
+        GuardsConfig(), title="Guards", description="Limits beyond which a new model is held, whatever its metric."
+    )
 
     def check(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
-        """Raise InputError when the metric is not one that the evaluation computes for these heads."""
+        """Raise InputError when the metric is not one that the evaluation computes for these heads, or a guard's value not."""
+        self._check_coverage(evaluation, heads)
         known: list[str] = []
         for label, head in heads.items():
             if head.name == NEXT_ITEM:
@@ -142,3 +147,13 @@ class PromotionConfig(Concern):
                 return  # a kind of head that is not ours: its file says what it measures
         if self.metric not in known:
             raise unknown("promotion.metric", self.metric, known)
+
+    def _check_coverage(self, evaluation: EvaluationConfig, heads: Mapping[str, HeadConfig]) -> None:
+        if self.guards.coverage is None:
+            return
+        missing = "evaluation.lists is 0" if not evaluation.lists else "no head predicts the next item"
+        if not evaluation.lists or all(head.name != NEXT_ITEM for head in heads.values()):
+            raise InputError(
+                f"promotion.guards.coverage is {self.guards.coverage:g}, but {missing}, so no list is made: set another "
+                "number of lists, or leave the guard out (promotion.guards.coverage=null)."
+            )

@@ -35,6 +35,7 @@ from schemas.features import FeatureSchema
 HISTORIES = 8192  # held at a time
 EVENTS = 2_000_000  # raw events held at a time, about: whole sessions of them
 LISTS, SESSIONS = "lists.parquet", "sessions"
+SOURCE, MODEL, POPULARITY = "source", "model", "popularity"  # the column that says why an item is in a list
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,13 @@ def write_lists(
     *,
     filter_seen: bool,
     progress: Callable[[int], object] = lambda histories: None,
+    source: bool = False,
 ) -> dict[str, int]:
     """Write the lists of all histories as OUT/lists.parquet, complete or not at all; how many there are of what.
 
-    `progress` is called with the number of histories done. Histories without an event get no list and are counted as `empty`;
-    those of which nothing is left to recommend have no row, and are counted as `nothing_left`; raw events without an item, a
-    time or a key are `left_out_events`.
+    `progress` is called with the number of histories done; `source` adds a column that says where an item comes from. Histories
+    without an event get no list and are counted as `empty`; those of which nothing is left to recommend have no row, and are
+    counted as `nothing_left`; raw events without an item, a time or a key are `left_out_events`.
 
     Raises:
         InputError: when OUT is there already, and for what `Recommender.ranked` refuses.
@@ -77,6 +79,8 @@ def write_lists(
             counts["left_out_events"] += batch.left_out
             for part in torch.arange(len(batch.sessions)).split(HISTORIES):
                 table = _lists(recommender, batch, part, k, filter_seen, counts)
+                if source:
+                    table = table.append_column(SOURCE, pa.array([MODEL] * table.num_rows, pa.string()))
                 writer = writer or pq.ParquetWriter(draft / LISTS, table.schema)
                 _require_same(table.schema, writer.schema)
                 writer.write_table(table)

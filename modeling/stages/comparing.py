@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import traceback
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from modeling.config import METRICS, EvaluationConfig, PromotionConfig
@@ -18,9 +18,10 @@ from modeling.evaluation.pointer import (
     put_in_service,
     why_withdrawn,
 )
-from modeling.stages.evaluating import evaluate
+from modeling.stages.guarding import guard, is_older, why_held
 from modeling.stages.identity import code_of_comparison
 from modeling.stages.learned import saw_later
+from modeling.stages.rival import measure_in_service
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError, unknown
 
@@ -37,15 +38,18 @@ def compare(
     promotion: PromotionConfig,
     config: EvaluationConfig,
     progress: Progress = print,
+    due: datetime | None = None,
 ) -> Manifest:
     """Measure the model in service on the candidate's test cases and decide, by the rule of `evaluation.compare`.
 
     The model in service never fails a night: one that cannot be compared (its folder or its pointer is damaged, this code does
     not take it, a feature it reads is made another way now, measuring it fails) is named with the reason, and the candidate is
     judged as with nothing in service. A model in service that was trained on the test day, as when a past night is run again,
-    stays. Facts: `promote`, `verdict` (promote, keep, or hold: these cases cannot tell; both leave the pointer), `reason`,
-    `metric`, `new`, `old`, `champion`, `compared` (whether it was measured), `not_compared` (why not), `read_as` (what it could
-    not read from today's sessions), and where ranks were compared those of `weighing.weigh`.
+    stays. What would be promoted is held where a guard of `promotion.guards` says so; `due` is when a schedule asked for this
+    night (None: a person did). Facts: `promote`, `verdict` (promote, keep, or hold: these cases cannot tell, or a guard holds;
+    both leave the pointer), `reason`, `metric`, `new`, `old`, `champion`, `compared` (whether it was measured), `not_compared`
+    (why not), `read_as` (what it could not read from today's sessions), `guards` (see `guarding.guard`), and where ranks were
+    compared those of `weighing.weigh`.
 
     Raises:
         InputError: for a metric that was not computed, with those that were.
@@ -67,11 +71,13 @@ def compare(
     held = str(champion.hold) if champion and champion.hold and champion.model != candidate else ""
     if withdrawn or held:
         artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, held=held, **about)
+    if is_older(promotion.guards, sessions, due):
+        artifact_id = identify(code="", parents=(f"{COMPARISONS}/{artifact_id}",), older=True)
     if existing := artifacts.find(COMPARISONS, artifact_id):
         progress(existing.facts["reason"])
         return existing
     facts: dict[str, Any] = {"metric": promotion.metric, "new": measured[promotion.metric], "old": None}
-    facts |= {"promote": False, "verdict": "keep", "compared": False, "not_compared": "", "read_as": []}
+    facts |= {"promote": False, "verdict": "keep", "compared": False, "not_compared": "", "read_as": [], "guards": []}
     facts |= {"dataset": dataset, "candidate": candidate, "champion": champion.model if champion else None}
     if withdrawn:
         facts["reason"] = withdrawn
@@ -79,10 +85,30 @@ def compare(
         facts["reason"] = f"{candidate} is in service already."
     else:
         facts |= _decide(artifacts, facts, champion, rival, damage, evaluation, sessions, promotion, config, progress)
+        facts |= _guarded(artifacts, facts, evaluation, sessions, promotion, due)
     if held and facts["promote"]:
         facts |= {"promote": False, "verdict": "hold", "reason": f"{facts['reason']} {_held(champion, dataset)}"}
     progress(facts["reason"])
     return _record(artifacts, artifact_id, evaluation, promotion, facts)
+
+
+def _guarded(
+    artifacts: Artifacts,
+    facts: dict[str, Any],
+    evaluation: Manifest,
+    sessions: Manifest,
+    promotion: PromotionConfig,
+    due: datetime | None,
+) -> dict[str, Any]:
+    """The fact `guards`; where one holds what would be promoted, also the verdict and its reason."""
+    candidate, first = artifacts.get(facts["candidate"]), facts["champion"] is None or bool(facts["not_compared"])
+    rows = guard(
+        promotion.guards, candidate, evaluation, sessions, first=first, due=due, timed=facts["promote"]
+    )  # an answer's time is taken where it matters
+    why = why_held(rows, facts["candidate"], facts["dataset"])
+    if not (why and facts["promote"]):
+        return {"guards": rows}
+    return {"guards": rows, "promote": False, "verdict": "hold", "reason": f"{facts['reason']} {why}"}
 
 
 def promote(
@@ -173,7 +199,7 @@ def _decide(
     read_as: list[str] = []
     measured: Manifest | None = None
     if champion:
-        measured, read_as, problem = _measure_in_service(artifacts, champion, rival, sessions, config, progress)
+        measured, read_as, problem = measure_in_service(artifacts, champion, rival, sessions, config, progress)
         old = _metrics(measured).get(metric) if measured else None
         where = f"{champion.model}, in service by {pointer_of(artifacts, facts['dataset'])},"
     if problem:
@@ -193,46 +219,6 @@ def _decide(
 
         return weigh(evaluation, measured, promotion, baseline, new, old, notes) | compared
     return judge(promotion, new, Rival(old, "the model in service", "; ".join(notes))) | compared
-
-
-def _measure_in_service(
-    artifacts: Artifacts,
-    champion: Champion,
-    rival: Manifest | None,
-    sessions: Manifest,
-    config: EvaluationConfig,
-    progress: Progress,
-) -> tuple[Manifest | None, list[str], str]:
-    """Its evaluation, what it could not read, and why it cannot be compared (or "")."""
-    if rival is None:
-        return None, [], f"{artifacts.root / champion.model} is missing or damaged"
-    alone = config.model_copy(update={"baselines": (), "lists": 0})
-    try:
-        return evaluate(artifacts, rival, sessions, alone, progress), _read_as(rival, sessions), ""
-    except InputError as error:
-        return None, [], str(error)
-    except Exception as error:  # an older model may fail in any way; the night goes on
-        if _will_pass(error):
-            raise
-        progress(f"Measuring the model in service failed: {traceback.format_exception_only(error)[-1].strip()}")
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        progress(f"  at {frame.filename}:{frame.lineno} in {frame.name}: {frame.line}")
-        return None, [], f"measuring it failed ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
-
-
-def _will_pass(error: Exception) -> bool:
-    """Whether an error says nothing of the model: a full memory or disk is no reason to replace it."""
-    full = type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error)
-    lost = isinstance(error, FileNotFoundError | IsADirectoryError | NotADirectoryError)
-    return full or (isinstance(error, MemoryError | OSError) and not lost)
-
-
-def _read_as(model: Manifest, sessions: Manifest) -> list[str]:
-    if model.parents == (sessions.name,):
-        return []
-    from modeling.vocabularies import as_read
-
-    return as_read(sessions.folder, model.folder)
 
 
 def refit_of(model: Manifest | None) -> str | None:

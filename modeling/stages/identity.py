@@ -24,6 +24,8 @@ COMPARISON = (  # the rule, and what it measures by EVALUATION
     "modeling.evaluation.pointer",
     "modeling.stages.weighing",
     "modeling.evaluation.evidence",
+    "modeling.stages.guarding",
+    "modeling.stages.rival",
 )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from modeling.config import Goal, ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
@@ -123,5 +123,5 @@ def _read(folder: Path) -> Choice | None:
     """The choice that was made before the run was interrupted."""
     try:
         return Choice.model_validate_json((folder / CHOICE).read_text())
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         return None

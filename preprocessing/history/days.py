@@ -18,15 +18,13 @@ import polars as pl
 from preprocessing.execution.batch import Batch
 from preprocessing.execution.run import Run
 from preprocessing.features import state as states
-from preprocessing.features.state import (
-    FeatureState,
-    State,
-)
+from preprocessing.features.state import FeatureState, State
 from preprocessing.history import late_items
 from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, asked_for, find_changes
 from preprocessing.history.damage import damaged_days, restore_state
 from preprocessing.history.ledger import Ledger, facts_of, files_of
 from preprocessing.history.lines import made_with, place_of
+from preprocessing.history.noticed import notice
 from preprocessing.history.restore import from_day, from_snapshots
 from preprocessing.history.set_aside import hashes, in_words, quarantine_rows
 from preprocessing.history.states import states_without
@@ -39,6 +37,7 @@ from schemas.columns import DAY, ITEM_ID
 from schemas.errors import InputError
 
 ONE_DAY = timedelta(days=1)
+CHANGED = "its events have changed since it was done"
 
 
 @dataclass
@@ -78,6 +77,8 @@ class Days:
     """Finished days that are lost, source and all, and their lost files."""
     without_quarantine: set[date] = field(default_factory=set)
     """Finished days whose bad rows are lost."""
+    _done_again: list[str] = field(default_factory=list)
+    """What to say of days that this run did again."""
     _why: dict[date, str] = field(default_factory=dict)
     """Of days to do again: the reason, where it is another than changed events."""
 
@@ -136,9 +137,11 @@ class Days:
         days = batch.days() or [batch.last]
         with run.phase("commit", len(days)) as said:
             writer = self._writer(batch)
+            noticed = notice(run, self.ledger, batch.days(), self._done_again)
             for number, day in enumerate(days, start=1):
                 aside = self._set_aside(day, work.aside if day == days[-1] else [])
-                manifest = writer.write(day, work.tails[day], batch.session_files(day), carried_in, *aside)
+                more, files = noticed.of(day), batch.session_files(day)
+                manifest = writer.write(day, work.tails[day], files, carried_in, *aside, **more)
                 work.manifests.append(manifest)
                 for warning in manifest.facts["warnings"]:
                     run.say(f"{day}: {warning}")
@@ -222,8 +225,9 @@ class Days:
             if before and before not in done and before in self.changes.held and self._open_is_lost(before):
                 self.run.say(f"{before}: what was open when it ended is lost; doing it again.")
                 day = before
+                self._why.setdefault(day, "what was open when it ended is lost")
             else:
-                why = self._why.get(day, "its events have changed since it was done")
+                why = self._why.get(day, CHANGED)
                 self.run.say(f"{day}: {why}; doing it again.")
             done.add(day)
             try:
@@ -232,6 +236,7 @@ class Days:
                 self.run.say(f"{day}: it cannot be done again, and stays as it is. {error}")
                 self._drop_pending(day)
             else:
+                self._done_again.append(f"{day} was done again: {self._why.get(day, CHANGED)}")
                 yield work
 
     def _follow(self, new: dict[str, Any], old: dict[str, Any] | None) -> None:

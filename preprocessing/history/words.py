@@ -22,7 +22,7 @@ from schemas.columns import ITEM_ID
 from schemas.dataset import Dataset, Step
 from schemas.errors import InputError
 
-NO_EFFECT = {"source", "title", "obtain", "terms", "defaults", "profile", "plugins"}
+NO_EFFECT = {"source", "database", "title", "obtain", "terms", "defaults", "profile", "plugins", "serving"}
 NO_EFFECT_IN_CHECKS = {"action", "tolerate", "title"}
 NO_EFFECT_IN_SESSIONS = {
     "gap": {"idle_minutes"},

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import cached_property
@@ -83,9 +83,12 @@ class DayWriter:
         carried_in: int,
         set_aside: pl.DataFrame | None = None,
         aside_rows: pl.DataFrame | None = None,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        warnings: Sequence[str] = (),
     ) -> Manifest:
         """Write a day. `session_files` are linked, for a run that is killed needs them again; `set_aside` are further bad
-        rows with their `rule`, `aside_rows` hashes of them by the day that each is of.
+        rows with their `rule`, `aside_rows` hashes of them by the day that each is of. `facts` and `warnings` are further ones.
         """
         still_open, bad = self._open(day), self._quarantine(day, set_aside)
         with self.artifacts.write(KIND, day_id, parameters=self.made_with) as draft:
@@ -111,6 +114,7 @@ class DayWriter:
                 account = accounts.add_up([account, account_of(set_aside, day)])
             draft.facts = self._facts(day, account, sessions, carried_in, still_open.height)
             self.profiles.write(day, draft)
+            draft.facts |= {**(facts or {}), "warnings": [*draft.facts["warnings"], *warnings]}
         return draft.manifest
 
     # What a batch left is divided by day once: a question a day to all of it would grow with the square of the days. Where

@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import polars as pl
@@ -35,6 +36,7 @@ from schemas.columns import COUNT, DAY, ITEM_ID, UNDATED
 from schemas.dataset import Dataset
 
 KIND = "sessions"
+DAYS_BEFORE = 7
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,12 @@ class Snapshot:
         counts = self.days.select("account").explode("account").unnest("account").drop_nulls(FATE)
         return counts.group_by(FATE, NAME, maintain_order=True).agg(pl.col(COUNT).sum())
 
+    def _items_usually(self) -> float | None:
+        """The median of how many items the table had on some days before the newest; None where no day says it."""
+        earlier = (json.loads(facts).get("items_in_table") for facts in self.days["facts"][-1 - DAYS_BEFORE : -1])
+        counts = [count for count in earlier if count is not None]
+        return median(counts) if counts else None
+
     def facts(self, num_items: int) -> dict[str, Any]:
         """The account of all days together, which balances, and what came of them."""
         account, newest = self.account, json.loads(self.days["facts"][-1])
@@ -139,7 +147,12 @@ class Snapshot:
             "new_items": newest["new_items"],
             "users_of_last_day": newest["users"],
             "lengths": newest["lengths"],
+            "rows_of_last_day": newest["rows_in"],
+            "quarantined_of_last_day": newest["quarantined"],
+            "items_in_table": newest.get("items_in_table"),
+            "items_usually": self._items_usually(),
             "drift": newest["drift"],
+            "drift_by_chance": newest.get("drift_by_chance", {}),
             "warnings": newest["warnings"],
             "outside_window": self.outside,
             "missing_days": list(self.missing_days),

@@ -95,6 +95,11 @@ class SourceTable:
         lost = sum(self._opened[file].without_lists for file in files)
         return lost + sum(count_without_elements(group, self._own(group[0]), self.columns.options) for group in groups)
 
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names of all columns of each file that was opened so far and is not blank, by where it is."""
+        opened = self._opened.items()
+        return {file.url: columns.names for file, columns in opened if not columns.blank and not columns.without_lists}
+
     def _not_blank(self, files: Sequence[SourceFile]) -> list[SourceFile]:
         """Files that hold anything, be it a header; one that does not, or that has none of the lists, fits every table."""
         opened = self._opened

@@ -69,6 +69,15 @@ class EventFiles:
         events = self._table.scan(files, expected=expected, number=number)
         return events if self._users else events.with_columns(pl.col(SESSION_ID).alias(USER_ID))
 
+    def names(self) -> dict[str, tuple[str, ...]]:
+        """The names of all columns of each file that was opened so far, by where it is."""
+        return self._table.names()
+
+    @property
+    def wanted(self) -> set[str]:
+        """The files' columns that the dataset reads."""
+        return self._table.columns.wanted
+
     def count_without_events(self, files: Sequence[SourceFile] | None = None) -> int:
         """How many rows of these files (None: all) hold an empty list where a row of events or items was to be."""
         return self._table.count_without_elements(files)

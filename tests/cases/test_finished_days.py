@@ -48,6 +48,7 @@ def first(day: int) -> date:
     return at(day).date()
 
 
+@pytest.mark.fault("source files expire", outcome="finished days stay as they are")
 def test_files_that_expire_shrink_no_day(tmp_path: Path) -> None:
     """Days begin in Los Angeles, files in UTC; each night the file of four days before is gone."""
     dataset = shop(tmp_path / "source", time_zone="America/Los_Angeles")
@@ -157,6 +158,7 @@ def test_one_lost_day_touches_no_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["sessions.parquet", "open.parquet"])
+@pytest.mark.fault("a finished day is damaged", outcome="done again where the source holds it: the same rows")
 def test_a_damaged_day_is_done_again_and_is_what_it_was(tmp_path: Path, file: str) -> None:
     nightly(tmp_path)
     before = run(tmp_path, shop(tmp_path))
@@ -313,6 +315,7 @@ def test_events_come_in_when_the_catalogue_does(tmp_path: Path) -> None:
     assert run(tmp_path, dataset).id == after.id
 
 
+@pytest.mark.fault("the index of the source is damaged", outcome="read anew")
 def test_a_cache_that_is_damaged_is_taken_anew(tmp_path: Path) -> None:
     nightly(tmp_path)
     before = run(tmp_path, shop(tmp_path))
@@ -322,6 +325,7 @@ def test_a_cache_that_is_damaged_is_taken_anew(tmp_path: Path) -> None:
         assert run(tmp_path, shop(tmp_path)).id == before.id
 
 
+@pytest.mark.fault("the ledger of finished days is damaged", outcome="one line")
 def test_a_list_of_finished_days_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
     nightly(tmp_path)
     run(tmp_path, shop(tmp_path))

@@ -265,6 +265,13 @@ def _damage(kind: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("crash", "IndexError: index out of range"),
     ],
 )
+@pytest.mark.fault(
+    "the model in service is gone, cut off or has other settings",
+    outcome="not compared, with one line; the new model takes over",
+)
+@pytest.mark.fault(
+    "the model folder is of another version", outcome="not compared, with one line; the new model takes over"
+)
 def test_a_folder_that_newer_code_cannot_use_fails_no_night(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
 ) -> None:
@@ -305,6 +312,7 @@ def test_a_full_disk_says_nothing_of_the_model(shop: Shop, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("text", ["{", "", '{"model": "sessions/1234"}', '["models/0123456789abcdef"]', "\0\0"])
+@pytest.mark.fault("the pointer file is damaged", outcome="named, kept as .damaged, and replaced by the night")
 def test_a_damaged_pointer_is_named_and_replaced(shop: Shop, text: str) -> None:
     shop.night("", 5)
     path = pointer_of(shop.artifacts, "shop")

@@ -23,6 +23,7 @@ NIGHT: dict[str, Any] = {
     "missing_days": [],
     "left_out": [],
     "warnings": [],
+    "late": [],
     "report": "/root/report.html",
 }
 
@@ -35,7 +36,16 @@ NIGHT: dict[str, Any] = {
         ({"nothing_to_do": True}, []),
         ({"promoted": True, "missing_days": ["2026-03-14"]}, [": promoted.", "Missing days: 2026-03-14."]),
         ({"promoted": True, "left_out": [["a.tmp", "no table"]]}, ["1 files were left out."]),
+        ({"promoted": True, "warnings": ["price has drifted"]}, [": promoted.", "Warning: price has drifted."]),
         ({"warnings": [f"column {number} drifted" for number in range(7)]}, ["column 4 drifted.", "2 more warnings"]),
+        (
+            {"promoted": True, "nothing_to_do": True, "late": ["No full day of events since 2026-03-15: 2026-03-16."]},
+            ["shop 2026-03-15: nothing new.\nNo full day of events since 2026-03-15", "Report: "],
+        ),
+        (
+            {"verdict": "0.2 against 0.1: promote. But it is held. Guard drift: 3."},
+            ["not promoted", "held. Guard drift: 3."],
+        ),
         ({"test_day": None}, ["Overnight, shop: not promoted."]),
     ],
 )
@@ -87,6 +97,7 @@ def test_an_address_that_moved_is_said_and_not_followed(code: int, monkeypatch: 
     assert not at_new and len(said) == 1 and f"it answers {code}: it has moved" in said[0] and "SECRET" not in said[0]
 
 
+@pytest.mark.fault("the webhook never answers", outcome="one line in the log; the night ends as it does without")
 def test_an_answer_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte comes in time, and the line they are of does not end."""
     monkeypatch.setattr(notify, "SECONDS", 0.5)

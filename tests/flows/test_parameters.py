@@ -1,4 +1,4 @@
-"""How what was given, a preset, what suits a dataset and the defaults become settings, and what the form of a run shows."""
+"""How what was given, a preset, what suits a dataset and the defaults become settings."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 from flows import stages
-from flows.settings.form import PresetName
 from flows.settings.layers import pile, read_changes
 from flows.settings.settings import Data, Settings, resolve
-from modeling.config import BodyConfig, EvaluationConfig, LossConfig, ModelConfig
-from modeling.presets import known_presets
+from modeling.config import BodyConfig, EvaluationConfig, LossConfig
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
@@ -175,46 +173,6 @@ print(json.dumps([torch_after(sizes), torch_after(sizes, "gsasrec"), torch_after
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [False, False, True]
-
-
-def test_the_run_form_has_a_section_for_each_group_with_titles_and_descriptions() -> None:
-    from flows.retrain import retrain
-
-    schema = retrain.parameters.model_dump()
-    assert set(schema["properties"]) == {
-        "data", "preset", *ModelConfig.model_fields, "training", "evaluation", "promotion",
-    }  # fmt: skip
-    for name, definition in schema["definitions"].items():
-        if definition.get("type") == "object":
-            assert definition["additionalProperties"] is False
-            for key, field in definition["properties"].items():
-                assert (field.get("title") and field.get("description")) or "$ref" in field, (name, key)
-    assert all("description" in field or "$ref" in field for field in schema["properties"].values())
-    choice, nothing = schema["properties"]["preset"]["anyOf"]
-    assert choice["enum"] == known_presets() and nothing == {"type": "null"}
-    assert all(f"{name}: " in choice["description"] for name in known_presets())
-    assert {"gbce", "full_softmax"} <= set(schema["definitions"]["LossConfig"]["properties"]["name"]["enum"])
-
-
-def test_the_run_form_fills_nothing_in() -> None:
-    """It sends what it was filled with: a default in it would go over the preset and over what suits the dataset."""
-    from flows.retrain import retrain
-
-    definitions = retrain.parameters.model_dump()["definitions"]
-    for name in ("InputsConfig", "BodyConfig", "LossConfig", "NegativesConfig", "TrainingConfig", "EvaluationConfig"):
-        definition = definitions[name]
-        assert "required" not in definition
-        for key, field in definition["properties"].items():
-            assert "default" not in field and "anyOf" not in field, (name, key)
-            assert field.get("type") != "boolean", f"{name}.{key}: a switch cannot be left empty"
-    assert definitions["BodyConfig"]["properties"]["dim"]["description"].endswith("Default: 64.")
-    assert BodyConfig.model_json_schema()["properties"]["dim"]["default"] == 64, "elsewhere they are as they were"
-
-
-def test_a_preset_name_is_text_like_any_other() -> None:
-    from pydantic import TypeAdapter
-
-    assert TypeAdapter(PresetName).validate_python("sasrec") == "sasrec"
 
 
 def test_a_feature_of_many_values_is_no_diversity_and_that_is_said_before_training(tmp_path: Path) -> None:

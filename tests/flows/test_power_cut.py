@@ -134,6 +134,10 @@ def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
         process.wait()
 
 
+@pytest.mark.fault(
+    "power cut: server, worker and run end at once",
+    outcome="at the next start the run is Crashed, and the next night goes on",
+)
 def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop) as before:
@@ -141,7 +145,9 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
         for pid in (pids := of_root(root)):
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not any(map(is_there, pids)))
-    with served(root, shop) as after:
+    elsewhere = tmp_path / "elsewhere"  # as from a backup: the runs' database lies in the root
+    root.rename(elsewhere)
+    with served(elsewhere, shop) as after:
         assert after.state(dead) == "Crashed"
         night = after.begin(SHORT)
         wait_until(lambda: after.is_over(night))
@@ -150,6 +156,10 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "its own SIGKILL", "SIGKILL of what started it"])
+@pytest.mark.fault(
+    "`overnight serve`, or what started it, is stopped or killed in training",
+    outcome="no process is left; the next night goes on",
+)
 def test_stopped_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop, shell=how.startswith("SIGKILL")) as night:

@@ -33,7 +33,7 @@ runs["prune"] = run("prune/by-hand", {"root": root})
 period = {"first": "2026-03-04", "last": "2026-03-06"}
 runs["backfill"] = run("backfill/by-hand", {"period": period, "data": night["data"], "what": "sessions"})
 with get_client(sync_client=True) as client:
-    scheduled = [r for r in client.read_flow_runs() if r.auto_scheduled]
+    scheduled = [r for r in client.read_flow_runs() if r.auto_scheduled and "auto-scheduled" in r.tags]
     below = sorted(r.name for r in client.read_flow_runs() if r.parent_task_run_id)
     keys = [a.key for a in client.read_artifacts()]
     report = [a.data for a in client.read_artifacts() if a.key == "run-report"]
@@ -64,8 +64,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     port = free_port()
     parameters = {
         "data": {"dataset": "demo", "source": str(shop), "root": str(tmp_path / "root")},
-        "preset": "esasrec",
-        "body": {"num_layers": 1},
+        "model": {"preset": "esasrec", "body": {"num_layers": 1}},
         "training": {"epochs": 1, "threads": 1},
         "promotion": {"min_gain": 9.0},  # a first model is promoted on no machine
     }

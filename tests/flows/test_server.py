@@ -70,6 +70,7 @@ def test_a_server_that_is_too_slow_ends_the_command_with_one_line(shop: Path, tm
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.fault("Prefect's temporary server dies as it starts", outcome="one line")
 def test_a_server_that_dies_is_not_waited_for(shop: Path, tmp_path: Path) -> None:
     environment = clean_environment() | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////nowhere/at.db"}
     done = overnight("retrain", "--source", shop, "--root", tmp_path / "root", environment=environment)
@@ -95,6 +96,7 @@ def test_no_server_is_said_in_one_line(settings: dict[str, str], words: list[str
     assert all(word in line for word in words) and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.fault("a run from a terminal is killed: its temporary server", outcome="ends with it")
 def test_a_killed_run_takes_its_server_with_it(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RUN, str(tmp_path), "wait"]
     process = subprocess.Popen(

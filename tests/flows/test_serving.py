@@ -39,6 +39,7 @@ def test_a_server_is_found_while_it_serves(home: Path) -> None:
     assert (home / SERVED).exists() and served_at() is None and only_temporary()
 
 
+@pytest.mark.fault("a second `overnight serve` for the same root", outcome="one line")
 def test_of_two_servers_the_second_is_refused(home: Path) -> None:
     with serving_at("http://127.0.0.1:4200/api"):
         with (

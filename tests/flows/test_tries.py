@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.flows.conftest import LONG_SECONDS, begun, clean_environment
 
 RUN = """
@@ -59,6 +61,8 @@ with prefect_server(print):
 """
 
 
+@pytest.mark.fault("a source is away for a moment", outcome="tried again after 10 and 60 seconds")
+@pytest.mark.fault("a stage hangs", outcome="stopped at its time limit, with one line")
 def test_what_may_pass_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(begun(tmp_path))],
@@ -74,5 +78,5 @@ def test_what_may_pass_is_tried_again_and_nothing_else(tmp_path: Path) -> None:
     assert ends["away"][:2] == [3, "Failed"] and "the source is away" in ends["away"][2]
     assert ends["mistake"] == [1, "Mistake", "no such column"]
     assert ends["lost"] == [1, "LostLock", "taken over"]
-    assert ends["full"][:2] == [1, "Failed"] and "No space left" in ends["full"][2]
+    assert ends["full"][:2] == [1, "Mistake"] and "The disk is full." in ends["full"][2]
     assert ends["slow"][:2] == [1, "TimedOut"] and "The stage slow was stopped" in ends["slow"][2], ends

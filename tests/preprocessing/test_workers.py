@@ -122,6 +122,7 @@ def stuck(folder: str, number: int) -> None:
     time.sleep(600)
 
 
+@pytest.mark.fault("a night that prepares with workers is killed", outcome="no process is left")
 def test_a_killed_night_leaves_no_worker_behind(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", NIGHT, str(tmp_path)]) as night:
         while len(list(tmp_path.iterdir())) < 2:
@@ -165,6 +166,7 @@ class Slow:
         return self.executor.submit(slowed, task, *arguments)
 
 
+@pytest.mark.fault("a worker process of preparing is killed", outcome="its share is done again: the same sessions")
 def test_a_killed_worker_costs_a_retry_not_the_run(shop: Path, alone: dict[str, Any], tmp_path: Path) -> None:
     with workers_of("cpu", workers=2) as workers:
         assert workers.executor

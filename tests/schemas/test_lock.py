@@ -70,6 +70,7 @@ def from_elsewhere(root: Path, token: int, beat: str | None = "1") -> Path:
     return folder
 
 
+@pytest.mark.fault("another process holds the lock and stays", outcome="one line with who it is")
 def test_a_second_process_is_refused_and_who_is_there_is_said(tmp_path: Path) -> None:
     process = holder(tmp_path)
     with (
@@ -124,6 +125,7 @@ def test_of_many_threads_and_tries_each_has_it_alone(tmp_path: Path) -> None:
     assert tokens == sorted(set(tokens)) and len(tokens) == 20
 
 
+@pytest.mark.fault("the process that held the lock was killed", outcome="the next run takes it at once")
 def test_a_killed_process_is_followed_at_once(tmp_path: Path) -> None:
     process = holder(tmp_path)
     process.kill()
@@ -143,6 +145,7 @@ def test_a_process_with_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path: P
 
 
 @pytest.mark.parametrize("beat", ["17", None])
+@pytest.mark.fault("another machine died with the lock", outcome="the next run takes it after three minutes")
 def test_another_machine_is_followed_when_its_beat_stands_still(
     beat: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +176,7 @@ def test_another_machine_whose_beat_goes_on_is_not_followed(tmp_path: Path, monk
         pass
 
 
+@pytest.mark.fault("a run is paused until another took over", outcome="it writes nothing more; one line")
 def test_what_was_paused_until_another_took_over_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ class Profiles:
         return {day: part for (day,), part in self.drifts.partition_by(DAY, as_dict=True).items()}
 
     def write(self, day: date, draft: Draft) -> None:
-        """Add a day's table and the facts `drift` and `warnings` to its artifact."""
+        """Add a day's table and the facts `drift`, `drift_by_chance` and `warnings` to its artifact."""
         of_day, found = (parts.get(day) for parts in (self._tables, self._drifts))
         of_day = self.tables.clear() if of_day is None else of_day
         found = self.drifts.clear() if found is None else found
@@ -63,6 +63,7 @@ class Profiles:
         warned = dict(far.sort(drift.PSI, descending=True, maintain_order=True).select(counts.COLUMN, drift.PSI).rows())
         draft.facts |= {
             "drift": {name: round(psi, 4) for name, psi in found.select(counts.COLUMN, drift.PSI).rows()},
+            "drift_by_chance": {name: round(psi, 4) for name, psi in found.select(counts.COLUMN, drift.CHANCE).rows()},
             "warnings": [
                 f"{name} has drifted: population stability index {psi:.2f} against the days before (limit {limit:g})"
                 for name, psi in warned.items()
