@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ from schemas.artifacts import Artifacts
 
 def say(report):
     if getattr(report, "done", 0):
-        print(report.done, flush=True)
+        print("torch" in sys.modules, flush=True)
 
 given = json.loads(sys.argv[3])
 settings = resolve(Data(source=sys.argv[1], root=Path(sys.argv[2])), None, given)
@@ -206,7 +207,7 @@ def test_the_end_of_a_run_ends_all_that_trains_for_it(number: int, devices: int,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert run.stdout and run.stdout.readline().strip().isdigit(), "it trains"
+    assert run.stdout and run.stdout.readline() == b"False\n", "it trains, and does not load torch"
     family = below(run.pid)
     assert len(family) >= 2 + (devices if devices > 1 else 0)
     os.kill(run.pid, number)
@@ -234,7 +235,7 @@ def test_settings_arrive_as_they_were(name: str, tmp_path: Path) -> None:
         {"training": {"start_from": "champion"}, "limits": {"train_hours": 0.5}},
     )
     arrived = Order.read(Order.of("train", settings, ()).line()).settings()
-    for group in ("data", "preset", "dataset", "model", "training", "evaluation", "promotion", "limits"):
+    for group in {field.name for field in fields(Settings)} - {"given", "only_finished"}:
         sent, got = getattr(settings, group), getattr(arrived, group)
         if group == "data":
             sent = sent.model_copy(update={"root": settings.artifacts.root})
@@ -262,7 +263,7 @@ def test_errors_arrive_as_what_they_are(error: Exception, arrives: type[Exceptio
     assert got
     raised = got.error()
     assert type(raised) is arrives
-    assert str(error) in str(raised)
+    assert str(error) in str(raised) and str(raised).count("[Errno") == str(error).count("[Errno")
     if isinstance(raised, OSError):
         assert isinstance(error, OSError) and raised.errno == error.errno
 
