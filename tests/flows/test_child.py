@@ -24,7 +24,7 @@ from flows.settings.settings import Data, Settings, resolve
 from modeling.presets import known_presets
 from schemas import claims, lock
 from schemas.artifacts import Artifacts, Manifest
-from schemas.dataset import known
+from schemas.dataset import SHIPPED, known
 from schemas.errors import DivergedError, InputError, MisfitError, OutsideError, StageEndedError
 from schemas.lock import LostLockError
 from schemas.owner import Owner
@@ -41,8 +41,31 @@ LITTLE: dict[str, Any] = {
 LONG = LITTLE | {"training": LITTLE["training"] | {"epochs": 1000}}
 
 
-def settings_of(shop: Path, root: Path, given: dict[str, Any] = LITTLE) -> Settings:
-    return resolve(Data(source=str(shop), root=root), None, given)
+SPEAKING = """
+import os, torch
+from modeling.evaluation.baselines.popularity import Popularity
+
+class Speaking(Popularity):
+    def fit(self, train, last_day):
+        print("printed")
+        os.write(1, b'{"text": "no message"}\\n')
+        os.write(2, b"an error\\n")
+        super().fit(train, last_day)
+"""
+
+
+def settings_of(shop: Path, root: Path, given: dict[str, Any] = LITTLE, dataset: str = "demo") -> Settings:
+    return resolve(Data(dataset=dataset, source=str(shop), root=root), None, given)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    """A dataset with a baseline of its own, which writes wherever it can."""
+    (tmp_path / "plugins" / "baselines").mkdir(parents=True)
+    (tmp_path / "plugins" / "baselines" / "speaking.py").write_text(SPEAKING)
+    demo = (SHIPPED / "demo.yaml").read_text().replace("name: demo", "name: corner\nplugins: plugins")
+    (tmp_path / "corner.yaml").write_text(demo)
+    return str(tmp_path / "corner.yaml")
 
 
 @pytest.fixture
@@ -78,8 +101,14 @@ def kill(number: int) -> Callable[[], None]:
     return lambda: os.kill(processes()[1], number)
 
 
-def test_results_are_those_of_this_process_bit_for_bit(shop: Path, tmp_path: Path, sessions: Manifest) -> None:
-    settings, elsewhere, watch = settings_of(shop, tmp_path), settings_of(shop, tmp_path / "else"), Watch()
+def test_results_are_those_of_this_process_bit_for_bit(shop: Path, tmp_path: Path, own: str) -> None:
+    given = LITTLE | {"evaluation": {"baselines": ["popularity", "speaking"], "lists": 10}}
+    settings, elsewhere, watch = (
+        settings_of(shop, tmp_path, given, own),
+        settings_of(shop, tmp_path / "else", given, own),
+        Watch(),
+    )
+    sessions = stages.prepare(settings, lambda _: None)
     with lock.holding(tmp_path, lock.NIGHT, "night of shop") as held, Child() as child:
         model = child.does(stages.train)(settings, sessions, watch)
         assert not model.reused and model.token == held.token > 0 and len(processes()) == 2
@@ -93,6 +122,7 @@ def test_results_are_those_of_this_process_bit_for_bit(shop: Path, tmp_path: Pat
         assert not processes(), "what is done is found without one"
     numbers = [report for report in watch.reports if isinstance(report, TrainingProgress)]
     assert numbers[-1].done == numbers[-1].total > 0 and numbers[-1].loss
+    assert {"printed", '{"text": "no message"}', "an error"} <= set(watch.text.splitlines())
     sessions = stages.prepare(elsewhere, lambda _: None)
     alone = stages.train(elsewhere, sessions, lambda _: None)
     assert alone.id == model.id
