@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefect import State, flow, runtime
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.logging import get_run_logger
 from prefect.states import Completed
 
@@ -72,7 +72,10 @@ def backtest(
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")
     picture = base64.b64encode((done.folder / PICTURE).read_bytes()).decode()
-    create_image_artifact(f"data:image/svg+xml;base64,{picture}", key="backtest-days", description=done.name)
+    drawn = (
+        f"![The days](data:image/svg+xml;base64,{picture})"  # an image artifact would show its whole address as well
+    )
+    create_markdown_artifact(drawn, key="backtest-days", description=done.name)
     return Completed(message=lines[0] if lines else done.name, data=done.facts)
 
 

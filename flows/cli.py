@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.api import api
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
@@ -216,6 +217,7 @@ app.command()(similar)
 app.command()(why)
 app.command()(export)
 app.command()(vectors)
+app.command()(api)
 
 
 app.command()(backfill)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict
@@ -20,6 +20,7 @@ from schemas.progress import Progress
 
 if TYPE_CHECKING:
     from flows.settings.settings import Settings
+    from modeling.service.rules import Rules
 
 KIND, POINTERS = "recommendations", "lists"
 LISTS, POPULAR = "lists.parquet", "popular.parquet"
@@ -55,15 +56,22 @@ def make_lists(settings: Settings, sessions: Manifest, progress: OnProgress) -> 
     """
     from flows.in_service import keeps_seen, model_folder
     from flows.publish_table import Target, publish
+    from flows.rules import reader_of
     from modeling import service
 
     wanted, artifacts = settings.dataset.serving.lists, settings.artifacts
     assert wanted is not None
     folder = model_folder(artifacts, settings.dataset.name)
-    asked = {"k": wanted.k, "keep_seen": keeps_seen(artifacts, folder)}
+    rules = reader_of(settings.dataset, settings.dataset.source or None)
+    hides = settings.dataset.serving.rules.hide_seen
+    asked: dict[str, Any] = {"k": wanted.k, "keep_seen": keeps_seen(artifacts, folder) if hides is None else not hides}
+    if rules:
+        asked |= {"rules": settings.dataset.serving.rules.model_dump(mode="json"), "files": [*map(str, rules.stamps())]}
     parents = (sessions.name, f"models/{folder.name}")
     lists_id = identify(code=code_version(Path(service.__file__).parent), parents=parents, **asked)
-    made = artifacts.find(KIND, lists_id) or _make(artifacts, lists_id, parents, sessions, folder, asked, progress)
+    made = artifacts.find(KIND, lists_id) or _make(
+        artifacts, lists_id, parents, sessions, folder, asked, rules.read() if rules else None, progress
+    )
     target = Target(wanted.to, wanted.table) if wanted.to else None
     before, table = newest_lists(artifacts, settings.dataset.name), str(target or "")
     if before and (before.lists, before.table) == (made.name, table):
@@ -82,7 +90,8 @@ def _make(
     parents: tuple[str, ...],
     sessions: Manifest,
     model: Path,
-    asked: dict[str, int],
+    asked: dict[str, Any],
+    rules: Rules | None,
     progress: OnProgress,
 ) -> Manifest:
     artifacts.begin_work()
@@ -90,7 +99,7 @@ def _make(
     from modeling.service.everyone import histories_of_users, popular_table
 
     with artifacts.write(KIND, lists_id, parents=parents, parameters=dict(asked)) as draft:
-        recommender, users, histories = histories_of_users(model, sessions.folder)
+        recommender, users, histories = histories_of_users(model, sessions.folder, rules=rules)
         k, out = asked["k"], draft.folder / "made"
         counts = write_lists(
             recommender,

@@ -22,7 +22,7 @@ import sqlalchemy as sql
 
 from flows.connections import url_of
 from flows.reports.progress import Lines
-from preprocessing.source.database.rows import connected
+from preprocessing.source.database.rows import DatabaseError, connected
 from schemas.artifacts import UNFINISHED, Artifacts
 from schemas.errors import InputError, unknown
 from schemas.progress import Progress
@@ -32,6 +32,7 @@ PUBLISH = "publish"
 BATCH = 50_000  # rows sent at a time
 KEYS = ("user_id", "session_id")  # by which lists are looked up, the first that is there
 SWAPS = ("sqlite", "postgresql")  # databases that change tables in a transaction
+AGAIN = (10.0, 60.0)
 LEFT_SECONDS = 86_400  # after which a table that a run left is nobody's any more
 LOCK_WAIT = "60s"  # for readers of the old table to be done, while new ones wait
 TYPES: dict[Any, Any] = {pl.Int64: sql.BigInteger, pl.Int32: sql.Integer, pl.Float32: sql.Float, pl.Float64: sql.Float}
@@ -98,10 +99,22 @@ def lists_to(
 def publish(files: list[Path], target: Target, progress: OnProgress) -> int:
     """Replace the table by the rows of Parquet files, all of the columns of the first; how many there are.
 
+    A database that breaks off is tried again, `AGAIN` seconds later.
+
     Raises:
         InputError: for what the database refuses, such as a table that a view reads.
-        DatabaseError: when it breaks off; the table is then as it was.
+        DatabaseError: when it broke off each time; the table is then as it was.
     """
+    for seconds in AGAIN:
+        try:
+            return _publish(files, target, progress)
+        except DatabaseError as error:
+            progress(f"{error} Tried again in {seconds:.0f} seconds.")
+            time.sleep(seconds)
+    return _publish(files, target, progress)
+
+
+def _publish(files: list[Path], target: Target, progress: OnProgress) -> int:
     schema, total = pl.Schema(pl.read_parquet_schema(files[0])), sum(pq.read_metadata(file).num_rows for file in files)
     name, _, above = target.table.rpartition(".")[::-1]
     with target.open() as connection:

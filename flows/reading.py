@@ -84,6 +84,7 @@ def recommend(
     from flows.raw_tables import read_table
     from flows.recommend import reads_past, recommend_all, recommend_everyone
     from flows.recommend import recommend as run
+    from flows.rules import dataset_of, rules_of
     from schemas.artifacts import Artifacts
 
     with lists_to(out, to, table, root, say) as out:
@@ -91,16 +92,20 @@ def recommend(
         given = read_table(events, "--events") if events else items or []
         new_table = read_table(new_items, "--new-items") if new_items else None
         folder = folder_of(root, dataset, model)
+        rules = rules_of(dataset, dataset_of(folder))
         if keep_seen is None:
-            keep_seen = keeps_seen(Artifacts(root), folder)
+            hides = rules.hide_seen if rules else None
+            keep_seen = keeps_seen(Artifacts(root), folder) if hides is None else not hides
         needs_past = user or everyone or (events and reads_past(folder))
         past = newest_sessions(Artifacts(root), dataset) if needs_past else None
         if everyone and out and past:
-            summary = recommend_everyone(folder, past, out, count, keep_seen=keep_seen, say=say)
+            summary = recommend_everyone(folder, past, out, count, keep_seen=keep_seen, rules=rules, say=say)
         elif source and out:
-            summary = recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, say=say)
+            summary = recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, rules=rules, say=say)
         else:
-            summary = run(folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, say=say)
+            summary = run(
+                folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, rules=rules, say=say
+            )
     end(summary | ({"out": f"{table} of {to}"} if to else {}), as_json)
 
 

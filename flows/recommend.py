@@ -16,6 +16,7 @@ from modeling.config import NEXT_ITEM
 from modeling.service.bulk import from_parquet, from_text, parquet_files, write_lists
 from modeling.service.everyone import histories_of_users
 from modeling.service.recommender import Recommender
+from modeling.service.rules import Rules
 from modeling.sessions import Sessions
 from schemas.errors import InputError
 from schemas.progress import Progress
@@ -35,6 +36,7 @@ def recommend(
     user: str | None = None,
     past: Path | None = None,
     keep_seen: bool = False,
+    rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Item ids of one session, or raw events -> a summary, with `recommended` and `predicted`, or `sessions` of them.
@@ -45,7 +47,7 @@ def recommend(
     Raises:
         InputError: for ids and values that do not fit the model, and a user without a session where there are no ids.
     """
-    recommender = Recommender(folder, past=past)
+    recommender = Recommender(folder, past=past, rules=rules)
     summary: dict[str, Any] = {"model": str(folder), "keep_seen": keep_seen}
     if new_items is not None:
         added, had = recommender.add_items(new_items)
@@ -90,6 +92,7 @@ def recommend_all(
     new_items: pl.DataFrame | None = None,
     *,
     keep_seen: bool = False,
+    rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Histories in files -> OUT/lists.parquet, and a summary. `source`: see `modeling.service.bulk`.
@@ -97,7 +100,7 @@ def recommend_all(
     Raises:
         InputError: for files that do not fit the model, and where OUT is there already.
     """
-    recommender = Recommender(folder)
+    recommender = Recommender(folder, rules=rules)
     if new_items is not None:
         recommender.add_items(new_items)
     total: int | None = None
@@ -129,7 +132,14 @@ def reads_past(folder: Path) -> bool:
 
 
 def recommend_everyone(
-    folder: Path, past: Path, out: Path, count: int, *, keep_seen: bool = False, say: Callable[[str], object]
+    folder: Path,
+    past: Path,
+    out: Path,
+    count: int,
+    *,
+    keep_seen: bool = False,
+    rules: Rules | None = None,
+    say: Callable[[str], object],
 ) -> dict[str, Any]:
     """Prepared sessions -> OUT/lists.parquet: a list for every user from their past sessions alone, and a summary. A model that
     reads no past sessions goes by the last one of each.
@@ -139,7 +149,7 @@ def recommend_everyone(
     Raises:
         InputError: where OUT is there already.
     """
-    recommender, total, histories = histories_of_users(folder, past)
+    recommender, total, histories = histories_of_users(folder, past, rules=rules)
     progress = Lines(say)
     counts = write_lists(
         recommender,

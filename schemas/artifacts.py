@@ -343,7 +343,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{escape(path.name)}.*"):
-        _remove_if_abandoned(left)
+        if left.suffix[1:].isdecimal():  # not what an editor puts there
+            _remove_if_abandoned(left)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.touch()
     lock = _lock(temporary)  # says that this process is alive

@@ -14,11 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from schemas import places, plugins
 from schemas.columns import ITEM_ID, RESERVED, SESSION_ID, TAKEN, TIMESTAMP
 from schemas.errors import InputError, parse
-from schemas.sources import TABLE_NAME, DatabaseName, Part, Zone, never_a_url
+from schemas.serving import Serving as Serving
 from schemas.sources import Database as Database
 from schemas.sources import EventSource as EventSource
 from schemas.sources import FileOptions as FileOptions
 from schemas.sources import ItemSource as ItemSource
+from schemas.sources import Part, Zone, never_a_url
 from schemas.sources import UserSource as UserSource
 from schemas.spellings import current
 from schemas.yaml_keys import load_yaml
@@ -114,24 +115,6 @@ class Profile(Part):
 
     warn_above: float = Field(0.2, gt=0, description="Population stability index above which a column is warned about.")
     days: int = Field(7, ge=1, description="Days before it that a day is compared with.")
-
-
-class Lists(Part):
-    """Lists for every user, made each night with the model in service: `recommendations/<id>`."""
-
-    k: int = Field(20, ge=1, description="Items of each list.")
-    to: DatabaseName | None = Field(
-        None, description="Write them to a table, too: the name of a database, as `database.connection` has it."
-    )
-    table: str = Field(
-        "recommendations", pattern=TABLE_NAME, description="The table, which is replaced whole in one step."
-    )
-
-
-class Serving(Part):
-    """What is made for those who ask, once a model is in service."""
-
-    lists: Lists | None = Field(None, description="Lists for every user after each night; left out: none.")
 
 
 class Dataset(Part):

@@ -9,6 +9,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,20 +23,22 @@ def programs() -> Path | None:
 
 
 @contextlib.contextmanager
-def postgresql(folder: Path) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The URL of a server of its own, empty; skips the test where there is none."""
     bin_ = programs()
     if bin_ is None or importlib.util.find_spec("psycopg") is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql; pip install 'psycopg[binary]')")
     user = _user()
-    data = Path(shutil.os.path.realpath(folder)) / "postgresql"  # type: ignore[attr-defined]
-    data.mkdir()
-    if user:
-        for place in (data, *data.parents):
-            if place == data:
-                shutil.chown(place, user)
-            elif place.stat().st_uid == os.geteuid() and place != Path("/"):
-                place.chmod(place.stat().st_mode | 0o711)
+    with tempfile.TemporaryDirectory(prefix="overnight-postgresql-") as place:  # pytest's folders are its user's alone
+        data = Path(place)
+        if user:
+            shutil.chown(data, user)
+        with _running(bin_, data, user) as url:
+            yield url
+
+
+@contextlib.contextmanager
+def _running(bin_: Path, data: Path, user: str | None) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 
-from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
+from flows.pages import link
 from flows.reports.charts import draw_curves, read_curves
 from flows.reports.day_profile import newest_page
+from flows.reports.ranked import describe_intervals, interval_rows
+from flows.reports.report import PAGE, SAME
 from flows.reports.run_names import name_run
 from flows.reports.tables import (
     describe_item_cases,
@@ -32,15 +35,15 @@ def show_sessions(settings: Settings, sessions: Manifest) -> None:
     lines += [f"**Warning**: {warning}." for warning in facts.get("warnings", [])]
     lines += [f"{what}: {which}" for what, which in left_out_rows(facts)]
     if page := newest_page(settings.artifacts, settings.dataset, sessions):
-        lines.append(f"The last day at a glance: `{page}`")
+        lines.append(link(page, "The last day at a glance"))
     create_table_artifact(table, key="sessions", description="\n\n".join(lines))
 
 
 def show_training(settings: Settings, model: Manifest) -> None:
-    """The learning curves as a picture."""
+    """The learning curves, drawn."""
     picture = base64.b64encode(draw_curves(read_curves(model)).encode()).decode()
-    create_image_artifact(
-        f"data:image/svg+xml;base64,{picture}",
+    create_markdown_artifact(
+        f"![Learning curves](data:image/svg+xml;base64,{picture})",
         key="learning-curve",
         description=f"Loss and validation, {model.name}",
     )
@@ -49,16 +52,21 @@ def show_training(settings: Settings, model: Manifest) -> None:
 def show_metrics(settings: Settings, evaluation: Manifest) -> None:
     """Model and baselines, a row each; a row for each metric of a label."""
     facts = evaluation.facts
-    rows = [
-        {"scorer": name} | {key: format_metric(value) for key, value in row.items()}
-        for name, row in item_rows(facts["metrics"])
-    ]
+    bounds = dict(interval_rows(facts, brief=True))
+    rows = []
+    for name, row in item_rows(facts["metrics"]):
+        first = {"scorer": name} | bounds.get(name, {})  # the rest may lie beyond the edge of the window
+        rest = {key: value for key, value in row.items() if key not in first and key.partition("@")[0] not in SAME}
+        rows.append(first | {key: format_metric(value) for key, value in rest.items()})
     if rows:
-        create_table_artifact(rows, key="metrics", description=describe_item_cases(facts))
+        about = [describe_item_cases(facts), describe_intervals(facts)]
+        create_table_artifact(rows, key="metrics", description="\n\n".join(filter(None, about)))
     if labels := [{"metric": key} | row for key, row in label_rows(facts["metrics"])]:
         create_table_artifact(labels, key="label-metrics", description=describe_label_cases(facts))
 
 
 def show_report(settings: Settings, report: Manifest) -> None:
-    """Verdict and metrics, in Markdown."""
-    create_markdown_artifact(report.facts["markdown"], key="run-report", description=report.facts["verdict"])
+    """Verdict and metrics, in Markdown, with a link to the whole report."""
+    verdict, *rest = report.facts["markdown"].split("\n")
+    markdown = "\n".join([verdict, "", link(report.folder / PAGE, "The whole report"), "", *rest])
+    create_markdown_artifact(markdown, key="run-report", description=report.facts["verdict"])

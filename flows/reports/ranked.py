@@ -32,15 +32,15 @@ def beaten_by(metrics: Metrics) -> str:
     return f"A baseline is better than the model: {name} has {key} {its:.4f}, {model} {own:.4f}."
 
 
-def interval_rows(facts: dict[str, Any]) -> list[Row]:
-    """By scorer its recall, MRR and NDCG at the largest cut-off, each with its interval."""
+def interval_rows(facts: dict[str, Any], *, brief: bool = False) -> list[Row]:
+    """By scorer its NDCG, recall and MRR at the largest cut-off, each with its interval; `brief` in three digits."""
     intervals = facts.get("intervals", {}).get("metrics", {})
     rows = []
     for name, values in item_rows(facts["metrics"]):
         if name in intervals:
             k = max(int(key.partition("@")[2]) for key in values)
-            keys = [f"{metric}@{k}" for metric in ("recall", "mrr", "ndcg")]
-            rows.append((name, {key: _with_bounds(values[key], intervals[name][key]) for key in keys}))
+            keys = [f"{metric}@{k}" for metric in ("ndcg", "recall", "mrr")]
+            rows.append((name, {key: _with_bounds(values[key], intervals[name][key], brief=brief) for key in keys}))
     return rows
 
 
@@ -91,7 +91,8 @@ def slice_rows(facts: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _with_bounds(value: float | None, bounds: list[float] | None) -> str:
-    return (
-        format_metric(value) if value is None or bounds is None else f"{value:.4f} ({bounds[0]:.4f} to {bounds[1]:.4f})"
-    )
+def _with_bounds(value: float | None, bounds: list[float] | None, *, brief: bool = False) -> str:
+    if value is None or bounds is None:
+        return format_metric(value)
+    digits = "#.3g" if brief else ".4f"
+    return f"{value:{digits}} ({bounds[0]:{digits}} to {bounds[1]:{digits}})"

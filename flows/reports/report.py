@@ -12,6 +12,7 @@ from flows.reports.charts import draw_curves, read_curves
 from flows.reports.guards import ABOUT as ABOUT_GUARDS
 from flows.reports.guards import guard_rows
 from flows.reports.ranked import (
+    Row,
     beaten_by,
     describe_intervals,
     describe_lists,
@@ -42,7 +43,7 @@ from schemas.dataset import Dataset
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
 VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
-SAME = ("hitrate", "map")  # with one hidden item a session they are recall and mrr
+SAME = ("hitrate", "map", "precision")  # with one hidden item a session they are recall, mrr, and recall divided by k
 
 
 def write_report(
@@ -102,11 +103,14 @@ def write_report(
         account=session_rows(sessions.facts),
         warnings=[*late, *sessions.facts.get("warnings", [])],
         left_out=left_out_rows(sessions.facts),
-        day_page=day_page,
+        day_page=f"../../{'/'.join(day_page.parts[-3:])}"
+        if day_page
+        else "",  # opens from a disk and from a server alike
     )
     with artifacts.write("reports", artifact_id, parents=parents) as draft:
         (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        markdown = _markdown(sessions.facts["test_day"], comparison, rows, labels, beaten, refitted)
+        table = interval_rows(evaluation.facts, brief=True) or [(name, _formatted(row)) for name, row in rows]
+        markdown = _markdown(sessions.facts["test_day"], comparison, table, labels, beaten, refitted)
         draft.facts = {"verdict": comparison.facts["reason"], "markdown": markdown}
     return draft.manifest
 
@@ -152,6 +156,10 @@ def summarise(
     }
 
 
+def _formatted(row: Values) -> dict[str, str]:
+    return {key: format_metric(value) for key, value in row.items() if key.partition("@")[0] not in SAME}
+
+
 def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
     """NDCG at the largest cut-off where it is defined, as shares of the best."""
     if not rows:
@@ -169,8 +177,8 @@ def _bars(rows: list[tuple[str, Values]]) -> list[dict[str, Any]]:
 def _markdown(
     day: str | None,
     comparison: Manifest,
-    rows: list[tuple[str, Values]],
-    labels: list[tuple[str, dict[str, str]]],
+    rows: list[Row],
+    labels: list[Row],
     beaten: str,
     refitted: str,
 ) -> str:
@@ -178,6 +186,6 @@ def _markdown(
     verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
     sentences = " ".join(filter(None, [beaten, facts["reason"], refitted]))
     lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), sentences]
-    lines += markdown_table("scorer", [(name, {key: format_metric(row[key]) for key in row}) for name, row in rows])
+    lines += markdown_table("scorer", rows)
     lines += markdown_table("label", labels)
     return "\n".join(lines)

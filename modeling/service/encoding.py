@@ -33,6 +33,21 @@ class Moments:
     session: pl.Series | None = None
 
 
+class Vocabularies:
+    """The id maps of a model folder, each read when it is asked for first and held from then on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[str, pl.DataFrame] = {}
+
+    def of(self, column: FeatureColumn) -> pl.DataFrame:
+        """The id map of a feature: raw values and their ids."""
+        assert column.vocabulary
+        if column.vocabulary not in self._read:
+            self._read[column.vocabulary] = read_table(self.folder / column.vocabulary).drop_nulls(ID)
+        return self._read[column.vocabulary]
+
+
 Encode = Callable[[pl.Series, EncoderUsed, Moments], pl.Series]
 
 
@@ -51,7 +66,7 @@ def why_not(column: FeatureColumn, moments: Moments) -> str:
 
 
 def encoded(
-    raw: pl.Series, column: FeatureColumn, folder: Path, what: str, moments: Moments | None = None
+    raw: pl.Series, column: FeatureColumn, vocabularies: Vocabularies, what: str, moments: Moments | None = None
 ) -> pl.Series:
     """Raw values as the feature holds them; numbers that are not finite become null.
 
@@ -65,9 +80,9 @@ def encoded(
             f"Feature {column.name!r} of {what} cannot be made: it is made by {' then '.join(column.transform)}, and {reason}. "
             f"What can be encoded: {possible}."
         )
-    values = typed(raw, column, folder, what)
+    values = typed(raw, column, vocabularies, what)
     if column.vocabulary:
-        return _ids(values, column, _vocabulary(column, folder))
+        return _ids(values, column, vocabularies.of(column))
     for encoder in _chain(column):
         values = ENCODE[encoder.name](values, encoder, moments)
     if column.kind == "categorical":
@@ -76,7 +91,7 @@ def encoded(
     return values.set(~values.is_finite().fill_null(True), None)
 
 
-def typed(raw: pl.Series, column: FeatureColumn, folder: Path, what: str, zone: str = "UTC") -> pl.Series:
+def typed(raw: pl.Series, column: FeatureColumn, vocabularies: Vocabularies, what: str, zone: str = "UTC") -> pl.Series:
     """Raw values as the type that the feature's first encoder takes; `zone` is that of times written without one.
 
     Raises:
@@ -85,13 +100,8 @@ def typed(raw: pl.Series, column: FeatureColumn, folder: Path, what: str, zone: 
     raw = raw.fill_nan(None) if raw.dtype.is_float() else raw
     if not column.vocabulary:
         return as_type(raw, _raw_type(column), what, zone)
-    dtype = _vocabulary(column, folder).schema[VALUE]
+    dtype = vocabularies.of(column).schema[VALUE]
     return as_type(raw, pl.List(dtype) if column.many else dtype, what)
-
-
-def _vocabulary(column: FeatureColumn, folder: Path) -> pl.DataFrame:
-    assert column.vocabulary
-    return read_table(folder / column.vocabulary).drop_nulls(ID)
 
 
 def _chain(column: FeatureColumn) -> tuple[EncoderUsed, ...]:

@@ -16,22 +16,23 @@ import torch
 from modeling.service.bulk import MODEL as MODEL
 from modeling.service.bulk import POPULARITY, SOURCE, Histories, from_parquet, of_everyone, parquet_files
 from modeling.service.recommender import Recommender
+from modeling.service.rules import Rules
 from schemas.columns import END, USER_ID
 
 PLACE = "place"
 
 
 def histories_of_users(
-    folder: Path, prepared: Path, device: str | None = None
+    folder: Path, prepared: Path, device: str | None = None, rules: Rules | None = None
 ) -> tuple[Recommender, int, Iterator[Histories]]:
     """A model folder and the folder of prepared sessions -> the model, the number of users, and the history of each.
 
     Raises:
         InputError: where they are not of one dataset.
     """
-    recommender = Recommender(folder, device)
+    recommender = Recommender(folder, device, rules=rules)
     if recommender.model.settings.inputs.past_events:
-        recommender = Recommender(folder, device, past=prepared)
+        recommender = Recommender(folder, device, past=prepared, rules=rules)
         assert recommender.pasts is not None
         return recommender, len(recommender.pasts.users), of_everyone(recommender)
     files = parquet_files(prepared)

@@ -7,7 +7,8 @@ action, the hour) are not known. They are read as they were in the last training
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 
 from modeling.features import read_features, stored, time_feature
 from modeling.model import SequenceModel
-from modeling.service.encoding import Moments, encoded, typed, why_not
+from modeling.service.encoding import Moments, Vocabularies, encoded, typed, why_not
 from modeling.service.values import TIME, as_type, item_ids
 from modeling.sessions import Sessions, from_table
 from schemas.columns import COUNT, END, ID, ITEM_ID, NULL, SESSION_ID, TIMESTAMP, USER_ID, VALUE
@@ -25,6 +26,7 @@ from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 
 SESSION = "session_index"  # a helper column; no column of events is called so
+FEW = 100  # events: so many times fewer than items are looked up one by one, for which a join would read all items
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,30 @@ class Catalogue:
     schema: FeatureSchema
     items: pl.DataFrame
     folder: Path
+    borrow: bool = field(default=True, kw_only=True)
+    """Whether features of the moment that are not given are those of the last training event with the item, else unknown."""
+
+    @cached_property
+    def vocabularies(self) -> Vocabularies:
+        """Those of the folder, each read once."""
+        return Vocabularies(self.folder)
+
+    def join(self, items: pl.Series) -> pl.DataFrame:
+        """For each raw id its row of the item table; null for items that the model does not have."""
+        table = self.items.drop(COUNT, strict=False)
+        if len(items) * FEW > self.items.height:
+            return items.alias(VALUE).to_frame().join(table, on=VALUE, how="left", maintain_order="left")
+        order, values = self._sorted
+        place = values.search_sorted(items).clip(0, max(0, len(values) - 1))
+        row = pl.Series(order.gather(place) if len(values) else place, dtype=pl.UInt32)
+        return table[row.set(~(values.gather(place) == items).fill_null(False), None)].with_columns(items.alias(VALUE))
+
+    @cached_property
+    def _sorted(self) -> tuple[pl.Series, pl.Series]:
+        """The rows of the item table in order of their raw ids, and these."""
+        ids = self.items.select(pl.col(VALUE), pl.int_range(pl.len(), dtype=pl.UInt32).alias("row")).drop_nulls(VALUE)
+        ids = ids.sort(VALUE)
+        return ids["row"], ids[VALUE]
 
 
 def features_read(model: SequenceModel) -> tuple[FeatureColumn, ...]:
@@ -59,19 +85,20 @@ def from_items(raw: Sequence[Sequence[Any]], catalogue: Catalogue) -> tuple[Sess
     given = [item for history in raw for item in history]
     ids = item_ids(given, catalogue.items.schema[VALUE])
     sizes = pl.Series([len(history) for history in raw], dtype=pl.Int64)
-    events = _joined(pl.DataFrame({VALUE: ids}), catalogue)
+    events = catalogue.join(ids)
     missing = events[ID].is_null()
     return _sessions(events, sizes, {}, catalogue), [item for item, no in zip(given, missing, strict=True) if no]
 
 
 @dataclass(frozen=True)
 class OfEvents:
-    """Sessions of raw events; the item ids that the model does not have; of each session its key, its user, when it began and
-    when its last event was (None: without users, without times).
+    """Sessions of raw events; the item ids that the model does not have, and which session each event with one is of; of each
+    session its key, its user, when it began and when its last event was (None: without users, without times).
     """
 
     sessions: Sessions
     missing: list[Any]
+    missing_in: list[tuple[int, Any]]
     keys: list[Any]
     users: pl.Series | None
     begins: pl.Series | None
@@ -99,7 +126,7 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> OfEvents:
             raise InputError(f"Column {name!r} of events: row {table[name].is_null().arg_true()[0] + 1} holds nothing.")
     given = [column for column in catalogue.schema.side_features if _is_said(column, table.columns)]
     raw = [
-        typed(table[column.source], column, catalogue.folder, "events", zone).alias(f"raw {column.name}")
+        typed(table[column.source], column, catalogue.vocabularies, "events", zone).alias(f"raw {column.name}")
         for column in given
     ]
     key = next((name for name in (SESSION_ID, USER_ID) if name in table.columns), None)
@@ -109,15 +136,18 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> OfEvents:
     moments = Moments(table[TIMESTAMP] if TIMESTAMP in table.columns else None, table[SESSION])
     encoded_values: dict[str, pl.Series] = {}
     for column in given:
-        values = encoded(table[f"raw {column.name}"], column, catalogue.folder, "events", moments)
+        values = encoded(table[f"raw {column.name}"], column, catalogue.vocabularies, "events", moments)
         encoded_values[column.name] = values.filter(starts) if column.per == "session" else values
-    events = _joined(table.select(pl.col(ITEM_ID).alias(VALUE)), catalogue)
-    missing = events.filter(pl.col(ID).is_null())[VALUE].unique(maintain_order=True).to_list()
+    events = catalogue.join(table[ITEM_ID])
+    unknown = events[ID].is_null()
+    ids = events[VALUE].filter(unknown)
+    missing_in = list(zip((starts.cum_sum() - 1).filter(unknown).to_list(), ids.to_list(), strict=True))
     labels = table[key].filter(starts).to_list() if key else [None] * len(sizes)
     users, begins = (table[name].filter(starts) if name in table.columns else None for name in (USER_ID, TIMESTAMP))
     last = starts.shift(-1).fill_null(True)
     ends = table[TIMESTAMP].filter(last) if TIMESTAMP in table.columns else None
-    return OfEvents(_sessions(events, sizes, encoded_values, catalogue), missing, labels, users, begins, ends)
+    sessions = _sessions(events, sizes, encoded_values, catalogue)
+    return OfEvents(sessions, ids.unique(maintain_order=True).to_list(), missing_in, labels, users, begins, ends)
 
 
 def _in_order(table: pl.DataFrame, key: str | None) -> pl.DataFrame:
@@ -135,11 +165,6 @@ def _is_said(column: FeatureColumn, given: Collection[str]) -> bool:
     return column.source in given and not why_not(column, moments)
 
 
-def _joined(events: pl.DataFrame, catalogue: Catalogue) -> pl.DataFrame:
-    """Events with the encoded id and features of their items; null for items that the model does not have."""
-    return events.join(catalogue.items.drop(COUNT, strict=False), on=VALUE, how="left", maintain_order="left")
-
-
 def _sessions(
     events: pl.DataFrame, sizes: pl.Series, encoded_values: dict[str, pl.Series], catalogue: Catalogue
 ) -> Sessions:
@@ -153,6 +178,9 @@ def _sessions(
             values = pl.repeat(nothing, len(sizes), eager=True) if values is None else values
             columns[column.name] = stored(values, column)
         else:
-            values = events[ID if column.name == ITEM_ID else column.name] if values is None else values
+            if values is None:
+                values = events[ID if column.name == ITEM_ID else column.name]
+                if not catalogue.borrow and column.name != ITEM_ID and not column.per_item:
+                    values = pl.Series(values.name, [None] * len(values), dtype=values.dtype)
             columns[column.name] = pa.ListArray.from_arrays(offsets, stored(values, column))
     return from_table(pa.table(columns), catalogue.schema)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from modeling.features import stored
 from modeling.model import SequenceModel
-from modeling.service.encoding import encoded
+from modeling.service.encoding import Vocabularies, encoded
 from modeling.service.values import as_type
 from modeling.sessions import values_of
 from modeling.vectors import as_matrix
@@ -49,7 +49,8 @@ def add_items(model: SequenceModel, item_table: pl.DataFrame, table: pl.DataFram
     table = table.with_columns(raw.alias(VALUE)).drop_nulls(VALUE).unique(VALUE, keep="last", maintain_order=True)
     in_vocabulary = item_table.join(table, on=VALUE, how="semi")[ID]
     table = table.join(item_table, on=VALUE, how="anti", maintain_order="left")
-    rows = {column.name: encoded(table[column.source], column, folder, WHAT) for column in items.columns}
+    vocabularies = Vocabularies(folder)
+    rows = {column.name: encoded(table[column.source], column, vocabularies, WHAT) for column in items.columns}
     values = [values_of(stored(rows[column.name], column), column) for column in items.columns]
     _make_untrained_rankable(model, in_vocabulary)
     items.add(values, _vectors(model, table), table.height)

@@ -5,6 +5,7 @@ Examples that run: docs/recommender.md. N histories, K recommendations, R rows o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -20,10 +21,13 @@ from torch import Tensor
 from modeling.evaluation.ranking import top_k
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
+from modeling.service.encoding import Vocabularies
 from modeling.service.histories import Catalogue, OfEvents, borrowed, features_read, from_events, from_items
 from modeling.service.new_items import add_items
 from modeling.service.pasts import UserPasts, microseconds, moments
 from modeling.service.reading import CosineScorer, Reason, falls, parts_of, reasons, require_items
+from modeling.service.rules import Ruled, Rules
+from modeling.service.values import as_type
 from modeling.sessions import Sessions
 from modeling.sessions.past import SECOND, Ints
 from modeling.vocabularies import raw_column, raw_items, raw_lists, read_table
@@ -46,8 +50,23 @@ class Recommender:
     as ROOT/sessions/1f2e; without it, it recommends from the current session alone.
     """
 
-    def __init__(self, folder: Path, device: str | None = None, past: Path | None = None) -> None:
-        """Raises InputError where a folder is not what it should be, and for `past` of a model that reads none."""
+    def __init__(
+        self,
+        folder: Path,
+        device: str | None = None,
+        past: Path | None = None,
+        *,
+        borrow: bool = True,
+        rules: Rules | None = None,
+    ) -> None:
+        """Without `borrow`, features of the moment that are not given are read as unknown, never those of another's event.
+
+        Lists keep the `rules`, if there are any. Their `hide_seen` is for whoever calls, as `filter_seen` is.
+
+        Raises:
+            InputError: where a folder is not what it should be, and for `past` of a model that reads none.
+        """
+        self.borrow, self.rules = borrow, rules
         self.folder = folder
         self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.model = SequenceModel.load(folder).to(self.device)
@@ -62,6 +81,30 @@ class Recommender:
     def scorer(self) -> ModelScorer:
         """The model as ranking sees it; raises InputError where it has no head for items."""
         return ModelScorer(self.model)
+
+    @cached_property
+    def ruled(self) -> Ruled | None:
+        """The rules of this model; raises InputError for those that it cannot keep."""
+        if self.rules is None:
+            return None
+        return Ruled(self.rules, self.scorer, self.items, self.schema, self.vocabularies)
+
+    def allowed(self, items: pl.Series) -> pl.Series:
+        """Of raw ids those that rules let be recommended, bool; those that the model does not have, too."""
+        if self.ruled is None:
+            return pl.repeat(True, len(items), eager=True)
+        given = as_type(items, self.items.schema["value"], "lists")
+        column = self._catalogue.join(given)["id"].cast(pl.Int64) - FIRST_ID
+        return self.ruled.allowed(given, column.set(column < 0, None))
+
+    def set_rules(self, rules: Rules | None) -> None:
+        """Keep other rules from now on, in one step: lists that another thread makes keep those of before or these.
+
+        Raises:
+            InputError: for rules that this model cannot keep; those of before stay.
+        """
+        ruled = Ruled(rules, self.scorer, self.items, self.schema, self.vocabularies) if rules else None
+        self.rules, self.__dict__["ruled"] = rules, ruled
 
     @cached_property
     def _by_cosine(self) -> CosineScorer:
@@ -105,6 +148,12 @@ class Recommender:
             pl.Series("score", scores_NK[row_R, place_R].numpy(), dtype=pl.Float32),
         )
 
+    @property
+    def rankable_V(self) -> Tensor:
+        """Which items may be recommended, bool: those with a training event or appended, as far as rules allow them."""
+        ruled = self.ruled
+        return self.scorer.rankable_V if ruled is None else ruled.scorer.rankable_V
+
     def popular(self, k: int = 10) -> list[Any]:
         """The raw ids of the k items with most training events, most first, of ties the lower id: for users without a history.
 
@@ -112,7 +161,7 @@ class Recommender:
             InputError: for k below 1, or a model without the head next_item.
         """
         _require_count(k)
-        rankable_V = self.scorer.rankable_V.cpu()
+        rankable_V = self.rankable_V.cpu()
         order_V = self.model.next_item.popularity_V.cpu().argsort(descending=True, stable=True)
         return self.raw_items(order_V[rankable_V[order_V]][: int(k)] + FIRST_ID)
 
@@ -126,6 +175,8 @@ class Recommender:
         _require_events(histories)
         if not len(histories):
             return torch.empty(0, int(k), dtype=torch.long), torch.empty(0, int(k))
+        if self.ruled is not None:
+            return self.ruled.ranked(histories.to(self.device), int(k), filter_seen=filter_seen)
         return top_k(self.scorer, histories.to(self.device), int(k), filter_seen=filter_seen)
 
     def similar(self, items: Sequence[Any], k: int = 10) -> list[list[tuple[Any, float]]]:
@@ -163,7 +214,11 @@ class Recommender:
         if bool(untrained_N.any()):
             item = items[int(untrained_N.nonzero()[0])]
             raise InputError(f"Item {item!r} has no training event, so that its vector says nothing of it.")
-        return top_k(self._by_cosine, asked.to(self.device), int(k), filter_seen=True)
+        scorer = self._by_cosine
+        if self.ruled is not None:
+            scorer = copy.copy(scorer)
+            scorer.rankable_V = self.rankable_V
+        return top_k(scorer, asked.to(self.device), int(k), filter_seen=True)
 
     def because(
         self, histories: Sessions | Raw, k: int = 10, *, filter_seen: bool = False, events: int = 3
@@ -203,7 +258,8 @@ class Recommender:
         """
         rows = add_items(self.model, self.items, table, self.folder)
         self.schema, self.scorer = self.model.schema, ModelScorer(self.model)
-        self.__dict__.pop("_by_cosine", None)  # it has the vectors of before
+        for name in ("_by_cosine", "_catalogue", "ruled"):  # these have the items of before
+            self.__dict__.pop(name, None)
         self.items = pl.concat([self.items, rows], how="diagonal_relaxed")
         return rows.height, table.height - rows.height
 
@@ -216,7 +272,8 @@ class Recommender:
         """Sessions, and the item ids among them that the model does not have, which are read as unknown.
 
         `raw` is a list of item ids, oldest first, for each session; or a table of raw events, as `sessions_of_events` takes it.
-        Of ids alone, features of the moment are those of the last training event with the item (`borrowed` names them).
+        Of ids alone, features of the moment are those of the last training event with the item (`borrowed` names them), or
+        without `borrow` unknown.
 
         With `users`, one for each list, their past sessions are read before it: those that ended before `at`, when the session
         began (left out: now; in UTC where it has no zone). A list may be empty then: what is recommended follows from the past.
@@ -266,6 +323,11 @@ class Recommender:
             InputError: for values that do not fit, and `asked_at` of a model that does not read it, without times, or before an
                 event.
         """
+        read = self.read_events(table, asked_at)
+        return read.sessions, read.missing, read.keys
+
+    def read_events(self, table: pl.DataFrame, asked_at: datetime | Sequence[datetime] | None = None) -> OfEvents:
+        """As `sessions_of_events`, with all that is said of each session."""
         read = from_events(table, self._catalogue)
         sessions = read.sessions
         if self.pasts is not None and read.users is not None:
@@ -273,7 +335,7 @@ class Recommender:
             sessions = self.with_past(sessions, read.users, begins)
         if asked_at is not None:
             sessions = replace(sessions, asked=self._asked(read, asked_at))
-        return sessions, read.missing, read.keys
+        return replace(read, sessions=sessions)
 
     def _asked(self, read: OfEvents, asked_at: datetime | Sequence[datetime]) -> Tensor:
         """Seconds from the last event of each session to when it is asked, float64."""
@@ -293,12 +355,17 @@ class Recommender:
         """The features that the model reads of a moment and that columns of events with these names do not say."""
         return borrowed(features_read(self.model), given)
 
+    @property
+    def vocabularies(self) -> Vocabularies:
+        """The id maps of its folder."""
+        return self._catalogue.vocabularies
+
     def _sessions(self, histories: Sessions | Raw) -> Sessions:
         return histories if isinstance(histories, Sessions) else self.histories(histories)[0]
 
-    @property
+    @cached_property
     def _catalogue(self) -> Catalogue:
-        return Catalogue(self.schema, self.items, self.folder)
+        return Catalogue(self.schema, self.items, self.folder, borrow=self.borrow)
 
 
 def _require_count(given: Any, name: str = "k") -> None:

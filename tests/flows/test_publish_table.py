@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import polars as pl
@@ -22,8 +23,8 @@ TARGET = Target("SITE_DB", "lists")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql(tmp_path_factory.mktemp("pg")) as url:
+def server() -> Iterator[str]:
+    with postgresql() as url:
         yield url
 
 
@@ -155,7 +156,23 @@ def test_a_view_of_sqlite_reads_the_new_table(tmp_path: Path, monkeypatch: pytes
     engine.dispose()
 
 
+def test_a_database_that_breaks_off_is_tried_again(site: sql.Engine, tmp_path: Path) -> None:
+    kept, calls, lines = publish_table._insert, list[int](), list[str]()
+
+    def breaks_off(*given: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise DatabaseError("SITE_DB: gone.")
+        kept(*given)
+
+    with patch.object(publish_table, "AGAIN", (0.0, 0.0)), patch.object(publish_table, "_insert", breaks_off):
+        assert publish(lists_of(tmp_path, 1), TARGET, lambda progress: lines.append(str(progress))) == 201
+    assert "SITE_DB: gone. Tried again in 0 seconds." in lines
+    assert ask(site, "SELECT count(*) FROM lists") == [(201,)]
+
+
 def test_what_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish_table, "AGAIN", ())
     files = lists_of(tmp_path, 1)
     with pytest.raises(InputError, match="Set the environment variable SITE_DB"):
         publish(files, TARGET, print)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.pages import pages_of
 from schemas.artifacts import MANIFEST
+from tests.chromium import CHROMIUM, chromium
 from tests.flows.conftest import QUICK, clean_environment, overnight, overnight_here, run_and_kill, summary_of
 
 
@@ -36,6 +38,23 @@ def test_a_night_promotes_its_first_model_and_reports(whole: tuple[Path, dict[st
     assert "popularity" in page and str(summary["verdict"]) in page
     assert "<script" not in page
     assert not list(root.glob("unfinished/*"))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_the_report_fits_its_window_and_leads_to_the_day(whole: tuple[Path, dict[str, object]], tmp_path: Path) -> None:
+    root, summary = whole
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    with pages_of(root) as address, chromium(tmp_path) as page:
+        for width in (1280, 800, 480):
+            page.resize(width)
+            page.open(f"{address}/{Path(str(summary['report'])).relative_to(root)}")
+            assert page.value(fits), width
+            cut = "[...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth).length"
+            assert width < 800 or page.value(cut) == 0, f"a table is cut at {width}"
+        page.click("document.querySelector('a[href$=\"profile.html\"]')")
+        page.wait("location.pathname.startsWith('/profiles/')")
+        page.wait("document.readyState == 'complete'")
+        assert page.value(fits) and "2026-03-05" in page.text()
 
 
 def percent(line: str) -> int:

@@ -64,8 +64,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     port = free_port()
     parameters = {
         "data": {"dataset": "demo", "source": str(shop), "root": str(tmp_path / "root")},
-        "preset": "esasrec",
-        "body": {"num_layers": 1},
+        "model": {"preset": "esasrec", "body": {"num_layers": 1}},
         "training": {"epochs": 1, "threads": 1},
         "promotion": {"min_gain": 9.0},  # a first model is promoted on no machine
     }

@@ -16,7 +16,10 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+from prefect.blocks.system import Secret
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
+from flows.connections import url_of
 from flows.environment import PATIENT, QUIET
 from flows.serve import running
 from flows.triggers import Watch, key_of, listing, name_of
@@ -85,6 +88,13 @@ def test_files_and_events_start_one_night_each(shop: Path, tmp_path: Path, monke
         wait(lambda: "2026-03-06" in (tmp_path / "root" / "watched" / "nightly.json").read_text())
         (of_files,) = runs(api)
         assert of_files["name"] == "new files: events/2026-03-06.parquet" and "new-files" in of_files["tags"]
+
+        server = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: AUTH}
+        with temporary_settings(server):
+            Secret(value="sqlite:///a-secret.db").save("shop-db")
+            assert url_of("SHOP_DB") == "sqlite:///a-secret.db"
+            with pytest.raises(InputError, match="Set the environment variable NO_DB"):
+                url_of("NO_DB")
 
         (automation,) = ask(api, "/automations/filter", {})
         automation["trigger"]["within"] = 10  # the shortest that Prefect takes

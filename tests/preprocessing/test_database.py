@@ -30,8 +30,8 @@ INSERT = sql.text("INSERT INTO log VALUES (:user, :item, :seen, :price)")
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with postgresql(tmp_path_factory.mktemp("pg")) as url:
+def server() -> Iterator[str]:
+    with postgresql() as url:
         yield url
 
 
@@ -147,6 +147,19 @@ def test_a_night_that_is_killed_between_reading_and_committing_loses_and_doubles
     assert not list((tmp_path / "unfinished").glob("import*"))
 
 
+def test_files_that_are_lost_or_damaged(url: str, tmp_path: Path) -> None:
+    write(url, events=three_days())
+    read(tmp_path, url)
+    newest = tmp_path / "sources" / "small" / "events" / "000001" / "2024-01-03.parquet"
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:-40])
+    with pytest.raises(InputError, match=r"2024-01-03\.parquet: cannot be read"):
+        read(tmp_path, url)
+    newest.unlink()
+    read(tmp_path, url)
+    assert stored(tmp_path).height == 15
+
+
 def test_to_find_that_all_is_done_nothing_is_written(url: str, tmp_path: Path) -> None:
     write(url, events=three_days())
     with pytest.raises(WorkToDoError):
@@ -183,6 +196,41 @@ def test_a_running_number_is_a_cursor(overlap: int, tmp_path: Path) -> None:
     read(tmp_path / "root", url, **query)
     read(tmp_path / "root", url, **query)
     assert sorted(stored(tmp_path / "root")["id"]) == list(range(1, 18))
+
+
+def test_rows_are_never_held_at_once(url: str, tmp_path: Path) -> None:
+    write(url, events=three_days())
+    with patch.object(rows, "BATCH", 4), rows.connected(url, "SHOP_DB") as connection:
+        assert [rows_.height for rows_ in rows.read_rows(connection, "select * from log", {})] == [4, 4, 4, 3]
+
+
+def test_a_query_may_hold_per_cents_casts_and_colons(url: str, tmp_path: Path) -> None:
+    write(url, events=three_days())
+    cast = "" if url.startswith("sqlite") else "::text"
+    read(
+        tmp_path, url, query=f"select *, item_id{cast} as again from log where user_id like 'a%' and item_id <> '\\:x'"
+    )
+    assert stored(tmp_path).height == 6
+
+
+@pytest.mark.parametrize(
+    ("column", "overlap"),
+    [
+        ("\"CreatedAt\" TIMESTAMP DEFAULT '2024-01-01 12:00'", 0),
+        ("\"CreatedAt\" TIMESTAMPTZ DEFAULT '2024-01-01 12:00+05'", 1),
+        ("\"CreatedAt\" DATE DEFAULT '2024-01-01'", 0),
+        ('"CreatedAt" BIGSERIAL', 0),
+    ],
+)
+def test_every_kind_of_cursor_of_postgresql_reads_each_row_once(
+    column: str, overlap: float, server: str, tmp_path: Path
+) -> None:
+    write(server, "DROP TABLE IF EXISTS log", TABLE.format(time="TIMESTAMPTZ").replace("price", f"{column}, price"))
+    for _ in range(3):
+        write(server, "INSERT INTO log (user_id, item_id) VALUES ('a', 'x'), ('a', 'x'), ('b', 'y')")
+        for _ in range(2):
+            read(tmp_path, server, cursor="CreatedAt", overlap_hours=overlap, overlap_numbers=overlap)
+    assert stored(tmp_path).height == 9
 
 
 def test_the_query_may_say_since_itself(url: str, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import polars as pl
 
 from preprocessing.source.database import cursor
 from preprocessing.source.database.files import EVENTS, Fetch
+from preprocessing.source.files import reading
 
 HASH, PLACE = "overnight hash", "overnight place"
 
@@ -30,14 +31,14 @@ class Imported:
 
     @classmethod
     def of(cls, place: Path, before: list[Fetch], since: Any, name: str) -> Imported:
-        """Those of earlier nights whose cursor is not before `since`."""
+        """Those of earlier nights whose cursor is not before `since`. Rows of a file that was removed are read anew."""
         files = [
             place / EVENTS / f"{record.number:06}" / file
             for record in before
             for file, last in record.last.items()
             if cursor.read(record.kind, last) >= since
         ]
-        return cls(files, since, name)
+        return cls([file for file in files if file.is_file()], since, name)
 
     def hashed(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Of rows the cursor, and a hash of the columns that they have in common with those that are there."""
@@ -58,15 +59,18 @@ class Imported:
         return 0 if self.rows is None else self.rows.height
 
     def _load(self, columns: list[str]) -> None:
-        schemas = [pl.Schema(pl.read_parquet_schema(file)) for file in self.files]
+        schemas = []
+        for file in self.files:
+            with reading(file):
+                schemas.append(pl.Schema(pl.read_parquet_schema(file)))
         self._common = sorted(set(columns).intersection(*(schema.names() for schema in schemas)))
-        plans = [
-            pl.scan_parquet(file, glob=False, hive_partitioning=False)
-            .filter(pl.col(self.name) >= pl.lit(self.since))
-            .select(self.name, _hash(schema, self._common))
-            for file, schema in zip(self.files, schemas, strict=True)
-        ]
-        rows = pl.concat(plan.collect(engine="streaming") for plan in plans)
+        parts = []
+        for file, schema in zip(self.files, schemas, strict=True):
+            plan = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+            recent = plan.filter(pl.col(self.name) >= pl.lit(self.since))
+            with reading(file):
+                parts.append(recent.select(self.name, _hash(schema, self._common)).collect(engine="streaming"))
+        rows = pl.concat(parts)
         self.rows = rows.with_columns(pl.int_range(pl.len()).over(self.name, HASH).alias(PLACE))
 
 

@@ -103,7 +103,7 @@ def read_rows(connection: sql.Connection, statement: str, values: Mapping[str, A
         if doubled := next((column for column in names if _is_again(column, names)), None):
             raise InputError(f"The query has two columns {doubled!r}; name them apart (select a.id as a_id ...).")
         empty = True
-        for rows in result.partitions():
+        for rows in result.partitions(BATCH):
             empty = False
             columns = zip(names, zip(*rows, strict=True), strict=True)
             yield pl.DataFrame([column_of(name, found) for name, found in columns])

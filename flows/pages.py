@@ -1,0 +1,101 @@
+"""The pages of reports and days below a root, to be read in a browser on this machine: Prefect's UI opens no files of a disk.
+
+Only GET and HEAD of `/reports/ID/report.html` and `/profiles/ID/profile.html` are answered, with what lies there. No other path
+is looked at, and nothing outside the root, by whatever links.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import threading
+from collections.abc import Iterator
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+VARIABLE = "OVERNIGHT_PAGES"  # where the pages are while `overnight serve` runs, for runs that begin then
+HOST, PORT = "127.0.0.1", 4210
+POLL_SECONDS = 0.1  # until the end of the block is seen
+PAGE = re.compile(r"/(reports/[0-9a-f]{4,64}/report|profiles/[0-9a-f]{4,64}/profile)\.html")
+HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # a day's page is made anew when the days before it change
+}
+
+
+@contextlib.contextmanager
+def pages_of(root: Path) -> Iterator[str]:
+    """Answer for the pages below a root while the block lasts, at the address that it gives."""
+    server = _listen(root.resolve())
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True)
+    thread.start()
+    before, address = os.environ.get(VARIABLE), f"http://{HOST}:{server.server_address[1]}"
+    os.environ[VARIABLE] = address
+    try:
+        yield address
+    finally:
+        os.environ.pop(VARIABLE) if before is None else os.environ.update({VARIABLE: before})
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def link(page: Path, words: str) -> str:
+    """A page in Markdown: a link where pages are answered for, else its path."""
+    address, path = os.environ.get(VARIABLE), "/" + "/".join(page.parts[-3:])
+    return f"[{words}]({address}{path})" if address and PAGE.fullmatch(path) else f"{words}: `{page}`"
+
+
+def find(root: Path, path: str) -> Path | None:
+    """The file of a path as a browser asks for it; None for all but a page that is there, within the root."""
+    if not PAGE.fullmatch(path):
+        return None
+    file = root / path[1:]
+    try:
+        inside = file.resolve(strict=True).is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # not there, or links in a circle
+        return None
+    return file if inside and file.is_file() else None
+
+
+def _listen(root: Path) -> ThreadingHTTPServer:
+    """A server at its own port, so that links of earlier runs open, or at any other where that is taken."""
+
+    class Handler(BaseHTTPRequestHandler):
+        server_version, sys_version = "Overnight", ""
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def _answer(self, *, with_body: bool) -> None:
+            name = self.headers.get("Host", "").partition(":")[0]
+            ours = name in (HOST, "localhost")  # and no name of somebody else's that leads here
+            file = find(root, self.path) if ours else None
+            if file is None:
+                self.send_error(HTTPStatus.NOT_FOUND if ours else HTTPStatus.FORBIDDEN)
+                return
+            content = file.read_bytes()
+            self.send_response(HTTPStatus.OK)
+            for header, value in HEADERS.items():
+                self.send_header(header, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if with_body:
+                self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            """Not to the terminal."""
+
+    try:
+        return ThreadingHTTPServer((HOST, PORT), Handler)
+    except OSError:
+        return ThreadingHTTPServer((HOST, 0), Handler)

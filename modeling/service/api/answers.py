@@ -1,0 +1,271 @@
+"""Sessions asked for -> answers, of one model, many at a time.
+
+Sessions whose events have the same columns are read as one table, and ranked as `Recommender.ranked` ranks them: the list of a
+session is the one that `Recommender(folder, borrow=False).recommend` gives for it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import polars as pl
+import torch
+
+from modeling.config import NEXT_ITEM
+from modeling.service.api.asking import Asked
+from modeling.service.api.in_service import Loaded
+from modeling.service.popularity import Moment
+from modeling.sessions import Sessions
+from schemas.columns import FIRST_ID, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.errors import InputError
+
+Answer = dict[str, Any]
+MODEL, FEATURES = (
+    "model",
+    "features",
+)  # sources of items: scored by the model; by their features alone, without training events
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What sessions have in common that are read and ranked together."""
+
+    columns: tuple[str, ...]
+    asked_at: bool
+    user: bool
+    k: int
+    hide_seen: bool
+    explain: int
+    labels: bool
+
+
+@dataclass(frozen=True)
+class Similar:
+    """The items that are asked to be like one."""
+
+    item: str
+    k: int
+
+
+@dataclass(frozen=True)
+class Popular:
+    """What is popular now, for a user of whom nothing is known."""
+
+    k: int
+
+
+def answer_all(loaded: Loaded, asked: Sequence[Asked | Similar | Popular]) -> list[Answer]:
+    """An answer for each question, in order."""
+    found: dict[int, Answer] = {}
+    sessions = [place for place, one in enumerate(asked) if isinstance(one, Asked)]
+    found |= zip(sessions, answers(loaded, [asked[place] for place in sessions]), strict=True)  # type: ignore[misc]
+    for place, one in enumerate(asked):
+        if isinstance(one, Similar):
+            found[place] = _similar(loaded, one)
+        elif isinstance(one, Popular):
+            found[place] = answers(loaded, [Asked(k=one.k)])[0]
+    return [found[place] for place in range(len(asked))]
+
+
+def _similar(loaded: Loaded, one: Similar) -> Answer:
+    """The nearest items by the cosine of their vectors, as far as rules allow them."""
+    recommender = loaded.recommender
+    try:
+        nearest = recommender.similar([one.item], one.k)[0]
+    except InputError as error:
+        return {"error": str(error)}
+    return {"item": one.item, "similar": [{"item": item, "cosine": cosine} for item, cosine in nearest]}
+
+
+def answers(loaded: Loaded, asked: Sequence[Asked]) -> list[Answer]:
+    """An answer for each session, in order: its list or its labels, or what is wrong with it as `error`."""
+    given: dict[int, Answer] = {}
+    groups: dict[Kind, list[int]] = {}
+    for place, one in enumerate(asked):
+        if one.error:
+            given[place] = {"session_id": one.key, "error": one.error}
+        else:
+            groups.setdefault(_kind(loaded, one), []).append(place)
+    for kind, places in groups.items():
+        found = _together(loaded, kind, [asked[place] for place in places])
+        given |= dict(zip(places, found, strict=True))
+    return [given[place] for place in range(len(asked))]
+
+
+def _kind(loaded: Loaded, one: Asked) -> Kind:
+    columns = {name for event in one.events for name in event} & loaded.columns
+    hide = loaded.hide_seen if one.hide_seen is None else one.hide_seen
+    user = one.user is not None and loaded.recommender.pasts is not None
+    return Kind(tuple(sorted(columns)), one.asked_at is not None, user, one.k, hide, one.explain, one.labels)
+
+
+def _together(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
+    """Answers of sessions of one kind. Where one of them cannot be read, each is read alone: it spoils no other."""
+    try:
+        return _answered(loaded, kind, some)
+    except InputError as error:
+        if len(some) == 1:
+            return [{"session_id": some[0].key, "error": str(error)}]
+    return [_together(loaded, kind, [one])[0] for one in some]
+
+
+def _answered(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
+    sessions, missing = _read(loaded, kind, some)
+    answered: list[Answer] = [{"session_id": one.key} for one in some]
+    for answer, unknown, one in zip(answered, missing, some, strict=True):
+        answer["unknown_items"] = unknown
+        answer["not_given"] = loaded.recommender.borrowed(kind.columns) if one.events else []
+    if kind.labels:
+        _add_labels(loaded, sessions, answered)
+    else:
+        _add_lists(loaded, kind, some, sessions, answered)
+    return answered
+
+
+def _read(loaded: Loaded, kind: Kind, some: list[Asked]) -> tuple[Sessions, list[list[Any]]]:
+    """The sessions, and of each the item ids that the model does not have."""
+    recommender = loaded.recommender
+    missing: list[list[Any]] = [[] for _ in some]
+    if not kind.columns:  # of sessions without an event there is at most a past
+        users = [one.user for one in some] if kind.user else None
+        return recommender.histories([[] for _ in some], users)[0], missing
+    rows = [(place, one, event) for place, one in enumerate(some) for event in one.events]
+    columns = {name: _column(name, [event.get(name) for _, _, event in rows]) for name in kind.columns}
+    columns[SESSION_ID] = pl.Series([place for place, _, _ in rows], dtype=pl.Int64)
+    if kind.user:
+        columns[USER_ID] = pl.Series([one.user for _, one, _ in rows], dtype=pl.String)
+    times = [one.asked_at for one in some if one.asked_at is not None]
+    read = recommender.read_events(pl.DataFrame(columns), times or None)
+    for session, item in read.missing_in:
+        missing[session].append(item)
+    return read.sessions, missing
+
+
+def _column(name: str, values: list[Any]) -> pl.Series:
+    lists = [isinstance(value, list) for value in values if value is not None]
+    if any(lists) and not all(lists):
+        raise InputError(f"Column {name!r} of events holds lists in some events and single values in others.")
+    return pl.Series(name, values, dtype=pl.List(pl.String) if any(lists) else pl.String)
+
+
+def _add_labels(loaded: Loaded, sessions: Sessions, answered: list[Answer]) -> None:
+    """What label heads predict; nothing of a session without an event."""
+    if not loaded.recommender.model.label_heads:
+        raise InputError(f"{loaded.place.name} predicts no label: it has no head but {NEXT_ITEM}. Ask /recommend.")
+    some = (sessions.places > 0).nonzero().squeeze(1)
+    predicted = loaded.recommender.predict(sessions.select(some)) if len(some) else {}
+    for answer in answered:
+        answer["predicted"] = None
+    for row, place in enumerate(some.tolist()):
+        answered[place]["predicted"] = {label: float(value_N[row]) for label, value_N in predicted.items()}
+
+
+def _explain(loaded: Loaded, kind: Kind, chosen: Sessions, answered: list[Answer]) -> None:
+    """To each item the events that it leans on, and how much its score falls without each; null for the only event."""
+    reasons = loaded.recommender.because(chosen, kind.k, filter_seen=kind.hide_seen, events=kind.explain)
+    for answer, listed in zip(answered, reasons, strict=True):
+        by_item = {reason.item: reason.events for reason in listed}
+        for entry in answer["items"]:
+            events = by_item.get(entry["item"], ())
+            entry["because"] = [{"item": item, "fall": fall} for item, fall in events]
+
+
+def _taken(ids_NK: torch.Tensor, read_N: torch.Tensor) -> dict[int, set[int]]:
+    """The columns of the list of each session that has one."""
+    rows = (ids_NK - FIRST_ID).tolist()
+    return {place: set(row) for place, row in zip(read_N.nonzero().squeeze(1).tolist(), rows, strict=True)}
+
+
+def _fill(
+    loaded: Loaded,
+    kind: Kind,
+    some: list[Asked],
+    sessions: Sessions,
+    answered: list[Answer],
+    taken: dict[int, set[int]],
+    lengths: torch.Tensor,
+) -> None:
+    """Behind lists that are short, and where there is none, what is popular."""
+    short = (lengths < kind.k).nonzero().squeeze(1).tolist()
+    if not short or loaded.popularity is None:
+        return
+    ruled, allowed_V = loaded.recommender.ruled, loaded.recommender.rankable_V.cpu().numpy()
+    for place in short:
+        mine = taken.get(place, set())
+        without = mine | (_columns_of(sessions, place) if kind.hide_seen else set())
+        if ruled is not None:
+            without |= ruled.bought_in(sessions.select(torch.tensor([place])))
+        may_follow = ruled.may_follow(mine) if ruled is not None else _any
+        moment = Moment(_category(loaded, sessions, place), _when(some[place]))
+        found = loaded.popularity.fill(moment, kind.k - int(lengths[place]), without, allowed_V, may_follow)
+        names = loaded.recommender.raw_items(torch.tensor([column + FIRST_ID for column, _ in found], dtype=torch.long))
+        answered[place]["items"] += [
+            {"item": name, "score": None, "source": source} for name, (_, source) in zip(names, found, strict=True)
+        ]
+
+
+def _any(column: int) -> bool:
+    return True
+
+
+def _columns_of(sessions: Sessions, place: int) -> set[int]:
+    first, length = int(sessions.starts[place]), int(sessions.lengths[place])
+    return {item - FIRST_ID for item in sessions.items[first : first + length].tolist()}
+
+
+def _category(loaded: Loaded, sessions: Sessions, place: int) -> int | None:
+    """The category of the newest event that has one."""
+    assert loaded.popularity is not None
+    column = loaded.popularity.column
+    if column is None or column.name not in sessions.events:
+        return None
+    first, length = int(sessions.starts[place]), int(sessions.lengths[place])
+    ids = [number for number in sessions.events[column.name][first : first + length].tolist() if number >= FIRST_ID]
+    return int(ids[-1]) if ids else None
+
+
+def _when(one: Asked) -> datetime | None:
+    """When a session is asked for, else when its last event was; None where neither is said in a form that is read here."""
+    if one.asked_at is not None:
+        return one.asked_at
+    times = [event[TIMESTAMP] for event in one.events if isinstance(event.get(TIMESTAMP), str)]
+    try:
+        return datetime.fromisoformat(max(times)) if times else None
+    except ValueError:
+        return None
+
+
+def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions, answered: list[Answer]) -> None:
+    """Lists by the model where it knows an item of the session, else and behind them by what is popular."""
+    recommender = loaded.recommender
+    if NEXT_ITEM not in recommender.model.heads:
+        raise InputError(f"{loaded.place.name} has no head {NEXT_ITEM}: it predicts labels only. Ask /predict.")
+    read_N = _readable(loaded, sessions)
+    chosen = sessions.select(read_N)
+    ids_NK, scores_NK = recommender.ranked(chosen, kind.k, filter_seen=kind.hide_seen)
+    table = recommender.table_of(pl.DataFrame({"row": read_N.nonzero().squeeze(1).numpy()}), ids_NK, scores_NK)
+    trained_V = recommender.model.next_item.popularity_V > 0
+    columns = (ids_NK[ids_NK >= FIRST_ID] - FIRST_ID).cpu()
+    sources = [MODEL if trained else FEATURES for trained in trained_V.cpu()[columns].tolist()]
+    for answer in answered:
+        answer["items"] = []
+    for row, item, score, source in zip(table["row"], table["item"], table["score"], sources, strict=True):
+        answered[row]["items"].append({"item": item, "score": score, "source": source})
+    if kind.explain:
+        _explain(loaded, kind, chosen, [answered[place] for place in read_N.nonzero().squeeze(1).tolist()])
+    lengths = torch.zeros(len(sessions), dtype=torch.long)
+    lengths[read_N] = (ids_NK >= FIRST_ID).sum(1).cpu()
+    _fill(loaded, kind, some, sessions, answered, _taken(ids_NK, read_N), lengths)
+
+
+def _readable(loaded: Loaded, sessions: Sessions) -> torch.Tensor:
+    """Of which sessions the model knows anything: an item, a past, or features of unknown items that it can stand on."""
+    session_E, event_E = sessions.event_index()
+    known_N = torch.zeros(len(sessions), dtype=torch.bool)
+    known_N[session_E[sessions.items[event_E] >= FIRST_ID]] = True
+    if sessions.past is not None:
+        known_N |= sessions.past.lengths > 0
+    return known_N | (sessions.places > 0) if loaded.recommender.model.inputs.items.stands_without_ids else known_N

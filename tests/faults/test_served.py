@@ -1,0 +1,95 @@
+"""Runs of a real server and worker: cancelled from the UI, and without their worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.keeper import below
+from schemas.dataset import SHIPPED
+from tests.flows.conftest import LONG_SECONDS
+from tests.flows.test_power_cut import Served, is_there, of_root, served, wait_until
+from tests.schemas.own import part
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
+NEVER_ENDS = '''"""Wait."""
+
+import time
+from pathlib import Path
+
+import polars as pl
+
+from preprocessing.steps import Step
+
+
+class NeverEnds(Step):
+    """Say that it has begun, then wait inside the engine."""
+
+    says: str
+
+    def apply(self, events: pl.LazyFrame) -> pl.LazyFrame:
+        def wait(frame: pl.DataFrame) -> pl.DataFrame:
+            if len(frame):
+                Path(self.says).touch()
+                time.sleep(3600)
+            return frame
+
+        return events.map_batches(wait)
+'''
+
+
+def processes_of(run: str) -> list[int]:
+    """Processes that were started for a run, and what these started."""
+    wanted, pids = f"PREFECT__FLOW_RUN_ID={run}".encode(), []
+    for pid in map(int, (path.name for path in Path("/proc").glob("[0-9]*"))):
+        try:
+            found = wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if found and is_there(pid):
+            pids.append(pid)
+    return pids
+
+
+def cancel(night: Served, run: str) -> None:
+    """As the button in the UI does; nothing of the run is left then."""
+    assert processes_of(run)
+    night.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+    wait_until(lambda: night.state(run) == "Cancelled")
+    wait_until(lambda: not processes_of(run))
+
+
+@pytest.mark.fault("a run is cancelled from the UI while events are prepared", outcome="no process is left")
+@pytest.mark.fault("a run is cancelled from the UI in training", outcome="no process is left")
+@pytest.mark.fault(
+    "the worker is killed in training", outcome="`overnight serve` ends with one line and leaves no process"
+)
+def test_cancelled_or_without_a_worker_nothing_is_left(shop: Path, tmp_path: Path) -> None:
+    root, begun = tmp_path / "root", tmp_path / "begun"
+    part(tmp_path, "plugins/steps/never_ends.py", NEVER_ENDS)
+    demo = yaml.safe_load((SHIPPED / "demo.yaml").read_text())
+    demo["steps"] = [*demo.get("steps", []), {"never_ends": {"says": str(begun)}}]
+    (tmp_path / "waiting.yaml").write_text(yaml.safe_dump(demo | {"plugins": "plugins"}))
+    with served(root, shop) as night:
+        preparing = night.begin({"data": {"dataset": str(tmp_path / "waiting.yaml")}})
+        wait_until(lambda: begun.exists() or night.is_over(preparing))
+        cancel(night, preparing)
+        cancel(night, night.train())  # the lock of the root is free, else it would wait
+        night.train()
+        (worker,) = (pid for pid in below(night.process.pid) if is_worker(pid))
+        left = of_root(root)
+        os.kill(worker, signal.SIGKILL)
+        assert night.process.wait(LONG_SECONDS) == 2
+        assert not any(map(is_there, left)) and not of_root(root)
+    (log,) = tmp_path.glob("served-*.txt")
+    said = log.read_text()
+    assert "The worker ended by itself" in said.splitlines()[-1] and "Traceback" not in said
+
+
+def is_worker(pid: int) -> bool:
+    words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return words[1:4] == [b"-m", b"prefect", b"worker"]

@@ -1,0 +1,177 @@
+"""`serving.rules` of a dataset's YAML: what is written there becomes of lists, by hand, in bulk and in the service."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from flows.rules import reader_of, rules_of
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.service.recommender import Recommender
+from modeling.stages import train
+from preprocessing.pipeline import prepare
+from preprocessing.simulate import Shop, simulate
+from schemas.artifacts import Artifacts
+from schemas.dataset import Dataset, read_dataset
+from schemas.errors import InputError, parse
+from tests.flows.conftest import overnight_here
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The files of a shop, and a model folder of it."""
+    folder = tmp_path_factory.mktemp("rules")
+    simulate(Shop(days=4, users=60, seed=2), folder / "shop")
+    artifacts = Artifacts(folder / "root")
+    sessions = prepare(artifacts, read_dataset("demo").at(folder / "shop"), progress=lambda report: None)
+    config = ModelConfig.model_validate({"body": {"dim": 16, "num_layers": 1}})
+    training = TrainingConfig(epochs=1, tokens_per_step=256, threads=1)
+    return folder / "shop", train(artifacts, sessions, config, training, lambda line: None).folder
+
+
+def dataset_with(rules: dict[str, Any], shop: Path, **changes: Any) -> Dataset:
+    demo = read_dataset("demo")
+    written = demo.model_dump(mode="json", exclude_defaults=True) | changes | {"serving": {"rules": rules}}
+    return parse(Dataset, written, "demo").at(shop)
+
+
+def lists(shop: tuple[Path, Path], rules: dict[str, Any], k: int = 8) -> list[list[str]]:
+    """Lists for four sessions under rules."""
+    reader = reader_of(dataset_with(rules, shop[0]), None)
+    recommender = Recommender(shop[1], "cpu", rules=reader.read() if reader else None)
+    values = recommender.items["value"].drop_nulls().to_list()
+    return recommender.recommend([values[place : place + 3] for place in range(4)], k)
+
+
+def item_table(shop: Path) -> dict[str, dict[str, Any]]:
+    rows = pl.read_parquet(shop / "items.parquet")
+    return {row["item_id"]: row for row in rows.iter_rows(named=True)}
+
+
+def test_lists_of_ids_are_allowed_or_denied(shop: tuple[Path, Path]) -> None:
+    free = lists(shop, {})
+    taken = sorted({name for row in free for name in row})
+    assert all(taken[0] not in row for row in lists(shop, {"deny": [taken[0]]}))
+    allowed = set(taken[:4])
+    assert all(set(row) == allowed for row in lists(shop, {"allow": list(allowed)}))
+    assert all(set(row) == allowed - {taken[0]} for row in lists(shop, {"allow": list(allowed), "deny": [taken[0]]}))
+
+
+def test_expressions_look_at_columns_of_the_item_table(shop: tuple[Path, Path]) -> None:
+    items, free = item_table(shop[0]), lists(shop, {})
+    category = items[free[0][0]]["category"]
+    found = lists(shop, {"eligible": f"category <> '{category}'"})
+    assert any(items[name]["category"] == category for row in free for name in row)
+    assert not any(items[name]["category"] == category for row in found for name in row)
+    up = lists(shop, {"boost": f"CASE WHEN category = '{category}' THEN 100 ELSE 0 END"})
+    for row in up:
+        of_category = [items[name]["category"] == category for name in row]
+        assert of_category[0] and of_category == sorted(of_category, reverse=True)
+
+
+def test_no_more_of_a_group_than_may_be(shop: tuple[Path, Path]) -> None:
+    items = item_table(shop[0])
+
+    def most(rows: list[list[str]]) -> int:
+        kinds = [[items[name]["category"] for name in row] for row in rows]
+        return max(row.count(kind) for row in kinds for kind in row)
+
+    assert most(lists(shop, {})) > 1
+    assert most(found := lists(shop, {"group": "category", "most_per_group": 1})) == 1
+    assert all(len(row) == min(8, len({about["category"] for about in items.values()})) for row in found)
+
+
+def test_some_of_each_list_are_new(shop: tuple[Path, Path]) -> None:
+    items, free = item_table(shop[0]), lists(shop, {}, 5)
+    brand = sorted(
+        {about["brand"] for about in items.values()} - {items[name]["brand"] for row in free for name in row}
+    )[0]
+    found = lists(shop, {"new": f"brand = '{brand}'", "min_new": 2}, 5)
+    number = sum(about["brand"] == brand for about in items.values())
+    assert all(sum(items[name]["brand"] == brand for name in row) >= min(1, number) for row in found)
+    assert all(len(row) == 5 for row in found)
+
+
+def test_a_stock_table_is_read_again_when_it_changes(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    first, second = sorted({name for row in lists(shop, {}) for name in row})[:2]
+    file = tmp_path / "stock.csv"
+    file.write_text(f"sku,left\n{first},0\n{second},3\nelsewhere,9\n")
+    rules = {"stock": {"path": str(file), "item": "sku", "when": "left > 0"}}
+    reader = reader_of(dataset_with(rules, shop[0]), None)
+    assert reader is not None
+    recommender = Recommender(shop[1], "cpu", rules=reader.read())
+    history = [recommender.items["value"].drop_nulls().to_list()[:3]]
+    assert recommender.recommend(history) == [[second]] and reader.read() is None
+    file.write_text(f"sku,left\n{first},12\n{second},0\n")
+    os.utime(file, ns=(time.time_ns(), time.time_ns() + 10**9))
+    recommender.set_rules(reader.read())
+    assert recommender.recommend(history) == [[first]]
+    file.unlink()
+    with pytest.raises(InputError, match="stock"):
+        reader.read()
+
+
+def test_what_the_catalogue_no_longer_lists_is_recommended_no_more(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    """Where a dataset says that its item table lists all items, nobody has to write a rule for it."""
+    free = lists(shop, {})
+    gone = free[0][0]
+    (tmp_path / "shop").mkdir()
+    pl.read_parquet(shop[0] / "items.parquet").filter(pl.col("item_id") != gone).write_parquet(
+        tmp_path / "shop/items.parquet"
+    )
+    here = (tmp_path / "shop", shop[1])
+    assert any(gone in row for row in free) and not any(gone in row for row in lists(here, {}))
+    assert any(gone in row for row in lists(here, {"catalogue": False}))
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"elligible": "price > 0"}, "Did you mean 'serving.rules.eligible'"),
+        ({"eligible": "prize > 0"}, "serving.rules.eligible: Unknown column 'prize'"),
+        ({"eligible": "category"}, "'category' is String; give true or false"),
+        ({"eligible": "SUM(1) > 0"}, "an aggregate"),
+        ({"boost": "category"}, "give a number"),
+        ({"group": "category"}, "group and most_per_group go together"),
+        ({"group": "kind", "most_per_group": 2}, "Unknown column of the item table 'kind'"),
+        ({"min_new": 2}, "new and min_new go together"),
+        ({"allow": "nowhere.txt"}, "serving.rules.allow: .*nowhere.txt cannot be read"),
+        ({"stock": {"path": "nowhere.csv"}}, "serving.rules.stock.path"),
+        ({"stock": {"path": "items.parquet", "item": "sku"}}, "Unknown column 'sku'"),
+    ],
+)
+def test_what_does_not_fit_is_said(shop: tuple[Path, Path], rules: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        lists(shop, rules)
+
+
+def test_commands_keep_the_rules(shop: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand and in bulk, of the YAML that is named; not of another dataset's model."""
+    recommender = Recommender(shop[1], "cpu")
+    history = recommender.items["value"].drop_nulls().to_list()[:3]
+    free = recommender.recommend([history], 5, filter_seen=True)[0]
+    text = read_dataset("demo").model_dump_json(exclude_defaults=True)
+    written = json.loads(text) | {"serving": {"rules": {"deny": [free[0]]}}, "source": str(shop[0])}
+    yaml = tmp_path / "demo.yaml"
+    yaml.write_text(json.dumps(written))
+    one = overnight_here("recommend", *history, "-k", "4", "--dataset", yaml, "--model", shop[1], "--json")
+    assert one.returncode == 0, one.stderr
+    assert json.loads(one.stdout.splitlines()[-1])["recommended"] == free[1:]
+    (tmp_path / "histories.jsonl").write_text(json.dumps({"user_id": "u1", "item_id": history}))
+    many = ("--from", tmp_path / "histories.jsonl", "--out", tmp_path / "lists")
+    done = overnight_here("recommend", *many, "-k", "4", "--dataset", yaml, "--model", shop[1])
+    assert done.returncode == 0, done.stderr
+    assert pl.read_parquet(tmp_path / "lists/lists.parquet")["item"].to_list() == free[1:]
+    assert rules_of(str(yaml), "another") is None
+    written["serving"]["rules"] = {"stock": {"path": "stock.csv"}}
+    del written["source"]
+    yaml.write_text(json.dumps(written))
+    monkeypatch.delenv("OVERNIGHT_SOURCE", raising=False)
+    nowhere = overnight_here("recommend", *history, "--dataset", yaml, "--model", shop[1])
+    assert nowhere.returncode == 2 and "nobody says where that is" in nowhere.stderr
