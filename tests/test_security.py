@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -116,3 +118,18 @@ def test_a_source_with_a_password_is_refused_without_saying_it(url: str) -> None
 )
 def test_other_urls_are_taken(url: str) -> None:
     assert read_dataset("demo").at(url).source == url
+
+
+def test_an_audit_tells_vulnerabilities_from_what_no_database_knows() -> None:
+    path = PROJECT / ".ci" / "audit.py"
+    audit = (
+        importlib.util.module_from_spec(spec)
+        if (spec := importlib.util.spec_from_file_location("audit", path))
+        else None
+    )
+    assert spec and spec.loader and audit
+    spec.loader.exec_module(audit)
+    faulty = {"name": "shelf", "version": "1.0", "vulns": [{"id": "CVE-1", "fix_versions": ["1.1"]}]}
+    unknown = {"name": "own", "version": "2", "skip_reason": "not found"}
+    assert audit.audited(json.dumps({"dependencies": [faulty, unknown]})) == (1, ["shelf 1.0: CVE-1, mended in 1.1"])
+    assert audit.audited(json.dumps({"dependencies": [unknown]})) == (0, [])
