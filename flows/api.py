@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.console import end, say, use_plugins_of
+from flows.console import end, say
 from flows.options import DatasetOption, JsonOption, ModelOption, RootOption, SourceOption
 from schemas.errors import InputError
 
 if TYPE_CHECKING:
-    from modeling.service.api.in_service import Place
     from modeling.service.api.limits import Limits
-    from modeling.service.rules import Rules
 
 PORT = 8080
+BACKLOG = 2048
 
 
 def api(
@@ -74,134 +71,35 @@ def api(
         say(f"{key}   (shown once: give it to whoever asks)\n{line}   (a line for the file of --keys)")
         end({"key": key, "line": line}, as_json)
         return
+    from flows.api_sources import described, finder, items_reader, lists_finder, names_of_columns, rules_reader
     from modeling.service.api.app import Service
     from modeling.service.api.server import bound, make_server, require_safe
 
     _log_to_stderr()
     found = Keys.of_environment(keys)
     require_safe(host, bool(found), without_keys)
+    find = finder(dataset, root, model)
+    of_model = described(dataset, find)
     service = Service(
-        finder(dataset, root, model),
+        find,
         keys=found,
         limits=_limits(limit or []),
-        names=names_of_columns(dataset),
-        read_rules=_rules(dataset, source),
-        find_lists=_lists(dataset, root, lists),
+        names=names_of_columns(of_model),
+        read_items=items_reader(of_model, source),
+        read_rules=rules_reader(of_model, source),
+        find_lists=lists_finder(dataset, root, lists),
         poll_seconds=poll,
     )
     listening = bound(host, port)
     _load(service.models.load, wait)
     service.lists.refresh()
+    listening.listen(BACKLOG)  # whoever reads the address below can ask
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
     place = service.place
     say(f"{place.name if place else 'No model yet'}: {address}   (Ctrl-C answers what is under way, then ends)")
     end({"address": address, "model": place.name if place else None}, as_json)
     sys.stdout.flush()
     make_server(service, host, port, threads).run(sockets=[listening])
-
-
-def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
-    """A function that says where the model to use is now: the one asked for, else the one in service."""
-    from flows.in_service import MODELS, SESSIONS, keeps_seen, model_folder, name_of, newest_sessions
-    from flows.recommend import reads_past
-    from modeling.evaluation.pointer import champion_of
-    from modeling.service.api.in_service import Place
-    from schemas.artifacts import Artifacts
-
-    artifacts = Artifacts(root)
-    if Path(dataset).is_file():
-        use_plugins_of(dataset)
-    last: list[Place] = []
-    seen: list[object] = []
-
-    def find() -> Place:
-        champion = None if model else champion_of(artifacts, name_of(dataset))
-        stamps = [champion.model_dump() if champion else None, _changed(artifacts.root / SESSIONS)]
-        if last and stamps == seen:
-            return last[0]
-        folder = model_folder(artifacts, dataset, model)
-        manifest = artifacts.read_manifest(MODELS, folder.name) if folder.parent.name == MODELS else None
-        try:
-            sessions = newest_sessions(artifacts, dataset)
-        except InputError:
-            if reads_past(folder):
-                raise
-            sessions = None
-        written = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
-        last[:] = [
-            Place(
-                name=manifest.name if manifest else str(folder),
-                folder=folder,
-                created=manifest.created if manifest else written,
-                promoted=champion.promoted if champion else None,
-                keep_seen=keeps_seen(artifacts, folder),
-                past=sessions if reads_past(folder) else None,
-                recent=sessions,
-            )
-        ]
-        seen[:] = stamps
-        return last[0]
-
-    return find
-
-
-def _changed(folder: Path) -> int:
-    """When something was put into a folder or taken out; 0 where it is not there."""
-    try:
-        return folder.stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def names_of_columns(dataset: str) -> dict[str, str]:
-    """The names that the log has for columns which the dataset calls otherwise: {"sku": "item_id"}.
-
-    Nothing of a dataset that is not described here, and of columns that are computed or lie in objects.
-    """
-    from schemas.dataset import load_dataset
-
-    try:
-        columns = load_dataset(dataset).events.columns
-    except InputError:
-        return {}
-    return {theirs: ours for ours, theirs in columns.items() if isinstance(theirs, str) and theirs.isidentifier()}
-
-
-def _rules(dataset: str, source: str | None) -> Callable[[], Rules | None]:
-    """A function that gives the dataset's rules whenever they have changed."""
-    from flows.rules import reader_of
-    from schemas.dataset import load_dataset
-
-    try:
-        loaded = load_dataset(dataset)
-    except InputError:
-        if Path(dataset).suffix in (".yaml", ".yml"):
-            raise
-        return lambda: None
-    reader = reader_of(loaded, source)
-    return reader.read if reader else lambda: None
-
-
-def _lists(dataset: str, root: Path, given: Path | None) -> Callable[[], Path | None]:
-    """A function that says where the newest lists of users are: those given, else what ROOT/lists/DATASET.json names."""
-    from flows.in_service import name_of
-
-    pointer = root.expanduser() / "lists" / f"{name_of(dataset)}.json"
-
-    def find() -> Path | None:
-        if given is not None:
-            return given
-        try:
-            name = str(json.loads(pointer.read_text())["lists"])
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{pointer} does not name lists ({error}).") from None
-        if not re.fullmatch(r"recommendations/[0-9a-f]+", name):
-            raise InputError(f"{pointer} names {name!r}; recommendations/1f2e is expected.")
-        return root.expanduser() / name
-
-    return find
 
 
 def _limits(given: list[str]) -> Limits:

@@ -22,13 +22,15 @@ from torch import Tensor
 from modeling.evaluation.ranking import top_k
 from modeling.scoring import ModelScorer
 from modeling.service.encoding import Vocabularies
+from modeling.service.rule_table import BOOST, ELIGIBLE, GROUP, ITEM, NEW, as_ids, by_column
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID, ID, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 from schemas.serving import Bought
 
-ITEM, ELIGIBLE, BOOST, GROUP, NEW = "item", "eligible", "boost", "group", "new"
+MOST_CANDIDATES = 2**22  # looked through at a time
+__all__ = ["BOOST", "ELIGIBLE", "GROUP", "ITEM", "NEW", "Ruled", "Rules"]
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,23 @@ class Ruled:
     ) -> None:
         """Raises InputError for `hide_bought` where no feature says what was done."""
         self.rules, device = rules, scorer.items_VE.device
-        table = _by_column(rules, items, scorer.num_items)
+        table = by_column(rules.table, rules.unlisted, items, scorer.num_items)
         self.eligible_V = eligible_V = torch.from_numpy(table[ELIGIBLE].to_numpy(writable=True)).to(device)
         boost_V = torch.from_numpy(table[BOOST].to_numpy(writable=True)).to(device)
         self.new_V = torch.from_numpy(table[NEW].to_numpy(writable=True)).to(device)
         self.group_V = torch.from_numpy(table[GROUP].to_numpy(writable=True)).to(device)
         self.scorer = _changed(scorer, scorer.rankable_V & eligible_V, boost_V)
         self.of_new = _changed(scorer, scorer.rankable_V & eligible_V & self.new_V, boost_V) if rules.min_new else None
+        self.most = self._most()
         self.bought = _bought(rules.hide_bought, schema, vocabularies) if rules.hide_bought else None
+
+    def _most(self) -> int:
+        """How many items the longest list can have: of each group as many as may be, as far as there are any."""
+        groups = self.group_V[self.scorer.rankable_V]
+        if self.rules.most_per_group is None:
+            return len(groups)
+        _, counts = groups[groups >= 0].unique(return_counts=True)
+        return int(counts.clamp(max=self.rules.most_per_group).sum()) + int((groups < 0).sum())
 
     def ranked(self, histories: Sessions, k: int, *, filter_seen: bool) -> tuple[Tensor, Tensor]:
         """As `Recommender.ranked`: the best k items under the rules, and their scores, boosts included."""
@@ -73,36 +84,51 @@ class Ruled:
         scores_NK = torch.full(ids_NK.shape, -torch.inf, device=ids_NK.device)
         row_R, size = torch.arange(len(histories), device=ids_NK.device), 2 * k
         while len(row_R):
-            some = histories.select(row_R)
-            ids_RB, scores_RB, all_R = self._candidates(some, size, filter_seen)
-            ids_RB = self._without_bought(some, ids_RB)
-            chosen_RB, enough_R = self._choose(ids_RB, k)
-            place_RK = chosen_RB.long().cumsum(1) - 1
-            row, column = chosen_RB.nonzero(as_tuple=True)
-            ids_NK[row_R] = 0
-            scores_NK[row_R] = -torch.inf
-            ids_NK[row_R[row], place_RK[row, column]] = ids_RB[row, column]
-            scores_NK[row_R[row], place_RK[row, column]] = scores_RB[row, column]
-            row_R, size = row_R[~(enough_R | all_R)], 4 * size
+            short = []
+            for part_R in row_R.split(max(1, MOST_CANDIDATES // size)):
+                chosen_RK, score_RK, done_R = self._best(histories.select(part_R), size, k, filter_seen)
+                ids_NK[part_R], scores_NK[part_R] = chosen_RK, score_RK
+                short.append(part_R[~done_R])
+            row_R, size = torch.cat(short), 4 * size
         return ids_NK, scores_NK
 
-    def _candidates(self, histories: Sessions, size: int, filter_seen: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The best items of each history, best first, behind them the best new ones; and where that is all there are."""
+    def _best(self, histories: Sessions, size: int, k: int, filter_seen: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The lists that the best `size` candidates make, their scores, and where no further candidate would change them."""
+        ids_RB, scores_RB, all_R, all_new_R = self._candidates(histories, size, filter_seen)
+        ids_RB = self._without_bought(histories, ids_RB)
+        chosen_RB, new_R = self._choose(ids_RB, k)
+        place_RB = (chosen_RB.long().cumsum(1) - 1).clamp(min=0)
+        ids_RK = ids_RB.new_zeros(len(ids_RB), k)
+        scores_RK = torch.full(ids_RK.shape, -torch.inf, device=ids_RK.device)
+        row, column = chosen_RB.nonzero(as_tuple=True)
+        ids_RK[row, place_RB[row, column]] = ids_RB[row, column]
+        scores_RK[row, place_RB[row, column]] = scores_RB[row, column]
+        full_R = chosen_RB.sum(1) == min(k, self.most)
+        return ids_RK, scores_RK, all_R | (full_R & ((new_R >= min(self.rules.min_new, k)) | all_new_R))
+
+    def _candidates(self, histories: Sessions, size: int, filter_seen: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The best items of each history, best first, behind them the best new ones; where that is all, and all new ones."""
         ids_RB, scores_RB = top_k(self.scorer, histories, size, filter_seen=filter_seen)
         all_R = (ids_RB[:, -1] < FIRST_ID) | (ids_RB.shape[1] >= self.scorer.num_items)
         if self.of_new is None:
-            return ids_RB, scores_RB, all_R
+            return ids_RB, scores_RB, all_R, torch.ones_like(all_R)
         new_RB, score_of_new_RB = top_k(self.of_new, histories, size, filter_seen=filter_seen)
-        new_RB = new_RB.masked_fill((new_RB.unsqueeze(2) == ids_RB.unsqueeze(1)).any(2), 0)
-        return torch.cat([ids_RB, new_RB], 1), torch.cat([scores_RB, score_of_new_RB], 1), all_R
+        all_new_R = (new_RB[:, -1] < FIRST_ID) | (new_RB.shape[1] >= self.scorer.num_items)
+        new_RB = new_RB.masked_fill(torch.isin(self._pairs(new_RB), self._pairs(ids_RB)), 0)
+        return torch.cat([ids_RB, new_RB], 1), torch.cat([scores_RB, score_of_new_RB], 1), all_R, all_new_R
+
+    def _pairs(self, ids_RB: Tensor) -> Tensor:
+        """A number for each row and id."""
+        return (
+            torch.arange(len(ids_RB), device=ids_RB.device).unsqueeze(1) * (self.scorer.num_items + FIRST_ID) + ids_RB
+        )
 
     def _without_bought(self, histories: Sessions, ids_RB: Tensor) -> Tensor:
         if self.bought is None:
             return ids_RB
         session_E, item_E = self._bought_pairs(histories)
-        width = self.scorer.num_items + FIRST_ID + 1
-        row_R1 = torch.arange(len(ids_RB), device=ids_RB.device).unsqueeze(1) * width
-        return ids_RB.masked_fill(torch.isin(row_R1 + ids_RB, session_E * width + item_E), 0)
+        pair_E = session_E * (self.scorer.num_items + FIRST_ID) + item_E
+        return ids_RB.masked_fill(torch.isin(self._pairs(ids_RB), pair_E), 0)
 
     def _bought_pairs(self, histories: Sessions) -> tuple[Tensor, Tensor]:
         """The session and the item of each event that counts as buying, past ones too."""
@@ -121,7 +147,7 @@ class Ruled:
         found = pl.Series("allowed", eligible).set(columns.is_null(), None)
         table = self.rules.table
         if found.null_count() and table is not None and ELIGIBLE in table.columns:
-            said = table.select(_as_ids(table[ITEM], items.dtype).alias(ITEM), ELIGIBLE).unique(ITEM, keep="last")
+            said = table.select(as_ids(table[ITEM], items.dtype).alias(ITEM), ELIGIBLE).unique(ITEM, keep="last")
             of_table = items.alias(ITEM).to_frame().join(said, on=ITEM, how="left", maintain_order="left")
             found = pl.select(pl.coalesce(found, of_table[ELIGIBLE])).to_series()
         return found.fill_null(self.rules.unlisted)
@@ -153,7 +179,7 @@ class Ruled:
     def _choose(self, ids_RB: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Which candidates are taken: new ones until there are enough, then the best, never too many of a group.
 
-        Also which lists have k items, and as many new ones as they should.
+        Also how many were taken because they are new, as far as they are wanted.
         """
         column_RB = (ids_RB - FIRST_ID).clamp(min=0)
         there_RB = ids_RB >= FIRST_ID
@@ -165,7 +191,7 @@ class Ruled:
         taken_RB = self._below_most(there_RB.gather(1, order_RB), column_RB.gather(1, order_RB))
         taken_RB &= taken_RB.long().cumsum(1) <= k
         chosen_RB = torch.zeros_like(taken_RB).scatter_(1, order_RB, taken_RB)
-        return chosen_RB, (chosen_RB.sum(1) == k) & (first_RB.sum(1) >= wanted)
+        return chosen_RB, first_RB.sum(1)
 
     def _below_most(self, there_RB: Tensor, column_RB: Tensor) -> Tensor:
         """Of the candidates that are there, those before which fewer of their group are than may be in a list."""
@@ -181,36 +207,6 @@ class Ruled:
         before_RB = index_RB - torch.where(begins_RB, index_RB, 0).cummax(1).values
         before_RB = torch.zeros_like(before_RB).scatter_(1, place_RB, before_RB)
         return there_RB & ((before_RB < most) | (group_RB == -1))
-
-
-def _by_column(rules: Rules, items: pl.DataFrame, num_items: int) -> pl.DataFrame:
-    """What the rules say of each item of the catalogue, in order of their columns."""
-    defaults = {ELIGIBLE: pl.lit(True), BOOST: pl.lit(0.0), GROUP: pl.lit(None, pl.String), NEW: pl.lit(False)}
-    if rules.table is None:
-        said = items.select(ID, **defaults)
-    else:
-        table = rules.table.with_columns(_as_ids(rules.table[ITEM], items.schema[VALUE])).drop_nulls(ITEM)
-        further = {name: value for name, value in defaults.items() if name not in table.columns}
-        table = table.with_columns(**further).unique(ITEM, keep="last").with_columns(pl.lit(True).alias("listed"))
-        said = items.select(ID, VALUE).join(table, left_on=VALUE, right_on=ITEM, how="left")
-        eligible = pl.when(pl.col("listed").fill_null(False)).then(pl.col(ELIGIBLE).fill_null(False))
-        said = said.with_columns(eligible.otherwise(rules.unlisted).alias(ELIGIBLE))
-    said = said.filter(pl.col(ID) >= FIRST_ID).select(
-        (pl.col(ID).cast(pl.Int64) - FIRST_ID).alias("column"),
-        pl.col(ELIGIBLE),
-        pl.col(BOOST).cast(pl.Float32).fill_nan(0.0).fill_null(0.0),
-        (pl.col(GROUP).cast(pl.String).rank("dense").cast(pl.Int64)).fill_null(-1),
-        pl.col(NEW).fill_null(False),
-    )
-    columns = pl.DataFrame({"column": pl.int_range(num_items, eager=True)})
-    whole = columns.join(said.unique("column"), on="column", how="left", maintain_order="left")
-    nothing = {ELIGIBLE: False, BOOST: 0.0, GROUP: -1, NEW: False}
-    return whole.with_columns(pl.col(name).fill_null(value) for name, value in nothing.items())
-
-
-def _as_ids(given: pl.Series, dtype: pl.DataType) -> pl.Series:
-    """Ids of a table as the catalogue has them; null for what can be none of its."""
-    return given if given.dtype == dtype else given.cast(pl.String).cast(dtype, strict=False)
 
 
 def _changed(scorer: ModelScorer, rankable_V: Tensor, boost_V: Tensor) -> ModelScorer:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -16,10 +15,10 @@ import torch
 
 from modeling.config import NEXT_ITEM
 from modeling.service.api.asking import Asked
+from modeling.service.api.filling import fill, taken_of
 from modeling.service.api.in_service import Loaded
-from modeling.service.popularity import Moment
 from modeling.sessions import Sessions
-from schemas.columns import FIRST_ID, SESSION_ID, TIMESTAMP, USER_ID
+from schemas.columns import FIRST_ID, SESSION_ID, USER_ID
 from schemas.errors import InputError
 
 Answer = dict[str, Any]
@@ -173,71 +172,6 @@ def _explain(loaded: Loaded, kind: Kind, chosen: Sessions, answered: list[Answer
             entry["because"] = [{"item": item, "fall": fall} for item, fall in events]
 
 
-def _taken(ids_NK: torch.Tensor, read_N: torch.Tensor) -> dict[int, set[int]]:
-    """The columns of the list of each session that has one."""
-    rows = (ids_NK - FIRST_ID).tolist()
-    return {place: set(row) for place, row in zip(read_N.nonzero().squeeze(1).tolist(), rows, strict=True)}
-
-
-def _fill(
-    loaded: Loaded,
-    kind: Kind,
-    some: list[Asked],
-    sessions: Sessions,
-    answered: list[Answer],
-    taken: dict[int, set[int]],
-    lengths: torch.Tensor,
-) -> None:
-    """Behind lists that are short, and where there is none, what is popular."""
-    short = (lengths < kind.k).nonzero().squeeze(1).tolist()
-    if not short or loaded.popularity is None:
-        return
-    ruled, allowed_V = loaded.recommender.ruled, loaded.recommender.rankable_V.cpu().numpy()
-    for place in short:
-        mine = taken.get(place, set())
-        without = mine | (_columns_of(sessions, place) if kind.hide_seen else set())
-        if ruled is not None:
-            without |= ruled.bought_in(sessions.select(torch.tensor([place])))
-        may_follow = ruled.may_follow(mine) if ruled is not None else _any
-        moment = Moment(_category(loaded, sessions, place), _when(some[place]))
-        found = loaded.popularity.fill(moment, kind.k - int(lengths[place]), without, allowed_V, may_follow)
-        names = loaded.recommender.raw_items(torch.tensor([column + FIRST_ID for column, _ in found], dtype=torch.long))
-        answered[place]["items"] += [
-            {"item": name, "score": None, "source": source} for name, (_, source) in zip(names, found, strict=True)
-        ]
-
-
-def _any(column: int) -> bool:
-    return True
-
-
-def _columns_of(sessions: Sessions, place: int) -> set[int]:
-    first, length = int(sessions.starts[place]), int(sessions.lengths[place])
-    return {item - FIRST_ID for item in sessions.items[first : first + length].tolist()}
-
-
-def _category(loaded: Loaded, sessions: Sessions, place: int) -> int | None:
-    """The category of the newest event that has one."""
-    assert loaded.popularity is not None
-    column = loaded.popularity.column
-    if column is None or column.name not in sessions.events:
-        return None
-    first, length = int(sessions.starts[place]), int(sessions.lengths[place])
-    ids = [number for number in sessions.events[column.name][first : first + length].tolist() if number >= FIRST_ID]
-    return int(ids[-1]) if ids else None
-
-
-def _when(one: Asked) -> datetime | None:
-    """When a session is asked for, else when its last event was; None where neither is said in a form that is read here."""
-    if one.asked_at is not None:
-        return one.asked_at
-    times = [event[TIMESTAMP] for event in one.events if isinstance(event.get(TIMESTAMP), str)]
-    try:
-        return datetime.fromisoformat(max(times)) if times else None
-    except ValueError:
-        return None
-
-
 def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions, answered: list[Answer]) -> None:
     """Lists by the model where it knows an item of the session, else and behind them by what is popular."""
     recommender = loaded.recommender
@@ -247,9 +181,8 @@ def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions
     chosen = sessions.select(read_N)
     ids_NK, scores_NK = recommender.ranked(chosen, kind.k, filter_seen=kind.hide_seen)
     table = recommender.table_of(pl.DataFrame({"row": read_N.nonzero().squeeze(1).numpy()}), ids_NK, scores_NK)
-    trained_V = recommender.model.next_item.popularity_V > 0
     columns = (ids_NK[ids_NK >= FIRST_ID] - FIRST_ID).cpu()
-    sources = [MODEL if trained else FEATURES for trained in trained_V.cpu()[columns].tolist()]
+    sources = [MODEL if trained else FEATURES for trained in loaded.trained_V[columns].tolist()]
     for answer in answered:
         answer["items"] = []
     for row, item, score, source in zip(table["row"], table["item"], table["score"], sources, strict=True):
@@ -258,7 +191,7 @@ def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions
         _explain(loaded, kind, chosen, [answered[place] for place in read_N.nonzero().squeeze(1).tolist()])
     lengths = torch.zeros(len(sessions), dtype=torch.long)
     lengths[read_N] = (ids_NK >= FIRST_ID).sum(1).cpu()
-    _fill(loaded, kind, some, sessions, answered, _taken(ids_NK, read_N), lengths)
+    fill(loaded, kind.k, kind.hide_seen, some, sessions, answered, taken_of(ids_NK, read_N), lengths)
 
 
 def _readable(loaded: Loaded, sessions: Sessions) -> torch.Tensor:

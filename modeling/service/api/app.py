@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
@@ -29,6 +30,11 @@ from modeling.service.rules import Rules
 from schemas.errors import InputError
 
 Question = Asked | Similar | Popular
+PAGE = Path(__file__).with_name("page.html")  # it asks nothing of other machines
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'"
+}
 NO_MODEL = "No model is in service yet: `overnight retrain` makes one, and it is taken up as soon as it is promoted."
 
 
@@ -41,12 +47,14 @@ class Service:
     limits: Limits = field(default_factory=Limits)
     names: Mapping[str, str] = field(default_factory=dict)
     read_rules: Callable[[], Rules | None] = lambda: None
+    read_items: Callable[[], pl.DataFrame | None] = lambda: None
     find_lists: Callable[[], Path | None] = lambda: None
     poll_seconds: float = 5.0
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.models = InService(self.find, self.metrics, read_rules=self.read_rules)
+        self.models = InService(self.find, self.metrics, read_rules=self.read_rules, read_items=self.read_items)
+        self.watch: Watch | None = None
         self.lists = NewestLists(self.find_lists)
         self.batcher: Batcher[Asked | Similar | Popular] = Batcher(
             self._answer, most=self.limits.batch, waiting=self.limits.waiting
@@ -66,8 +74,9 @@ class Service:
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """Answer while the block lasts; what waits when it ends is answered first."""
-        looks = [self.models.refresh, self.models.refresh_rules, self.lists.refresh, self.keys.refresh]
-        watch = Watch(looks, self.poll_seconds)
+        models = self.models
+        looks = [models.refresh, models.refresh_rules, models.refresh_items, self.lists.refresh, self.keys.refresh]
+        self.watch = watch = Watch(looks, self.poll_seconds)
         self.batcher.start()
         watch.start()
         try:
@@ -119,6 +128,10 @@ def make_app(service: Service) -> FastAPI:
     async def metrics() -> Response:
         service.metrics.waiting.set(service.batcher.waiting)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        return Response(PAGE.read_text(), media_type="text/html", headers=PAGE_HEADERS)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -210,6 +223,8 @@ def _health(service: Service) -> Response:
             "loaded": loaded.since.isoformat(),
             "items": loaded.recommender.items.height,
         }
+    if service.watch is not None and service.watch.faults:
+        about["not_read"] = service.watch.faults
     if fault is not None:
         about["not_loaded"] = {"model": fault.model, "error": fault.error, "when": fault.when.isoformat()}
     return answered(about, 200 if works else 503)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 ABOUT = (
-    "Recommendations of the model in service. Every answer names the model (`X-Overnight-Model`) and its age in seconds "
-    '(`X-Overnight-Model-Age`). What is wrong with a request is said in one line: `{"error": ...}`.'
+    "Recommendations of the model in service. Every answer names the model (X-Overnight-Model) and its age in seconds "
+    '(X-Overnight-Model-Age). What is wrong with a request is said in one line: {"error": ...}.'
 )
 _SESSION = {
     "session_id": {"description": "Comes back with the answer; any value."},

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import polars as pl
 import torch
+from torch import Tensor
 
 from modeling.config import NEXT_ITEM
 from modeling.service.api.metrics import Metrics
@@ -48,6 +50,7 @@ class Loaded:
     place: Place
     recommender: Recommender
     popularity: Popularity | None
+    trained_V: Tensor  # which items have a training event, bool; others are known by their features alone
     since: datetime
 
     @property
@@ -81,11 +84,14 @@ class InService:
         metrics: Metrics,
         *,
         read_rules: Callable[[], Rules | None] = lambda: None,
+        read_items: Callable[[], pl.DataFrame | None] = lambda: None,
         device: str | None = None,
     ) -> None:
-        """`read_rules` gives the rules where they have changed since it was last called."""
+        """`read_rules` gives the rules, `read_items` the item table, where it has changed since it was last called."""
         self._find, self._metrics, self._device, self._read_rules = find, metrics, device, read_rules
+        self._read_items = read_items
         self.rules: Rules | None = None
+        self.items: pl.DataFrame | None = None
         self.loaded: Loaded | None = None
         self.fault: Fault | None = None
 
@@ -96,6 +102,7 @@ class InService:
             InputError: when there is none, or it cannot be loaded; and for rules that cannot be read, or that it cannot keep.
         """
         self.refresh_rules()
+        self.refresh_items()
         self._use(self._loaded(self._find()))
 
     def refresh(self) -> bool:
@@ -119,6 +126,21 @@ class InService:
             return False
         return True
 
+    def refresh_items(self) -> bool:
+        """Know the items that the item table lists by now, by their features, if the model can; whether that changed it.
+
+        Raises:
+            InputError: for a table that cannot be read; what was known stays.
+        """
+        table = self._read_items()
+        if table is None:
+            return False
+        self.items = table
+        if self.loaded is None or not self.loaded.recommender.model.inputs.items.stands_without_ids:
+            return False
+        self._use(self._loaded(self.loaded.place))
+        return True
+
     def refresh_rules(self) -> bool:
         """Keep other rules if these have changed; whether they did.
 
@@ -136,8 +158,14 @@ class InService:
 
     def _loaded(self, place: Place) -> Loaded:
         recommender = Recommender(place.folder, self._device, place.past, borrow=False, rules=self.rules)
+        trained_V = torch.zeros(0, dtype=torch.bool)
+        if NEXT_ITEM in recommender.model.heads:
+            trained_V = recommender.model.next_item.popularity_V.cpu() > 0
+            if self.items is not None and recommender.model.inputs.items.stands_without_ids:
+                added = _add_items(recommender, self.items)
+                trained_V = torch.cat([trained_V, torch.zeros(added, dtype=torch.bool)])
         _try(recommender)
-        return Loaded(place, recommender, _popularity(place, recommender), datetime.now(UTC))
+        return Loaded(place, recommender, _popularity(place, recommender), trained_V, datetime.now(UTC))
 
     def _use(self, loaded: Loaded) -> None:
         before, self.loaded = self.loaded, loaded
@@ -163,6 +191,17 @@ class InService:
             stays = self.loaded.place.name if self.loaded else "no model"
             log.error("%s cannot be used, %s goes on: %s", name, stays, text)
             self._metrics.failures.inc()
+
+
+def _add_items(recommender: Recommender, table: pl.DataFrame) -> int:
+    """Make the items of a table that the model does not have scorable by their features; how many."""
+    try:
+        added, _ = recommender.add_items(table)
+    except InputError as error:
+        log.warning("new items of the item table are not recommended: %s", error)
+        return 0
+    log.info("%d items of the item table are recommended by their features alone", added)
+    return added
 
 
 def _popularity(place: Place, recommender: Recommender) -> Popularity | None:

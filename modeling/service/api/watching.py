@@ -20,6 +20,11 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._said: dict[int, str] = {}
 
+    @property
+    def faults(self) -> list[str]:
+        """What could not be read when it was last looked at."""
+        return list(self._said.values())
+
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()

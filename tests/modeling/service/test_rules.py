@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from modeling.evaluation.ranking import top_k
+from modeling.service import rules as rules_module
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
 from schemas.errors import InputError
@@ -47,7 +49,9 @@ def test_boosts_are_added_to_scores(acts: Shop) -> None:
     history = ["i03", "i04"]
     before = scores(acts.recommender(), history)
     last = min(before, key=lambda name: before[name])
-    boost = [100.0 if name == last else None for name in ALL]
+    boost = [
+        100.0 if name == last else odd for name, odd in zip(ALL, [None, float("inf"), float("nan")] * 4, strict=True)
+    ]
     found = under(acts, Rules(table(boost=boost))).recommend_table(pl.DataFrame({"item_id": history}), 12)
     assert found["item"][0] == last and found["score"][0] == pytest.approx(before[last] + 100, abs=1e-4)
     assert found["item"].to_list()[1:] == [
@@ -132,3 +136,21 @@ def test_ids_of_another_type_are_those_of_the_catalogue(tmp_path: Path) -> None:
     values = Recommender(folder, "cpu").items["value"].drop_nulls().to_list()
     rules = Rules(pl.DataFrame({"item": [int(values[-1]), 10**9]}), unlisted=False)
     assert Recommender(folder, "cpu", rules=rules).recommend([["40"]], 3) == [[values[-1]]]
+
+
+def test_rules_that_cannot_be_met_do_not_sort_the_whole_catalogue(acts: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer groups or fewer new items than asked for: what there is, without looking for more."""
+    asked: list[int] = []
+
+    def counted(scorer: Any, histories: Any, k: int, **options: Any) -> Any:
+        asked.append(k)
+        return top_k(scorer, histories, k, **options)
+
+    monkeypatch.setattr(rules_module, "top_k", counted)
+    few = Rules(table(group=["a"] * 6 + ["b"] * 6), most_per_group=1)
+    found = under(acts, few).recommend([["i03", "i04"]] * 3, 5)
+    assert [len(items) for items in found] == [2, 2, 2] and max(asked) <= NUM_ITEMS
+    asked.clear()
+    none_new = Rules(table(new=[name == "i07" for name in ALL]), min_new=3)
+    found = under(acts, none_new).recommend([["i03", "i04"]] * 3, 2)
+    assert all(len(items) == 2 and "i07" in items for items in found) and asked == [4, 4]

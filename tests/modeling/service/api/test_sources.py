@@ -92,7 +92,7 @@ def test_unknown_items_are_answered_by_their_category(service: Service, client: 
     recommender = recommender_of(service)
     known = recommender.items.filter(pl.col("value").is_in(sorted(in_training(service))))
     vocabulary = pl.read_parquet(recommender.folder / "vocabularies/category.parquet")
-    name, number = known.group_by("category").len().sort("len")["category"][-1]
+    name = known.group_by("category").len().sort("len")["category"][-1]
     category = vocabulary.filter(pl.col("id") == name)["value"][0]
     number = int((known["category"] == name).sum())
     answer = ask(client, events=[{"item_id": "ghost-1", "category": category}], k=10)

@@ -1,0 +1,148 @@
+"""Where the service finds what it answers by: the model, rules, lists and the catalogue, as they are now."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from flows.console import use_plugins_of
+from flows.in_service import MODELS, SESSIONS, keeps_seen, model_folder, name_of, newest_sessions
+from flows.recommend import reads_past
+from flows.rules import dataset_of, reader_of
+from modeling.evaluation.pointer import champion_of
+from modeling.service.api.in_service import Place
+from modeling.service.rules import Rules
+from preprocessing.source.files import find_files
+from preprocessing.source.lookups import read_items
+from schemas.artifacts import Artifacts
+from schemas.dataset import Dataset, load_dataset
+from schemas.errors import InputError
+
+
+def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
+    """A function that says where the model to use is now: the one asked for, else the one in service."""
+
+    artifacts = Artifacts(root)
+    if Path(dataset).is_file():
+        use_plugins_of(dataset)
+    last: list[Place] = []
+    seen: list[object] = []
+
+    def find() -> Place:
+        champion = None if model else champion_of(artifacts, name_of(dataset))
+        stamps = [champion.model_dump() if champion else None, _changed(artifacts.root / SESSIONS)]
+        if last and stamps == seen:
+            return last[0]
+        folder = model_folder(artifacts, dataset, model)
+        manifest = artifacts.read_manifest(MODELS, folder.name) if folder.parent.name == MODELS else None
+        try:
+            sessions = newest_sessions(artifacts, dataset)
+        except InputError:
+            if reads_past(folder):
+                raise
+            sessions = None
+        written = datetime.fromtimestamp((folder / "config.json").stat().st_mtime, UTC)
+        last[:] = [
+            Place(
+                name=manifest.name if manifest else str(folder),
+                folder=folder,
+                created=manifest.created if manifest else written,
+                promoted=champion.promoted if champion else None,
+                keep_seen=keeps_seen(artifacts, folder),
+                past=sessions if reads_past(folder) else None,
+                recent=sessions,
+            )
+        ]
+        seen[:] = stamps
+        return last[0]
+
+    return find
+
+
+def _changed(folder: Path) -> int:
+    """When something was put into a folder or taken out; 0 where it is not there."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def names_of_columns(dataset: Dataset | None) -> dict[str, str]:
+    """The names that the log has for columns which the dataset calls otherwise: {"sku": "item_id"}.
+
+    Nothing of columns that are computed or lie in objects.
+    """
+    columns = dataset.events.columns if dataset else {}
+    return {theirs: ours for ours, theirs in columns.items() if isinstance(theirs, str) and theirs.isidentifier()}
+
+
+def rules_reader(dataset: Dataset | None, source: str | None) -> Callable[[], Rules | None]:
+    """A function that gives the dataset's rules whenever they have changed."""
+    reader = reader_of(dataset, source) if dataset else None
+    return reader.read if reader else lambda: None
+
+
+def items_reader(dataset: Dataset | None, source: str | None) -> Callable[[], pl.DataFrame | None]:
+    """A function that gives the item table whenever its files have changed; nothing of a dataset without one."""
+    if dataset is None or dataset.items is None:
+        return lambda: None
+    try:
+        placed = dataset.at(source)
+    except InputError:
+        return lambda: None  # nobody says where it is
+    items, seen = dataset.items, [None]
+
+    def read() -> pl.DataFrame | None:
+        files = find_files(placed, items.path, "items.path", items.file_options)
+        if files == seen[0]:
+            return None
+        table = read_items(placed).collect()
+        seen[:] = [files]  # type: ignore[list-item]
+        return table
+
+    return read
+
+
+def described(dataset: str, find: Callable[[], Place]) -> Dataset | None:
+    """The dataset of the model; None of a name that is described elsewhere, or where the model is of another dataset.
+
+    Raises:
+        InputError: for a YAML file that cannot be read.
+    """
+    try:
+        loaded = load_dataset(dataset)
+    except InputError:
+        if Path(dataset).suffix in (".yaml", ".yml"):
+            raise
+        return None
+    try:
+        of_model = dataset_of(find().folder)
+    except InputError:
+        return loaded  # there is no model yet
+    return loaded if loaded.name == of_model else None
+
+
+def lists_finder(dataset: str, root: Path, given: Path | None) -> Callable[[], Path | None]:
+    """A function that says where the newest lists of users are: those given, else what ROOT/lists/DATASET.json names."""
+
+    pointer = root.expanduser() / "lists" / f"{name_of(dataset)}.json"
+
+    def find() -> Path | None:
+        if given is not None:
+            return given
+        try:
+            name = str(json.loads(pointer.read_text())["lists"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{pointer} does not name lists ({error}).") from None
+        if not re.fullmatch(r"recommendations/[0-9a-f]+", name):
+            raise InputError(f"{pointer} names {name!r}; recommendations/1f2e is expected.")
+        return root.expanduser() / name
+
+    return find

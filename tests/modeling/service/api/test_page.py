@@ -1,0 +1,34 @@
+"""The page of the service, and what it is made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from modeling.service.api.app import Service
+from modeling.service.api.keys import Keys, new_key
+from tests.modeling.service.conftest import serving
+
+
+def test_examples_of_the_page_can_be_sent_as_they_are(service_of: Callable[..., Service]) -> None:
+    with serving(service_of()) as client:
+        described = client.get("/openapi.json").json()
+        assert set(described["paths"]) == {
+            "/recommend", "/predict", "/users/{user}", "/similar/{item}", "/health", "/metrics"
+        }  # fmt: skip
+        for path in ("/recommend", "/predict"):
+            content = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+            assert len(content["examples"]) >= 2
+            for example in content["examples"].values():
+                assert client.post(path, json=example["value"]).status_code == 200
+            refused = client.post(path, json={"a key that is none": 1}).json()["error"]
+            known = set(re.findall(r"\w+", refused.partition("Known: ")[2]))
+            assert known == set(content["schema"]["properties"]) | {"k", "hide_seen", "explain"}
+
+
+def test_the_page_asks_nothing_of_other_machines(service_of: Callable[..., Service]) -> None:
+    with serving(service_of(keys=Keys(text=new_key("shop")[1]))) as client:
+        page = client.get("/")
+        assert page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
+        assert not re.findall(r"https?://|src=|innerHTML", page.text)
+        assert client.get("/openapi.json").status_code == 200 and client.get("/docs").status_code == 401
