@@ -112,11 +112,11 @@ def _together(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
 
 
 def _answered(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
-    sessions, missing = _read(loaded, kind, some)
+    sessions, missing, given = _read(loaded, kind, some)
     answered: list[Answer] = [{"session_id": one.key} for one in some]
     for answer, unknown, one in zip(answered, missing, some, strict=True):
         answer["unknown_items"] = unknown
-        answer["not_given"] = loaded.recommender.borrowed(kind.columns) if one.events else []
+        answer["not_given"] = loaded.recommender.borrowed(given) if one.events else []
     if kind.labels:
         _add_labels(loaded, sessions, answered)
     else:
@@ -124,23 +124,24 @@ def _answered(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
     return answered
 
 
-def _read(loaded: Loaded, kind: Kind, some: list[Asked]) -> tuple[Sessions, list[list[Any]]]:
-    """The sessions, and of each the item ids that the model does not have."""
+def _read(loaded: Loaded, kind: Kind, some: list[Asked]) -> tuple[Sessions, list[list[Any]], list[str]]:
+    """The sessions; of each the item ids that the model does not have; and the columns that events have."""
     recommender = loaded.recommender
     missing: list[list[Any]] = [[] for _ in some]
     if not kind.columns:  # of sessions without an event there is at most a past
         users = [one.user for one in some] if kind.user else None
-        return recommender.histories([[] for _ in some], users)[0], missing
+        return recommender.histories([[] for _ in some], users)[0], missing, []
     rows = [(place, one, event) for place, one in enumerate(some) for event in one.events]
     columns = {name: _column(name, [event.get(name) for _, _, event in rows]) for name in kind.columns}
-    columns[SESSION_ID] = pl.Series([place for place, _, _ in rows], dtype=pl.Int64)
+    table = loaded.log_form.derive(pl.DataFrame(columns))
+    table = table.with_columns(pl.Series(SESSION_ID, [place for place, _, _ in rows], dtype=pl.Int64))
     if kind.user:
-        columns[USER_ID] = pl.Series([one.user for _, one, _ in rows], dtype=pl.String)
+        table = table.with_columns(pl.Series(USER_ID, [one.user for _, one, _ in rows], dtype=pl.String))
     times = [one.asked_at for one in some if one.asked_at is not None]
-    read = recommender.read_events(pl.DataFrame(columns), times or None)
+    read = recommender.read_events(table, times or None)
     for session, item in read.missing_in:
         missing[session].append(item)
-    return read.sessions, missing
+    return read.sessions, missing, table.columns
 
 
 def _column(name: str, values: list[Any]) -> pl.Series:

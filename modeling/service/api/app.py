@@ -24,6 +24,7 @@ from modeling.service.api.in_service import InService, Loaded, Place
 from modeling.service.api.keys import Keys
 from modeling.service.api.limits import Limits
 from modeling.service.api.lists import NewestLists
+from modeling.service.api.log import Log
 from modeling.service.api.metrics import Metrics
 from modeling.service.api.watching import Watch
 from modeling.service.rules import Rules
@@ -40,12 +41,12 @@ NO_MODEL = "No model is in service yet: `overnight retrain` makes one, and it is
 
 @dataclass
 class Service:
-    """What the routes share. `names` are the log's names of columns that the dataset calls otherwise."""
+    """What the routes share."""
 
     find: Callable[[], Place]
     keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
-    names: Mapping[str, str] = field(default_factory=dict)
+    log: Log = field(default_factory=Log)
     read_rules: Callable[[], Rules | None] = lambda: None
     read_items: Callable[[], pl.DataFrame | None] = lambda: None
     find_lists: Callable[[], Path | None] = lambda: None
@@ -53,7 +54,9 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.models = InService(self.find, self.metrics, read_rules=self.read_rules, read_items=self.read_items)
+        self.models = InService(
+            self.find, self.metrics, log_form=self.log, read_rules=self.read_rules, read_items=self.read_items
+        )
         self.watch: Watch | None = None
         self.lists = NewestLists(self.find_lists)
         self.batcher: Batcher[Asked | Similar | Popular] = Batcher(
@@ -148,7 +151,7 @@ async def _ask(service: Service, body: bytes, *, labels: bool) -> Response:
     if service.models.loaded is None:
         return answered({"error": NO_MODEL}, 503, {"retry-after": "10"})
     try:
-        question = read_question(body, service.limits, service.names, labels=labels)
+        question = read_question(body, service.limits, service.log, labels=labels)
         future = asyncio.wrap_future(service.batcher.submit(question.sessions))
         found, loaded = await asyncio.wait_for(future, service.limits.seconds)
     except InputError as error:
