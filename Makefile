@@ -5,7 +5,7 @@ SHOP := demo-shop
 ROOT := overnight-data
 STAMP := .venv/installed
 
-.PHONY: help install demo test month gpu-plans image lint format serve clean
+.PHONY: audit help install demo test month gpu-plans image lint format serve clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,11 @@ lint: $(STAMP) ## style, types, imports between rooms, spelling
 	@$(BIN)/lint-imports
 	@$(BIN)/codespell
 
+audit: ## known vulnerabilities of the pinned packages, where a database of them can be reached
+	@test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit || true
+	@.venv-audit/bin/python .ci/audit.py
+
 format: $(STAMP) ## rewrite the code in the common style
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
@@ -64,4 +69,4 @@ serve: $(STAMP) ## Prefect server, worker and nightly deployment on this machine
 	@$(BIN)/overnight serve --root $(ROOT) --source $${OVERNIGHT_SOURCE:-$(SHOP)}
 
 clean: ## remove the environment, the demo shop and its artifacts
-	rm -rf .venv .venv-gpu $(SHOP) $(ROOT)
+	rm -rf .venv .venv-gpu .venv-audit $(SHOP) $(ROOT)

@@ -14,6 +14,7 @@ from flows import in_service
 from flows.backfill import Period, layers_of
 from flows.backtest import backtest as run_backtest
 from flows.by_hand import KEEP_DAYS, KEEP_MODELS
+from flows.child import Child
 from flows.night_lock import alone, may_go_on
 from flows.prune import in_bytes
 from flows.prune import prune as run_prune
@@ -23,6 +24,7 @@ from flows.settings.form import ANY_DATASET, ANY_PRESET, DATASET, BacktestForm, 
 from flows.settings.settings import resolve
 from flows.tasks import explain_mistakes
 from flows.tracking.follow import follow
+from flows.vectors import after_change
 from modeling.evaluation.pointer import Champion
 from schemas.artifacts import Artifacts
 from schemas.errors import InputError, parse
@@ -64,8 +66,9 @@ def backtest(
         "window": window or None,
     }
     log = get_run_logger().info
-    with alone(settings, "backtest", log, str(runtime.flow_run.id or "")), may_go_on(settings.artifacts, about):
-        done = run_backtest(settings, dates.first, dates.last, names, window or None, log)
+    run = str(runtime.flow_run.id or "")
+    with alone(settings, "backtest", log, run), may_go_on(settings.artifacts, about), Child() as child:
+        done = run_backtest(settings, dates.first, dates.last, names, window or None, log, child.does)
     lines = list(differences([Total.model_validate(total) for total in done.facts["totals"]]))
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")
@@ -98,6 +101,7 @@ def promote(
     to_hold = None if hold == "as it is" else hold == "hold"
     champion = in_service.change(_artifacts(root), dataset, model or None, to_hold, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
+    after_change(_artifacts(root), dataset, get_run_logger().info)
     held = f"; {champion.hold}" if champion.hold else ""
     return _changed(champion, held)
 
@@ -116,6 +120,7 @@ def rollback(dataset: DatasetName = ANY_DATASET, because: str = "", root: str = 
     name_run(f"{dataset} rollback")
     champion = in_service.rollback(_artifacts(root), dataset, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
+    after_change(_artifacts(root), dataset, get_run_logger().info)
     return _changed(champion)
 
 

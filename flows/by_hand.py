@@ -95,6 +95,7 @@ def promote(
     """Put a model into service by hand, against a comparison's verdict too; or hold what is in service."""
     from flows import in_service
     from flows.tracking.follow import follow
+    from flows.vectors import after_change
     from schemas.artifacts import Artifacts
 
     if model is None and hold is None:
@@ -104,6 +105,7 @@ def promote(
     artifacts = Artifacts(root)
     champion = in_service.change(artifacts, dataset, model, hold, because)
     follow(artifacts, in_service.name_of(dataset), say_aside)
+    after_change(artifacts, dataset, say_aside)
     if model is not None:
         _say_changed(champion)
     if hold is not None:
@@ -120,11 +122,13 @@ def rollback(
     """Put the model back that was in service before. The one taken out comes back by `overnight promote` only."""
     from flows import in_service
     from flows.tracking.follow import follow
+    from flows.vectors import after_change
     from schemas.artifacts import Artifacts
 
     artifacts = Artifacts(root)
     champion = in_service.rollback(artifacts, dataset, because)
     follow(artifacts, in_service.name_of(dataset), say_aside)
+    after_change(artifacts, dataset, say_aside)
     _say_changed(champion)
     _end(champion, dataset, as_json)
 

@@ -24,11 +24,13 @@ PATIENT = {
     STARTUP_TIMEOUT: str(STARTUP_SECONDS),
     "PREFECT_API_REQUEST_TIMEOUT": "600",
     "PREFECT_CLIENT_MAX_RETRIES": "8",  # the wait doubles each time: 8 minutes for a server that answers 503
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",  # what a server answers whose database is away for a minute
     "PREFECT_SERVER_DATABASE_TIMEOUT": "300",  # in SQLite also how long a locked database is waited for
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
     "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_TIMEOUT": "300",
     "PREFECT_SERVER_API_WEBSOCKET_PING_TIMEOUT": "300",
 }
+AUTH_OF_SERVER, AUTH = "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"
 
 
 def prepare_environment(root: Path) -> None:
@@ -40,6 +42,8 @@ def prepare_environment(root: Path) -> None:
     make_folder(root.expanduser().resolve(), "--root (or $OVERNIGHT_ROOT)")
     for name, value in (QUIET | PATIENT).items():
         os.environ.setdefault(name, value)
+    if string := os.environ.get(AUTH_OF_SERVER):  # who starts a server that asks for it is let in
+        os.environ.setdefault(AUTH, string)
     keep_memory()
     if folders := of_environment():  # as they are seen from here, for processes that begin elsewhere
         os.environ[VARIABLE] = os.pathsep.join(map(str, folders))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from statistics import median
 from zoneinfo import ZoneInfo
 
 from flows.settings.settings import Settings
@@ -10,6 +11,7 @@ from schemas.artifacts import Manifest
 
 SCHEDULED = "auto-scheduled"  # Prefect's tag of runs that a schedule asked for
 WEEK = timedelta(days=7)
+FULL_DAY = 0.25  # of a usual day's sessions, as preparation has it of events
 MOST_NAMED = 7
 
 
@@ -24,8 +26,8 @@ def due_of_run() -> datetime | None:
 def late(settings: Settings, sessions: Manifest) -> list[str]:
     """What to say when a scheduled night for the newest day has none of yesterday's; empty for other nights.
 
-    Test day 15 March, due on the 18th: the days 16 and 17. Weekdays that had no session the week before either are not waited
-    for.
+    Test day 15 March, due on the 18th: the days 16 and 17. Weekdays that were no full day the week before either are not
+    waited for.
     """
     tested = sessions.facts.get("test_day")
     if settings.due is None or settings.data.until is not None or tested is None:
@@ -44,8 +46,9 @@ def late(settings: Settings, sessions: Manifest) -> list[str]:
 
 
 def _is_quiet(sessions: Manifest, day: date) -> bool:
-    """Whether the newest such weekday that these sessions reach back to had no session."""
+    """Whether the newest such weekday that these sessions reach back to was no full day; the evening before may end in it."""
     newest, first = date.fromisoformat(sessions.facts["test_day"]), date.fromisoformat(sessions.facts["first_day"])
     while day > newest:
         day -= WEEK
-    return day >= first and not sessions.facts["days"].get(str(day))
+    usual = median(sessions.facts["days"].values())
+    return day >= first and sessions.facts["days"].get(str(day), 0) < FULL_DAY * usual

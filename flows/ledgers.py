@@ -47,7 +47,10 @@ class Needed:
             return self._of_state(place)
         if kind == "sessions":
             return self._of_snapshot(manifest)
-        return {"profiles": "overnight profile makes it again"}.get(kind, "overnight retrain makes it again")
+        again = "overnight retrain makes it again"
+        record = f"{again} if it is that of the last night; else it is a record for people: remove the folder"
+        special = {"profiles": "overnight profile makes it again", "comparisons": record, "reports": record}
+        return special.get(kind, again)
 
     def _of_day(self, place: str, manifest: Manifest | None) -> str:
         if place in self._column("artifact"):

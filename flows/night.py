@@ -32,6 +32,7 @@ class Stages:
     promote: Callable[..., InService]
     report: Callable[..., Manifest]
     lists: Callable[..., Manifest]
+    vectors: Callable[..., Manifest]
     record: Callable[..., str]
 
 
@@ -48,6 +49,9 @@ def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
     if settings.dataset.serving.lists and in_service.model != "none":
         made = run.lists(settings, sessions)
         summary |= {"lists": made.name, "nothing_to_do": summary["nothing_to_do"] and made.reused}
+    if settings.dataset.serving.vectors and in_service.model != "none":
+        made = run.vectors(settings)
+        summary |= {"vectors": made.name, "nothing_to_do": summary["nothing_to_do"] and made.reused}
     page_of_run = run.record(settings, page) if is_on(settings.artifacts) else ""
     return summary | {"preset": settings.preset, "mlflow": page_of_run or None}
 

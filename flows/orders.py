@@ -24,7 +24,7 @@ from schemas.errors import InputError, StageEndedError
 from schemas.lock import Lent, LostLockError, lend
 from schemas.progress import Progress, TrainingProgress
 
-StageName = Literal["train", "evaluate", "compare", "refit", "lists"]
+StageName = Literal["train", "evaluate", "compare", "refit", "lists", "vectors"]
 
 
 class Text(BaseModel):
@@ -104,7 +104,7 @@ class Failure(Text):
             if self.kind == alike.__name__:
                 return alike(self.text)
         if self.errno is not None:
-            return OSError(self.errno, self.text)
+            return OSError(self.errno, self.text.removeprefix(f"[Errno {self.errno}] "))
         return FailedStageError(f"{self.kind}: {self.text}")
 
 

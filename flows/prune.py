@@ -7,13 +7,12 @@ What stays at any age:
     models                            in service, what a rollback puts back, the newest N of each dataset
     sessions                          of these models, and the newest of each dataset
     evaluations                       of models that stay on sessions that stay
-    recommendations                   the newest of each dataset
+    recommendations, vectors          the newest of each dataset
     comparisons, reports, ...         all, the record of every night; they are small
     what was made                     in the last D days, or since a backtest began that was stopped and may go on
     unfinished                        what a process works on, or touched in the last D days; of a backtest, 30 at least
 
-All else of days, states, sessions, models, evaluations, recommendations and unfinished goes. A folder is renamed before it is
-removed, so it is there whole or not at all.
+All else of these, and of unfinished, goes. A folder is renamed before it is removed, so it is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -32,13 +31,14 @@ from flows.drafts import GOING, days_ago, is_left, open_backtests
 from flows.ledgers import read_ledgers
 from flows.lists import POINTERS, newest_lists
 from flows.night_lock import alone_in
+from flows.vectors import newest_vectors
 from modeling.evaluation.pointer import champion_of, changing
 from schemas.artifacts import MANIFEST, UNFINISHED, Artifacts, Manifest
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
 from schemas.lock import require_held
 
-REMOVABLE = ("days", "states", "sessions", "models", "evaluations", "recommendations")
+REMOVABLE = ("days", "states", "sessions", "models", "evaluations", "recommendations", "vectors")
 SCHEMA = "schema.json"
 Say = Callable[[str], object]
 
@@ -159,6 +159,9 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
         for path in (artifacts.root / POINTERS).glob("*.json")
         if (newest := newest_lists(artifacts, path.stem))
     }
+    for path in (artifacts.root / "champions").glob("*.json"):
+        if vectors := newest_vectors(artifacts, path.stem):
+            needed.add(vectors.vectors)
     needed |= set(_newest(_of_kind(found, "models"), keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
     models = [model for model in _of_kind(found, "models") if model.name in needed]

@@ -20,13 +20,13 @@ from pathlib import Path
 from flows.here import deployments_folder
 from flows.keeper import Keeper, start, stop
 from flows.night_lock import is_under_way
-from flows.pages import pages_of
 from flows.pool import POOL, end_dead_runs, prepare_pool
 from flows.server import HOST, startup_seconds, wait_for_server
 from flows.serving import serving_at
 from flows.tracking.ui import showing
 from schemas.errors import InputError
 
+PARTS = ("server", "worker", "watch for files")  # in the order in which they are started
 STOP = (signal.SIGTERM, signal.SIGHUP)  # as Ctrl-C
 
 
@@ -36,7 +36,7 @@ def serve(root: Path, source: str | None, port: int, watch: float | None = None)
     Where SIGHUP is ignored (nohup) or the process leads a session of its own (setsid, a service), it outlives its starter.
 
     Raises:
-        InputError: when server, worker or the watch for files ended by itself, and as `running` does.
+        InputError: when server, worker or the watch ended by itself, and as `running` does.
     """
     for number in STOP:
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -45,21 +45,18 @@ def serve(root: Path, source: str | None, port: int, watch: float | None = None)
     with (
         contextlib.suppress(KeyboardInterrupt),
         showing(root) as recorded,
-        pages_of(root) as pages,
         running(root, source, port, watch) as processes,
     ):
         _say(f"\nPrefect UI: http://{HOST}:{port}   (Ctrl-C stops runs, worker and server)")
-        _say(f"Reports and days, linked from runs: {pages}")
         _say("Start a run now: Deployments > retrain/nightly > Run, or leave it to the nightly schedule.")
         while all(process.poll() is None for process in processes):
             recorded.tell(_say)
             time.sleep(0.5)
             if orphaned():
                 raise KeyboardInterrupt
-        names = zip(("server", "worker", "watch for files"), processes, strict=False)
-        which = next(name for name, process in names if process.poll() is not None)
+        which = next(name for name, process in zip(PARTS, processes, strict=False) if process.poll() is not None)
         raise InputError(
-            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. The "
+            f"The {which} ended by itself; its lines above say why. All of it was stopped: start `overnight serve` again. A "
             "run that was under way is Crashed then, and the next night goes on where it was."
         )
 

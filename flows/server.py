@@ -46,7 +46,8 @@ def prefect_server(say: Callable[[str], object]) -> Iterator[str]:
     after that.
 
     Raises:
-        InputError: when the server of PREFECT_API_URL does not answer, or a temporary one may not start or does not.
+        InputError: when the server of PREFECT_API_URL does not answer, one does not let this user in, or a temporary one may
+            not start or does not.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_EPHEMERAL_ENABLED, PREFECT_UI_URL, temporary_settings
 
@@ -55,17 +56,20 @@ def prefect_server(say: Callable[[str], object]) -> Iterator[str]:
 
     if url := PREFECT_API_URL.value():
         _check_answers(url)
+        _check_lets_in(url)
         yield url
         return
     if not PREFECT_SERVER_EPHEMERAL_ENABLED:
         raise InputError(
             "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE allows no temporary server. Start one that "
-            "stays (make serve) and set PREFECT_API_URL=http://127.0.0.1:4200/api."
+            "stays (overnight serve) and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         )
     served = served_at()
     url = served or _start_temporary(say)
     # A temporary server has no UI to give links to.
     with temporary_settings({PREFECT_API_URL: url} if served else {PREFECT_API_URL: url, PREFECT_UI_URL: ""}):
+        if served:
+            _check_lets_in(url)
         yield url
 
 
@@ -117,9 +121,30 @@ def _check_answers(url: str) -> None:
         error = client.api_healthcheck()
     if isinstance(error, httpx.TransportError):
         raise InputError(
-            f"No Prefect server answers at PREFECT_API_URL={url} ({error}). Start it (make serve), or unset PREFECT_API_URL "
-            "for a temporary server."
+            f"No Prefect server answers at PREFECT_API_URL={url} ({error}). Start it (overnight serve), or unset "
+            "PREFECT_API_URL for a temporary server."
         )
+
+
+def _check_lets_in(url: str) -> None:
+    """
+    Raises:
+        InputError: when the server asks for a name and a password that are not set, or for others.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    from schemas.errors import InputError
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.request("GET", "/admin/version")
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in (401, 403):
+            raise InputError(
+                f"The Prefect server at {url} lets nobody in without name and password: set PREFECT_API_AUTH_STRING to what "
+                "PREFECT_SERVER_API_AUTH_STRING is there (NAME:PASSWORD)."
+            ) from None
 
 
 def _start_temporary(say: Callable[[str], object]) -> str:
@@ -136,7 +161,7 @@ def _start_temporary(say: Callable[[str], object]) -> str:
         if problem:
             _stop(process)
             raise InputError(
-                f"{problem}{_last_line(log)}. Start a server that stays (make serve) and set "
+                f"{problem}{_last_line(log)}. Start a server that stays (overnight serve) and set "
                 f"PREFECT_API_URL=http://127.0.0.1:4200/api, or allow more seconds: {STARTUP_TIMEOUT}={2 * seconds:.0f}."
             )
     return url

@@ -157,6 +157,13 @@ def lists(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
     return make_lists(settings, sessions, progress)
 
 
+def vectors(settings: Settings, progress: OnProgress = print) -> Manifest:
+    """The model in service -> `vectors/<id>`: vectors of its items, and into Milvus, as `serving.vectors` says."""
+    from flows.vectors import make_vectors
+
+    return make_vectors(settings.artifacts, settings.dataset, progress)
+
+
 def record(settings: Settings, report: Manifest, progress: OnProgress = print) -> str:
     """The night, and what is in service, to MLflow; the address of the run's page there, or "". It never fails a night."""
     from flows.tracking.follow import record

@@ -118,8 +118,9 @@ class Artifacts:
 
     def read_manifest(self, kind: str, artifact_id: str) -> Manifest | None:
         """The manifest of an artifact, whatever became of its files; None where there is none that can be read."""
+        file = self._folder(kind, artifact_id) / MANIFEST
         try:
-            stored = Manifest.model_validate_json((self._folder(kind, artifact_id) / MANIFEST).read_text())
+            stored = Manifest.model_validate_json(file.read_text())
         except (OSError, ValueError):
             return None
         return stored.model_copy(update={"root": str(self.root), "reused": True})

@@ -22,6 +22,7 @@ from schemas.sources import ItemSource as ItemSource
 from schemas.sources import Part, Zone, never_a_url
 from schemas.sources import UserSource as UserSource
 from schemas.spellings import current
+from schemas.urls import refuse_secrets
 from schemas.yaml_keys import load_yaml
 
 SHIPPED = Path(__file__).parent / "datasets"
@@ -258,7 +259,9 @@ class Dataset(Part):
         if not place:
             hint = self.obtain or "see its YAML"
             raise InputError(f"Where are the files of {self.name!r}? Give --source FOLDER (get them: {hint}).")
-        if "://" not in place:
+        if "://" in place:
+            refuse_secrets(place)
+        else:
             place = str(Path(place).expanduser())
             self._refuse_plugins_among_events(Path(place))
         return self.model_copy(update={"source": place, "database": None})

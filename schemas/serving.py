@@ -83,8 +83,19 @@ class Lists(Part):
     )
 
 
+class Vectors(Part):
+    """Item vectors of the model in service, made each night: `vectors/<id>`."""
+
+    milvus: DatabaseName | None = Field(
+        None,
+        description="Send them to Milvus, too, and move its alias overnight_DATASET: the name of an environment variable, or "
+        "of a Secret block of Prefect, with its URI, or a path *.db of Milvus Lite.",
+    )
+
+
 class Serving(Part):
     """What is recommended to whom, once a model is in service."""
 
     lists: Lists | None = Field(None, description="Lists for every user after each night; left out: none.")
+    vectors: Vectors | None = Field(None, description="Item vectors after each night; left out: none.")
     rules: Rules = Rules()

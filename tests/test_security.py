@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from schemas.dataset import read_dataset
+from schemas.errors import InputError
 
 PROJECT = Path(__file__).parents[1]
 ROOMS = ("flows", "modeling", "preprocessing", "schemas")
@@ -85,3 +90,46 @@ def test_it_would_be_found(text: str) -> None:
 def test_what_is_safe_is_left_alone() -> None:
     text = "class Ours(yaml.SafeLoader): pass\nyaml.load(text, Loader=Ours)\ntorch.load(path, weights_only=True)\nmodel.eval()"
     assert not list(problems(text))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://shop:s3cret@files.example/events",
+        "s3://KEY:s3cret@bucket/events",
+        "https://files.example/events?X-Amz-Signature=s3cret",
+        "https://files.example/events?a=b&sig=s3cret",
+        "https://files.example/events?access_token=s3cret",
+    ],
+)
+def test_a_source_with_a_password_is_refused_without_saying_it(url: str) -> None:
+    with pytest.raises(InputError, match="holds a password or a key") as refused:
+        read_dataset("demo").at(url)
+    assert "s3cret" not in str(refused.value) and "environment" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://bucket/events",
+        "abfss://events@account.dfs.example/2024",
+        "https://files.example/events?day=3&keyword=a&design=b",
+    ],
+)
+def test_other_urls_are_taken(url: str) -> None:
+    assert read_dataset("demo").at(url).source == url
+
+
+def test_an_audit_tells_vulnerabilities_from_what_no_database_knows() -> None:
+    path = PROJECT / ".ci" / "audit.py"
+    audit = (
+        importlib.util.module_from_spec(spec)
+        if (spec := importlib.util.spec_from_file_location("audit", path))
+        else None
+    )
+    assert spec and spec.loader and audit
+    spec.loader.exec_module(audit)
+    faulty = {"name": "shelf", "version": "1.0", "vulns": [{"id": "CVE-1", "fix_versions": ["1.1"]}]}
+    unknown = {"name": "own", "version": "2", "skip_reason": "not found"}
+    assert audit.audited(json.dumps({"dependencies": [faulty, unknown]})) == (1, ["shelf 1.0: CVE-1, mended in 1.1"])
+    assert audit.audited(json.dumps({"dependencies": [unknown]})) == (0, [])

@@ -91,15 +91,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-def tree(folder: Path, version: str = "") -> Path:
+def tree(folder: Path, packages: Path = ROOT, version: str = "") -> Path:
     """What a wheel is built of, as links, so that building leaves nothing in the tree; perhaps of another version."""
     folder.mkdir()
-    for name in ("flows", "preprocessing", "modeling", "schemas", "pyproject.toml", "README.md"):
-        (folder / name).symlink_to(ROOT / name)
-    if version:
-        text = (ROOT / "pyproject.toml").read_text()
-        (folder / "pyproject.toml").unlink()
-        (folder / "pyproject.toml").write_text(re.sub(r'(?m)^version = ".*"', f'version = "{version}"', text, count=1))
+    for name in ("flows", "preprocessing", "modeling", "schemas"):
+        (folder / name).symlink_to(packages / name)
+    (folder / "README.md").symlink_to(ROOT / "README.md")
+    text = (ROOT / "pyproject.toml").read_text()
+    text = re.sub(r'(?m)^version = ".*"', f'version = "{version}"', text, count=1) if version else text
+    (folder / "pyproject.toml").write_text(text)
     return folder
 
 
@@ -172,7 +172,7 @@ def test_a_project_is_begun_runs_nights_is_served_and_upgraded(installed: Path, 
         )
     assert night["in_service"] and not night["nothing_to_do"]
     assert (again["state"]["type"], again["name"].split()[0]) == ("COMPLETED", "corner"), again
-    install(tree(tmp_path / "newer", "99.1"), site_here)
+    install(tree(tmp_path / "newer", installed, "99.1"), site_here)
     assert "99.1" in shell.run("-c", "from importlib.metadata import version; print(version('overnight'))")
     upgraded = shell.overnight("retrain", *QUICK)
     assert upgraded["nothing_to_do"] and upgraded["in_service"] == night["in_service"]

@@ -94,5 +94,10 @@ def slice_rows(facts: dict[str, Any]) -> list[Row]:
 def _with_bounds(value: float | None, bounds: list[float] | None, *, brief: bool = False) -> str:
     if value is None or bounds is None:
         return format_metric(value)
-    digits = "#.3g" if brief else ".4f"
-    return f"{value:{digits}} ({bounds[0]:{digits}} to {bounds[1]:{digits}})"
+    number, low, high = (_brief(part) if brief else format_metric(part) for part in (value, *bounds))
+    return f"{number} ({low} to {high})"
+
+
+def _brief(value: float) -> str:
+    """0.232, and 0.0042 where three decimals would say little."""
+    return f"{value:.3f}" if value >= 0.01 or value == 0 else f"{value:#.2g}"

@@ -140,7 +140,7 @@ def lines() -> Schema:
 
 def data(without: tuple[str, ...] = ()) -> Schema:
     """The group of events, but for the fields that a form says otherwise."""
-    shown = ("dataset", "until", "engine", "source", "days", "redo", "workers", "root")
+    shown = ("dataset", "until", "engine", "source", "days", "redo")
     schema = section(Data, tuple(name for name in shown if name not in without))
     schema["properties"]["dataset"] = dataset_names()
     if redo := schema["properties"].get("redo"):

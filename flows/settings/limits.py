@@ -22,5 +22,7 @@ class Limits(BaseModel):
         48, "compare", "The verdict, and the trainings that measure the scatter between seeds where these are due."
     )
     promote_hours: float = _hours(24, "promote", "Putting a model into service, and its refit where one is asked for.")
-    lists_hours: float = _hours(12, "lists", "Lists for every user, where serving.lists asks for them.")
+    lists_hours: float = _hours(
+        12, "lists", "Lists for every user and vectors of items, each, where serving asks for them."
+    )
     report_hours: float = _hours(1, "report", "Writing the report, and recording the run in MLflow.")

@@ -121,14 +121,14 @@ class Dense(nn.Module):
             name: _where(inside_NL, values[:, None].expand(-1, event[ITEM_ID].shape[1]))
             for name, values in context.items()
         }
-        positions_NL = place_L.expand(length_N.shape[0], -1)
+        positions_NL, masked_NL = place_L.expand(length_N.shape[0], -1), inside_NL & ~there_NL
         layout = Layout(
             inside_NL.long(),
             torch.where(inside_NL, positions_NL, 0),
             direction=self.model.objective.direction,
             from_end_BL=torch.where(inside_NL, places_N[:, None] - 1 - positions_NL, 0),
+            order_BL=masked_NL.long() if self.model.objective.direction == "permuted" else None,
         )
-        masked_NL = inside_NL & ~there_NL
         if asked_N is not None:
             features[ASKED] = self._asked(features, length_N, inside_NL, masked_NL, asked_N)
         nothing = length_N.new_zeros(0)

@@ -105,10 +105,11 @@ def _guarded(
     rows = guard(
         promotion.guards, candidate, evaluation, sessions, first=first, due=due, timed=facts["promote"]
     )  # an answer's time is taken where it matters
-    why = why_held(rows, facts["candidate"], facts["dataset"])
-    if not (why and facts["promote"]):
+    why = why_held(rows, facts["candidate"], facts["dataset"], alone=facts["promote"])
+    if not why:
         return {"guards": rows}
-    return {"guards": rows, "promote": False, "verdict": "hold", "reason": f"{facts['reason']} {why}"}
+    held = {"promote": False, "verdict": "hold"} if facts["promote"] else {}
+    return {"guards": rows, "reason": f"{facts['reason']} {why}"} | held
 
 
 def promote(

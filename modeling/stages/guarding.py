@@ -118,15 +118,21 @@ def guard(
     return rows
 
 
-def why_held(rows: Iterable[dict[str, Any]], candidate: str, dataset: str) -> str:
-    """What to say of a model that guards hold, and what to do; empty where none does."""
+def why_held(rows: Iterable[dict[str, Any]], candidate: str, dataset: str, *, alone: bool = True) -> str:
+    """What to say of a model that guards hold, and what to do; empty where none does.
+
+    `alone`: without guards it would take over.
+    """
     held = [row for row in rows if row["holds"]]
     if not held:
         return ""
+    reasons = " ".join(f"{row['about']}." for row in held)
+    if not alone:
+        return f"Guards would hold it, too. {reasons}"
     names = " and ".join(f"promotion.guards.{row['guard']}" for row in held)
     return (
-        f"But it is held. {' '.join(row['about'] + '.' for row in held)} To promote it all the same: "
-        f"`overnight promote {candidate} --dataset {dataset}`; to change the limit, set {names}."
+        f"But it is held. {reasons} To promote it all the same: `overnight promote {candidate} --dataset {dataset}`; to change "
+        f"the limit, set {names}."
     )
 
 

@@ -45,14 +45,16 @@ def notice(run: Run, ledger: Ledger, days: Sequence[date], done_again: Sequence[
     if not days:
         return Noticed()
     before = facts_of(ledger.days.row(-1, named=True)) if ledger.days.height else {}
-    warnings = {day: lines for day in days if (lines := _without_events(ledger, day, set(days)))}
+    events = _Events(ledger, set(run.source.index.days()))
+    with_events = [day for day in days if events.on(day)]
+    warnings = {day: lines for day in with_events if (lines := events.lack_before(day))}
     facts: dict[str, Any] = {}
     newest = warnings.setdefault(days[-1], [])
     if not ledger.days.height or days[-1] >= ledger.days[DAY][-1]:
         newest += done_again
     until = ledger.about.until
-    if until and days[0] > until and len(days) > 1:
-        newest.append(f"{len(days)} days were done at once, in order: {_listed(days)}")
+    if until and days[0] > until and len(with_events) > 1:
+        newest.append(f"{len(with_events)} days were done at once, in order: {_listed(with_events)}")
     if columns := run.source.files.names():
         facts[COLUMNS] = sorted({*before.get(COLUMNS, ()), *(name for names in columns.values() for name in names)})
         newest += _columns(columns, before.get(COLUMNS), run.source.files.wanted)
@@ -66,18 +68,31 @@ def notice(run: Run, ledger: Ledger, days: Sequence[date], done_again: Sequence[
     return Noticed(facts, warnings, days[-1])
 
 
-def _without_events(ledger: Ledger, day: date, batch: set[date]) -> list[str]:
-    """Days right before one that have no event; not weekdays that had none the week before either."""
-    earlier = [other for other in batch if other < day]
-    previous = max([*earlier, *filter(None, [ledger.last_before(day)])], default=None)
-    if previous is None:
-        return []
-    first = min([*batch, *ledger.days[DAY].head(1)])
-    empty = [previous + number * ONE_DAY for number in range(1, (day - previous).days)]
-    empty = [
-        other for other in empty if other - WEEK < first or other - WEEK in batch or ledger.has(other - WEEK)
-    ]  # a shop that is shut on Sundays is no news
-    return [f"there were no events of {_listed(empty)} before it"] if empty else []
+@dataclass(frozen=True)
+class _Events:
+    """Which days have events: in the source now, or when they were done. Some have sessions of the evening before alone."""
+
+    ledger: Ledger
+    there: set[date]
+
+    def on(self, day: date) -> bool:
+        if day in self.there:
+            return True
+        row = self.ledger.row(day)
+        return row is not None and facts_of(row)["rows_in"] > 0
+
+    def lack_before(self, day: date) -> list[str]:
+        """What to say of days right before one that have no event; not of weekdays that had none the week before either."""
+        first = min([*self.there, *self.ledger.days[DAY].head(1)])
+        empty: list[date] = []
+        while (other := day - (len(empty) + 1) * ONE_DAY) >= first and not self.on(other):
+            empty.insert(0, other)
+        if empty and empty[0] == first:  # sessions of a day before what is known
+            return []
+        empty = [
+            other for other in empty if other - WEEK < first or self.on(other - WEEK)
+        ]  # a shop that is shut on Sundays is no news
+        return [f"there were no events of {_listed(empty)} before it"] if empty else []
 
 
 def _columns(columns: Mapping[str, Sequence[str]], before: Sequence[str] | None, wanted: set[str]) -> list[str]:

@@ -28,7 +28,7 @@ from modeling.stages.guarding import age_of
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts, Manifest
 from schemas.errors import InputError
-from tests.preprocessing.small import dataset_of, run, write
+from tests.preprocessing.small import at, dataset_of, run, write
 
 MONDAY = date(2026, 3, 2)
 LAYER: dict[str, Any] = {
@@ -152,6 +152,7 @@ def test_a_day_that_is_always_quiet_is_not_waited_for() -> None:
     """A shop that is shut on weekends: on Monday night nothing is late; on Wednesday night Monday and Tuesday are."""
 
     days = {str(day(number)): 9 for number in range(12) if day(number).weekday() < 5}
+    days[str(day(5))] = 1  # the end of Friday evening
     facts = {"test_day": "2026-03-13", "first_day": "2026-03-02", "days": days}
     sessions = Manifest(kind="sessions", id="0", root="", facts=facts, created=datetime.now(UTC))
     settings = replace(resolve(Data(source="nowhere"), None, LAYER), due=datetime(2026, 3, 16, 2, tzinfo=UTC))
@@ -170,7 +171,7 @@ def test_an_empty_day_is_a_day_without_events(nights: Nights) -> None:
     assert nights.in_service == before
     nights.comes(6)
     summary = nights.night()
-    assert summary["test_day"] == str(day(6))
+    assert summary["test_day"] == str(day(6)) and not any("at once" in line for line in summary["warnings"])
     assert (
         f"there were no events of {day(5)} before it" in summary["warnings"]
         and f"no events of {day(5)}" in summary["page"]
@@ -335,3 +336,23 @@ def test_days_of_23_and_25_hours_are_days_like_all(
     assert manifest.facts["rows_in"] == manifest.facts["events"] + manifest.facts["still_open"]
     age = age_of(manifest, tested, None)
     assert age and age[0] == pytest.approx(40 / 60)
+
+
+def test_a_day_with_the_end_of_the_evening_before_alone_has_no_events(tmp_path: Path) -> None:
+    """A session that closes after midnight is of the day that never came; a weekday that is always empty is no news."""
+    rows = [
+        (f"u{user}", f"i{user + place}", at(number, hour, 50 + place))
+        for number in (0, 1, 3, 4, 5, 7, 8, 10)
+        for hour in (12, 23)
+        for user in range(4)
+        for place in (0, 1)
+    ]
+    write(tmp_path, rows)
+    dataset = dataset_of(tmp_path, sessions={"gap_minutes": 30})
+    warnings = {}
+    for until in (4, 5, 7, 8, 10):
+        manifest = run(tmp_path, dataset, until=at(until).date())
+        warnings[until] = manifest.facts["warnings"]
+        assert manifest.facts["days"].get("2024-01-03") == 4, "the session that was open at midnight"
+    assert "there were no events of 2024-01-07 before it" in warnings[7]
+    assert not any("no events" in line for line in warnings[4] + warnings[5] + warnings[8] + warnings[10])

@@ -172,7 +172,10 @@ def test_a_clock_that_was_set_back_changes_nothing(
         pytest.param("evaluate", "evaluations", "result.json", marks=fault("damaged metrics", outcome="made again")),
         pytest.param("evaluate", "evaluations", "ranks.parquet", marks=fault("damaged ranks", outcome="made again")),
         pytest.param(
-            "compare", "comparisons", "comparison.json", marks=fault("a damaged comparison", outcome="made again")
+            "compare",
+            "comparisons",
+            "comparison.json",
+            marks=fault("a damaged comparison", outcome="the verdict was applied; `overnight verify` names the record"),
         ),
     ],
 )
@@ -183,8 +186,10 @@ def test_what_rots_between_two_stages_is_found_and_made_anew(
     if ended.answer is None or "mistake" in ended.answer:
         assert f"{kind}/" in ended.mistake
     mended = forks.night(root, events)
-    if kind == "comparisons":  # made again when the model is in service already
-        assert forks.state(root)["in_service"] == undisturbed.state["in_service"] and not forks.state(root)["wrong"]
+    if kind == "comparisons":  # a record for people, once its model is in service
+        state = forks.state(root)
+        assert state["in_service"] == undisturbed.state["in_service"]
+        assert all(line.startswith("comparisons/") and "remove the folder" in line for line in state["wrong"])
         return
     assert mended.answer and mended.answer["verdict"] == undisturbed.summary["verdict"], mended
     assert undisturbed.same_results(forks.state(root))

@@ -1,9 +1,12 @@
-"""Runs of a real server and worker: cancelled from the UI, and without their worker."""
+"""Runs of a real server that asks for a password, and its worker: cancelled from the UI, and without their worker."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
+import urllib.error
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import yaml
 
 from flows.keeper import below
 from schemas.dataset import SHIPPED
-from tests.flows.conftest import LONG_SECONDS
+from tests.flows.conftest import LONG_SECONDS, overnight
 from tests.flows.test_power_cut import Served, is_there, of_root, served, wait_until
 from tests.schemas.own import part
 
@@ -59,7 +62,8 @@ def cancel(night: Served, run: str) -> None:
     """As the button in the UI does; nothing of the run is left then."""
     assert processes_of(run)
     night.ask("POST", f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
-    wait_until(lambda: night.state(run) == "Cancelled")
+    while night.state(run) != "Cancelled":
+        time.sleep(1)  # to ask often would cost more than what is waited for
     wait_until(lambda: not processes_of(run))
 
 
@@ -74,7 +78,15 @@ def test_cancelled_or_without_a_worker_nothing_is_left(shop: Path, tmp_path: Pat
     demo = yaml.safe_load((SHIPPED / "demo.yaml").read_text())
     demo["steps"] = [*demo.get("steps", []), {"never_ends": {"says": str(begun)}}]
     (tmp_path / "waiting.yaml").write_text(yaml.safe_dump(demo | {"plugins": "plugins"}))
-    with served(root, shop) as night:
+    with served(root, shop, auth="night:s3cret") as night:
+        refused = overnight("retrain", "--root", root, "--source", shop)
+        assert (
+            refused.returncode == 2
+            and "PREFECT_API_AUTH_STRING" in refused.stderr
+            and "Traceback" not in refused.stderr
+        )
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            replace(night, headers={}).ask("GET", "/deployments/name/retrain/nightly")
         preparing = night.begin({"data": {"dataset": str(tmp_path / "waiting.yaml")}})
         wait_until(lambda: begun.exists() or night.is_over(preparing))
         cancel(night, preparing)
@@ -87,6 +99,7 @@ def test_cancelled_or_without_a_worker_nothing_is_left(shop: Path, tmp_path: Pat
         assert not any(map(is_there, left)) and not of_root(root)
     (log,) = tmp_path.glob("served-*.txt")
     said = log.read_text()
+    assert "s3cret" not in said
     assert "The worker ended by itself" in said.splitlines()[-1] and "Traceback" not in said
 
 

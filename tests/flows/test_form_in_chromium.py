@@ -85,6 +85,10 @@ def test_forms_are_drawn_chosen_from_and_refuse_what_is_wrong(server: Server, tm
             assert page.value(JSON_EDITORS) == 0, f"{flow}: something is typed as JSON"
             assert page.value("document.documentElement.scrollWidth <= innerWidth"), flow
 
+        page.open(f"{server.address}/v2/deployments/deployment/{server.deployments['retrain']}/run")  # the UI to come
+        page.wait(f"document.body.innerText.includes('{UNSET}cpu') && !!({BUTTON.format('Submit')})")
+        assert "Property is type" not in page.text()
+
         server.open_form(page, "retrain")
         first = page.value(f"({FIELD.format('Preset')}).querySelector('select').value")
         assert first == f"{UNSET}what suits the dataset"

@@ -219,6 +219,16 @@ def test_order_alone_makes_histories(tmp_path: Path) -> None:
     assert dataset.events.types["item_id"].type == "integer"
 
 
+def test_long_histories_are_read_longer_and_what_is_cut_is_said(tmp_path: Path) -> None:
+    rows = [(user, (user + place) % 40, place) for user in range(5) for place in range(300)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row").write_parquet(tmp_path / "e.parquet")
+    started(tmp_path / "h", tmp_path / "e.parquet")
+    assert load_dataset(str(tmp_path / "h" / "h.yaml")).sessions.max_length == 200
+    assert "33% of the events lie beyond, of 50 it were 83%" in " ".join(
+        (tmp_path / "h" / "h.yaml").read_text().replace("#", "").split()
+    )
+
+
 def test_without_a_time_the_columns_are_named_and_nothing_is_written(events: pl.DataFrame, tmp_path: Path) -> None:
     events.select("user_id", "item_id", "price").write_csv(tmp_path / "e.csv")
     with pytest.raises(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from flows.environment import AUTH_OF_SERVER
 from flows.keeper import below
 from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, free_port
 
@@ -37,13 +39,14 @@ class Served:
     process: subprocess.Popen[bytes]
     root: Path
     port: int
+    headers: dict[str, str]
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}/api{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            headers={"Content-Type": "application/json"} | self.headers,
         )
         with urllib.request.urlopen(request, timeout=LONG_SECONDS) as answer:
             return json.loads(answer.read() or "null")
@@ -97,8 +100,8 @@ def is_there(pid: int) -> bool:
 
 
 @contextmanager
-def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
-    """`overnight serve`; with `shell`, started by another process that waits for it."""
+def served(root: Path, shop: Path, *, shell: bool = False, auth: str = "") -> Iterator[Served]:
+    """`overnight serve`; with `shell`, started by another process that waits for it; `auth` is NAME:PASSWORD to ask for."""
     port = free_port()
     begun(root)
     words = [
@@ -118,7 +121,7 @@ def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
     with log.open("w") as lines:
         process = subprocess.Popen(
             command,
-            env=clean_environment() | {"OVERNIGHT_ROOT": str(root)},
+            env=clean_environment() | {"OVERNIGHT_ROOT": str(root)} | ({AUTH_OF_SERVER: auth} if auth else {}),
             stdout=lines,
             stderr=lines,
             start_new_session=True,
@@ -126,7 +129,8 @@ def served(root: Path, shop: Path, *, shell: bool = False) -> Iterator[Served]:
     try:
         wait_until(lambda: "Prefect UI:" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        yield Served(process, root, port)
+        headers = {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"} if auth else {}
+        yield Served(process, root, port, headers)
     finally:
         for pid in [process.pid, *below(process.pid), *of_root(root)]:
             with suppress(ProcessLookupError):

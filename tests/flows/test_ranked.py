@@ -53,6 +53,10 @@ def test_tables_of_an_evaluation() -> None:
             "ndcg@20": "0.0900 (0.0100 to 0.3000)",
         },
     )
+    brief = interval_rows(FACTS, brief=True)[0][1]
+    assert list(brief) == ["ndcg@20", "recall@20", "mrr@20"] and brief["recall@20"] == "0.200 (0.010 to 0.300)"
+    low = FACTS | {"metrics": {"sasrec": MODEL | {"ndcg@20": 0.00421}}}
+    assert interval_rows(low, brief=True)[0][1]["ndcg@20"] == "0.0042 (0.010 to 0.300)"
     assert "1,000 with 95%: a bootstrap" in describe_intervals(FACTS)
     assert rank_rows(FACTS) == [("sasrec", {"median rank": "1,234.5", "p75 rank": "4,000.0", "p90 rank": "a miss"})]
     assert set(list_rows(FACTS)[0][1].values()) == {"0.5000"} and len(list_rows(FACTS)[0][1]) == 7

@@ -1,6 +1,6 @@
 """The rows of a query through SQLAlchemy, in batches, as frames: what a database holds, in the types that Parquet has.
 
-    1, 2, null          Int64          1, 2.5                  Float64        Decimal("7"), Decimal("8")    Int64
+    1, 2, null          Int64          1, 2.5                  Float64        numeric 7, 8; 7.00, 8.00      Int64; Float64
     time with a zone    Datetime UTC   time without            Datetime       7, "A-9"                      String
     uuid, enum          String         {"a": 1}, [1]           String (JSON)  nothing but null              Null
 
@@ -182,9 +182,8 @@ def _as_text(value: Any) -> str:
 
 
 def _is_whole(value: Any) -> bool:
-    if isinstance(value, Decimal) and not value.is_finite():
-        return False
-    return value is None or value == int(value)
+    """Whether a number without a fraction is meant: 7, and not 7.00, which may be 7.50 tomorrow."""
+    return value.as_tuple().exponent == 0 if isinstance(value, Decimal) else True
 
 
 def _is_a_mistake(error: sql.exc.DBAPIError, address: URL) -> bool:
