@@ -171,12 +171,12 @@ async def _ask(service: Service, body: bytes, *, labels: bool) -> Response:
     return answered({"model": loaded.place.name, "sessions": found}, 200, headers)
 
 
-async def _ask_one(service: Service, one: Similar | Popular) -> tuple[Answer, Loaded]:
+async def _ask_single(service: Service, question: Similar | Popular) -> tuple[Answer, Loaded]:
     if service.models.loaded is None:
         raise HTTPException(503, NO_MODEL, {"retry-after": "10"})
     try:
         found, loaded = await asyncio.wait_for(
-            asyncio.wrap_future(service.batcher.submit([one])), service.limits.seconds
+            asyncio.wrap_future(service.batcher.submit([question])), service.limits.seconds
         )
     except BusyError:
         raise HTTPException(503, f"{service.limits.waiting:,} requests wait already.", {"retry-after": "1"}) from None
@@ -186,7 +186,7 @@ async def _ask_one(service: Service, one: Similar | Popular) -> tuple[Answer, Lo
 
 
 async def _similar(service: Service, item: str, k: str) -> Response:
-    found, loaded = await _ask_one(service, Similar(item, _count(k, service)))
+    found, loaded = await _ask_single(service, Similar(item, _count(k, service)))
     status = 404 if "is not in this model" in found.get("error", "") else 422 if "error" in found else 200
     return answered(
         found if "error" in found else {"model": loaded.place.name} | found, status, model_headers(loaded.place)
@@ -194,12 +194,12 @@ async def _similar(service: Service, item: str, k: str) -> Response:
 
 
 async def _of_user(service: Service, user: str, k: str) -> Response:
-    """A user's list as it was made, without what may not be recommended by now; of others what is popular."""
+    """A user's list as it was made, without what may not be recommended by now; of a user without one what is popular."""
     count, lists = _count(k, service), service.lists.lists
     found = lists.of(user) if lists else None
     about: dict[str, Any] = {"user_id": user, "lists": lists.name if lists else None, "known": found is not None}
     if found is None:
-        popular, loaded = await _ask_one(service, Popular(count))
+        popular, loaded = await _ask_single(service, Popular(count))
         return answered(about | {"items": popular["items"]}, 200, model_headers(loaded.place))
     if service.models.loaded is not None:
         found = found.filter(service.models.loaded.recommender.allowed(found["item"]))

@@ -51,7 +51,7 @@ class Loaded:
     place: Place
     recommender: Recommender
     popularity: Popularity | None
-    trained_V: Tensor  # which items have a training event, bool; others are known by their features alone
+    trained_V: Tensor  # which items have a training event, bool; the rest is known by features alone
     since: datetime
     log_form: Log = field(default_factory=Log)
 
@@ -125,7 +125,7 @@ class InService:
             if self.fault and self.fault.model == name and time.monotonic() - self.fault.monotonic < AGAIN_SECONDS:
                 return False
             self._use(self._loaded(place))
-        except Exception as error:  # whatever a damaged folder makes of libraries: the model of before goes on
+        except Exception as error:  # any error that a damaged folder causes: the model of before goes on
             self._failed(name, error)
             return False
         return True
