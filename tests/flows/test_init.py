@@ -238,6 +238,23 @@ def test_without_a_time_the_columns_are_named_and_nothing_is_written(events: pl.
     assert [path.name for path in tmp_path.iterdir()] == ["e.csv"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "answer"),
+    [
+        ("e.csv", b"user,item,time\n", "there are no rows in it"),
+        ("e.csv", b"", "it has no bytes"),
+        ("e.csv", b"abc\ndef\n", "one field, whatever separates them"),
+        ("e.zip", b"PK\x03\x04", "unpack it"),
+        ("e.jsonl", b"{broken\n", "line 1: is no JSON"),
+    ],
+)
+def test_files_without_events_are_answered(name: str, content: bytes, answer: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=answer):
+        started(tmp_path / "shop", tmp_path / name)
+    assert not (tmp_path / "shop").exists()
+
+
 def test_a_column_that_is_named_is_not_guessed(events: pl.DataFrame, tmp_path: Path) -> None:
     rows = events.select(
         user="user_id", item="item_id", label="category", time=text("%Y-%m-%d"), when=text("%Y-%m-%d %H:%M:%S")
