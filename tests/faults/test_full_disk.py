@@ -56,17 +56,18 @@ FULL = [
 ]
 
 
-@pytest.mark.parametrize("when", FULL, ids=lambda when: "-".join(when))
 def test_a_full_disk_is_one_line_and_with_room_it_goes_on(
-    when: list[str], forks: Forks, disk: Path, evening: Path, events: Path, undisturbed: Undisturbed
+    forks: Forks, disk: Path, evening: Path, events: Path, undisturbed: Undisturbed
 ) -> None:
+    """One night, whose disk is full at each writer in turn: it gets as far as the next one every time."""
     forks.shell(f"cp -a '{evening}' '{disk}/root'")
     root = disk / "root"
-    failed = forks.night(root, events, when=when, then="fill")
-    assert re.search(r"disk( of --root)? is full", failed.mistake)
-    between = forks.state(root)
-    assert not between["wrong"]
-    assert between["in_service"] in (undisturbed.before["in_service"], undisturbed.state["in_service"])
-    forks.shell(f"rm '{disk}/filler'")
+    for when in (parameter.values[0] for parameter in FULL):
+        failed = forks.night(root, events, when=when, then="fill")
+        assert re.search(r"disk( of --root)? is full", failed.mistake), when
+        between = forks.state(root)
+        assert not between["wrong"], when
+        assert between["in_service"] == undisturbed.before["in_service"] or when == FULL[-1].values[0]
+        forks.shell(f"rm '{disk}/filler'")
     assert forks.night(root, events).code == 0
     assert undisturbed.same(forks.state(root))
