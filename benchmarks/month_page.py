@@ -55,17 +55,17 @@ class Night:
         return f"| {' | '.join(cells)} |"
 
 
-def write_page(rows: list[Night], seconds: float, users: int, *, whole: bool) -> None:
+def write_page(rows: list[Night], seconds: float, server: float, users: int, *, whole: bool) -> None:
     """Print the table and what follows from it; of a whole month, write the page and the picture."""
-    text = page_of(rows, seconds, users)
+    text = page_of(rows, seconds, server, users)
     print(text)
     if whole:
         PAGE.write_text(text)
         PICTURE.write_text(picture_of(rows))
 
 
-def page_of(rows: list[Night], seconds: float, users: int) -> str:
-    """The page in Markdown."""
+def page_of(rows: list[Night], seconds: float, server: float, users: int) -> str:
+    """The page in Markdown; `server` is the CPU seconds of Prefect's server."""
     both = [(row.champion, row.frozen) for row in rows if row.champion and row.frozen]
     cases = sum(champion[3] for champion, _ in both)
     means = [sum(pair[n][0] * pair[n][3] for pair in both) / max(cases, 1) for n in (0, 1)]
@@ -81,7 +81,7 @@ def page_of(rows: list[Night], seconds: float, users: int) -> str:
             INTRODUCTION.format(nights=len(rows), users=users),
             f"Over all days the model in service has NDCG@20 **{means[0]:.4f}**, the one never retrained **{means[1]:.4f}**,",
             f"on {cases:,} cases; it is above on {above} of {len(both)} days. All of it took {seconds / 60:.0f} minutes and "
-            f"{cpu:,.0f} CPU seconds",
+            f"{cpu:,.0f} CPU seconds, and {server:,.0f} of Prefect's server",
             f"({machine()}, at commit {commit(DOCS.parent)}).",
             "",
             "![NDCG@20 by day of the model in service and of the one never retrained, and the size of the root](month.svg)",

@@ -71,7 +71,8 @@ def api(
         say(f"{key}   (shown once: give it to whoever asks)\n{line}   (a line for the file of --keys)")
         end({"key": key, "line": line}, as_json)
         return
-    from flows.api_sources import described, finder, items_reader, lists_finder, names_of_columns, rules_reader
+    from flows.api_log import log_of
+    from flows.api_sources import described, finder, items_reader, lists_finder, rules_reader
     from modeling.service.api.app import Service
     from modeling.service.api.server import bound, make_server, require_safe
 
@@ -84,7 +85,7 @@ def api(
         find,
         keys=found,
         limits=_limits(limit or []),
-        names=names_of_columns(of_model),
+        log=log_of(of_model),
         read_items=items_reader(of_model, source),
         read_rules=rules_reader(of_model, source),
         find_lists=lists_finder(dataset, root, lists),

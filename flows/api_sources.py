@@ -72,15 +72,6 @@ def _changed(folder: Path) -> int:
         return 0
 
 
-def names_of_columns(dataset: Dataset | None) -> dict[str, str]:
-    """The names that the log has for columns which the dataset calls otherwise: {"sku": "item_id"}.
-
-    Nothing of columns that are computed or lie in objects.
-    """
-    columns = dataset.events.columns if dataset else {}
-    return {theirs: ours for ours, theirs in columns.items() if isinstance(theirs, str) and theirs.isidentifier()}
-
-
 def rules_reader(dataset: Dataset | None, source: str | None) -> Callable[[], Rules | None]:
     """A function that gives the dataset's rules whenever they have changed."""
     reader = reader_of(dataset, source) if dataset else None

@@ -31,14 +31,27 @@ POLICIES = ("scratch", "warm", "frozen")
 ROOT = Path(__file__).parents[1]
 BACKTESTS, RESULT = "backtests", "result.json"
 Say = Callable[[str], object]
+Stage = Callable[..., Manifest]
+
+
+def _here(stage: Stage) -> Stage:
+    """The stage itself, which is done in this process."""
+    return stage
 
 
 def backtest(
-    settings: Settings, first: date, last: date, policies: tuple[str, ...], window: int | None, say: Say = print
+    settings: Settings,
+    first: date,
+    last: date,
+    policies: tuple[str, ...],
+    window: int | None,
+    say: Say = print,
+    does: Callable[[Stage], Stage] = _here,
 ) -> Manifest:
     """Train and measure by each policy on each day -> `backtests/<id>`: result.json, table.md and days.svg.
 
-    `window` is the number of days before each day that are used (None: all). Facts: `rows`, one a day and policy with its
+    `window` is the number of days before each day that are used (None: all). `does` makes of a stage the same one done
+    elsewhere, as `Child.does`. Facts: `rows`, one a day and policy with its
     model, evaluation, NDCG@20, recall@20, cases and CPU seconds of training; `totals`, one a policy, with the mean over
     cases, an interval of 95 % over users, and the difference to the first policy; `skipped`, days without test sessions.
 
@@ -75,8 +88,8 @@ def backtest(
             continue
         for policy in policies:
             say(f"{day}, {policy}:")
-            models[policy], cost = _model(policy, today, sessions, models.get(policy), lines)
-            evaluation = stages.evaluate(today, models[policy], sessions, lines)
+            models[policy], cost = _model(policy, today, sessions, models.get(policy), lines, does(stages.train))
+            evaluation = does(stages.evaluate)(today, models[policy], sessions, lines)
             rows.append(measured(str(day), policy, models[policy], evaluation, cost))
     if not rows:
         raise InputError(f"From {first} to {last} there is no day with test sessions: {', '.join(skipped)}.")
@@ -84,7 +97,12 @@ def backtest(
 
 
 def _model(
-    policy: str, today: Settings, sessions: Manifest, before: Manifest | None, say: Callable[[Progress | str], object]
+    policy: str,
+    today: Settings,
+    sessions: Manifest,
+    before: Manifest | None,
+    say: Callable[[Progress | str], object],
+    train: Stage,
 ) -> tuple[Manifest, float]:
     """A policy's model for a day, and the CPU seconds that training it took."""
     if policy == "frozen" and before:
@@ -92,11 +110,11 @@ def _model(
     start = before.name if policy == "warm" and before else None
     training = today.training.model_copy(update={"start_from": start})
     try:
-        model = stages.train(replace(today, training=training), sessions, say)
+        model = train(replace(today, training=training), sessions, say)
     except MisfitError as error:  # settings that follow the shape of the data may change from one day to the next
         say(f"From scratch: {error}")
         scratch = today.training.model_copy(update={"start_from": None})
-        model = stages.train(replace(today, training=scratch), sessions, say)
+        model = train(replace(today, training=scratch), sessions, say)
     return model, float(model.facts["cpu_seconds"])
 
 

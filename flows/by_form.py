@@ -14,6 +14,7 @@ from flows import in_service
 from flows.backfill import Period, layers_of
 from flows.backtest import backtest as run_backtest
 from flows.by_hand import KEEP_DAYS, KEEP_MODELS
+from flows.child import Child
 from flows.night_lock import alone, may_go_on
 from flows.prune import in_bytes
 from flows.prune import prune as run_prune
@@ -65,8 +66,9 @@ def backtest(
         "window": window or None,
     }
     log = get_run_logger().info
-    with alone(settings, "backtest", log, str(runtime.flow_run.id or "")), may_go_on(settings.artifacts, about):
-        done = run_backtest(settings, dates.first, dates.last, names, window or None, log)
+    run = str(runtime.flow_run.id or "")
+    with alone(settings, "backtest", log, run), may_go_on(settings.artifacts, about), Child() as child:
+        done = run_backtest(settings, dates.first, dates.last, names, window or None, log, child.does)
     lines = list(differences([Total.model_validate(total) for total in done.facts["totals"]]))
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")

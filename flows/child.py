@@ -84,14 +84,11 @@ class Child:
         return run
 
     def promotes(self) -> Callable[..., InService]:
-        """`stages.promote`, whose refit the process does. It ends then: no stage after this one trains or measures."""
+        """`stages.promote`, whose refit the process does."""
 
         @wraps(stages.promote)
         def run(settings: Settings, comparison: Manifest, progress: OnProgress) -> InService:
-            try:
-                return stages.promote(settings, comparison, progress, refit=self.does(stages.refit))
-            finally:
-                self.end()
+            return stages.promote(settings, comparison, progress, refit=self.does(stages.refit))
 
         return run
 

@@ -18,7 +18,7 @@ class Output:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout and process.stderr
-        self._messages, self._errors = process.stdout, process.stderr
+        self._process, self._messages, self._errors = process, process.stdout, process.stderr
         self._open = selectors.DefaultSelector()
         self._rest = {pipe.fileno(): b"" for pipe in (self._errors, self._messages)}
         for descriptor in self._rest:
@@ -36,6 +36,8 @@ class Output:
         if not self._open.get_map():
             return None
         ready = {key.fd for key, _ in self._open.select(seconds)}
+        if not ready and self._process.poll() is not None:  # a stranger holds the pipes open
+            return None
         lines = {descriptor: self._read(descriptor) if descriptor in ready else [] for descriptor in self._rest}
         errors, messages = lines.values()
         return [message for line in errors for message in self._line(line)] + [Message.read(line) for line in messages]

@@ -20,12 +20,10 @@ def describe_end(stage: str, code: int, last_line: str = "", *, no_memory: bool 
         return killed(stage, no_memory=no_memory)
     said = f" Its last line: {last_line}" if last_line else ""
     if name in FAULTS:
-        how = f"ended by a fault of native code ({name}), of a library or a driver"
+        how = f"was ended by a fault of native code ({name}), of a library or a driver"
     else:
-        how = f"ended by {name} from outside" if name else f"ended with code {code}"
-    return f"The stage {stage} has no result: its process was {how}. {AGAIN}{said}".replace(
-        "was ended with", "ended with"
-    )
+        how = f"was ended by {name} from outside" if name else f"ended with code {code}"
+    return f"The stage {stage} has no result: its process {how}. {AGAIN}{said}"
 
 
 def killed(stage: str, *, no_memory: bool = False) -> str:

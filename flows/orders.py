@@ -104,7 +104,7 @@ class Failure(Text):
             if self.kind == alike.__name__:
                 return alike(self.text)
         if self.errno is not None:
-            return OSError(self.errno, self.text)
+            return OSError(self.errno, self.text.removeprefix(f"[Errno {self.errno}] "))
         return FailedStageError(f"{self.kind}: {self.text}")
 
 

@@ -62,7 +62,7 @@ def prefect_server(say: Callable[[str], object]) -> Iterator[str]:
     if not PREFECT_SERVER_EPHEMERAL_ENABLED:
         raise InputError(
             "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE allows no temporary server. Start one that "
-            "stays (make serve) and set PREFECT_API_URL=http://127.0.0.1:4200/api."
+            "stays (overnight serve) and set PREFECT_API_URL=http://127.0.0.1:4200/api."
         )
     served = served_at()
     url = served or _start_temporary(say)
@@ -121,8 +121,8 @@ def _check_answers(url: str) -> None:
         error = client.api_healthcheck()
     if isinstance(error, httpx.TransportError):
         raise InputError(
-            f"No Prefect server answers at PREFECT_API_URL={url} ({error}). Start it (make serve), or unset PREFECT_API_URL "
-            "for a temporary server."
+            f"No Prefect server answers at PREFECT_API_URL={url} ({error}). Start it (overnight serve), or unset "
+            "PREFECT_API_URL for a temporary server."
         )
 
 
@@ -161,7 +161,7 @@ def _start_temporary(say: Callable[[str], object]) -> str:
         if problem:
             _stop(process)
             raise InputError(
-                f"{problem}{_last_line(log)}. Start a server that stays (make serve) and set "
+                f"{problem}{_last_line(log)}. Start a server that stays (overnight serve) and set "
                 f"PREFECT_API_URL=http://127.0.0.1:4200/api, or allow more seconds: {STARTUP_TIMEOUT}={2 * seconds:.0f}."
             )
     return url

@@ -115,7 +115,7 @@ def _rest(roles: Roles, shape: Shape, items: Items | None) -> Iterator[str]:
     yield with_comment("  - drop_repeats", "the same item again in a row")
     yield ""
     yield from comment_lines(shape.session_why)
-    yield f"sessions: {{rule: {shape.rule}, {shape.rule_option}min_length: 2, max_length: 50}}"
+    yield f"sessions: {{rule: {shape.rule}, {shape.rule_option}min_length: 2, max_length: {shape.max_length}}}"
     if shape.rule == "history":
         yield with_comment("split: leave_one_out", "without times, the last item of each user is the test")
     yield ""

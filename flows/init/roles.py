@@ -34,6 +34,7 @@ from flows.init.evidence import (
 from flows.init.times import moments_of
 from flows.init.traits import Traits
 from flows.init.words import EXACT, is_of_the_row, name_score
+from schemas.column_types import IDS
 from schemas.columns import EVENT_TYPE, ITEM_ID, POSITION, SESSION_ID, TIMESTAMP, USER_ID
 from schemas.errors import InputError, unknown
 
@@ -124,7 +125,8 @@ def _by_name(
         rival = (
             max(name_score(found.name, other) for other in ROLES.values() if other != role) if role != "basket" else 0
         )
-        if score and score >= rival and found.kind in kinds and fits(found):
+        clear = score == EXACT and ours in IDS and found.kind != "empty"  # in a file of few rows values say little
+        if score and score >= rival and found.kind in kinds and (clear or fits(found)):
             scored.append((score, found))
     if not scored:
         return
@@ -156,7 +158,7 @@ def _guess_time(roles: Roles) -> None:
             + form.has_clock
             - 4 * is_of_the_row(found.name)
         )
-        varied = found.unique > 1 and form.days < 365 * 40
+        varied = (found.unique > 1 or name > 0) and form.days < 365 * 40
         if varied and (name or stored or (rival == 0 and found.unique > 0.05 * len(found.values))):
             scored.append((score, found))
     if not scored:

@@ -29,6 +29,7 @@ ORDER = (
 )
 NULL_WORDS = ("\\N", "NULL", "null")  # that stand for null anyway in text files
 MISSING = 0.05  # share of rows without a user, above which sessions alone are better
+LONGEST, MOST_CUT = 200, 0.05  # events of a session; share of events beyond the usual 50 from which so many are read
 LONGEST_HOURS = 24.0  # a given session whose events lie further apart is none
 
 
@@ -48,6 +49,7 @@ class Shape:
     rule: str = "gap"
     rule_option: str = "gap_minutes: 30, "
     session_why: str = ""
+    max_length: int = 50
     zone_why: str = ""
     log_price: bool = False
     has_clock: bool = False
@@ -71,6 +73,7 @@ def shape_of(look: Look, roles: Roles) -> Shape:
     _of_times(roles, shape)
     shape.types = {ours: _type_of(ours, roles[ours], look.is_text) for ours in shape.mapped}
     _choose_sessions(roles, shape)
+    _choose_length(roles, shape)
     shape.log_price = "price" not in roles or bool((roles["price"].values.drop_nulls() >= 0).all())
     shape.warnings += _warnings(look, roles, shape)
     return shape
@@ -168,6 +171,27 @@ def _choose_sessions(roles: Roles, shape: Shape) -> None:
         f"Guess: a session ends after 30 minutes without an event; those of {found.name} have {found.each:.1f} events and are "
         f"{hours:.0f} hours long. Else: rule: given."
     )
+
+
+def _choose_length(roles: Roles, shape: Shape) -> None:
+    """Sessions that the files say are kept whole where that is a few times the usual length; what is cut is said."""
+    owner = {"given": SESSION_ID, "history": USER_ID if USER_ID in roles else SESSION_ID}.get(shape.rule)
+    if owner is None:
+        return
+    lengths = roles[owner].values.drop_nulls().to_frame("owner").group_by("owner").len()["len"]
+    usual, longest = (_beyond(lengths, most) for most in (shape.max_length, LONGEST))
+    if usual > MOST_CUT:
+        shape.session_why += (
+            f" The newest {LONGEST} events of a session are read: {longest:.0%} of the events lie beyond, of "
+            f"{shape.max_length} it were {usual:.0%}."
+        )
+        shape.max_length = LONGEST
+
+
+def _beyond(lengths: pl.Series, most: int) -> float:
+    """The share of events that sessions of these lengths lose when only so many are kept of each."""
+    counts = lengths.cast(pl.Int64)
+    return float((counts - most).clip(lower_bound=0).sum()) / max(1, int(counts.sum()))
 
 
 def _gap_words(roles: Roles, shape: Shape) -> str:

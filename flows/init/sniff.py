@@ -6,7 +6,7 @@ import csv
 import re
 from collections import Counter
 
-from preprocessing.source.files import CSV, JSON, PARQUET, format_of
+from preprocessing.source.files import CSV, JSON, PARQUET, UNREAD, format_of
 from preprocessing.source.listing import SourceFile
 from preprocessing.source.text import TextFile
 from schemas.dataset import FileOptions
@@ -26,6 +26,10 @@ def sniff(file: SourceFile) -> tuple[FileOptions, dict[str, str]]:
     """
     options: dict[str, object] = {}
     notes: dict[str, str] = {}
+    if file.path.lower().endswith(UNREAD):
+        raise InputError(
+            f"--from {file.url}: is packed in a way that is not read: unpack it, or use gzip, zstd or bzip2."
+        )
     kind = format_of(file)
     start = b"" if kind == PARQUET else _start(file)
     if not kind:

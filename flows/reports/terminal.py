@@ -43,7 +43,7 @@ def print_night(summary: dict[str, Any], *, recorded: bool = True) -> None:
     _print_examples(summary)
     typer.echo(f"\nReport: {summary['report']}")
     which = "This run" if recorded else "Earlier runs"
-    typer.echo(f"{which} in the Prefect UI: `make serve`, then http://127.0.0.1:4200/runs")
+    typer.echo(f"{which} in the Prefect UI: `overnight serve`, then http://127.0.0.1:4200/runs")
 
 
 def print_sessions(sessions: Manifest, page: Path | None) -> None:

@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 
 ALIAS = "champion"
 REPORT, MODEL, HOLD = "overnight.report", "overnight.model", "overnight.hold"
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # of the UI's two faces, the one for trained models
 LINES, VALUES = 100, 1000  # parameters or tags, and metrics, that MLflow takes at once
 Json = dict[str, Any]
 
@@ -84,7 +85,7 @@ def experiment_of(client: MlflowClient, dataset: str, files: str) -> str:
     found = client.get_experiment_by_name(dataset)
     if found is None:
         location = f"{files}/{dataset}" if files else None
-        return str(client.create_experiment(dataset, artifact_location=location))
+        return str(client.create_experiment(dataset, artifact_location=location, tags=KIND))
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
@@ -104,7 +105,13 @@ def fill(client: MlflowClient, run: Any, night: Json) -> None:
     data = DatasetInput(Dataset(**night["data"]), [InputTag("mlflow.data.context", "training")])
     client.log_inputs(name, datasets=[data])
     for path, folder in night["files"].items():
-        _keep(client, run, Path(path), folder)
+        try:
+            _keep(client, run, Path(path), folder)
+        except (
+            Exception
+        ) as error:  # a server may keep files where this machine cannot write: the rest is recorded all the same
+            tell(failed=f"{Path(path).name}: {_in_words(error)}")
+            break
     client.set_terminated(name, "FINISHED", end_time=night["ended"])
 
 
@@ -115,7 +122,12 @@ def register(client: MlflowClient, dataset: str, version: Json, run: str | None)
     if found:
         return min(int(each.version) for each in found)
     made = client.create_model_version(
-        dataset, version["source"], run_id=run, tags=version["tags"], await_creation_for=None
+        dataset,
+        version["source"],
+        run_id=run,
+        tags=version["tags"],
+        description=version["about"],
+        await_creation_for=None,
     )
     return int(made.version)
 

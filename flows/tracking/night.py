@@ -31,6 +31,7 @@ class Version:
     model: str
     source: str
     tags: dict[str, str]
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def describe_version(model: Manifest, *, remote: bool, verdict: Manifest | None 
     if verdict:
         tags["overnight.verdict"] = verdict.facts.get("verdict", "")
         tags[f"overnight.{metric_name(verdict.facts['metric'])}"] = str(verdict.facts["new"])
-    return Version(model.name, place, {name: text for name, text in tags.items() if text})
+    about = f"{model.facts.get('test_day') or 'all'}: {verdict.facts['reason']}" if verdict else ""
+    return Version(model.name, place, {name: text for name, text in tags.items() if text}, as_text(about))
 
 
 def _params(sessions: Manifest, model: Manifest, evaluation: Manifest, comparison: Manifest) -> dict[str, str]:

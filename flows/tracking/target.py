@@ -14,12 +14,13 @@ from schemas.artifacts import Artifacts
 
 VARIABLE, REGISTRY = "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"
 SWITCH, OFF = "OVERNIGHT_MLFLOW", ("off", "0", "false", "no")
-UI = "OVERNIGHT_MLFLOW_UI"  # where `overnight serve` shows what is recorded
+UI = "OVERNIGHT_MLFLOW_UI"  # where people see what is recorded, as `overnight serve` says
 FOLDER, DATABASE, FILES = "mlflow", "mlflow.db", "artifacts"  # below the root, the last two in the first
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # processes for evaluations of language models
 }
 
@@ -54,8 +55,8 @@ class Target:
         return FOLDER if self.database else hashlib.sha256(places.encode()).hexdigest()[:16]
 
     def page_of(self, experiment: str, run: str) -> str:
-        """The address of a run's page, where a server shows it; else empty."""
-        base = self.name if self.is_server else os.environ.get(UI, "")
+        """The address of a run's page, where people see it; else empty."""
+        base = os.environ.get(UI, "").strip() or (self.name if self.is_server else "")
         return f"{base.rstrip('/')}/#/experiments/{experiment}/runs/{run}" if base and run else ""
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from flows.keeper import Keeper, start, stop
 from flows.tracking.target import FILES, QUIET, UI, Target, can_show, target_of
 
+# MLflow's other server has an assistant that runs shell commands for whoever reaches the port.
+GUNICORN = "--log-level warning --timeout 600"
 HOST, PORT, LOG = "127.0.0.1", 5000, "ui.log"
 
 
@@ -71,6 +73,7 @@ def _start(target: Target, port: int) -> Keeper:
     environment["MLFLOW_REGISTRY_STORE_URI"] = target.registry
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", (target.folder / FILES).as_uri()]
+    command += ["--gunicorn-opts", GUNICORN]
     with (target.folder / LOG).open("wb") as log:  # a line for each request, and a traceback when it is stopped
         return start(command, environment, target.folder, output=log)
 

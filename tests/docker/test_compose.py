@@ -134,6 +134,17 @@ def test_the_compose_file_of_a_project_is_that_of_the_tree_but_for_names() -> No
     assert "silent-runs.yaml" in PROJECT
 
 
+def test_the_deployments_of_a_project_are_those_of_the_tree_of_its_dataset() -> None:
+    """But for where the flows are, as there is no tree, and for the dataset."""
+    tree, project = (yaml.safe_load(DEPLOYMENTS[which])["deployments"] for which in ("tree", "project"))
+    for ours, theirs in zip(tree, project, strict=True):
+        assert theirs.pop("entrypoint") == ours.pop("entrypoint").replace("/", ".").replace(".py:", ".")
+        named = theirs.pop("parameters", {})
+        assert named.get("data", named).get("dataset", "my-shop.yaml") == "my-shop.yaml"
+        ours.pop("parameters", None)
+        assert theirs == ours
+
+
 @of_both
 def test_every_service_has_a_health_check_or_ends(which: str) -> None:
     for name, service in services_of(which).items():

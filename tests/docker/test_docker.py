@@ -90,7 +90,7 @@ def test_what_is_copied_is_code_and_text() -> None:
         for file in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*"))
         if file.is_file() and "__pycache__" not in file.parts
     }
-    assert suffixes <= {".py", ".yaml", ".j2", ".md", ".toml", ".txt", ".typed"}, suffixes
+    assert suffixes <= {".py", ".yaml", ".j2", ".html", ".md", ".toml", ".txt", ".typed"}, suffixes
 
 
 def test_every_installation_is_constrained_and_torch_is_the_pinned_one() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from flows.backtest import backtest as run
+from flows.child import Child
 from flows.cli import app
 from flows.reports.day_by_day import Row, Total, differences, draw_days, interval, table_of
+from flows.settings.layers import read_changes
+from flows.settings.settings import Data, resolve
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.presets.by_shape import Shape
 from modeling.stages import training
@@ -61,6 +66,11 @@ def test_a_window_uses_so_many_days_before_each_day(shop: Path, tmp_path: Path) 
     model = json.loads((tmp_path / done["rows"][0]["model"] / "manifest.json").read_text())
     sessions = json.loads((tmp_path / model["parents"][0] / "manifest.json").read_text())
     assert list(sessions["facts"]["days"]) == [FIRST, SECOND]
+    settings = resolve(Data(source=str(shop), root=tmp_path / "else"), None, read_changes(list(LITTLE))[1])
+    with Child() as child:
+        there = run(settings, date(2026, 3, 5), date(2026, 3, 5), ("scratch",), 1, lambda _: None, child.does)
+    assert [row["ndcg"] for row in there.facts["rows"]] == [row["ndcg"] for row in done["rows"]]
+    assert there.facts["rows"][0]["model"] == done["rows"][0]["model"], "in a process of its own, too"
 
 
 @pytest.mark.parametrize(

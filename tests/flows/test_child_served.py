@@ -57,7 +57,7 @@ def test_a_night_cancelled_out_of_time_or_killed_leaves_no_process_and_the_next_
         assert (state["type"], state["name"]) == ("FAILED", "ProcessEnded")
         assert "stage train has no result" in state["message"] and "where memory runs out" in state["message"]
 
-        run = night.begin(LONG | {"limits": {"train_hours": 1 / 900}})
+        run = night.begin(LONG | {"changes": ["limits.train_hours=0.001"]})
         state = over(night, run)
         assert state["type"] == "FAILED" and "(limits.train_hours)" in state["message"]
         assert not list(root.glob(f"models/*/{MANIFEST}"))

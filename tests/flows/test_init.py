@@ -219,6 +219,16 @@ def test_order_alone_makes_histories(tmp_path: Path) -> None:
     assert dataset.events.types["item_id"].type == "integer"
 
 
+def test_long_histories_are_read_longer_and_what_is_cut_is_said(tmp_path: Path) -> None:
+    rows = [(user, (user + place) % 40, place) for user in range(5) for place in range(300)]
+    pl.DataFrame(rows, schema=["user_id", "item_id", "position"], orient="row").write_parquet(tmp_path / "e.parquet")
+    started(tmp_path / "h", tmp_path / "e.parquet")
+    assert load_dataset(str(tmp_path / "h" / "h.yaml")).sessions.max_length == 200
+    assert "33% of the events lie beyond, of 50 it were 83%" in " ".join(
+        (tmp_path / "h" / "h.yaml").read_text().replace("#", "").split()
+    )
+
+
 def test_without_a_time_the_columns_are_named_and_nothing_is_written(events: pl.DataFrame, tmp_path: Path) -> None:
     events.select("user_id", "item_id", "price").write_csv(tmp_path / "e.csv")
     with pytest.raises(
@@ -226,6 +236,23 @@ def test_without_a_time_the_columns_are_named_and_nothing_is_written(events: pl.
     ):
         started(tmp_path / "shop", tmp_path / "e.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["e.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "answer"),
+    [
+        ("e.csv", b"user,item,time\n", "there are no rows in it"),
+        ("e.csv", b"", "it has no bytes"),
+        ("e.csv", b"abc\ndef\n", "one field, whatever separates them"),
+        ("e.zip", b"PK\x03\x04", "unpack it"),
+        ("e.jsonl", b"{broken\n", "line 1: is no JSON"),
+    ],
+)
+def test_files_without_events_are_answered(name: str, content: bytes, answer: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=answer):
+        started(tmp_path / "shop", tmp_path / name)
+    assert not (tmp_path / "shop").exists()
 
 
 def test_a_column_that_is_named_is_not_guessed(events: pl.DataFrame, tmp_path: Path) -> None:

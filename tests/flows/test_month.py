@@ -43,7 +43,7 @@ def test_the_page_compares_the_same_days_and_says_what_happened(modules: tuple[A
             (0.1, 0.05, 0.2, 50),
         ),
     ]
-    text = page.page_of(rows, 90, 1_000)
+    text = page.page_of(rows, 90, 30, 1_000)
     assert "| 2026-03-09 |  | promoted |  | 0.2000 | 20 | 11 | 2.0 |" in text
     assert "**0.3000**, the one never retrained **0.1000**" in text and "above on 1 of 1 days" in text
     assert "- **2026-03-10**, the day's file never comes: No full day" in text and "worse" not in text

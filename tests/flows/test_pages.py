@@ -15,7 +15,7 @@ REPORT = "/reports/1f2e3d4c/report.html"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A root with a page of each kind, beside something that is nobody's business."""
+    """A root with a page of each kind, and next to it a page that is not to be read."""
     below = tmp_path / "root"
     for page in ("reports/1f2e3d4c/report.html", "profiles/0a1b2c3d/profile.html", "reports/1f2e3d4c/manifest.json"):
         (below / page).parent.mkdir(parents=True, exist_ok=True)

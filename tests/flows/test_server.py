@@ -66,7 +66,7 @@ def test_a_server_that_is_too_slow_ends_the_command_with_one_line(shop: Path, tm
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("overnight: Prefect's temporary server did not answer within 2 seconds"), done.stderr
-    assert "make serve" in line and "PREFECT_API_URL" in line and f"{STARTUP_TIMEOUT}=4" in line
+    assert "overnight serve" in line and "PREFECT_API_URL" in line and f"{STARTUP_TIMEOUT}=4" in line
     assert "Traceback" not in done.stderr
 
 
@@ -76,15 +76,15 @@ def test_a_server_that_dies_is_not_waited_for(shop: Path, tmp_path: Path) -> Non
     done = overnight("retrain", "--source", shop, "--root", tmp_path / "root", environment=environment)
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
-    assert "ended with code" in line and "make serve" in line
+    assert "ended with code" in line and "overnight serve" in line
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, ["http://127.0.0.1:9/api", "make serve", "unset"]),
-        ({"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}, ["PREFECT_API_URL is not set", "make serve"]),
+        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, ["http://127.0.0.1:9/api", "overnight serve", "unset"]),
+        ({"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}, ["PREFECT_API_URL is not set", "overnight serve"]),
         ({STARTUP_TIMEOUT: "0"}, [f"{STARTUP_TIMEOUT} is '0'", "above 0"]),
     ],
 )

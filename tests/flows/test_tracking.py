@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from flows.keeper import below
 from flows.night import Stages, run_stages
 from flows.settings.settings import Data, Settings, resolve
 from flows.tracking import follow as following
-from flows.tracking import target, ui
+from flows.tracking import start, target, ui
 from flows.tracking.flat import flat, is_secret, numbers, without_secrets
 from modeling.evaluation.pointer import champion_of
 from schemas.artifacts import Artifacts, Manifest
@@ -27,6 +27,7 @@ from tests.flows.conftest import LONG_SECONDS, free_port, overnight_here
 
 mlflow = pytest.importorskip("mlflow")
 ON = {"OVERNIGHT_MLFLOW": "on"}
+SECRET = "s3://key:hunter2@bucket/shop?sig=hunter3"
 GIVEN: dict[str, dict[str, Any]] = {
     "training": {"epochs": 2, "tokens_per_step": 64, "threads": 1},
     "body": {"dim": 16, "num_layers": 1},
@@ -51,15 +52,16 @@ class Nights:
         given["promotion"] = {"min_gain": -0.9 if seed == 17 else 9.0}
         return resolve(Data(root=self.root, source=str(self.source)), None, given)
 
-    def night(self, seed: int = 17) -> tuple[dict[str, Any], list[str]]:
-        """All stages as plain functions: the summary, and what recording said."""
+    def night(self, seed: int = 17, **data: Any) -> tuple[dict[str, Any], list[str]]:
+        """All stages as plain functions: the summary, and what recording said. To that, `data` is what was set."""
         said: list[str] = []
 
         def recorded(settings: Settings, report: Manifest) -> str:
-            return stages.record(settings, report, lambda line: said.append(str(line)))
+            given = settings.data.model_copy(update=data)
+            return stages.record(replace(settings, data=given), report, lambda line: said.append(str(line)))
 
         quiet: Callable[[Any], Any] = lambda stage: lambda *given: stage(*given, lambda _: None)  # noqa: E731
-        names = ("prepare", "train", "evaluate", "compare", "promote", "report", "lists", "vectors")
+        names = [field.name for field in fields(Stages) if field.name != "record"]
         run = Stages(**{name: quiet(getattr(stages, name)) for name in names}, record=recorded)
         return run_stages(self.settings(seed), run), said
 
@@ -99,7 +101,7 @@ def recorded(made: Nights, tmp_path_factory: pytest.TempPathFactory) -> tuple[Ni
     shutil.copytree(made.root, nights.root)
     with pytest.MonkeyPatch.context() as patch:
         on(patch)
-        return nights, *nights.night(18)
+        return nights, *nights.night(18, source=SECRET, changes={"events.password": "hunter4"})
 
 
 @pytest.fixture
@@ -219,16 +221,9 @@ def test_a_root_that_was_moved_is_recorded_where_it_is(copied: Nights) -> None:
         assert run.info.artifact_uri.startswith(copied.root.as_uri())
 
 
-def test_nothing_secret_is_recorded(nights: Nights) -> None:
-    changed = {"data": Data(root=nights.root, source=str(nights.source))}
-    settings = replace(nights.settings(), **changed)
-    hidden = settings.data.model_copy(
-        update={"source": "s3://key:hunter2@bucket/shop?sig=hunter3", "changes": {"events.password": "hunter4"}}
-    )
-    report = nights.artifacts.newest("reports")
-    assert report
-    following.record(replace(settings, data=hidden), report, print)
-    texts = b"".join(path.read_bytes() for path in (nights.root / "mlflow").glob("*") if path.is_file())
+def test_nothing_secret_is_recorded(recorded: tuple[Nights, dict[str, Any], list[str]]) -> None:
+    files = [path for path in (recorded[0].root / "mlflow").glob("*") if path.is_file()]
+    texts = b"".join(path.read_bytes() for path in files)
     assert b"s3://***@bucket/shop?***" in texts
     assert b"hunter" not in texts
 
@@ -253,6 +248,7 @@ def test_a_server_that_does_not_answer_costs_a_night_one_line(
 def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
     nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(start, "PATIENCE", LONG_SECONDS)  # the machine may be busy
     with ui.showing(tmp_path / "elsewhere") as shown:
         said: list[str] = []
         until = time.monotonic() + LONG_SECONDS
@@ -265,6 +261,7 @@ def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
         nights.night(18)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", shown.url)
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(LONG_SECONDS))
         summary, said = nights.night(18)
         assert summary["mlflow"].startswith(f"{shown.url}/#/experiments/"), said
         assert "and 1 that were missing" in "\n".join(said)
@@ -293,8 +290,6 @@ def test_nights_without_mlflow_say_nothing_or_one_line(nights: Nights, monkeypat
 
 
 def test_a_recorder_that_fails_or_hangs_never_fails_a_night(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.tracking import start
-
     (nights.root / "mlflow").mkdir()
     (nights.root / "mlflow" / "mlflow.db").write_text("no database")
     summary, said = nights.night(18)

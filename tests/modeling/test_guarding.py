@@ -102,6 +102,14 @@ def test_each_guard_holds_what_would_take_over(
         assert said in facts["reason"], facts["reason"]
 
 
+def test_guards_are_named_where_the_evidence_does_not_promote_either(nights: tuple[Odd, Manifest, Manifest]) -> None:
+    shop, sessions, measured = nights
+    promotion = PromotionConfig.model_validate(ANY.model_dump() | {"min_gain": 9.0, "guards": {"sessions": 0.7}})
+    facts = compare(shop.artifacts, "shop", measured, sessions, promotion, JUDGED, quiet).facts
+    assert facts["verdict"] == "keep" and "Guards would hold it, too. Guard sessions: 2026-03-06 has" in facts["reason"]
+    assert "To promote it" not in facts["reason"]
+
+
 def test_what_guards_hold_leaves_the_pointer_and_by_hand_it_takes_over(
     nights: tuple[Odd, Manifest, Manifest], tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Sessions asked for -> answers, of one model, many at a time.
+"""Sessions asked for -> answers, of question model, many at a time.
 
 Sessions whose events have the same columns are read as one table, and ranked as `Recommender.ranked` ranks them: the list of a
 session is the one that `Recommender(folder, borrow=False).recommend` gives for it alone.
@@ -59,46 +59,48 @@ class Popular:
 def answer_all(loaded: Loaded, asked: Sequence[Asked | Similar | Popular]) -> list[Answer]:
     """An answer for each question, in order."""
     found: dict[int, Answer] = {}
-    sessions = [place for place, one in enumerate(asked) if isinstance(one, Asked)]
+    sessions = [place for place, question in enumerate(asked) if isinstance(question, Asked)]
     found |= zip(sessions, answers(loaded, [asked[place] for place in sessions]), strict=True)  # type: ignore[misc]
-    for place, one in enumerate(asked):
-        if isinstance(one, Similar):
-            found[place] = _similar(loaded, one)
-        elif isinstance(one, Popular):
-            found[place] = answers(loaded, [Asked(k=one.k)])[0]
+    for place, question in enumerate(asked):
+        if isinstance(question, Similar):
+            found[place] = _similar(loaded, question)
+        elif isinstance(question, Popular):
+            found[place] = answers(loaded, [Asked(k=question.k)])[0]
     return [found[place] for place in range(len(asked))]
 
 
-def _similar(loaded: Loaded, one: Similar) -> Answer:
+def _similar(loaded: Loaded, question: Similar) -> Answer:
     """The nearest items by the cosine of their vectors, as far as rules allow them."""
     recommender = loaded.recommender
     try:
-        nearest = recommender.similar([one.item], one.k)[0]
+        nearest = recommender.similar([question.item], question.k)[0]
     except InputError as error:
         return {"error": str(error)}
-    return {"item": one.item, "similar": [{"item": item, "cosine": cosine} for item, cosine in nearest]}
+    return {"item": question.item, "similar": [{"item": item, "cosine": cosine} for item, cosine in nearest]}
 
 
 def answers(loaded: Loaded, asked: Sequence[Asked]) -> list[Answer]:
     """An answer for each session, in order: its list or its labels, or what is wrong with it as `error`."""
     given: dict[int, Answer] = {}
     groups: dict[Kind, list[int]] = {}
-    for place, one in enumerate(asked):
-        if one.error:
-            given[place] = {"session_id": one.key, "error": one.error}
+    for place, question in enumerate(asked):
+        if question.error:
+            given[place] = {"session_id": question.key, "error": question.error}
         else:
-            groups.setdefault(_kind(loaded, one), []).append(place)
+            groups.setdefault(_kind(loaded, question), []).append(place)
     for kind, places in groups.items():
         found = _together(loaded, kind, [asked[place] for place in places])
         given |= dict(zip(places, found, strict=True))
     return [given[place] for place in range(len(asked))]
 
 
-def _kind(loaded: Loaded, one: Asked) -> Kind:
-    columns = {name for event in one.events for name in event} & loaded.columns
-    hide = loaded.hide_seen if one.hide_seen is None else one.hide_seen
-    user = one.user is not None and loaded.recommender.pasts is not None
-    return Kind(tuple(sorted(columns)), one.asked_at is not None, user, one.k, hide, one.explain, one.labels)
+def _kind(loaded: Loaded, question: Asked) -> Kind:
+    columns = {name for event in question.events for name in event} & loaded.columns
+    hide = loaded.hide_seen if question.hide_seen is None else question.hide_seen
+    user = question.user is not None and loaded.recommender.pasts is not None
+    return Kind(
+        tuple(sorted(columns)), question.asked_at is not None, user, question.k, hide, question.explain, question.labels
+    )
 
 
 def _together(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
@@ -108,15 +110,15 @@ def _together(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
     except InputError as error:
         if len(some) == 1:
             return [{"session_id": some[0].key, "error": str(error)}]
-    return [_together(loaded, kind, [one])[0] for one in some]
+    return [_together(loaded, kind, [question])[0] for question in some]
 
 
 def _answered(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
-    sessions, missing = _read(loaded, kind, some)
-    answered: list[Answer] = [{"session_id": one.key} for one in some]
-    for answer, unknown, one in zip(answered, missing, some, strict=True):
+    sessions, missing, given = _read(loaded, kind, some)
+    answered: list[Answer] = [{"session_id": question.key} for question in some]
+    for answer, unknown, question in zip(answered, missing, some, strict=True):
         answer["unknown_items"] = unknown
-        answer["not_given"] = loaded.recommender.borrowed(kind.columns) if one.events else []
+        answer["not_given"] = loaded.recommender.borrowed(given) if question.events else []
     if kind.labels:
         _add_labels(loaded, sessions, answered)
     else:
@@ -124,29 +126,30 @@ def _answered(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
     return answered
 
 
-def _read(loaded: Loaded, kind: Kind, some: list[Asked]) -> tuple[Sessions, list[list[Any]]]:
-    """The sessions, and of each the item ids that the model does not have."""
+def _read(loaded: Loaded, kind: Kind, some: list[Asked]) -> tuple[Sessions, list[list[Any]], list[str]]:
+    """The sessions; of each the item ids that the model does not have; and the columns that events have."""
     recommender = loaded.recommender
     missing: list[list[Any]] = [[] for _ in some]
     if not kind.columns:  # of sessions without an event there is at most a past
-        users = [one.user for one in some] if kind.user else None
-        return recommender.histories([[] for _ in some], users)[0], missing
-    rows = [(place, one, event) for place, one in enumerate(some) for event in one.events]
+        users = [question.user for question in some] if kind.user else None
+        return recommender.histories([[] for _ in some], users)[0], missing, []
+    rows = [(place, question, event) for place, question in enumerate(some) for event in question.events]
     columns = {name: _column(name, [event.get(name) for _, _, event in rows]) for name in kind.columns}
-    columns[SESSION_ID] = pl.Series([place for place, _, _ in rows], dtype=pl.Int64)
+    table = loaded.log_form.derive(pl.DataFrame(columns))
+    table = table.with_columns(pl.Series(SESSION_ID, [place for place, _, _ in rows], dtype=pl.Int64))
     if kind.user:
-        columns[USER_ID] = pl.Series([one.user for _, one, _ in rows], dtype=pl.String)
-    times = [one.asked_at for one in some if one.asked_at is not None]
-    read = recommender.read_events(pl.DataFrame(columns), times or None)
+        table = table.with_columns(pl.Series(USER_ID, [question.user for _, question, _ in rows], dtype=pl.String))
+    times = [question.asked_at for question in some if question.asked_at is not None]
+    read = recommender.read_events(table, times or None)
     for session, item in read.missing_in:
         missing[session].append(item)
-    return read.sessions, missing
+    return read.sessions, missing, table.columns
 
 
 def _column(name: str, values: list[Any]) -> pl.Series:
     lists = [isinstance(value, list) for value in values if value is not None]
     if any(lists) and not all(lists):
-        raise InputError(f"Column {name!r} of events holds lists in some events and single values in others.")
+        raise InputError(f"Column {name!r} of events holds lists in some events and single values elsewhere.")
     return pl.Series(name, values, dtype=pl.List(pl.String) if any(lists) else pl.String)
 
 

@@ -24,6 +24,7 @@ from modeling.service.api.in_service import InService, Loaded, Place
 from modeling.service.api.keys import Keys
 from modeling.service.api.limits import Limits
 from modeling.service.api.lists import NewestLists
+from modeling.service.api.log import Log
 from modeling.service.api.metrics import Metrics
 from modeling.service.api.watching import Watch
 from modeling.service.rules import Rules
@@ -40,12 +41,12 @@ NO_MODEL = "No model is in service yet: `overnight retrain` makes one, and it is
 
 @dataclass
 class Service:
-    """What the routes share. `names` are the log's names of columns that the dataset calls otherwise."""
+    """What the routes share."""
 
     find: Callable[[], Place]
     keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
-    names: Mapping[str, str] = field(default_factory=dict)
+    log: Log = field(default_factory=Log)
     read_rules: Callable[[], Rules | None] = lambda: None
     read_items: Callable[[], pl.DataFrame | None] = lambda: None
     find_lists: Callable[[], Path | None] = lambda: None
@@ -53,7 +54,9 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.models = InService(self.find, self.metrics, read_rules=self.read_rules, read_items=self.read_items)
+        self.models = InService(
+            self.find, self.metrics, log_form=self.log, read_rules=self.read_rules, read_items=self.read_items
+        )
         self.watch: Watch | None = None
         self.lists = NewestLists(self.find_lists)
         self.batcher: Batcher[Asked | Similar | Popular] = Batcher(
@@ -148,7 +151,7 @@ async def _ask(service: Service, body: bytes, *, labels: bool) -> Response:
     if service.models.loaded is None:
         return answered({"error": NO_MODEL}, 503, {"retry-after": "10"})
     try:
-        question = read_question(body, service.limits, service.names, labels=labels)
+        question = read_question(body, service.limits, service.log, labels=labels)
         future = asyncio.wrap_future(service.batcher.submit(question.sessions))
         found, loaded = await asyncio.wait_for(future, service.limits.seconds)
     except InputError as error:
@@ -168,12 +171,12 @@ async def _ask(service: Service, body: bytes, *, labels: bool) -> Response:
     return answered({"model": loaded.place.name, "sessions": found}, 200, headers)
 
 
-async def _ask_one(service: Service, one: Similar | Popular) -> tuple[Answer, Loaded]:
+async def _ask_single(service: Service, question: Similar | Popular) -> tuple[Answer, Loaded]:
     if service.models.loaded is None:
         raise HTTPException(503, NO_MODEL, {"retry-after": "10"})
     try:
         found, loaded = await asyncio.wait_for(
-            asyncio.wrap_future(service.batcher.submit([one])), service.limits.seconds
+            asyncio.wrap_future(service.batcher.submit([question])), service.limits.seconds
         )
     except BusyError:
         raise HTTPException(503, f"{service.limits.waiting:,} requests wait already.", {"retry-after": "1"}) from None
@@ -183,7 +186,7 @@ async def _ask_one(service: Service, one: Similar | Popular) -> tuple[Answer, Lo
 
 
 async def _similar(service: Service, item: str, k: str) -> Response:
-    found, loaded = await _ask_one(service, Similar(item, _count(k, service)))
+    found, loaded = await _ask_single(service, Similar(item, _count(k, service)))
     status = 404 if "is not in this model" in found.get("error", "") else 422 if "error" in found else 200
     return answered(
         found if "error" in found else {"model": loaded.place.name} | found, status, model_headers(loaded.place)
@@ -191,12 +194,12 @@ async def _similar(service: Service, item: str, k: str) -> Response:
 
 
 async def _of_user(service: Service, user: str, k: str) -> Response:
-    """A user's list as it was made, without what may not be recommended by now; of others what is popular."""
+    """A user's list as it was made, without what may not be recommended by now; of a user without one what is popular."""
     count, lists = _count(k, service), service.lists.lists
     found = lists.of(user) if lists else None
     about: dict[str, Any] = {"user_id": user, "lists": lists.name if lists else None, "known": found is not None}
     if found is None:
-        popular, loaded = await _ask_one(service, Popular(count))
+        popular, loaded = await _ask_single(service, Popular(count))
         return answered(about | {"items": popular["items"]}, 200, model_headers(loaded.place))
     if service.models.loaded is not None:
         found = found.filter(service.models.loaded.recommender.allowed(found["item"]))

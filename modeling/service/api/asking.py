@@ -8,13 +8,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from modeling.service.api.limits import Limits
+from modeling.service.api.log import Log
 from schemas.columns import ITEM_ID, USER_ID
 from schemas.errors import InputError, unknown
 
@@ -46,8 +46,8 @@ class Question:
     single: bool = field(default=False, kw_only=True)
 
 
-def read_question(body: bytes, limits: Limits, names: Mapping[str, str], *, labels: bool = False) -> Question:
-    """What a body asks. `names` are those of the log's columns that a dataset calls otherwise: {"sku": "item_id"}.
+def read_question(body: bytes, limits: Limits, log: Log, *, labels: bool = False) -> Question:
+    """What a body asks. Events are as the `log` has them.
 
     Raises:
         InputError: for what is wrong with the request as a whole, and in a request of one session with that.
@@ -64,7 +64,7 @@ def read_question(body: bytes, limits: Limits, names: Mapping[str, str], *, labe
     }
     own = [name for name in SESSION_KEYS if name in given]
     if "sessions" not in given:
-        asked = _session(given, "", limits, names, common)
+        asked = _session(given, "", limits, log, common)
         if asked.error:
             raise InputError(asked.error)
         return Question((asked,), single=True)
@@ -80,7 +80,7 @@ def read_question(body: bytes, limits: Limits, names: Mapping[str, str], *, labe
             f"sessions holds {len(sessions):,} sessions; 1 to {limits.sessions:,} are allowed in a request."
         )
     return Question(
-        tuple(_session(session, f"sessions[{place}]", limits, names, common) for place, session in enumerate(sessions))
+        tuple(_session(session, f"sessions[{place}]", limits, log, common) for place, session in enumerate(sessions))
     )
 
 
@@ -98,16 +98,16 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no number of JSON; leave the key out, or write null")
 
 
-def _session(given: Any, where: str, limits: Limits, names: Mapping[str, str], common: dict[str, Any]) -> Asked:
+def _session(given: Any, where: str, limits: Limits, log: Log, common: dict[str, Any]) -> Asked:
     """One session; a fault in it becomes its `error`."""
     key = given.get("session_id") if isinstance(given, dict) else None
     try:
-        return Asked(key=key, **_checked(given, f"{where}." if where else "", limits, names), **common)
+        return Asked(key=key, **_checked(given, f"{where}." if where else "", limits, log), **common)
     except InputError as error:
         return Asked(key=key, error=str(error), **common)
 
 
-def _checked(given: Any, where: str, limits: Limits, names: Mapping[str, str]) -> dict[str, Any]:
+def _checked(given: Any, where: str, limits: Limits, log: Log) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise InputError(f"{where[:-1]} is an object with items or events, got {_short(given)}.")
     for name in given:
@@ -129,7 +129,7 @@ def _checked(given: Any, where: str, limits: Limits, names: Mapping[str, str]) -
             f"{where}{name} holds {len(values):,}; {limits.events:,} are allowed. Send the most recent ones."
         )
     read = _of_item if name == "items" else _of_event
-    events = tuple(read(value, f"{where}{name}[{place}]", names) for place, value in enumerate(values))
+    events = tuple(read(value, f"{where}{name}[{place}]", log) for place, value in enumerate(values))
     user = given.get("user_id")
     if user is None:
         user = next((event[USER_ID] for event in events if event.get(USER_ID) is not None), None)
@@ -138,32 +138,35 @@ def _checked(given: Any, where: str, limits: Limits, names: Mapping[str, str]) -
     return {"events": events, "user": None if user is None else str(user), "asked_at": _moment(given, where)}
 
 
-def _of_item(value: Any, where: str, names: Mapping[str, str]) -> dict[str, Any]:
+def _of_item(value: Any, where: str, log: Log) -> dict[str, Any]:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"{where} is an item id, text or an integer, got {_short(value)}.")
     return {ITEM_ID: str(value)}
 
 
-def _of_event(value: Any, where: str, names: Mapping[str, str]) -> dict[str, Any]:
+def _of_event(value: Any, where: str, log: Log) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f'{where} is an object such as {{"item_id": "lamp-1"}}, got {_short(value)}.')
-    event = {name: _text(inner) for name, inner in value.items() if name not in names}
-    event |= {names[name]: _text(inner) for name, inner in value.items() if name in names}
-    if event.get(ITEM_ID) is None:
+    names, words = log.names, log.null_words
+    event = {name: _text(inner, words) for name, inner in value.items() if name not in names}
+    event |= {names[name]: _text(inner, words) for name, inner in value.items() if name in names}
+    if event.get(ITEM_ID) is None and ITEM_ID not in log.makes:
         theirs = next((name for name, ours in names.items() if ours == ITEM_ID), ITEM_ID)
         raise InputError(f"{where} has no {theirs}; there are {', '.join(map(str, value)) or 'no keys'}.")
     return event
 
 
-def _text(value: Any) -> Any:
+def _text(value: Any, null_words: frozenset[str]) -> Any:
     """Values as they are written; of lists, those of their elements."""
     if isinstance(value, list):
-        return [_text(inner) for inner in value]
+        return [_text(inner, null_words) for inner in value]
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
         return json.dumps(value, default=str)
-    return value if value is None or isinstance(value, str) else str(value)
+    if value is None or isinstance(value, str):
+        return None if value in null_words else value
+    return str(value)
 
 
 def _moment(given: dict[str, Any], where: str) -> datetime | None:

@@ -69,11 +69,11 @@ def _category(loaded: Loaded, sessions: Sessions, place: int) -> int | None:
     return int(ids[-1]) if ids else None
 
 
-def _when(one: Asked) -> datetime | None:
+def _when(question: Asked) -> datetime | None:
     """When a session is asked for, else when its last event was; None where neither is said in a form that is read here."""
-    if one.asked_at is not None:
-        return one.asked_at
-    times = [event[TIMESTAMP] for event in one.events if isinstance(event.get(TIMESTAMP), str)]
+    if question.asked_at is not None:
+        return question.asked_at
+    times = [event[TIMESTAMP] for event in question.events if isinstance(event.get(TIMESTAMP), str)]
     try:
         return datetime.fromisoformat(max(times)) if times else None
     except ValueError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from modeling.config import NEXT_ITEM
+from modeling.service.api.log import Log
 from modeling.service.api.metrics import Metrics
 from modeling.service.popularity import Popularity
 from modeling.service.recommender import Recommender
@@ -50,8 +51,9 @@ class Loaded:
     place: Place
     recommender: Recommender
     popularity: Popularity | None
-    trained_V: Tensor  # which items have a training event, bool; others are known by their features alone
+    trained_V: Tensor  # which items have a training event, bool; the rest is known by features alone
     since: datetime
+    log_form: Log = field(default_factory=Log)
 
     @property
     def hide_seen(self) -> bool:
@@ -62,7 +64,8 @@ class Loaded:
     @cached_property
     def columns(self) -> frozenset[str]:
         """The columns of events that it can read; all else in an event is left out."""
-        return frozenset({ITEM_ID, TIMESTAMP, *(column.source for column in self.recommender.schema.side_features)})
+        sources = (column.source for column in self.recommender.schema.side_features)
+        return frozenset({ITEM_ID, TIMESTAMP, *sources, *self.log_form.needs})
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,14 @@ class InService:
         find: Callable[[], Place],
         metrics: Metrics,
         *,
+        log_form: Log | None = None,
         read_rules: Callable[[], Rules | None] = lambda: None,
         read_items: Callable[[], pl.DataFrame | None] = lambda: None,
         device: str | None = None,
     ) -> None:
         """`read_rules` gives the rules, `read_items` the item table, where it has changed since it was last called."""
         self._find, self._metrics, self._device, self._read_rules = find, metrics, device, read_rules
-        self._read_items = read_items
+        self._read_items, self._log = read_items, log_form or Log()
         self.rules: Rules | None = None
         self.items: pl.DataFrame | None = None
         self.loaded: Loaded | None = None
@@ -121,7 +125,7 @@ class InService:
             if self.fault and self.fault.model == name and time.monotonic() - self.fault.monotonic < AGAIN_SECONDS:
                 return False
             self._use(self._loaded(place))
-        except Exception as error:  # whatever a damaged folder makes of libraries: the model of before goes on
+        except Exception as error:  # any error that a damaged folder causes: the model of before goes on
             self._failed(name, error)
             return False
         return True
@@ -165,7 +169,7 @@ class InService:
                 added = _add_items(recommender, self.items)
                 trained_V = torch.cat([trained_V, torch.zeros(added, dtype=torch.bool)])
         _try(recommender)
-        return Loaded(place, recommender, _popularity(place, recommender), trained_V, datetime.now(UTC))
+        return Loaded(place, recommender, _popularity(place, recommender), trained_V, datetime.now(UTC), self._log)
 
     def _use(self, loaded: Loaded) -> None:
         before, self.loaded = self.loaded, loaded

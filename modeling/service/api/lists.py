@@ -46,7 +46,7 @@ class NewestLists:
         self.lists: Lists | None = None
 
     def refresh(self) -> bool:
-        """Read the lists that `find` names if they are others than those that are held; whether they are.
+        """Read the lists that `find` names if it names another folder than the last time; whether it did.
 
         Raises:
             InputError: when they cannot be read; those of before stay.

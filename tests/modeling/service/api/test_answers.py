@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from modeling.service.api.app import Service
+from modeling.service.api.log import Log
 from tests.modeling.service.conftest import DATASET, Shop, following, serving
 
 NAMES = {theirs: ours for ours, theirs in DATASET["events"]["columns"].items()}  # type: ignore[index]
@@ -33,7 +34,7 @@ def ours(events: list[dict[str, Any]]) -> pl.DataFrame:
 def test_events_are_read_with_their_own_features(acts: Shop, service_of: Callable[..., Service]) -> None:
     """Raw events give what was evaluated; with another's features it would be half of that."""
     histories = [events[:-1] for events in acts.test]
-    with serving(service_of(names=NAMES)) as client:
+    with serving(service_of(log=Log(NAMES))) as client:
         body = {"sessions": [{"session_id": n, "events": events} for n, events in enumerate(histories[:100])], "k": 1}
         found = ask(client, body)
         hits = [items(answer) == [following(events[-1])] for answer, events in zip(found, histories, strict=False)]
@@ -51,7 +52,7 @@ def test_lists_are_those_of_the_recommender(acts: Shop, service_of: Callable[...
     recommender = acts.recommender()
     histories = [events[: 1 + number % 4] for number, events in enumerate(acts.test[:40])]
     bare = [[event["sku"] for event in events] + ["ghost"] * (number % 2) for number, events in enumerate(histories)]
-    with serving(service_of(names=NAMES)) as client:
+    with serving(service_of(log=Log(NAMES))) as client:
         together = ask(client, {"sessions": [{"events": events} for events in histories], "k": 5, "hide_seen": hide})
         alone = [ask(client, {"events": events, "k": 5, "hide_seen": hide})[0] for events in histories[:5]]
         of_items = ask(client, {"sessions": [{"items": history} for history in bare], "k": 5, "hide_seen": hide})
@@ -68,7 +69,7 @@ def test_requests_that_wait_are_answered_together_each_with_its_own(
 ) -> None:
     recommender = acts.recommender()
     histories = [events[: 1 + number % 4] for number, events in enumerate(acts.test[:60])]
-    service = service_of(names=NAMES)
+    service = service_of(log=Log(NAMES))
     with serving(service) as client, ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda n: ask(client, {"events": histories[n], "k": 3 + n % 3})[0], range(60)))
         counted = service.metrics.registry.get_sample_value("overnight_api_batch_sessions_sum")
@@ -90,7 +91,7 @@ def test_one_bad_session_spoils_no_other(acts: Shop, service_of: Callable[..., S
         "i01",
         {},
     ]
-    service = service_of(names=NAMES)
+    service = service_of(log=Log(NAMES))
     with serving(service) as client:
         alone = ask(client, good)[0]
         sessions = [part for fault in bad for part in (good, fault)]
@@ -107,7 +108,7 @@ def test_one_bad_session_spoils_no_other(acts: Shop, service_of: Callable[..., S
 def test_labels_are_those_of_the_recommender(acts: Shop, service_of: Callable[..., Service]) -> None:
     recommender = acts.recommender()
     histories = [events[:3] for events in acts.test[:10]]
-    with serving(service_of(names=NAMES)) as client:
+    with serving(service_of(log=Log(NAMES))) as client:
         found = ask(client, {"sessions": [*({"events": events} for events in histories), {"items": []}]}, "/predict")
     wanted = recommender.predict(pl.concat([ours(events) for events in histories]))["bought"].tolist()
     assert [answer["predicted"]["bought"] for answer in found[:-1]] == pytest.approx(wanted, abs=1e-5)
@@ -117,7 +118,7 @@ def test_labels_are_those_of_the_recommender(acts: Shop, service_of: Callable[..
 def test_reasons_are_those_of_the_recommender(acts: Shop, service_of: Callable[..., Service]) -> None:
     events = acts.test[0][:3]
     wanted = acts.recommender().because(ours(events), 3, events=2)[0]
-    with serving(service_of(names=NAMES)) as client:
+    with serving(service_of(log=Log(NAMES))) as client:
         found, empty = ask(client, {"sessions": [{"events": events}, {"items": []}], "k": 3, "explain": 2})
         single = ask(client, {"items": ["i01"], "k": 1, "explain": True})[0]
     for entry, reason in zip(found["items"], wanted, strict=True):
