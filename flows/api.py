@@ -87,7 +87,7 @@ def api(
         limits=_limits(limit or []),
         log=log_of(of_model),
         read_items=items_reader(of_model, source),
-        read_rules=rules_reader(of_model, source),
+        read_rules=rules_reader(of_model, dataset, source),
         find_lists=lists_finder(dataset, root, lists),
         poll_seconds=poll,
     )

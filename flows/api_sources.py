@@ -27,21 +27,21 @@ from schemas.errors import InputError
 def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
     """A function that says where the model to use is now: the one asked for, else the one in service."""
 
-    artifacts = Artifacts(root)
+    artifacts, name = Artifacts(root), name_of(dataset)  # a YAML that breaks later is no reason to lose the model
     if Path(dataset).is_file():
         use_plugins_of(dataset)
     last: list[Place] = []
     seen: list[object] = []
 
     def find() -> Place:
-        champion = None if model else champion_of(artifacts, name_of(dataset))
+        champion = None if model else champion_of(artifacts, name)
         stamps = [champion.model_dump() if champion else None, _changed(artifacts.root / SESSIONS)]
         if last and stamps == seen:
             return last[0]
-        folder = model_folder(artifacts, dataset, model)
+        folder = model_folder(artifacts, name, model)
         manifest = artifacts.read_manifest(MODELS, folder.name) if folder.parent.name == MODELS else None
         try:
-            sessions = newest_sessions(artifacts, dataset)
+            sessions = newest_sessions(artifacts, name)
         except InputError:
             if reads_past(folder):
                 raise
@@ -72,10 +72,22 @@ def _changed(folder: Path) -> int:
         return 0
 
 
-def rules_reader(dataset: Dataset | None, source: str | None) -> Callable[[], Rules | None]:
-    """A function that gives the dataset's rules whenever they have changed."""
-    reader = reader_of(dataset, source) if dataset else None
-    return reader.read if reader else lambda: None
+def rules_reader(described: Dataset | None, dataset: str, source: str | None) -> Callable[[], Rules | None]:
+    """A function that gives the dataset's rules whenever they have changed: in its YAML, or in files that it names."""
+    if described is None:
+        return lambda: None
+    readers, seen = [reader_of(described, source)], [_changed(Path(dataset))]
+
+    def read() -> Rules | None:
+        changed = _changed(Path(dataset))
+        if changed != seen[0]:
+            readers[0] = reader_of(load_dataset(dataset), source)
+            seen[0] = changed
+            if readers[0] is None:
+                return Rules()
+        return readers[0].read() if readers[0] else None
+
+    return read
 
 
 def items_reader(dataset: Dataset | None, source: str | None) -> Callable[[], pl.DataFrame | None]:

@@ -61,6 +61,8 @@ def vectors(
     """The vectors of items that may be recommended: `overnight vectors --out items.parquet`, or `--milvus items.db`."""
     if out is None and milvus is None:
         raise InputError("Say where to: --out FILE.parquet, --milvus URI or file.db, or both.")
+    if out is not None and out.suffix.lower() != ".parquet":
+        raise InputError(f"--out {out}: vectors are written as Parquet; give a name that ends in .parquet.")
     if out is not None and out.exists():
         raise InputError(f"--out {out} is there already: name a file that is not, or remove it.")
     folder = folder_of(root, dataset, model)

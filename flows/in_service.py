@@ -198,7 +198,25 @@ def _nothing(artifacts: Artifacts, name: str) -> InputError:
     names = names_in_service(artifacts)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
+    made = [
+        found for path in (artifacts.root / MODELS).glob("*") if (found := artifacts.read_manifest(MODELS, path.name))
+    ]
+    made = [model for model in made if _dataset_of(model) == name]
+    todo = "Run `overnight retrain` first, or name a model by --model."
+    if made:
+        newest = max(made, key=lambda model: model.created).name
+        todo = (
+            f"{newest} was made and not promoted: the report says why. To use it all the same: `overnight promote {newest}`, "
+            "or name it by --model."
+        )
     return InputError(
-        f"Nothing is in service for {name!r} in {artifacts.root}.{hint} In service: {', '.join(names) or 'nothing'}. Run "
-        "`overnight retrain` first, or name a model by --model."
+        f"Nothing is in service for {name!r} in {artifacts.root}.{hint} In service: {', '.join(names) or 'nothing'}. {todo}"
     )
+
+
+def _dataset_of(model: Manifest) -> str:
+    """The dataset of a model; empty where its folder does not say."""
+    try:
+        return FeatureSchema.read(model.folder / "schema.json").dataset
+    except (InputError, OSError):
+        return ""

@@ -46,6 +46,8 @@ def scan_table(path: Path, option: str) -> pl.LazyFrame:
         InputError: for another ending, and what cannot be read.
     """
     ending = path.suffix.lower()
+    if not path.exists():
+        raise InputError(f"{option} {path}: there is no such file or folder.")
     if ending not in TEXT or not path.is_file():
         return read_table(path, option).lazy()
     separator = TEXT[ending]

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.columns import EVENT_TYPE, ITEM_ID, TIMESTAMP, USER_ID
+from schemas.errors import InputError
 
 CATEGORIES = (
     "lamp", "chair", "table", "sofa", "shelf", "rug", "mirror", "clock", "vase", "candle", "pillow", "blanket",
@@ -41,6 +42,7 @@ MEAN_LENGTH, MAX_LENGTH = 6, 30
 SECOND = 1_000_000  # timestamps are microseconds
 DAY = 86_400 * SECOND
 FAR_FUTURE = datetime(2100, 1, 1)
+MARK = ".simulated"  # a file in folders of this module's own
 DIRT = ("null_user", "null_item", "null_timestamp", "future_timestamp", "unknown_item", "duplicate")
 
 Ints = NDArray[np.int64]
@@ -71,10 +73,12 @@ def simulate(shop: Shop, out: Path) -> dict[str, Any]:
 
     Returns:
         events (rows written, dirty ones included), users (seen), items, days, dirty (rows by kind), seconds.
+
+    Raises:
+        InputError: where `out` is a file, or holds events or items that are not of a simulation.
     """
     began = time.perf_counter()
-    folder = out / "events"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _own_folder(out)
     world, items = _world(shop), _catalogue(shop)
     # Items before events: a reader that comes in between never meets an event whose item is missing.
     _write(items.select(ITEM_ID, "category", "brand", "price", "first_day"), out / "items.parquet")
@@ -95,6 +99,24 @@ def simulate(shop: Shop, out: Path) -> dict[str, Any]:
             path.unlink()  # left by a longer simulation, or one of other days: another shop's events
     counts = {"events": num_events, "users": int(seen.sum()), "items": items.height, "days": shop.days}
     return {**counts, "dirty": dirty, "seconds": round(time.perf_counter() - began, 3)}
+
+
+def _own_folder(out: Path) -> Path:
+    """The folder of events in one that this module alone writes into."""
+    folder, mark = out / "events", out / MARK
+    if (folder.exists() or (out / "items.parquet").exists()) and not mark.is_file():
+        raise InputError(
+            f"--out {out}: there are events or items that `overnight simulate` did not write, and it would replace them. Name "
+            "another folder."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+    except OSError as error:
+        raise InputError(
+            f"--out {out}: not a folder, and none can be made there ({error.strerror}). Name another."
+        ) from None
+    return folder
 
 
 class World(NamedTuple):

@@ -56,10 +56,11 @@ def begin(folder: Path, source: str, given: dict[str, str], say: Callable[[str],
     done = write(folder, contents(dataset, text, seen.source))
     guesses = {ours: roles.guesses[ours].column for ours in shape.mapped}
     guesses |= {f"items.{ours}": name for ours, name in (tables.items.columns if tables.items else {}).items()}
-    for line in _lines(folder, dataset, seen.extent, guesses, shape.warnings, done.written, done.kept, seen.left_out):
+    left_out = (*seen.left_out, *((text, "not used") for text in tables.unused))
+    for line in _lines(folder, dataset, seen.extent, guesses, shape.warnings, done.written, done.kept, left_out):
         say(line)
     about = {"folder": str(folder), "dataset": f"{dataset}.yaml", "columns": guesses, "warnings": shape.warnings}
-    about |= {"left_out": [f"{path} ({why})" for path, why in seen.left_out]}
+    about |= {"left_out": [f"{path} ({why})" for path, why in left_out]}
     return about | {"written": list(done.written), "kept": list(done.kept)}
 
 

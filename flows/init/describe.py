@@ -43,7 +43,7 @@ def describe(name: str, tables: Tables, shape: Shape) -> str:
         "",
         *_events(look, roles, shape),
         "",
-        *_items(items),
+        *_items(items, tables.unused),
         *_rest(roles, shape, items),
     ]
     return "\n".join(lines) + "\n"
@@ -97,7 +97,12 @@ def _unused(roles: Roles, shape: Shape) -> str:
     return f"Not used: {listed}{more}." if unused else ""
 
 
-def _items(items: Items | None) -> Iterator[str]:
+def _items(items: Items | None, unused: tuple[str, ...]) -> Iterator[str]:
+    if unused:
+        yield from comment_lines(
+            f"Not used: {'; '.join(unused)}. What a table says of items is named under `items:` (path, columns) and brought to "
+            "the events by the step join_items, or looked at by `serving.rules`."
+        )
     if items:
         yield from comment_lines(f"Guess: {items.look.path} has a row for each item. It is read anew every night.")
         yield from lines_of(items)

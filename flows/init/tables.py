@@ -46,11 +46,14 @@ class Items:
 
 @dataclass(frozen=True)
 class Tables:
-    """The table of events with the roles of its columns, and the table of items if there is one."""
+    """The table of events with the roles of its columns, the table of items if there is one, and what is not used: a table, or
+    columns of that of items.
+    """
 
     events: Look
     roles: Roles
     items: Items | None
+    unused: tuple[str, ...] = ()
 
 
 def find_tables(source: str, path: str, given: Mapping[str, str]) -> Tables:
@@ -75,7 +78,17 @@ def find_tables(source: str, path: str, given: Mapping[str, str]) -> Tables:
             f"--from {source} holds {len(paths)} tables, none of which can be events. " + " ".join(refused)
         )
     _, events, roles = max(found, key=lambda table: table[0])
-    return Tables(events, roles, _items_of(roles, [table for table in looks if table is not events]))
+    rest = [table for table in looks if table is not events]
+    items = _items_of(roles, rest)
+    unused = [_unused_of(table, items) for table in rest] + [f"{path} (not looked at)" for path in paths[MOST:]]
+    return Tables(events, roles, items, tuple(filter(None, unused)))
+
+
+def _unused_of(table: Look, items: Items | None) -> str:
+    """A table that is not read, or what is not read of that of items: its name and columns; empty where all is."""
+    used = items.columns.values() if items and table is items.look else ()
+    columns = [name for name in table.rows.columns if name not in used]
+    return f"{table.path} ({', '.join(columns)})" if columns else ""
 
 
 def _roles(seen: Look, given: Mapping[str, str]) -> Roles:

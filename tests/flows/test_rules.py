@@ -10,15 +10,18 @@ from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 
+from flows.api_sources import rules_reader
 from flows.rules import reader_of, rules_of
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.service.recommender import Recommender
+from modeling.service.rules import Rules
 from modeling.stages import train
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts
-from schemas.dataset import Dataset, read_dataset
+from schemas.dataset import Dataset, load_dataset, read_dataset
 from schemas.errors import InputError, parse
 from tests.flows.conftest import overnight_here
 
@@ -115,6 +118,34 @@ def test_a_stock_table_is_read_again_when_it_changes(shop: tuple[Path, Path], tm
     file.unlink()
     with pytest.raises(InputError, match="stock"):
         reader.read()
+
+
+def test_a_service_takes_up_what_is_written_later(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    """Rules of the YAML itself, and none again; a YAML that cannot be read is said, and changes nothing."""
+    file = tmp_path / "demo.yaml"
+
+    def write(text: str) -> None:
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        file.write_text(text)
+        os.utime(file, ns=(before + 10**9, before + 10**9))
+
+    def denied(rules: Rules | None) -> list[str]:
+        assert rules is not None
+        none = rules.table is None or "eligible" not in rules.table.columns
+        return [] if none else rules.table.filter(~pl.col("eligible"))["item"].to_list()
+
+    plain = yaml.safe_dump(dataset_with({}, shop[0]).model_dump(mode="json", exclude_defaults=True))
+    ruled = yaml.safe_dump(dataset_with({"deny": ["a"]}, shop[0]).model_dump(mode="json", exclude_defaults=True))
+    write(plain)
+    read = rules_reader(load_dataset(str(file)), str(file), None)
+    read()
+    write(ruled)
+    assert denied(read()) == ["a"] and read() is None
+    write("name: [")
+    with pytest.raises(InputError, match="demo"):
+        read()
+    write(plain)
+    assert denied(read()) == []
 
 
 def test_what_the_catalogue_no_longer_lists_is_recommended_no_more(shop: tuple[Path, Path], tmp_path: Path) -> None:

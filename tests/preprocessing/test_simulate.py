@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from preprocessing.simulate import CATEGORIES, DIRT, Shop, simulate
+from schemas.errors import InputError
 
 SMALL = Shop(days=3, users=150, items=200, share_dirty=0.05, share_new=0.05, share_retired=0.05)
 LARGE = Shop(days=10, users=2_000, items=400, share_dirty=0.0, share_new=0.02, share_retired=0.02)
@@ -30,7 +31,7 @@ ITEMS_SCHEMA = {
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*"))}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
 
 
 def read_days(folder: Path) -> list[pl.DataFrame]:
@@ -211,6 +212,17 @@ def test_the_way_into_a_category_tells_the_way_out(sessions: pl.DataFrame) -> No
 def test_a_shop_refuses_what_cannot_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         Shop(**wrong)
+
+
+def test_files_of_a_real_shop_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "real" / "events").mkdir(parents=True)
+    (tmp_path / "real" / "events" / "2024-05-01.parquet").write_bytes(b"mine")
+    with pytest.raises(InputError, match="did not write"):
+        simulate(SMALL, tmp_path / "real")
+    assert files(tmp_path / "real") == {"events/2024-05-01.parquet": b"mine"}
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="not a folder"):
+        simulate(SMALL, tmp_path / "file")
 
 
 def test_the_smallest_shop_opens(tmp_path: Path) -> None:
