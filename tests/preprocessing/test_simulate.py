@@ -31,7 +31,7 @@ ITEMS_SCHEMA = {
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("?*.*"))}
 
 
 def read_days(folder: Path) -> list[pl.DataFrame]:
