@@ -39,6 +39,10 @@ def print_night(summary: dict[str, Any], *, recorded: bool = True) -> None:
     print_evaluation(summary["evaluation"] | {"metrics": summary["metrics"]})
     typer.echo(summary["verdict"])
     typer.echo(f"In service: {summary['in_service']}")
+    if summary["in_service"] == "none":
+        model = f"models/{Path(summary['artifacts']['models']).name}"
+        hint = f"`overnight promote {model} --dataset {summary['dataset']}` puts it into service all the same."
+        typer.echo(hint)
     _print_left_out(summary)
     _print_examples(summary)
     typer.echo(f"\nReport: {summary['report']}")
