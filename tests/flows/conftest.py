@@ -12,7 +12,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -158,6 +161,18 @@ def clean_environment() -> dict[str, str]:
     elsewhere = ("PREFECT_", "OVERNIGHT_", "MLFLOW_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(elsewhere)}
     return kept | {"OVERNIGHT_MLFLOW": "off"}  # recorded where that is what is tested: it takes seconds a night
+
+
+def answer_of(request: urllib.request.Request) -> Any:
+    """What a server of Prefect answers, as JSON; asked again where it is busy, as its own client does."""
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=LONG_SECONDS) as answer:
+                return json.loads(answer.read() or "null")
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(0.5)
 
 
 def free_port() -> int:

@@ -20,7 +20,7 @@ import pytest
 
 from flows.environment import AUTH_OF_SERVER
 from flows.keeper import below
-from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, free_port
+from tests.flows.conftest import LONG_SECONDS, answer_of, begun, clean_environment, free_port
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 SHORT = {"training": {"epochs": 1, "threads": 1}, "evaluation": {"baselines": ["popularity"]}}
@@ -48,8 +48,7 @@ class Served:
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json"} | self.headers,
         )
-        with urllib.request.urlopen(request, timeout=LONG_SECONDS) as answer:
-            return json.loads(answer.read() or "null")
+        return answer_of(request)
 
     def begin(self, parameters: dict[str, Any]) -> str:
         """A run of the nightly deployment as its schedule makes it; its id."""

@@ -25,7 +25,7 @@ from flows.serve import running
 from flows.triggers import Watch, key_of, listing, name_of
 from schemas.dataset import read_dataset
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port
+from tests.flows.conftest import LONG_SECONDS, answer_of, clean_environment, free_port
 
 AUTH = "admin:a-long-word"
 
@@ -123,8 +123,7 @@ def ask(api: str, path: str, body: Any, method: str = "POST", auth: str = AUTH) 
     header = base64.b64encode(auth.encode()).decode()
     headers = {"Authorization": f"Basic {header}", "Content-Type": "application/json"}
     request = urllib.request.Request(f"{api}{path}", json.dumps(body).encode(), headers, method=method)
-    with urllib.request.urlopen(request, timeout=LONG_SECONDS) as answer:
-        return json.loads(answer.read() or "null")
+    return answer_of(request)
 
 
 def runs(api: str) -> list[dict[str, Any]]:
