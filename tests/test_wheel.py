@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from preprocessing.simulate import Shop, simulate
-from tests.flows.conftest import free_port
+from tests.flows.conftest import answer_of, free_port
 
 ROOT = Path(__file__).parents[1]
 START = "import sys; from flows.cli import main; sys.exit(main())"
@@ -193,8 +193,7 @@ def run_of(url: str, deployment: str, parameters: dict[str, Any]) -> dict[str, A
     def ask(place: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{url}/{place}", data, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as answer:
-            found: dict[str, Any] = json.load(answer)
+        found: dict[str, Any] = answer_of(request)
         return found
 
     about = ask(f"deployments/name/{deployment}")

@@ -16,7 +16,7 @@ from flows.pool import POOL
 from flows.serve import running
 from flows.settings.form import UNSET, chosen
 from tests.chromium import CHROMIUM, Page, chromium
-from tests.flows.conftest import clean_environment, free_port
+from tests.flows.conftest import answer_of, clean_environment, free_port
 from tests.flows.test_form import drawn
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -42,9 +42,7 @@ class Server:
         data = json.dumps(body or {}).encode() if method != "GET" else None
         request = urllib.request.Request(f"{self.address}/api/{path}", data, method=method)
         request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            text = answer.read()
-        return json.loads(text) if text else None
+        return answer_of(request)
 
     def started(self) -> list[Any]:
         """The runs that no schedule made."""
