@@ -209,8 +209,8 @@ class Month:
 
         comparison = Path(summary["artifacts"]["comparisons"]).name
         facts = Artifacts(self.root).get(f"comparisons/{comparison}").facts
-        told = facts.get("users_needed") is not None or "cannot tell" in facts["reason"]
-        held = "held: cannot tell" if told else "held"
+        unsure = facts.get("users_needed") is not None or "cannot tell" in facts["reason"]
+        held = "held: cannot tell" if unsure else "held"
         outcome = {"promote": "promoted", "keep": "kept", "hold": held}[facts["verdict"]]
         guarded = any(row["holds"] for row in facts["guards"])
         return outcome + (" by guards" if outcome == "held" else ", and by guards") * guarded

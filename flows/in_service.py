@@ -206,8 +206,8 @@ def _nothing(artifacts: Artifacts, name: str) -> InputError:
     if made:
         newest = max(made, key=lambda model: model.created).name
         todo = (
-            f"{newest} was made and not promoted: the report says why. To use it all the same: `overnight promote {newest}`, "
-            "or name it by --model."
+            f"{newest} was made and is not in service: its report says why. To use it all the same: "
+            f"`overnight promote {newest}`, or name it by --model."
         )
     return InputError(
         f"Nothing is in service for {name!r} in {artifacts.root}.{hint} In service: {', '.join(names) or 'nothing'}. {todo}"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
+from schemas.artifacts import Artifacts, Manifest, identify, write_atomically
+from schemas.closure import code_of
 from schemas.progress import Progress
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 KIND, POINTERS = "recommendations", "lists"
 LISTS, POPULAR = "lists.parquet", "popular.parquet"
 RECOMMEND = "recommend"  # the phase, in progress
+ROOT = Path(__file__).parents[1]
 OnProgress = Callable[[Progress | str], object]
 
 
@@ -57,7 +59,6 @@ def make_lists(settings: Settings, sessions: Manifest, progress: OnProgress) -> 
     from flows.in_service import keeps_seen, model_folder
     from flows.publish_table import Target, publish
     from flows.rules import reader_of
-    from modeling import service
 
     wanted, artifacts = settings.dataset.serving.lists, settings.artifacts
     assert wanted is not None
@@ -68,7 +69,9 @@ def make_lists(settings: Settings, sessions: Manifest, progress: OnProgress) -> 
     if rules:
         asked |= {"rules": settings.dataset.serving.rules.model_dump(mode="json"), "files": [*map(str, rules.stamps())]}
     parents = (sessions.name, f"models/{folder.name}")
-    lists_id = identify(code=code_version(Path(service.__file__).parent), parents=parents, **asked)
+    lists_id = identify(
+        code=code_of(ROOT, ("modeling.service.bulk", "modeling.service.everyone")), parents=parents, **asked
+    )
     made = artifacts.find(KIND, lists_id) or _make(
         artifacts, lists_id, parents, sessions, folder, asked, rules.read() if rules else None, progress
     )

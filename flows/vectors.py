@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from flows.lists import POINTERS
-from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
+from schemas.artifacts import Artifacts, Manifest, identify, write_atomically
+from schemas.closure import code_of
 from schemas.errors import InputError
 from schemas.progress import Progress
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from schemas.dataset import Dataset
 
 KIND, ITEMS = "vectors", "items.parquet"
+ROOT = Path(__file__).parents[1]
 OnProgress = Callable[[Progress | str], object]
 
 
@@ -50,13 +52,12 @@ def make_vectors(artifacts: Artifacts, dataset: Dataset, progress: OnProgress) -
         InputError: when no model is in service, and for a Milvus that is not there.
     """
     from flows.in_service import model_folder
-    from modeling import service
 
     wanted = dataset.serving.vectors
     assert wanted is not None
     folder = model_folder(artifacts, dataset.name)
     model = f"models/{folder.name}"
-    vectors_id = identify(code=code_version(Path(service.__file__).parent), parents=(model,))
+    vectors_id = identify(code=code_of(ROOT, ("modeling.service.retrieval",)), parents=(model,))
     made = artifacts.find(KIND, vectors_id)
     newest = Newest(vectors=f"{KIND}/{vectors_id}", model=model, milvus=wanted.milvus or "")
     if made and newest_vectors(artifacts, dataset.name) == newest:

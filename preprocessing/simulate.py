@@ -42,6 +42,7 @@ MEAN_LENGTH, MAX_LENGTH = 6, 30
 SECOND = 1_000_000  # timestamps are microseconds
 DAY = 86_400 * SECOND
 FAR_FUTURE = datetime(2100, 1, 1)
+COLUMNS_OF_ITEMS = [ITEM_ID, "category", "brand", "price", "first_day"]
 MARK = ".simulated"  # a file in folders of this module's own
 DIRT = ("null_user", "null_item", "null_timestamp", "future_timestamp", "unknown_item", "duplicate")
 
@@ -81,7 +82,7 @@ def simulate(shop: Shop, out: Path) -> dict[str, Any]:
     folder = _own_folder(out)
     world, items = _world(shop), _catalogue(shop)
     # Items before events: a reader that comes in between never meets an event whose item is missing.
-    _write(items.select(ITEM_ID, "category", "brand", "price", "first_day"), out / "items.parquet")
+    _write(items.select(COLUMNS_OF_ITEMS), out / "items.parquet")
 
     dirty, num_events, seen = dict.fromkeys(DIRT, 0), 0, np.zeros(shop.users, bool)
     going_on: list[pl.DataFrame] = []  # sessions over midnight go on in the next day's log
@@ -104,7 +105,7 @@ def simulate(shop: Shop, out: Path) -> dict[str, Any]:
 def _own_folder(out: Path) -> Path:
     """The folder of events in one that this module alone writes into."""
     folder, mark = out / "events", out / MARK
-    if (folder.exists() or (out / "items.parquet").exists()) and not mark.is_file():
+    if (folder.exists() or (out / "items.parquet").exists()) and not (mark.is_file() or _is_older(out)):
         raise InputError(
             f"--out {out}: there are events or items that `overnight simulate` did not write, and it would replace them. Name "
             "another folder."
@@ -117,6 +118,14 @@ def _own_folder(out: Path) -> Path:
             f"--out {out}: not a folder, and none can be made there ({error.strerror}). Name another."
         ) from None
     return folder
+
+
+def _is_older(out: Path) -> bool:
+    """Whether the items are those of a simulation before folders were marked."""
+    try:
+        return list(pl.read_parquet_schema(out / "items.parquet")) == COLUMNS_OF_ITEMS
+    except (OSError, pl.exceptions.PolarsError):
+        return False
 
 
 class World(NamedTuple):

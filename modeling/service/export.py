@@ -11,7 +11,6 @@ A body whose code depends on the length of its rows is written for rows of one l
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import warnings
@@ -28,7 +27,7 @@ from modeling.config import NEXT_ITEM
 from modeling.service.dense import ASKED_AFTER, LENGTH, Dense
 from modeling.service.recommender import Recommender
 from modeling.service.retrieval import item_vectors
-from modeling.service.triton import write_repository
+from modeling.service.triton import Port, write_repository
 from schemas.errors import InputError
 from schemas.features import FeatureColumn
 
@@ -38,16 +37,6 @@ ABOUT, ITEMS = "export.json", "items.parquet"
 TOLERANCE = 1e-4  # between what the exported program gives and the model
 OPSET = 20
 TRIED = ((1, 1), (2, 3), (5, 7))  # histories and places; a body of one length has the last number replaced
-
-
-class Port(BaseModel):
-    """An input or output: N histories, L places, W values where a place has many (as many as are given)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    dtype: Literal["int64", "float32", "float64"]
-    shape: tuple[str | int, ...]
 
 
 class Export(BaseModel):
@@ -257,8 +246,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.level = before
-
-
-def read_about(folder: Path) -> Export:
-    """What an export folder says of itself."""
-    return Export.model_validate(json.loads((folder / ABOUT).read_text()))

@@ -15,7 +15,7 @@ def exponent(seconds: Any) -> tuple[Any, Any]:
     zero, one, two = (op.Cast(op.Constant(value_float=value), to=FLOAT64) for value in (0.0, 1.0, 2.0))
     positive = op.Where(op.Greater(number, zero), number, one)
     power = op.Add(op.Floor(op.Div(op.Log(positive), op.Log(two))), one)
-    # A logarithm is rounded: beside a power of two it may fall on the other side.
+    # A logarithm is rounded: next to a power of two it may fall on the other side.
     power = op.Where(op.GreaterOrEqual(positive, op.Pow(two, power)), op.Add(power, one), power)
     power = op.Where(op.Less(positive, op.Pow(two, op.Sub(power, one))), op.Sub(power, one), power)
     power = op.Where(op.Greater(number, zero), power, zero)

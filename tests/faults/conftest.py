@@ -56,8 +56,8 @@ class Forks:
     def begin(self, do: str, **given: Any) -> tuple[int, Path]:
         answer = self.folder / f"{next(self.numbers)}.json"
         (self.folder / "stderr").open("a").close()
-        told = self._tell({"do": do, "answer": str(answer)} | given)
-        return told["pid"], answer
+        said = self._tell({"do": do, "answer": str(answer)} | given)
+        return said["pid"], answer
 
     def wait(self, pid: int, answer: Path) -> Ended:
         seen = self._tell({"do": "wait", "pid": pid})

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from pydantic import ValidationError
 
-from preprocessing.simulate import CATEGORIES, DIRT, Shop, simulate
+from preprocessing.simulate import CATEGORIES, DIRT, MARK, Shop, simulate
 from schemas.errors import InputError
 
 SMALL = Shop(days=3, users=150, items=200, share_dirty=0.05, share_new=0.05, share_retired=0.05)
@@ -223,6 +223,13 @@ def test_files_of_a_real_shop_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="not a folder"):
         simulate(SMALL, tmp_path / "file")
+
+
+def test_a_shop_of_before_folders_were_marked_is_replaced(tmp_path: Path) -> None:
+    simulate(SMALL, tmp_path)
+    (tmp_path / MARK).unlink()
+    simulate(SMALL, tmp_path)
+    assert (tmp_path / MARK).is_file()
 
 
 def test_the_smallest_shop_opens(tmp_path: Path) -> None:
