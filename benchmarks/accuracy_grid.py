@@ -9,24 +9,18 @@ MLflow. Each result is appended to FILE as one JSON line when its run is over; r
 a failed one is said and leaves the rest alone, and at --limit seconds what is not done is given up. --workers processes share
 the GPU, and do run after run; runs of groups with `device: cpu` are done by --cpu-workers others meanwhile.
 
-When the runs are over, or --finals seconds have passed, the best validated settings of each table are run with further seeds,
-before what is left.
+When the runs are over, or --finals seconds have passed, two things are done with several seeds, before what is left: the best
+validated run of each table, and all settings together that were better than the table's `base` in a run of their own.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
-import queue
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +30,9 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 sys.path[:0] = [str(PROJECT), str(HERE)]
 
-from accuracy_hours import Windows, write_hours  # noqa: E402
+from accuracy_choice import best_of_each, combine, page  # noqa: E402
+from accuracy_hours import Windows, day_of, write_hours  # noqa: E402
+from accuracy_pool import Board, Pool, read_results  # noqa: E402
 from accuracy_run import Run  # noqa: E402
 
 from schemas.errors import InputError, parse  # noqa: E402
@@ -45,7 +41,6 @@ from schemas.yaml_keys import load_yaml  # noqa: E402
 GRID = HERE / "accuracy_grid.yaml"
 SHARED = Path(os.environ.get("OVERNIGHT_SHARED", PROJECT / ".." / "shared")).resolve()
 Json = dict[str, Any]
-RESULT = "RESULT "
 
 
 class _Frozen(BaseModel):
@@ -79,6 +74,10 @@ class Grid(_Frozen):
 
     data: dict[str, Prepared]
     final_seeds: tuple[int, ...] = ()
+    base: dict[str, str] = Field(
+        {}, description="Of these sessions the run that further ones differ from in one setting."
+    )
+    shared: dict[str, tuple[str, ...]] = Field({}, description="Settings that groups take by an anchor.")
     groups: tuple[Group, ...]
 
     def table_of(self, data: str) -> str:
@@ -128,9 +127,7 @@ def prepare_all(grid: Grid, folder: Path) -> None:
             _keep_hours(root / "hours" / "events.parquet", prepared.windows)
             continue
         with tempfile.TemporaryDirectory() as temporary:
-            data = Data(
-                dataset=prepared.dataset, source=str(source), root=Path(temporary), changes=prepared.changes
-            )
+            data = Data(dataset=prepared.dataset, source=str(source), root=Path(temporary), changes=prepared.changes)
             found = resolve(data)
             sessions = prepare(found.artifacts, found.dataset, progress=lambda line: None)
             shutil.copytree(sessions.folder, root / "sessions" / sessions.id, dirs_exist_ok=True)
@@ -140,191 +137,43 @@ def prepare_all(grid: Grid, folder: Path) -> None:
 def _keep_hours(events: Path, windows: dict[str, Windows]) -> None:
     """Of all hours those that the windows read."""
     import polars as pl
-    from accuracy_hours import day_of
 
     wanted = [day_of(hour) for each in windows.values() for hour in range(each.first, each.last + 1)]
     table = pl.read_parquet(events)
     table.filter(pl.col("timestamp").dt.date().is_in(wanted)).write_parquet(events, compression_level=19)
 
 
-class Pool:
-    """Processes that do run after run of one queue; results are appended to a file."""
-
-    def __init__(self, board: Board, runs: Iterable[Run], workers: int, *, gpu: bool) -> None:
-        self.board, self.gpu = board, gpu
-        self.runs: queue.PriorityQueue[tuple[int, int, Run]] = queue.PriorityQueue()
-        self.count = 0
-        for run in runs:
-            self.put(run)
-        self.threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
-        self.active = 0
-
-    def put(self, run: Run, urgency: int = 1) -> None:
-        """One more run; those of a lower number come first."""
-        self.count += 1
-        self.runs.put((urgency, self.count, run))
-
-    def _work(self) -> None:
-        process: subprocess.Popen[str] | None = None
-        while not self.board.over:
-            try:
-                run = self.runs.get(timeout=0.5)[2]
-            except queue.Empty:
-                continue
-            self.active += 1
-            process = process if process and process.poll() is None else self._start()
-            if not self._do(process, run):
-                process.kill()
-            self.active -= 1
-        if process:
-            process.kill()
-
-    def _start(self) -> subprocess.Popen[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        environment |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"}
-        if not self.gpu:
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "accuracy_run.py")],
-            cwd=PROJECT,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.board.processes.append(process)
-        return process
-
-    def _do(self, process: subprocess.Popen[str], run: Run) -> bool:
-        """Whether a process has done a run, and can do more."""
-        assert process.stdin and process.stdout
-        last = ""
-        with contextlib.suppress(OSError):
-            process.stdin.write(run.model_dump_json() + "\n")
-            process.stdin.flush()
-            for line in process.stdout:
-                if line.startswith(RESULT):
-                    self.board.keep(json.loads(line[len(RESULT) :]))
-                    return True
-                last = line.strip() or last
-                self.board.note(run, line)
-        if not self.board.over:
-            self.board.keep({"data": run.data, "name": run.name, "seed": run.seed, "error": last[:500]})
-        return False
-
-
-class Board:
-    """What became of the runs: results in a file, what they say in another beside it."""
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.log = out, out.with_suffix(".log")
-        self.lock, self.over = threading.Lock(), False
-        self.began = time.monotonic()
-        self.processes: list[subprocess.Popen[str]] = []
-        self.results = read_results(out)
-
-    def keep(self, result: Json) -> None:
-        """Append a result."""
-        with self.lock, self.out.open("a") as file:
-            self.results.append(result)
-            file.write(json.dumps(result) + "\n")
-        said = result.get("error") or f"{result['validation']} {result['test']} {result['seconds']} s"
-        print(f"[{self.seconds:.0f}] {result['data']} {result['name']} {result['seed']}: {said}", flush=True)
-
-    def note(self, run: Run, line: str) -> None:
-        """Append what a run says."""
-        with self.lock, self.log.open("a") as file:
-            file.write(f"[{self.seconds:.0f}] {run.data} {run.name} {run.seed}: {line}")
-
-    @property
-    def seconds(self) -> float:
-        """Since the beginning."""
-        return time.monotonic() - self.began
-
-    def has(self, run: Run) -> bool:
-        """Whether the run was done."""
-        return any(_key(result) == (run.data, run.name, run.seed) and "error" not in result for result in self.results)
-
-
-def _key(result: Json) -> tuple[str, str, int]:
-    return result["data"], result["name"], result["seed"]
-
-
-def read_results(out: Path) -> list[Json]:
-    """What a file of results holds."""
-    return [json.loads(line) for line in out.read_text().splitlines()] if out.is_file() else []
-
-
-def best_of_each(grid: Grid, results: list[Json]) -> list[tuple[str, str]]:
-    """(data, name) of the best validated run of each table."""
-    best: dict[str, Json] = {}
-    for result in results:
-        if "error" not in result:
-            table, metric = grid.table_of(result["data"]), grid.data[result["data"]].metrics[0]
-            if table not in best or result["validation"][metric] > best[table]["validation"][metric]:
-                best[table] = result
-    return [(result["data"], result["name"]) for result in best.values()]
-
-
-def run_all(grid: Grid, runs: list[Run], board: Board, workers: int, cpu_workers: int, limit: float, finals: float) -> None:
-    """Do the runs that are not done yet, until they are or the limit is reached."""
-    todo = [run for run in runs if not board.has(run)]
-    pools = {
-        gpu: Pool(board, [run for run in todo if run.gpu == gpu], count, gpu=gpu)
-        for gpu, count in ((True, workers), (False, cpu_workers))
-    }
+def run_all(grid: Grid, runs: list[Run], board: Board, pools: dict[bool, Pool], limit: float, finals: float) -> None:
+    """Do the runs, those on the GPU in the pool `True`, until they are done or the limit is reached."""
     for pool in pools.values():
-        for thread in pool.threads:
-            thread.start()
-    added = not grid.final_seeds
+        for run in runs:
+            if run.gpu == pool.gpu and not board.has(run):
+                pool.put(run)
+        pool.start()
+    added = False
     while board.seconds < limit:
-        idle = all(pool.runs.empty() and not pool.active for pool in pools.values() if pool.threads)
+        idle = all(pool.is_idle for pool in pools.values())
         if not added and (idle or board.seconds > finals):
             added = True
-            wanted = best_of_each(grid, board.results)
-            for run in runs:
-                if (run.data, run.name) in wanted:
-                    for seed in grid.final_seeds:
-                        again = run.model_copy(update={"seed": seed})
-                        if not board.has(again):
-                            pools[run.gpu].put(again, 0)
+            for run in finalists(grid, runs, board.results):
+                if not board.has(run):
+                    pools[run.gpu].put(run, urgent=True)
         elif idle:
             break
         time.sleep(0.5)
-    board.over = True
-    for process in board.processes:
-        process.kill()
+    board.end()
 
 
-def page(grid: Grid, results: list[Json]) -> str:
-    """A table of each published table, means over seeds, the best validated settings first."""
-    lines: list[str] = []
-    for table in dict.fromkeys(map(grid.table_of, grid.data)):
-        of_table = [result for result in results if grid.table_of(result["data"]) == table and "error" not in result]
-        runs = {}
-        for result in of_table:
-            runs.setdefault((result["data"], result["name"]), []).append(result)
-        if not runs:
-            continue
-        metrics = next(grid.data[data].metrics for data, _ in runs)
-        lines += ["", f"## {table}", "", _row("run", *(f"validation {m}" for m in metrics), *(f"test {m}" for m in metrics), "best step of", "s", "seeds")]
-        lines.append("|---" * (2 * len(metrics) + 4) + "|")
-        for (data, name), each in sorted(runs.items(), key=lambda run: -_mean(run[1], "validation", metrics[0])):
-            numbers = [f"{_mean(each, which, m):.4f}" for which in ("validation", "test") for m in metrics]
-            steps = f"{each[0].get('best_step', '')} of {each[0]['steps']}"
-            seconds = f"{sum(result['seconds'] for result in each) / len(each):.0f}"
-            lines.append(_row(f"{data}: {name}", *numbers, steps, seconds, ", ".join(str(r["seed"]) for r in each)))
-    failed = [f"- {r['data']} {r['name']} {r['seed']}: {r['error']}" for r in results if "error" in r]
-    return "\n".join([*lines, *(["", "Failed:", *failed] if failed else []), ""])
-
-
-def _row(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _mean(results: list[Json], which: str, metric: str) -> float:
-    return sum(result[which][metric] for result in results) / len(results)
+def finalists(grid: Grid, runs: list[Run], results: list[Json]) -> list[Run]:
+    """Of each table the best validated settings with further seeds, and what is better than `base` in one run, with all."""
+    best = best_of_each(results, grid.table_of)
+    again = [run.model_copy(update={"seed": seed}) for run in runs for seed in grid.final_seeds]
+    chosen = {(run.data, run.name, run.seed): run for run in again if (run.data, run.name) in best}
+    for run in runs:
+        if grid.base.get(run.data) == run.name and (combined := combine(run, results)):
+            for seed in (runs[0].seed, *grid.final_seeds):
+                chosen[run.data, combined.name, seed] = combined.model_copy(update={"seed": seed})
+    return [run for run in chosen.values() if not run.windows]  # hours take too long to be done again
 
 
 def main() -> None:
@@ -340,7 +189,9 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=1e9, help="seconds, at which all ends")
     parser.add_argument("--finals", type=float, default=1e9, help="seconds, at which the best get further seeds")
     parser.add_argument("--only", nargs="*", metavar="DATA", help="runs of these sessions alone")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of all runs, to try the grid")
+    parser.add_argument(
+        "--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of all runs, to try the grid"
+    )
     parser.add_argument("--compiled-from", type=int, help="runs of so much work are compiled (training/device.py)")
     given = parser.parse_args()
     grid = read_grid(given.grid)
@@ -353,8 +204,9 @@ def main() -> None:
         runs = [run for run in grid.runs(given.data, given.compiled_from) if not given.only or run.data in given.only]
         runs = [run.model_copy(update={"settings": (*run.settings, *given.set)}) for run in runs]
         board = Board(given.out)
-        run_all(grid, runs, board, given.workers, given.cpu_workers, given.limit, given.finals)
-    print(page(grid, read_results(given.out)))
+        pools = {gpu: Pool(board, count, gpu=gpu) for gpu, count in ((True, given.workers), (False, given.cpu_workers))}
+        run_all(grid, runs, board, pools, given.limit, given.finals)
+    print(page(read_results(given.out), grid.table_of))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ All further lines are what training says. A run that fails ends the process: a G
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import tempfile
@@ -174,8 +175,10 @@ def main() -> None:
         run = Run.model_validate_json(line)
         result = do(run)
         print("RESULT " + json.dumps(result), flush=True)
+        if "torch._dynamo" in sys.modules:
+            sys.modules["torch._dynamo"].reset()
+        gc.collect()  # recorded steps keep their memory
         if torch.cuda.is_available():
-            torch._dynamo.reset()
             torch.cuda.empty_cache()
 
 

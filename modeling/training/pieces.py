@@ -35,7 +35,9 @@ def divide(sessions: Sessions, most: int | None) -> Sessions:
     step = most - 1
     count_S = ((sessions.lengths - 2).clamp(min=0) // step + 1).long()
     session_P = torch.repeat_interleave(count_S)
-    newer_P = count_S.cumsum(0)[session_P] - 1 - torch.arange(len(session_P), device=session_P.device)  # pieces after it
+    newer_P = (
+        count_S.cumsum(0)[session_P] - 1 - torch.arange(len(session_P), device=session_P.device)
+    )  # pieces after it
     pieces = sessions.select(session_P)
     end_P = pieces.starts + pieces.lengths - newer_P * step
     start_P = torch.maximum(pieces.starts, end_P - most)

@@ -33,7 +33,9 @@ def lists(sessions) -> list[list[int]]:
         (LONG[:4], 2, [[3, 4], [4, 5], [5, 6]]),
     ],
 )
-def test_each_event_but_the_first_is_predicted_once(items: list[int], most: int | None, pieces: list[list[int]]) -> None:
+def test_each_event_but_the_first_is_predicted_once(
+    items: list[int], most: int | None, pieces: list[list[int]]
+) -> None:
     divided = divide(sessions_of([[8, 9], items, [5]]), most)
     assert lists(divided) == [[8, 9], *pieces, [5]]
     predicted = [item for piece in lists(divided) for item in piece[1:]]
