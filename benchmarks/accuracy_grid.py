@@ -31,7 +31,7 @@ PROJECT = HERE.parent
 sys.path[:0] = [str(PROJECT), str(HERE)]
 
 from accuracy_choice import best_of_each, combine, page  # noqa: E402
-from accuracy_hours import Windows, day_of, write_hours  # noqa: E402
+from accuracy_hours import Windows, prepare_hours  # noqa: E402
 from accuracy_pool import Board, Pool, read_results  # noqa: E402
 from accuracy_run import Run  # noqa: E402
 
@@ -95,7 +95,6 @@ class Grid(_Frozen):
                         name=name,
                         data=group.data,
                         root=folder / group.data,
-                        source=folder / group.data / ("hours" if prepared.windows else ""),
                         dataset=prepared.dataset,
                         changes=prepared.changes,
                         settings=(*group.settings, *settings),
@@ -116,31 +115,23 @@ def read_grid(path: Path = GRID) -> Grid:
 
 
 def prepare_all(grid: Grid, folder: Path) -> None:
-    """The sessions of all tables, each in a root of its own of which nothing but these is kept."""
+    """The sessions of all tables, each in a root of its own of which nothing else is kept; of hours one for each window."""
     from flows.settings.settings import Data, resolve
     from preprocessing.pipeline import prepare
 
     for name, prepared in grid.data.items():
-        source, root = SHARED / "data" / prepared.folder, folder / name
-        if prepared.windows:
-            write_hours(source, root / "hours")
-            _keep_hours(root / "hours" / "events.parquet", prepared.windows)
-            continue
         with tempfile.TemporaryDirectory() as temporary:
-            data = Data(dataset=prepared.dataset, source=str(source), root=Path(temporary), changes=prepared.changes)
-            found = resolve(data)
-            sessions = prepare(found.artifacts, found.dataset, progress=lambda line: None)
-            shutil.copytree(sessions.folder, root / "sessions" / sessions.id, dirs_exist_ok=True)
-        print(f"{name}: {sessions.facts['sessions']:,} sessions, {sessions.facts['events']:,} events")
-
-
-def _keep_hours(events: Path, windows: dict[str, Windows]) -> None:
-    """Of all hours those that the windows read."""
-    import polars as pl
-
-    wanted = [day_of(hour) for each in windows.values() for hour in range(each.first, each.last + 1)]
-    table = pl.read_parquet(events)
-    table.filter(pl.col("timestamp").dt.date().is_in(wanted)).write_parquet(events, compression_level=19)
+            source = str(SHARED / "data" / prepared.folder)
+            data = Data(dataset=prepared.dataset, source=source, root=Path(temporary), changes=prepared.changes)
+            if prepared.windows:
+                made = {which: prepare_hours(data, windows) for which, windows in prepared.windows.items()}
+            else:
+                found = resolve(data)
+                made = {"": prepare(found.artifacts, found.dataset, progress=lambda line: None)}
+            for which, sessions in made.items():
+                kept = folder / name / which / "sessions" / sessions.id
+                shutil.copytree(sessions.folder, kept, dirs_exist_ok=True)
+                print(f"{name}: {which} {sessions.facts['sessions']:,} sessions, {sessions.facts['events']:,} events")
 
 
 def run_all(grid: Grid, runs: list[Run], board: Board, pools: dict[bool, Pool], limit: float, finals: float) -> None:

@@ -37,7 +37,6 @@ class Run(BaseModel):
     data: str
     root: Path
     dataset: str
-    source: Path
     changes: Json = {}
     settings: tuple[str, ...] = ()
     preset: str | None = None
@@ -83,7 +82,7 @@ def do_histories(run: Run) -> Json:
     sessions = Artifacts(run.root).newest("sessions")
     assert sessions, f"no prepared sessions in {run.root}"
     _, given = read_changes(list(run.given))
-    data = Data(dataset=run.dataset, source=str(run.source), root=run.root, changes=run.changes)
+    data = Data(dataset=run.dataset, source=str(run.root), root=run.root, changes=run.changes)
     found = resolve(data, run.preset, given)
     with tempfile.TemporaryDirectory() as folder:
         model = train(Artifacts(folder), sessions, found.model, found.training, say, goal=found.goal)
@@ -132,23 +131,19 @@ def do_hours(run: Run) -> Json:
     """Hour by hour on the windows named `validation` and `test`."""
     from flows.settings.layers import read_changes
     from flows.settings.settings import Data
+    from schemas.artifacts import Artifacts
 
-    changes, given = read_changes(list(run.given))
+    _, given = read_changes(list(run.given))
     made: Json = {"steps": 0}
     for which, windows in run.windows.items():
+        sessions = Artifacts(run.root / which).newest("sessions")
         with tempfile.TemporaryDirectory() as folder:
-            link(run.root, Path(folder))
-            data = Data(dataset=run.dataset, source=str(run.source), root=Path(folder), changes=run.changes | changes)
-            done = run_hours(data, windows, run.preset, given, run.metrics, say)
+            data = Data(dataset=run.dataset, source=str(run.root), root=Path(folder), changes=run.changes)
+            done = run_hours(data, windows, run.preset, given, run.metrics, say, sessions)
         ours, *_ = done["metrics"]
         made[which] = {name: round(value, 5) for name, value in done["metrics"][ours].items()}
         made["steps"] += done["steps"]
     return made
-
-
-def link(source: Path, target: Path) -> None:
-    """The events of the hours, written once, where a run looks for them."""
-    (target / "hours").symlink_to(source / "hours")
 
 
 def device_name() -> str:
