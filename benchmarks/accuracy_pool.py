@@ -59,8 +59,9 @@ class Pool:
             self.done += 1
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        environment |= {"TORCHINDUCTOR_COMPILE_THREADS": "1"} | ({} if self.gpu else {"CUDA_VISIBLE_DEVICES": ""})
+        environment = {"TORCHINDUCTOR_COMPILE_THREADS": "2", "HF_HUB_OFFLINE": "1"} | os.environ
+        environment |= {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+        environment |= {} if self.gpu else {"CUDA_VISIBLE_DEVICES": ""}
         process = subprocess.Popen(
             [sys.executable, str(HERE / "accuracy_run.py")],
             cwd=HERE.parent,
