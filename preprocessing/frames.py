@@ -70,17 +70,15 @@ class Held:
         if self._host is not None:
             return self._host
         with _gpu_is_taken, _memory_of(self._engine):
-            return self._frame(self.columns, None).to_polars()
+            return from_device(self._frame(self.columns, None))
 
     def columns_of(self, names: Sequence[str], context: Any) -> Any:
         """Some columns as cudf-polars has frames; those that are not on the device yet are copied there."""
         lacking = [name for name in names if name not in self._device]
         if lacking:
-            from cudf_polars.containers import DataFrame
-
             assert self._host is not None
-            self._stream = self._stream or context.get_cuda_stream()
-            self._device |= DataFrame.from_polars(self._host.select(lacking), stream=self._stream).column_map
+            self._stream = self._stream if self._stream is not None else context.get_cuda_stream()
+            self._device |= to_device(self._host.select(lacking), self._stream).column_map
         return self._frame(names, context)
 
     def _frame(self, names: Sequence[str], context: Any) -> Any:
@@ -160,32 +158,63 @@ def _run_on_gpu(plans: Sequence[pl.LazyFrame], engine: pl.GPUEngine, stays: int 
     """
     if not plans:
         return []
-    from cudf_polars import Translator
     from cudf_polars.dsl.ir import IRExecutionContext
 
-    alone = len(plans) == 1
-    translator = Translator((plans[0] if alone else together(plans))._ldf.visit(), engine)
-    whole = translator.translate_ir()
-    if (refused := translator.unsupported_operations_error()) is not None:
-        raise refused
-    sides = [whole] if alone else list(whole.children)
-    assert len(sides) == len(plans)
+    sides, alone = translate(plans, engine), len(plans) == 1
     cache: dict[int, tuple[object, int]] = {}
     made: list[Rows] = []
     with _memory_of(engine):
         context = IRExecutionContext()
         for number, side in enumerate(with_held(sides)):
-            frame = side.evaluate(cache=cache, timer=None, context=context)
+            frame = evaluate(side, cache, context)
             prefix = "" if alone else f"{number} "
+            named = {name: name.removeprefix(prefix) for name in frame.column_names}
             if number == stays:
-                columns = {name.removeprefix(prefix): column for name, column in frame.column_map.items()}
-                device = {name: column.rename(name) for name, column in columns.items()}
+                device = {new: frame.column_map[name].rename(new) for name, new in named.items()}
                 schema = plans[number].collect_schema()
                 made.append(Held(schema, frame.num_rows, engine, device=device, stream=frame.stream))
             else:
-                made.append(frame.to_polars().rename(lambda name, prefix=prefix: name.removeprefix(prefix)))
+                made.append(from_device(frame).rename(named))
             del frame
         cache.clear()
+    return made
+
+
+# Where time may go, each a function by itself, so that a benchmark can say where it does.
+
+
+def translate(plans: Sequence[pl.LazyFrame], engine: pl.GPUEngine) -> list[Any]:
+    """Plans as cudf-polars runs them; what they share is shared there.
+
+    Raises:
+        NotImplementedError: where a plan has what a GPU does not do.
+    """
+    from cudf_polars import Translator
+
+    translator = Translator((plans[0] if len(plans) == 1 else together(plans))._ldf.visit(), engine)
+    whole = translator.translate_ir()
+    if (refused := translator.unsupported_operations_error()) is not None:
+        raise refused
+    sides = [whole] if len(plans) == 1 else list(whole.children)
+    assert len(sides) == len(plans)
+    return sides
+
+
+def to_device(frame: pl.DataFrame, stream: Any) -> Any:
+    """A frame of the host -> one of cudf-polars."""
+    from cudf_polars.containers import DataFrame
+
+    return DataFrame.from_polars(frame, stream=stream)
+
+
+def evaluate(side: Any, cache: dict[int, tuple[object, int]], context: Any) -> Any:
+    """A translated plan -> a frame of cudf-polars."""
+    return side.evaluate(cache=cache, timer=None, context=context)
+
+
+def from_device(frame: Any) -> pl.DataFrame:
+    """A frame of cudf-polars -> one of the host."""
+    made: pl.DataFrame = frame.to_polars()
     return made
 
 
