@@ -35,6 +35,7 @@ from preprocessing.execution.cleaning import (
     Cleaning,
 )
 from preprocessing.execution.flow import account_of
+from preprocessing.execution.places import by_day
 from preprocessing.features.feature import FittedFeature
 from preprocessing.frames import CPU, Rows, collect, collect_all
 from preprocessing.output import items, sessions
@@ -125,13 +126,13 @@ def clean_bucket(job: Job, bucket: int) -> None:
 
 
 def _rows_made_of(job: Job, raw: pl.DataFrame) -> pl.DataFrame:
-    """`event day` and a hash of each row of the batch's last days that is of that day."""
+    """`event day` and a hash of each row of the batch's last days that is of that day, in order of the day."""
     columns = raw.columns
     if TIMESTAMP not in columns:
         return pl.DataFrame(schema={EVENT_DAY: pl.Date, KEY: pl.UInt64})
     recent = pl.col(EVENT_DAY) > job.last - timedelta(days=ROWS_KEPT_DAYS)
     own = local_day(pl.col(TIMESTAMP), job.parsed.time_zone) == pl.col(EVENT_DAY)
-    return collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns)))
+    return by_day(collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns))), EVENT_DAY)
 
 
 def fit_bucket(job: Job, bucket: int) -> None:
@@ -212,6 +213,6 @@ def encode_bucket(job: Job, bucket: int) -> None:
         if dataset.split == "leave_one_out":
             lasting = lasting.filter(~is_last())
         spool.put(f"items-{bucket}", collect(items.latest_by_day(lasting, dataset, features), engine.target))
-        lengths = pl.DataFrame(grouped.select([DAY, LENGTH]))
+        lengths = grouped.table.select(DAY, LENGTH)
         spool.put(f"profile-{bucket}", counts.count(rows, lengths, dataset, features, engine.target))
     spool.drop(f"kept-{bucket}")
