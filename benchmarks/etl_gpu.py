@@ -119,7 +119,7 @@ def clocks(gpu: bool) -> Spans:
     spans.wrap(sessions, "with_lists", "encode: values to the host, list columns")
     spans.wrap(frames.Held, "write_lists", "encode: Parquet by the GPU (beside)")
     spans.wrap(sessions, "_write", "encode: Parquet of sessions (threads)")
-    spans.wrap(tasks.items, "latest_by_day", "encode: plan of items")
+    spans.wrap(tasks.items, "latest_by_day", "encode: latest of items")
     spans.wrap(tasks.counts, "count", "encode: profile")
     spans.wrap(batch.Batch, "_with_items", "encode: merge items")
     spans.wrap(Profiles, "of", "commit: profiles")

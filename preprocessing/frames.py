@@ -205,7 +205,7 @@ def _run_on_gpu(plans: Sequence[pl.LazyFrame], engine: pl.GPUEngine, stays: int 
             named = {name: name.removeprefix(prefix) for name in frame.column_names}
             if number == stays:
                 device = {new: frame.column_map[name].rename(new) for name, new in named.items()}
-                schema = plans[number].collect_schema()
+                schema = pl.Schema({name: column.dtype.polars_type for name, column in device.items()})
                 made.append(Held(schema, frame.num_rows, engine, device=device, stream=frame.stream))
             else:
                 made.append(from_device(frame).rename(named))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from preprocessing.features.feature import Feature
+from preprocessing.frames import CPU, Target, collect
 from preprocessing.source.values import TIME
 from preprocessing.vocabulary import below
 from schemas.columns import COUNT, DAY, FIRST_ID, ID, ITEM_ID, TIMESTAMP, VALUE
@@ -19,7 +20,9 @@ def side_features(features: list[Feature]) -> list[str]:
     return [feature.name for feature in features[1:] if feature.per == "event"]
 
 
-def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature]) -> pl.LazyFrame:
+def latest_by_day(
+    encoded: pl.LazyFrame, dataset: Dataset, features: list[Feature], target: Target = CPU
+) -> pl.DataFrame:
     """Encoded rows -> `day`, `item_id`, `last_seen` and each side feature's value then: a row a day and item."""
     side = side_features(features)
     # One packed key costs less than two: to group by, and to look up.
@@ -32,8 +35,9 @@ def latest_by_day(encoded: pl.LazyFrame, dataset: Dataset, features: list[Featur
         keyed = keyed.filter(pl.col(LAST_SEEN) == pl.col(LAST_SEEN).max().over(_KEY))
     latest = pl.col(side).min() if dated else pl.col(side).last()
     by_key = keyed.group_by(_KEY).agg(pl.col(LAST_SEEN).max(), *([latest] if side else []))
+    # Not on a GPU: cudf-polars 26.10 takes an integer for a date as if both were of eight bytes, and the days are others.
     day, item = (pl.col(_KEY) // _ITEMS).cast(pl.Int32).cast(pl.Date), (pl.col(_KEY) % _ITEMS).cast(pl.Int32)
-    return by_key.select(day.alias(DAY), item.alias(ITEM_ID), LAST_SEEN, *side)
+    return collect(by_key, target).select(day.alias(DAY), item.alias(ITEM_ID), LAST_SEEN, *side)
 
 
 def merge_items(parts: list[pl.DataFrame], side: list[str]) -> pl.DataFrame:
