@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.features.feature import FittedFeature, transform
+from preprocessing.features.feature import FittedFeature, fit_plans, transform
 from preprocessing.frames import CPU, Target, collect, collect_all
 from schemas.errors import InputError
 
@@ -38,7 +38,9 @@ class PolarsEngine:
 
     def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """One plan a feature."""
-        return collect_all([feature.partial_fit(rows.lazy()) for feature in features], self.target)
+        if self.gpu:
+            return collect_all([feature.partial_fit(rows.lazy()) for feature in features], self.target)
+        return collect_all(fit_plans(rows, features))
 
     def transform(self, rows: pl.DataFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
         """One plan for all."""
