@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from preprocessing import frames
 from preprocessing.features.feature import FittedFeature, fit_plans, transform
-from preprocessing.frames import CPU, Target, collect, collect_all
+from preprocessing.frames import CPU, Rows, Target, collect_all
 from schemas.errors import InputError
 
 CPU_ROWS = 2_500_000  # rows of a bucket on the CPU: about half a gigabyte on the way
@@ -36,15 +37,13 @@ class PolarsEngine:
             return CPU_ROWS
         return max(CPU_ROWS, min(GPU_ROWS, _free_bytes() // (bytes_a_row * COPIES)))
 
-    def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
+    def fit(self, rows: Rows, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """One plan a feature."""
-        if self.gpu:
-            return collect_all([feature.partial_fit(rows.lazy()) for feature in features], self.target)
-        return collect_all(fit_plans(rows, features))
+        return collect_all(fit_plans(rows, features), self.target)
 
-    def transform(self, rows: pl.DataFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
+    def transform(self, rows: Rows, features: Sequence[FittedFeature], keep: Sequence[str]) -> Rows:
         """One plan for all."""
-        return collect(transform(rows.lazy(), features, keep), self.target)
+        return frames.keep(transform(rows.lazy(), features, keep), self.target)
 
 
 @cache

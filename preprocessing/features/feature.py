@@ -18,7 +18,7 @@ import polars as pl
 
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.encoders.category import Category
-from preprocessing.frames import collect
+from preprocessing.frames import Rows, collect
 from preprocessing.sessions import by_day, changed
 from schemas.columns import DAY, VALUE
 
@@ -170,12 +170,12 @@ class FittedFeature:
         return rows.join(lists, on=row, how="left", maintain_order="left"), pl.col(name).fill_null([])
 
 
-def fit_plans(rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.LazyFrame]:
-    """Rows by day -> of each feature, what `FittedFeature.partial_fit` says; each day by itself where days are large.
+def fit_plans(rows: Rows, features: Sequence[FittedFeature]) -> list[pl.LazyFrame]:
+    """Rows by day -> of each feature, what `FittedFeature.partial_fit` says; on a CPU each day by itself where days are large.
 
     Grouping a day by value costs a third of grouping all rows by day and value: its groups stay in a processor's cache.
     """
-    parts = by_day(rows) if DAY in rows.columns else {}
+    parts = by_day(rows) if isinstance(rows, pl.DataFrame) and DAY in rows.columns else {}
     small = not parts or rows.height < len(parts) * LARGE_DAY
     plans = []
     for feature in features:
