@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from preprocessing import frames
-from preprocessing.features.feature import FittedFeature, transform
+from preprocessing.features.feature import FittedFeature, fit_plans, transform
 from preprocessing.frames import CPU, Rows, Target, collect_all
 from schemas.errors import InputError
 
@@ -39,7 +39,7 @@ class PolarsEngine:
 
     def fit(self, rows: Rows, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """One plan a feature."""
-        return collect_all([feature.partial_fit(rows.lazy()) for feature in features], self.target)
+        return collect_all(fit_plans(rows, features), self.target)
 
     def transform(self, rows: Rows, features: Sequence[FittedFeature], keep: Sequence[str]) -> Rows:
         """One plan for all."""

@@ -213,10 +213,8 @@ def encode_bucket(job: Job, bucket: int) -> None:
     grouped = sessions.group(encoded, dataset, features, engine.target)
     earlier = [collect(spool.get(f"counts-{other}")) for other in range(bucket)]
     with sessions.writing(grouped, earlier, dataset, job.parts, bucket):  # Parquet is packed by threads of its own
-        lasting = encoded.lazy()
-        if dataset.split == "leave_one_out":
-            lasting = lasting.filter(~is_last())
-        spool.put(f"items-{bucket}", items.latest_by_day(lasting, dataset, features, engine.target))
+        latest = items.latest_by_day(_fitted_to(job, encoded), dataset, features, engine.target)
+        spool.put(f"items-{bucket}", latest)
         lengths = grouped.table.select(DAY, LENGTH)
         spool.put(f"profile-{bucket}", counts.count(rows, lengths, dataset, features, engine.target))
     spool.drop(f"kept-{bucket}")
