@@ -173,7 +173,8 @@ def run(plans: Sequence[pl.LazyFrame], target: Target, stays: int | None = None)
 
 
 def _needs_device(plan: pl.LazyFrame) -> bool:
-    marks = [mark for mark, held in _held.items() if not held.on_host]
+    # A list of all at once: other threads make some meanwhile.
+    marks = [ref.key for ref in _held.valuerefs() if (held := ref()) is not None and not held.on_host]
     words = plan.explain(optimized=False) if marks else ""
     return any(f'"{mark}"' in words for mark in marks)
 
