@@ -290,7 +290,7 @@ def with_held(nodes: Sequence[Any]) -> list[Any]:
         if id(node) not in seen:
             seen[id(node)] = node
             if (held := _stands_for(node)) is not None:
-                seen[id(node)] = _Leaf(held, list(node.schema))
+                seen[id(node)] = _Leaf(held, [name for name in node.schema if not name.startswith(MARK)])
             else:
                 node.children = tuple(map(placed, node.children))
         return seen[id(node)]
