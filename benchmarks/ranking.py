@@ -107,8 +107,10 @@ def measure(num_histories: int, num_items: int, device: str, runs: int) -> Json:
     ways |= rectools(queries_NE, items_VE, seen.view(num_histories, SEEN) - FIRST_ID, device)
     if device == "cuda":
         ways |= variants(scorer, ways["ranks"], ways["lists"])
+        ways |= in_one(queries_NE, items_VE)
+    failed = without_failing(ways) if device == "cuda" else {}
     seconds = in_turn(ways, device, runs)
-    about = on_gpu(ways) if device == "cuda" else {}
+    about = {"failed": failed} | on_gpu(ways) if device == "cuda" else {}
     return about | {
         "device": device,
         "histories": num_histories,
@@ -162,6 +164,35 @@ def variants(scorer: Any, ranks: Callable[[], object], lists: Callable[[], objec
     return ways | {"ranks in chunks of 8192": by(ranks, 8192), "lists in chunks of 8192": by(lists, 8192)}
 
 
+def in_one(queries_NE: Any, items_VE: Any) -> dict[str, Callable[[], object]]:
+    """The ways of `ranking_in_one`, and torch's count for comparison; none without Triton."""
+    try:
+        from ranking_in_one import ways
+    except ImportError:
+        return {}
+    import torch
+
+    limit_N1 = (queries_NE * items_VE[:1]).sum(1, keepdim=True)
+
+    def exact() -> torch.Tensor:
+        parts = zip(queries_NE.split(1024), limit_N1.split(1024), strict=True)
+        return torch.cat([(part @ items_VE.T > limit).sum(1) for part, limit in parts])
+
+    return {"in one, by torch": exact, **ways(queries_NE, items_VE)}
+
+
+def without_failing(ways: dict[str, Callable[[], object]]) -> dict[str, str]:
+    """Leave out the ways that fail, but for the first three; why they do, by name."""
+    failed = {}
+    for name in list(ways)[3:]:
+        try:
+            ways[name]()
+        except Exception as error:  # such as too little shared memory
+            failed[name] = repr(error)[:300]
+            del ways[name]
+    return failed
+
+
 def on_gpu(ways: dict[str, Callable[[], Any]]) -> Json:
     """Whether both ways rank alike, what takes the time, and the type of products."""
     import torch
@@ -171,6 +202,9 @@ def on_gpu(ways: dict[str, Callable[[], Any]]) -> Json:
     alike = {"ranks": float((one == two).double().mean())}
     one, two = ways["lists"](), ways["lists by torch"]()
     alike |= {"ids": float((one[0] == two[0]).double().mean()), "scores": float((one[1] - two[1]).abs().max())}
+    in_ones = {name: run() for name, run in ways.items() if name.startswith("in one")}
+    for name, number_N in in_ones.items():
+        alike[name] = float((number_N - in_ones["in one, by torch"]).abs().double().mean())
     top = {}
     for name in ("product", "ranks", "lists"):
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:

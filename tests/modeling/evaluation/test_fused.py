@@ -66,7 +66,10 @@ def test_ranks_and_lists_are_those_of_a_stable_sort(
     sessions = sessions_of([row[:3] for row in items])
     cases = Cases(sessions, torch.tensor([row[3] for row in items]))
     table = Table(scores_NV, rankable)
-    rank_N, (ids_NK, _) = ranks(table, cases, filter_seen=filter_seen), top_k(table, sessions, k, filter_seen=filter_seen)
+    rank_N, (ids_NK, _) = (
+        ranks(table, cases, filter_seen=filter_seen),
+        top_k(table, sessions, k, filter_seen=filter_seen),
+    )
     never = {column for column, may in enumerate(rankable) if not may}
     for row, scores in enumerate(scores_NV.tolist()):
         hidden = never | ({item - FIRST_ID for item in items[row][:3]} if filter_seen else set())
