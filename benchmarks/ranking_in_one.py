@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-SIZES = [
+SIZES = [  # precision, histories and items of a tile, warps, stages
     ("tf32x3", 128, 128, 8, 2),
     ("tf32x3", 128, 128, 4, 2),
     ("tf32x3", 128, 64, 4, 3),
@@ -38,7 +38,7 @@ def ways(queries_NE: torch.Tensor, items_VE: torch.Tensor) -> dict[str, Callable
 
         return count
 
-    return {f"in one, {size[0]} {size[1]}x{size[2]}": by(*size) for size in SIZES}
+    return {f"in one, {size[0]} {size[1]}x{size[2]}, {size[3]} warps": by(*size) for size in SIZES}
 
 
 @triton.jit

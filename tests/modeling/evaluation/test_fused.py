@@ -1,4 +1,4 @@
-"""Ranks and lists as a GPU makes them, on a CPU: kernels of Triton where it is there (interpreted), and torch in their place."""
+"""Ranks and lists as a GPU makes them, on a CPU: by kernels of Triton where it is installed, or torch in their place."""
 
 from __future__ import annotations
 
