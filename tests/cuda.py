@@ -280,6 +280,10 @@ def exported(folder: Path) -> Any:
 
 def presets_compared(folder: Path) -> Any:
     """`overnight compare` of two presets."""
+    from importlib.util import find_spec
+
+    if find_spec("plotly") is None:
+        return {"left_out": "plotly is not installed"}
     from flows.compare import compare
 
     made = compare(settings_of(folder, 5), "default,gru4rec+body.dim=16", 1, None, lambda line: None)

@@ -9,8 +9,6 @@ is sorted, and the host is asked nothing. Triton comes with torch for GPUs and i
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -175,8 +173,3 @@ def _select(values, best, places, width, stride, count, SIZE: tl.constexpr):  # 
     kept = (above | equal) & (to < count)
     tl.store(best + row * count + to, value, mask=kept)
     tl.store(places + row * count + to, column.to(tl.int64), mask=kept)
-
-
-def kernels() -> list[Any]:
-    """All of them, by which a test finds that each is tried."""
-    return [_mark, _count, _maxima, _open, _select]
