@@ -63,6 +63,7 @@ ALL = [  # body, objective, tokens a step, ways to do it
     ("gru4rec", "causal", "2048,65536", "plain"),
     ("xlnet", "permuted", "16384", "plain"),
 ]
+TOP = "sasrec:65536,hstu:65536,bert4rec:65536"
 SIDE_BY_SIDE, PATIENCE = 12 if CUDA else 2, 90  # processes; seconds that one waits to be alone
 LOSSES = {"sampled_softmax": {"name": "sampled_softmax", "negatives": {"count": 256, "group": 32}}}
 Json = dict[str, Any]
@@ -236,7 +237,7 @@ def measure(arguments: argparse.Namespace, sessions: Sessions, mode: str, plain:
         }
         if mode != "broken":
             with held(arguments, alone=True) as alone:
-                top = arguments.top == f"{arguments.body}:{arguments.size}"
+                top = f"{arguments.body}:{arguments.size}" in arguments.top.split(",")
                 about |= {"alone": alone} | timed(steps) | profiled(steps, top)
     say(arguments, **about)
     return losses
@@ -274,7 +275,7 @@ def main() -> None:
     parser.add_argument("--loss", default="sampled_softmax")
     parser.add_argument("--modes", default="plain,captured,compiled,broken")
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--top", default="sasrec:65536", help="Body and tokens of which the longest kernels are shown.")
+    parser.add_argument("--top", default=TOP, help="Bodies and tokens of which the longest kernels are shown.")
     parser.add_argument("--limit", type=int, default=120, help="Seconds for a process.")
     parser.add_argument("--within", type=int, default=150, help="Seconds for all.")
     parser.add_argument("--body", help=argparse.SUPPRESS)
