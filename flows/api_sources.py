@@ -21,10 +21,10 @@ from modeling.service.api.metrics import Metrics
 from modeling.service.api.side_by_side import Second
 from modeling.service.rules import Rules
 from modeling.service.tracking.split import Split
-from modeling.service.tracking.store import Store, tracked_folder
+from modeling.service.tracking.store import SECOND, Store, tracked_folder
 from preprocessing.source.files import find_files
 from preprocessing.source.lookups import read_items
-from schemas.artifacts import Artifacts
+from schemas.artifacts import Artifacts, write_atomically
 from schemas.dataset import Dataset, load_dataset
 from schemas.errors import InputError
 
@@ -91,6 +91,8 @@ def second_finder(dataset: str, root: Path, model: str) -> Callable[[], Place]:
 def second_of(described: Dataset | None, dataset: str, root: Path, source: str | None) -> Second | None:
     """The second model of a dataset, loaded if it can be; None where one model answers all."""
     wanted = described.serving.side_by_side if described else None
+    if described is not None:
+        _keep(tracked_folder(root, described.name) / SECOND, wanted.model if wanted else None)
     if wanted is None:
         return None
     models = InService(
@@ -104,6 +106,15 @@ def second_of(described: Dataset | None, dataset: str, root: Path, source: str |
     models.refresh_items()
     models.refresh()  # what it cannot load is said in the log, and tried again
     return Second(models, Split(wanted.share, wanted.salt))
+
+
+def _keep(file: Path, model: str | None) -> None:
+    """Have `overnight prune` leave a model where it is, as long as the file names it."""
+    if model is None:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps({"model": model}) + "\n")
 
 
 def store_of(described: Dataset | None, root: Path) -> Store | None:

@@ -1,4 +1,4 @@
-"""Journals -> Parquet, by day: events/day=2026-03-08/20260308T091500-0a1b2c3d.parquet.
+"""Journals -> Parquet, by what it is and by day: clicks/day=2026-03-08/20260308T091500-0a1b2c3d.parquet.
 
 A part is called as its journal is, so that one made again, after a kill in between, takes the place of itself: no event is
 there twice. Days are those of the events' own times, in UTC.
@@ -14,7 +14,12 @@ import polars as pl
 
 from modeling.service.tracking.journal import ENDING, Record, Sealed, read, sync_folder, take
 
-EVENTS, ANSWERS, JOURNALS = "events", "answers", "journals"  # folders
+EVENTS, ANSWERS = "events", "answers"  # what a journal holds
+JOURNALS = "journals"  # their folder
+FOLDERS = {
+    EVENTS: {"impression": "impressions", "click": "clicks"},
+    ANSWERS: {"": "answers"},
+}  # of parts, by type of event
 DAMAGED = ".damaged"
 TIME = pl.Datetime("us", "UTC")
 TEXT = pl.String
@@ -62,8 +67,10 @@ def make_parts(folder: Path, sealed: Sealed) -> int:
     records, damaged = read(sealed.path)
     if records:
         table = frame(sealed.kind, records)
-        for (day,), rows in table.group_by(pl.col("timestamp").dt.date(), maintain_order=True):
-            _write(rows, folder / sealed.kind / f"day={day}" / f"{sealed.name}.parquet")
+        for name, into in FOLDERS[sealed.kind].items():
+            of_type = table.filter(pl.col("event_type") == name) if name else table
+            for (day,), rows in of_type.group_by(pl.col("timestamp").dt.date(), maintain_order=True):
+                _write(rows, folder / into / f"day={day}" / f"{sealed.name}.parquet")
     if damaged:
         kept = sealed.path.with_name(sealed.path.name + DAMAGED)
         log.error("%s: %d lines are damaged; it stays as %s", sealed.path, damaged, kept.name)

@@ -20,6 +20,7 @@ from modeling.service.tracking.parts import ANSWERS, EVENTS, JOURNALS, make_part
 from schemas.errors import InputError
 
 TRACKED, SALT = "tracked", "salt"
+SECOND = "second.json"  # the second of two models that are compared
 MOST_BYTES = 16 * 2**20  # of a journal, so that making parts of it takes little memory
 MOST_TOGETHER = 256  # requests that share a sync
 log = logging.getLogger("overnight.api")

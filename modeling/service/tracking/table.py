@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from modeling.service.tracking.journal import ENDING, read
-from modeling.service.tracking.parts import ANSWERS, EVENTS, JOURNALS, SCHEMAS, frame
+from modeling.service.tracking.parts import ANSWERS, EVENTS, FOLDERS, JOURNALS, SCHEMAS, frame
 
 SHOWN, CLICKED, UNIT = "shown", "clicked", "user"
 KEY = ("recommendation_id", "item_id")
@@ -39,7 +39,7 @@ def read_kind(folder: Path, kind: str, since: date | None = None) -> pl.DataFram
             tables.append(frame(kind, read(path)[0]))
         except FileNotFoundError:
             continue  # it has become parts, which are looked for after this
-    for day in sorted((folder / kind).glob("day=*")):
+    for day in sorted(day for into in FOLDERS[kind].values() for day in (folder / into).glob("day=*")):
         if since is None or day.name >= f"day={since}":
             tables += [pl.read_parquet(part, hive_partitioning=False) for part in sorted(day.glob("[!.]*.parquet"))]
     rows = pl.concat(tables, how="diagonal")
