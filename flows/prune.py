@@ -4,8 +4,8 @@ What stays at any age:
 
     champions, ledgers, inventories   all
     days, states                      those that a ledger names: a finished day is a fact
-    models                            in service, what a rollback puts back, what `serving.side_by_side` names, the newest N of each
-                                      dataset
+    models                            in service, what a rollback puts back, what `serving.side_by_side` names, the
+                                      newest N of each dataset
     sessions                          of these models, and the newest of each dataset
     evaluations                       of models that stay on sessions that stay
     recommendations, vectors          the newest of each dataset
