@@ -124,7 +124,7 @@ def _chart(pair: Pair) -> dict[str, Any] | None:
     return {
         "points": points,
         "zero": up(0.0),
-        "labels": [(up(value), f"{100 * value:+.2f}") for value in {low, 0.0, high}],
+        "labels": [(up(value), f"{100 * value:+.2f}" if value else "0") for value in {low, 0.0, high}],
         "days": [
             (x, day[5:])
             for place, (x, (day, _)) in enumerate(zip(across, days, strict=True))

@@ -158,7 +158,7 @@ def test_one_model_answers_while_the_second_does_not_load(service_of: Callable[.
         (b'{"event": NaN}', "NaN"),
         (b"[]", "got []"),
         (b"{}", "event is impression or click, got null"),
-        (b'{"event": "clik", "item": "a"}', 'got "clik"'),
+        (b'{"event": "buy", "item": "a"}', 'got "buy"'),
         (b'{"event": "click", "itm": "a"}', "Did you mean 'item'?"),
         (b'{"event": "click"}', "names no item"),
         (b'{"event": "click", "recommendation_id": "r"}', "names no item"),
