@@ -269,3 +269,17 @@ def night(root: Path, tmp_path: Path, dataset: Path) -> None:
     page.unlink()
     line = stages.shown(settings_of(dataset=str(dataset), source=str(root.parent / "shop"), root=root))
     assert page.exists() and line.startswith("What was shown in 28 days: 1 clicks on 160 items, 0.62%.")
+    tracked_files_are_verified(root, dataset)
+
+
+def tracked_files_are_verified(root: Path, dataset: Path) -> None:
+    whole = overnight_here("verify", "--root", root).stdout
+    assert "tracked" not in whole and "quality" not in whole, "no artifacts, and no fault"
+    part = next((root / "tracked/demo/clicks").rglob("*.parquet"))
+    part.write_bytes(part.read_bytes()[:40])
+    found = overnight_here("verify", "--root", root)
+    assert found.returncode == 1 and str(part.relative_to(root)) in found.stdout
+    wrong = overnight_here("shown", "--dataset", dataset, "--root", root)
+    assert wrong.returncode == 2 and part.name in wrong.stderr and "Move it away" in wrong.stderr
+    settings = settings_of(dataset=str(dataset), source=str(root.parent / "shop"), root=root)
+    assert part.name in stages.shown(settings), "no reason for a night to fail"

@@ -16,6 +16,7 @@ import polars as pl
 
 from modeling.service.tracking.journal import ENDING, read
 from modeling.service.tracking.parts import ANSWERS, EVENTS, FOLDERS, JOURNALS, SCHEMAS, frame
+from schemas.errors import InputError
 
 SHOWN, CLICKED, UNIT = "shown", "clicked", "user"
 KEY = ("recommendation_id", "item_id")
@@ -41,13 +42,32 @@ def read_kind(folder: Path, kind: str, since: date | None = None) -> pl.DataFram
             continue  # it has become parts, which are looked for after this
     for day in sorted(day for into in FOLDERS[kind].values() for day in (folder / into).glob("day=*")):
         if since is None or day.name >= f"day={since}":
-            tables += [pl.read_parquet(part, hive_partitioning=False) for part in sorted(day.glob("[!.]*.parquet"))]
+            tables += [read_part(part) for part in sorted(day.glob("[!.]*.parquet"))]
     rows = pl.concat(tables, how="diagonal")
     return rows if since is None else rows.filter(pl.col("timestamp").dt.date() >= since)
 
 
+def read_part(part: Path) -> pl.DataFrame:
+    """The rows of a file.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    try:
+        return pl.read_parquet(part, hive_partitioning=False, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{part}: it cannot be read ({reason}). Move it away: all else is counted without it."
+        ) from None
+
+
 def shown_items(folder: Path, since: date | None = None) -> Shown:
-    """What was shown of the answers and lists of a dataset, since a day."""
+    """What was shown of the answers and lists of a dataset, since a day.
+
+    Raises:
+        InputError: where a file cannot be read.
+    """
     answers = read_kind(folder, ANSWERS, since - LATER if since else None).unique(
         "recommendation_id", keep="first", maintain_order=True
     )
