@@ -35,6 +35,7 @@ from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts, write_atomically
 from schemas.dataset import SHIPPED, read_dataset
 from schemas.errors import InputError
+from tests.faults.test_files import patterns
 from tests.flows.conftest import LONG_SECONDS, clean_environment, overnight_here, summary_of
 
 
@@ -273,6 +274,9 @@ def night(root: Path, tmp_path: Path, dataset: Path) -> None:
 
 
 def tracked_files_are_verified(root: Path, dataset: Path) -> None:
+    found = [path for name in ("tracked", "quality") for path in (root / name).rglob("*") if path.is_file()]
+    files = [path.relative_to(root).as_posix() for path in found]
+    assert len(files) > 5 and all(any(row.fullmatch(file) for row in patterns()) for file in files)
     whole = overnight_here("verify", "--root", root).stdout
     assert "tracked" not in whole and "quality" not in whole, "no artifacts, and no fault"
     part = next((root / "tracked/demo/clicks").rglob("*.parquet"))
