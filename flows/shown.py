@@ -58,7 +58,7 @@ def make_page(root: Path, name: str, title: str, days: int = DAYS) -> tuple[Qual
     """
     from flows.reports.quality import PAGE, page_of, quality_of
     from modeling.service.tracking.store import tracked_folder
-    from modeling.service.tracking.table import shown_items
+    from modeling.service.tracking.table import in_buckets
 
     folder = tracked_folder(root, name)
     if not folder.is_dir():
@@ -67,7 +67,7 @@ def make_page(root: Path, name: str, title: str, days: int = DAYS) -> tuple[Qual
             "`overnight api`, and send what is shown and clicked to POST /track."
         )
     since = datetime.now(UTC).date() - timedelta(days=days - 1)
-    quality = quality_of(shown_items(folder, since))
+    quality = quality_of(in_buckets(folder, since))
     page = root / FOLDER / name / PAGE
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, page_of(title, str(since), quality))

@@ -5,6 +5,8 @@ Rows of `modeling.service.tracking.table` -> one page without script, which load
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,7 +14,7 @@ import polars as pl
 
 from flows.reports.templates import render
 from modeling.service.tracking.always_valid import ALPHA, MIN_CLICKS, MIN_USERS, Difference
-from modeling.service.tracking.rates import Pair, Rate, pairs_of, rates_by
+from modeling.service.tracking.rates import Pair, Rate, counts_by, pair_counts, pairs_of, rates_of
 from modeling.service.tracking.table import Shown
 
 PAGE = "quality.html"
@@ -53,15 +55,22 @@ class Quality:
         }
 
 
-def quality_of(shown: Shown) -> Quality:
-    """Rates of the rows, and comparisons."""
-    rows = shown.rows.with_columns(pl.lit("all").alias("all"), pl.col("timestamp").dt.date().alias("day"))
-    by = {
-        name: rates_by(rows.filter(pl.col("position") <= PLACES) if name == "position" else rows, name)
-        for name in GROUPS
-    }
-    total = rates_by(rows, "all")
-    return Quality(total[0] if total else None, by, pairs_of(rows), shown.events, shown.unplaced)
+def quality_of(parts: Iterable[Shown]) -> Quality:
+    """Rates and comparisons of what was shown, in parts that are counted one after the other."""
+    counts: dict[str, list[pl.DataFrame]] = {name: [] for name in ("all", "pairs", *GROUPS)}
+    events: Counter[str] = Counter()
+    unplaced = 0
+    for shown in parts:
+        rows = shown.rows.with_columns(pl.lit("all").alias("all"), pl.col("timestamp").dt.date().alias("day"))
+        counts["pairs"].append(pair_counts(rows))
+        for name in ("all", *GROUPS):
+            some = rows.filter(pl.col("position") <= PLACES) if name == "position" else rows
+            counts[name].append(counts_by(some, name))
+        events.update(shown.events)
+        unplaced += shown.unplaced
+    rates = {name: rates_of(pl.concat(counts[name]), name) for name in ("all", *GROUPS)}
+    total = rates.pop("all")
+    return Quality(total[0] if total else None, rates, pairs_of(pl.concat(counts["pairs"])), dict(events), unplaced)
 
 
 def page_of(title: str, since: str, quality: Quality) -> str:

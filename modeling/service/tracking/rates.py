@@ -44,12 +44,17 @@ class Pair:
     days: tuple[tuple[str, Difference], ...]
 
 
-def rates_by(shown: pl.DataFrame, column: str) -> list[Rate]:
-    """A rate for each value of a column, in its order; rows of `table.shown_items`, those without a value left out."""
+def counts_by(shown: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Rows of `table.shown_items` -> items shown and clicked by value of a column and user; those without a value left out."""
     rows = shown.drop_nulls(column).with_columns(pl.col(UNIT).fill_null(pl.col("recommendation_id")))
-    per_user = rows.group_by(column, UNIT).agg(pl.len().alias(SHOWN), pl.col(CLICKED).sum())
+    return rows.group_by(column, UNIT).agg(pl.len().alias(SHOWN), pl.col(CLICKED).sum())
+
+
+def rates_of(counts: pl.DataFrame, column: str) -> list[Rate]:
+    """A rate for each value of a column, in its order. Counts of several parts may come one below the other."""
+    per_user = counts.group_by(column, UNIT).agg(pl.col(SHOWN, CLICKED).sum().cast(pl.Float64))
     return [
-        _rate(str(value), users[SHOWN].to_numpy().astype(float), users[CLICKED].to_numpy().astype(float))
+        _rate(str(value), users[SHOWN].to_numpy(), users[CLICKED].to_numpy())
         for (value,), users in sorted(per_user.group_by(column), key=lambda group: group[0][0])
     ]
 
@@ -71,8 +76,8 @@ def wilson(rate: float, count: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def pairs_of(shown: pl.DataFrame) -> list[Pair]:
-    """The comparisons of two models that there were, the newest first."""
+def pair_counts(shown: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `table.shown_items` -> items shown and clicked by comparison, arm, user and day, with the newest time."""
     rows = shown.filter(pl.col("arm").is_in([A, B]) & pl.col(UNIT).is_not_null())
     rows = rows.with_columns(
         pl.when(pl.col("arm") == A).then("model").otherwise("against").alias("first"),
@@ -80,19 +85,22 @@ def pairs_of(shown: pl.DataFrame) -> list[Pair]:
         pl.col("salt").fill_null(""),
         pl.col("timestamp").dt.date().alias("day"),
     )
+    return rows.group_by("first", "second", "salt", "arm", UNIT, "day").agg(
+        pl.len().alias(SHOWN), pl.col(CLICKED).sum(), pl.col("timestamp").max()
+    )
+
+
+def pairs_of(counts: pl.DataFrame) -> list[Pair]:
+    """The comparisons of two models that there were, the newest first. Counts may come one below the other."""
     found: list[tuple[datetime, Pair]] = []
-    for (first, second, salt), part in rows.group_by("first", "second", "salt"):
+    for (first, second, salt), part in counts.group_by("first", "second", "salt"):
         newest = part["timestamp"].sort()[-1]
         days = tuple((str(day), _difference(part.filter(pl.col("day") <= day))) for day in part["day"].unique().sort())
         found.append((newest, Pair((str(first), str(second)), str(salt), _difference(part), days)))
     return [pair for _, pair in sorted(found, key=lambda one: one[0], reverse=True)]
 
 
-def _difference(rows: pl.DataFrame) -> Difference:
-    per_user = (
-        rows.group_by("arm", UNIT)
-        .agg(pl.len().alias(SHOWN), pl.col(CLICKED).sum())
-        .cast({SHOWN: pl.Float64, CLICKED: pl.Float64})
-    )
+def _difference(counts: pl.DataFrame) -> Difference:
+    per_user = counts.group_by("arm", UNIT).agg(pl.col(SHOWN, CLICKED).sum().cast(pl.Float64))
     a, b = (per_user.filter(pl.col("arm") == arm) for arm in (A, B))
     return difference(a[SHOWN].to_numpy(), a[CLICKED].to_numpy(), b[SHOWN].to_numpy(), b[CLICKED].to_numpy())

@@ -8,11 +8,14 @@ An item counts once for each answer, however often it is sent; what was clicked 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 
 from modeling.service.tracking.journal import ENDING, read
 from modeling.service.tracking.parts import ANSWERS, EVENTS, FOLDERS, JOURNALS, SCHEMAS, frame
@@ -21,6 +24,8 @@ from schemas.errors import InputError
 SHOWN, CLICKED, UNIT = "shown", "clicked", "user"
 KEY = ("recommendation_id", "item_id")
 LATER = timedelta(days=8)  # after an answer that its items may be clicked
+AT_ONCE = 100_000  # answers and events that are read together: about 1 GB of memory
+Bucket = tuple[int, int]  # the answers of one hash, of so many; and the events of these
 
 
 @dataclass(frozen=True)
@@ -32,17 +37,16 @@ class Shown:
     unplaced: int
 
 
-def read_kind(folder: Path, kind: str, since: date | None = None) -> pl.DataFrame:
+def read_kind(folder: Path, kind: str, since: date | None = None, bucket: Bucket = (0, 1)) -> pl.DataFrame:
     """All records of a kind, those of journals too: rows that became a part meanwhile are there twice."""
+    mine = pl.coalesce("recommendation_id", "user_id", "session_id").fill_null("").hash() % bucket[1] == bucket[0]
     tables = [pl.DataFrame(schema=SCHEMAS[kind])]
     for path in sorted((folder / JOURNALS).glob(f"*.{kind}{ENDING}")):
         try:
-            tables.append(frame(kind, read(path)[0]))
+            tables.append(frame(kind, read(path)[0]).filter(mine))
         except FileNotFoundError:
             continue  # it has become parts, which are looked for after this
-    for day in sorted(day for into in FOLDERS[kind].values() for day in (folder / into).glob("day=*")):
-        if since is None or day.name >= f"day={since}":
-            tables += [read_part(part) for part in sorted(day.glob("[!.]*.parquet"))]
+    tables += [read_part(part).filter(mine) for part in _parts(folder, kind, since)]
     rows = pl.concat(tables, how="diagonal")
     return rows if since is None else rows.filter(pl.col("timestamp").dt.date() >= since)
 
@@ -62,16 +66,37 @@ def read_part(part: Path) -> pl.DataFrame:
         ) from None
 
 
-def shown_items(folder: Path, since: date | None = None) -> Shown:
+def _parts(folder: Path, kind: str, since: date | None) -> Iterator[Path]:
+    for day in sorted(day for into in FOLDERS[kind].values() for day in (folder / into).glob("day=*")):
+        if since is None or day.name >= f"day={since}":
+            yield from sorted(day.glob("[!.]*.parquet"))
+
+
+def in_buckets(folder: Path, since: date | None = None, at_once: int = AT_ONCE) -> Iterator[Shown]:
+    """As `shown_items`, in parts that fit into memory: an answer, and all that became of it, is in one of them.
+
+    Raises:
+        InputError: where a file cannot be read.
+    """
+    try:
+        sizes = [pq.read_metadata(part).num_rows for kind in FOLDERS for part in _parts(folder, kind, since)]
+    except (OSError, ValueError):
+        sizes = []  # what is wrong with which is said when it is read
+    count = max(1, math.ceil(sum(sizes) / at_once))
+    for number in range(count):
+        yield shown_items(folder, since, (number, count))
+
+
+def shown_items(folder: Path, since: date | None = None, bucket: Bucket = (0, 1)) -> Shown:
     """What was shown of the answers and lists of a dataset, since a day.
 
     Raises:
         InputError: where a file cannot be read.
     """
-    answers = read_kind(folder, ANSWERS, since - LATER if since else None).unique(
+    answers = read_kind(folder, ANSWERS, since - LATER if since else None, bucket).unique(
         "recommendation_id", keep="first", maintain_order=True
     )
-    events = read_kind(folder, EVENTS, since).unique(maintain_order=True)
+    events = read_kind(folder, EVENTS, since, bucket).unique(maintain_order=True)
     counts = dict(events["event_type"].value_counts().iter_rows())
     listed = _listed(answers)
     whole = events.filter(pl.col("item_id").is_null())

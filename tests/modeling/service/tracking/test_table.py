@@ -6,12 +6,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
-from modeling.service.tracking.rates import pairs_of, rates_by, wilson
+from modeling.service.tracking.rates import Rate, counts_by, pair_counts, pairs_of, rates_of, wilson
 from modeling.service.tracking.split import Split
 from modeling.service.tracking.store import Store
-from modeling.service.tracking.table import Shown, shown_items
+from modeling.service.tracking.table import Shown, in_buckets, shown_items
 
 NOON = 20_520 * 86_400_000_000 + 43_200_000_000  # 2026-03-08 12:00
 
@@ -34,6 +35,10 @@ def shown_of(folder: Path, answers: list[dict[str, Any]], events: list[dict[str,
     store.submit(events).result(60)
     store.stop()
     return shown_items(folder)
+
+
+def rates_by(rows: pl.DataFrame, column: str) -> list[Rate]:
+    return rates_of(counts_by(rows, column), column)
 
 
 def counted(shown: Shown, column: str) -> dict[str, tuple[int, int]]:
@@ -138,8 +143,15 @@ def test_two_models_are_compared_by_users_and_each_pair_apart(tmp_path: Path) ->
     about = {"arm": "a", "model": "models/3", "against": "models/2", "salt": "s"}
     answers.append(answer("later", "ab", "u1", timestamp=NOON + 5, **about))
     events.append(event("impression", None, "later"))
-    later, pair = pairs_of(shown_of(tmp_path, answers, events).rows)
+    later, pair = pairs_of(pair_counts(shown_of(tmp_path, answers, events).rows))
     assert later.models == ("models/3", "models/2") and later.total.low is None and later.total.better == ""
     assert pair.models == ("models/1", "models/2") and sum(pair.total.users) == 400
     assert pair.total.better == "b" and pair.total.estimate == pytest.approx(0.375, abs=0.03)
+    parts = list(in_buckets(tmp_path, at_once=100))  # in parts it is the same
+    assert len(parts) > 10 and sum(part.unplaced for part in parts) == 0
+    assert pairs_of(pl.concat(pair_counts(part.rows) for part in parts)) == [later, pair]
+    whole = shown_items(tmp_path).rows
+    assert rates_of(pl.concat(counts_by(part.rows, "position") for part in parts), "position") == rates_by(
+        whole, "position"
+    )
     assert [day for day, _ in pair.days] == ["2026-03-08"] and pair.days[0][1] == pair.total
