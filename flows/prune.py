@@ -4,7 +4,8 @@ What stays at any age:
 
     champions, ledgers, inventories   all
     days, states                      those that a ledger names: a finished day is a fact
-    models                            in service, what a rollback puts back, the newest N of each dataset
+    models                            in service, what a rollback puts back, what `serving.side_by_side` names, the
+                                      newest N of each dataset
     sessions                          of these models, and the newest of each dataset
     evaluations                       of models that stay on sessions that stay
     recommendations, vectors          the newest of each dataset
@@ -18,6 +19,7 @@ All else of these, and of unfinished, goes. A folder is renamed before it is rem
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -33,6 +35,7 @@ from flows.lists import POINTERS, newest_lists
 from flows.night_lock import alone_in
 from flows.vectors import newest_vectors
 from modeling.evaluation.pointer import champion_of, changing
+from modeling.service.tracking.store import SECOND, TRACKED
 from schemas.artifacts import MANIFEST, UNFINISHED, Artifacts, Manifest
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -162,6 +165,8 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
     for path in (artifacts.root / "champions").glob("*.json"):
         if vectors := newest_vectors(artifacts, path.stem):
             needed.add(vectors.vectors)
+    for path in (artifacts.root / TRACKED).glob(f"*/{SECOND}"):
+        needed |= set(re.findall(r"models/[0-9a-f]+", path.read_text()))
     needed |= set(_newest(_of_kind(found, "models"), keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
     models = [model for model in _of_kind(found, "models") if model.name in needed]

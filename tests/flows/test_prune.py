@@ -14,6 +14,7 @@ import pytest
 from flows.night_lock import may_go_on
 from flows.prune import in_bytes, prune
 from modeling.evaluation.pointer import put_in_service
+from modeling.service.tracking.store import SECOND, tracked_folder
 from schemas.artifacts import MANIFEST, Artifacts
 from schemas.errors import InputError
 from tests.flows.conftest import overnight_here, summary_of
@@ -106,6 +107,17 @@ def test_the_evaluated_model_of_a_refit_in_service_stays(root: Artifacts) -> Non
     assert {evaluated, refit} <= names(root, "models")
     measured = evaluated.replace("models/", "evaluations/")
     assert measured in names(root, "evaluations"), "it says whether lists hold what was seen"
+
+
+def test_the_second_of_two_models_that_are_compared_stays(root: Artifacts) -> None:
+    second, _, newest = (model(root, number, 100 - number) for number in (1, 2, 3))
+    age_all(root)
+    put_in_service(root, "demo", newest, by="promote")
+    file = tracked_folder(root.root, "demo") / SECOND
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"model": second}))
+    prune(root, keep_models=1, keep_days=1, remove=True)
+    assert names(root, "models") == {second, newest} and file.exists()
 
 
 def test_what_was_made_lately_stays(root: Artifacts) -> None:
