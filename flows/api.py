@@ -58,7 +58,8 @@ def api(
         typer.Option(
             "--limit",
             metavar="NAME=NUMBER",
-            help="Change a limit: body_bytes, sessions, events, items, tracked, rate, burst, waiting, batch, seconds. Repeat.",
+            help="Change a limit: body_bytes, sessions, events, items, tracked, tracked_items, rate, burst, waiting, "
+            "batch, seconds. Repeat.",
         ),
     ] = None,
     as_json: JsonOption = False,

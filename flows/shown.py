@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from schemas.dataset import Dataset
 
 FOLDER = "quality"
+NAME = r"[a-z0-9][a-z0-9_-]*"  # of datasets
 DAYS = 28  # that the page of a night looks back
 
 
@@ -61,7 +63,7 @@ def make_page(root: Path, name: str, title: str, days: int = DAYS) -> tuple[Qual
     from modeling.service.tracking.table import in_buckets
 
     folder = tracked_folder(root, name)
-    if not folder.is_dir():
+    if not re.fullmatch(NAME, name) or not folder.is_dir():  # a path that is no name leads elsewhere
         raise InputError(
             f"Nothing was tracked for {name!r} in {root}: write `serving: {{tracking: {{}}}}` into the dataset's YAML, start "
             "`overnight api`, and send what is shown and clicked to POST /track."
@@ -92,6 +94,7 @@ def shown_tonight(artifacts: Artifacts, dataset: Dataset) -> str:
 def _print(words: str, rates: list[Rate]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title=f"By {words}", title_justify="left")
     table.add_column(words)
@@ -99,6 +102,8 @@ def _print(words: str, rates: list[Rate]) -> None:
         table.add_column(column, justify="right")
     for rate in rates:
         bounds = f"{rate.low:.2%} to {rate.high:.2%}"
-        table.add_row(rate.group, f"{rate.shown:,}", f"{rate.clicked:,}", f"{rate.users:,}", f"{rate.rate:.2%}", bounds)
+        # Names are what clients send: no markup, and nothing that a terminal obeys.
+        group = Text("".join(letter if letter.isprintable() else "?" for letter in rate.group))
+        table.add_row(group, f"{rate.shown:,}", f"{rate.clicked:,}", f"{rate.users:,}", f"{rate.rate:.2%}", bounds)
     if rates:
         Console().print(table)

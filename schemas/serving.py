@@ -100,8 +100,8 @@ class Tracking(Part):
         "hashed",
         description="How ids of users and sessions are written: hashed with a salt of the root, as they are, or not at all.",
     )
-    late_hours: float = Field(168.0, gt=0, description="Events that are older when they come are refused.")
-    part_seconds: float = Field(300.0, gt=0, description="Seconds after which events become a Parquet file.")
+    late_hours: float = Field(168.0, gt=0, le=87_600, description="Events that are older when they come are refused.")
+    part_seconds: float = Field(300.0, gt=0, le=86_400, description="Seconds after which events become a Parquet file.")
 
 
 class SideBySide(Part):
@@ -136,4 +136,8 @@ class Serving(Part):
     def _is_tracked(self) -> Serving:
         if self.side_by_side and not self.tracking:
             raise ValueError("side_by_side needs tracking, by which the models are compared: add `tracking: {}`")
+        if self.side_by_side and self.tracking and self.tracking.users == "none":
+            raise ValueError(
+                "side_by_side compares users, of whom tracking.users: none keeps nothing: write hashed, or plain"
+            )
         return self

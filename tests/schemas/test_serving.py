@@ -29,6 +29,10 @@ def test_nothing_is_tracked_unless_it_is_asked_for() -> None:
         ({"tracking": {"users": "secret"}}, "hashed"),
         ({"tracking": {"user": "plain"}}, "users"),
         ({"tracking": {"late_hours": 0}}, "late_hours"),
+        ({"tracking": {"late_hours": 1e9}}, "late_hours"),  # before all times that there are
+        ({"tracking": {"late_hours": float("inf")}}, "late_hours"),
+        ({"tracking": {"part_seconds": float("inf")}}, "part_seconds"),
+        ({"tracking": {"users": "none"}, "side_by_side": {"model": "previous"}}, "compares users"),
     ],
 )
 def test_what_is_wrong_is_said(given: dict[str, Any], said: str) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from modeling.service.api.body import read_object, short
 from modeling.service.api.limits import Limits
 from modeling.service.api.log import Log
 from schemas.columns import ITEM_ID, USER_ID
@@ -52,7 +53,7 @@ def read_question(body: bytes, limits: Limits, log: Log, *, labels: bool = False
     Raises:
         InputError: for what is wrong with the request as a whole, and in a request of one session with that.
     """
-    given = _object(body)
+    given = read_object(body, '{"items": ["lamp-1"]}', Decimal)
     for name in given:
         if name not in KEYS:
             raise unknown("key of the request", name, KEYS)
@@ -74,7 +75,7 @@ def read_question(body: bytes, limits: Limits, log: Log, *, labels: bool = False
         )
     sessions = given["sessions"]
     if not isinstance(sessions, list):
-        raise InputError(f"sessions is a list of objects, got {_short(sessions)}.")
+        raise InputError(f"sessions is a list of objects, got {short(sessions)}.")
     if not 1 <= len(sessions) <= limits.sessions:
         raise InputError(
             f"sessions holds {len(sessions):,} sessions; 1 to {limits.sessions:,} are allowed in a request."
@@ -82,20 +83,6 @@ def read_question(body: bytes, limits: Limits, log: Log, *, labels: bool = False
     return Question(
         tuple(_session(session, f"sessions[{place}]", limits, log, common) for place, session in enumerate(sessions))
     )
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        given = json.loads(body, parse_float=Decimal, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The body is no JSON ({error}).") from None
-    if not isinstance(given, dict):
-        raise InputError(f'The body is an object such as {{"items": ["lamp-1"]}}, got {_short(given)}.')
-    return given
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON; leave the key out, or write null")
 
 
 def _session(given: Any, where: str, limits: Limits, log: Log, common: dict[str, Any]) -> Asked:
@@ -109,7 +96,7 @@ def _session(given: Any, where: str, limits: Limits, log: Log, common: dict[str,
 
 def _checked(given: Any, where: str, limits: Limits, log: Log) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise InputError(f"{where[:-1]} is an object with items or events, got {_short(given)}.")
+        raise InputError(f"{where[:-1]} is an object with items or events, got {short(given)}.")
     for name in given:
         if name not in SESSION_KEYS and where:
             raise unknown(f"key in {where[:-1]}", name, SESSION_KEYS)
@@ -123,7 +110,7 @@ def _checked(given: Any, where: str, limits: Limits, log: Log) -> dict[str, Any]
     name = "items" if "items" in given else "events"
     values = given[name]
     if not isinstance(values, list):
-        raise InputError(f"{where}{name} is a list, got {_short(values)}.")
+        raise InputError(f"{where}{name} is a list, got {short(values)}.")
     if len(values) > limits.events:
         raise InputError(
             f"{where}{name} holds {len(values):,}; {limits.events:,} are allowed. Send the most recent ones."
@@ -134,19 +121,19 @@ def _checked(given: Any, where: str, limits: Limits, log: Log) -> dict[str, Any]
     if user is None:
         user = next((event[USER_ID] for event in events if event.get(USER_ID) is not None), None)
     if user is not None and (isinstance(user, bool | list | dict)):
-        raise InputError(f"{where}user_id is text or an integer, got {_short(user)}.")
+        raise InputError(f"{where}user_id is text or an integer, got {short(user)}.")
     return {"events": events, "user": None if user is None else str(user), "asked_at": _moment(given, where)}
 
 
 def _of_item(value: Any, where: str, log: Log) -> dict[str, Any]:
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise InputError(f"{where} is an item id, text or an integer, got {_short(value)}.")
+        raise InputError(f"{where} is an item id, text or an integer, got {short(value)}.")
     return {ITEM_ID: str(value)}
 
 
 def _of_event(value: Any, where: str, log: Log) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise InputError(f'{where} is an object such as {{"item_id": "lamp-1"}}, got {_short(value)}.')
+        raise InputError(f'{where} is an object such as {{"item_id": "lamp-1"}}, got {short(value)}.')
     names, words = log.names, log.null_words
     event = {name: _text(inner, words) for name, inner in value.items() if name not in names}
     event |= {names[name]: _text(inner, words) for name, inner in value.items() if name in names}
@@ -176,18 +163,18 @@ def _moment(given: dict[str, Any], where: str) -> datetime | None:
     try:
         return datetime.fromisoformat(value)
     except (TypeError, ValueError):
-        raise InputError(f"{where}asked_at is a time such as 2026-03-08T09:00:00Z, got {_short(value)}.") from None
+        raise InputError(f"{where}asked_at is a time such as 2026-03-08T09:00:00Z, got {short(value)}.") from None
 
 
 def _count(value: Any, name: str, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InputError(f"{name} is an integer from 1 to {most:,}, got {_short(value)}.")
+        raise InputError(f"{name} is an integer from 1 to {most:,}, got {short(value)}.")
     return value
 
 
 def _flag(value: Any, name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
-        raise InputError(f"{name} is true or false, got {_short(value)}.")
+        raise InputError(f"{name} is true or false, got {short(value)}.")
     return value
 
 
@@ -198,8 +185,3 @@ def _reasons(value: Any) -> int:
         if isinstance(value, bool)
         else _count(value, "explain (true, false, or how many events)", MOST_REASONS)
     )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=float)
-    return text if len(text) <= 80 else f"{text[:77]}..."

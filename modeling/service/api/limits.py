@@ -15,6 +15,7 @@ class Limits(BaseModel):
     events: int = Field(1000, ge=1, description="Of one session; a model reads the most recent ones.")
     items: int = Field(1000, ge=1, description="Of one list.")
     tracked: int = Field(1000, ge=1, description="Events in one request of POST /track.")
+    tracked_items: int = Field(20_000, ge=1, description="Items that the events of such a request name, all together.")
     rate: float = Field(0.0, ge=0, description="Requests a second for each key, on the average; 0: as many as come.")
     burst: int = Field(50, ge=1, description="Requests that may come at once before the rate counts.")
     waiting: int = Field(1000, ge=1, description="Requests that may wait; more are answered by 503.")

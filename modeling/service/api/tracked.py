@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from modeling.service.api.body import read_object, short
 from modeling.service.api.limits import Limits
 from modeling.service.tracking.journal import Record
 from schemas.errors import InputError, unknown
@@ -49,12 +49,7 @@ def read_events(
     Raises:
         InputError: for what is wrong with the request as a whole, and in a request of one event with that.
     """
-    try:
-        given = json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The body is no JSON ({error}).") from None
-    if not isinstance(given, dict):
-        raise InputError(f'The body is an object such as {{"events": [...]}}, got {_short(given)}.')
+    given = read_object(body, '{"events": [...]}')
     found, received = Tracked(), now or datetime.now(UTC)
     if "events" not in given:
         found.records, found.accepted = _rows(given, "", limits, received, late, name_of), 1
@@ -65,7 +60,7 @@ def read_events(
         )
     events = given["events"]
     if not isinstance(events, list):
-        raise InputError(f"events is a list of objects, got {_short(events)}.")
+        raise InputError(f"events is a list of objects, got {short(events)}.")
     if not 1 <= len(events) <= limits.tracked:
         raise InputError(f"events holds {len(events):,}; 1 to {limits.tracked:,} are allowed in a request.")
     for place, event in enumerate(events):
@@ -74,6 +69,10 @@ def read_events(
             found.accepted += 1
         except InputError as error:
             found.errors.append({"event": place, "error": str(error)})
+        if len(found.records) > limits.tracked_items:
+            raise InputError(
+                f"The events name more than {limits.tracked_items:,} items; so many are allowed in a request: send fewer."
+            )
     if not found.accepted:
         raise InputError(f"No event can be read. {found.errors[0]['error']}")
     return found
@@ -90,13 +89,13 @@ def _rows(
     """An event as rows, one an item."""
     at = f"{where}." if where else ""
     if not isinstance(event, dict):
-        raise InputError(f'{where} is an object such as {{"event": "click", "item": "lamp-1"}}, got {_short(event)}.')
+        raise InputError(f'{where} is an object such as {{"event": "click", "item": "lamp-1"}}, got {short(event)}.')
     for name in event:
         if name not in KEYS:
             raise unknown(f"key in {where or 'the request'}", name, KEYS)
     kind = event.get("event")
     if kind not in KINDS:
-        raise InputError(f"{at}event is {' or '.join(KINDS)}, got {_short(kind)}.")
+        raise InputError(f"{at}event is {' or '.join(KINDS)}, got {short(kind)}.")
     moment = _moment(event.get("timestamp"), at, received, late)
     common: Record = {"event_type": kind} | {name: _text(event.get(name), f"{at}{name}") for name in TEXTS}
     common |= {name: name_of(_id(event.get(name), f"{at}{name}")) for name in ("user_id", "session_id")}
@@ -109,7 +108,7 @@ def _rows(
                 "shown to the last, or `recommendation_id` alone: all of that answer was shown."
             )
         return [common]
-    numbered = "items" in event  # from the position that is given on, else none is known
+    numbered = event.get("items") is not None  # from the position that is given on, else none is known
     return [
         common | {"item_id": item, "position": None if first is None else first + place * numbered}
         for place, item in enumerate(items)
@@ -117,7 +116,7 @@ def _rows(
 
 
 def _items(event: dict[str, Any], at: str, limits: Limits) -> list[str] | None:
-    if "item" in event and "items" in event:
+    if event.get("item") is not None and event.get("items") is not None:
         raise InputError(f"{at}item and {at}items: give one of them.")
     if event.get("item") is not None:
         item = _id(event["item"], f"{at}item")
@@ -127,7 +126,7 @@ def _items(event: dict[str, Any], at: str, limits: Limits) -> list[str] | None:
         return None
     items = event["items"]
     if not isinstance(items, list):
-        raise InputError(f"{at}items is a list of item ids, got {_short(items)}.")
+        raise InputError(f"{at}items is a list of item ids, got {short(items)}.")
     if not 1 <= len(items) <= limits.items:
         raise InputError(f"{at}items holds {len(items):,}; 1 to {limits.items:,} are allowed in an event.")
     ids = [_id(item, f"{at}items[{place}]") for place, item in enumerate(items)]
@@ -141,13 +140,13 @@ def _id(value: Any, where: str) -> str | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError(f"{where} is an id, text or an integer, got {_short(value)}.")
+        raise InputError(f"{where} is an id, text or an integer, got {short(value)}.")
     return _limited(str(value), where)
 
 
 def _text(value: Any, where: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{where} is text, got {_short(value)}.")
+        raise InputError(f"{where} is text, got {short(value)}.")
     return None if not value else _limited(value, where)
 
 
@@ -166,7 +165,7 @@ def _position(value: Any, at: str) -> int | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_POSITION:
         raise InputError(
-            f"{at}position is an integer from 1, the first place, to {MOST_POSITION:,}, got {_short(value)}."
+            f"{at}position is an integer from 1, the first place, to {MOST_POSITION:,}, got {short(value)}."
         )
     return value
 
@@ -179,7 +178,7 @@ def _moment(value: Any, at: str, received: datetime, late: timedelta) -> datetim
         moment = datetime.fromisoformat(value)
         moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{at}timestamp is a time such as 2026-03-08T09:00:00Z, got {_short(value)}.") from None
+        raise InputError(f"{at}timestamp is a time such as 2026-03-08T09:00:00Z, got {short(value)}.") from None
     if moment > received + AHEAD:
         ahead = (moment - received) // SECOND
         raise InputError(f"{at}timestamp {value} is {ahead:,} s after it came; up to {AHEAD // SECOND} s are allowed.")
@@ -194,12 +193,3 @@ def _moment(value: Any, at: str, received: datetime, late: timedelta) -> datetim
 
 def _microseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-
-
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON; leave the key out, or write null")
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -121,7 +121,8 @@ def take(path: Path) -> Sealed | None:
 
 def line_of(record: Record) -> bytes:
     """A record as a line."""
-    text = json.dumps(record, separators=(",", ":")).encode()
+    # Halves of surrogate pairs, which JSON may hold and no table can, become question marks.
+    text = json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode("utf8", "replace")
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 

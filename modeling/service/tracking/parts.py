@@ -62,18 +62,25 @@ def frame(kind: str, records: list[Record]) -> pl.DataFrame:
 def make_parts(folder: Path, sealed: Sealed) -> int:
     """Turn a sealed journal into parts below `folder`, and remove it; how many records it had.
 
-    One with damaged lines stays under another name, for people to look at.
+    One with lines that are damaged, or are no such records, stays under another name, for people to look at.
     """
     records, damaged = read(sealed.path)
-    if records:
+    try:
         table = frame(sealed.kind, records)
+    except (
+        pl.exceptions.PolarsError,
+        ValueError,
+        TypeError,
+    ):  # of another version: what comes next is not to wait for it
+        table, records, damaged = frame(sealed.kind, []), [], damaged + len(records)
+    if records:
         for name, into in FOLDERS[sealed.kind].items():
             of_type = table.filter(pl.col("event_type") == name) if name else table
             for (day,), rows in of_type.group_by(pl.col("timestamp").dt.date(), maintain_order=True):
                 _write(rows, folder / into / f"day={day}" / f"{sealed.name}.parquet")
     if damaged:
         kept = sealed.path.with_name(sealed.path.name + DAMAGED)
-        log.error("%s: %d lines are damaged; it stays as %s", sealed.path, damaged, kept.name)
+        log.error("%s: %d lines cannot be read; it stays as %s", sealed.path, damaged, kept.name)
         sealed.path.rename(kept)
     sealed.release(remove=not damaged)
     return len(records)

@@ -46,6 +46,8 @@ def read_kind(folder: Path, kind: str, since: date | None = None, bucket: Bucket
             tables.append(frame(kind, read(path)[0]).filter(mine))
         except FileNotFoundError:
             continue  # it has become parts, which are looked for after this
+        except (pl.exceptions.PolarsError, ValueError, TypeError):
+            continue  # the service sets it aside, and says so
     tables += [read_part(part).filter(mine) for part in _parts(folder, kind, since)]
     rows = pl.concat(tables, how="diagonal")
     return rows if since is None else rows.filter(pl.col("timestamp").dt.date() >= since)
@@ -112,6 +114,8 @@ def shown_items(folder: Path, since: date | None = None, bucket: Bucket = (0, 1)
     of_lists = _rows(_without_answers(stray, answers), of_answer=False)
     rows = pl.concat([of_answers, of_lists]) if of_lists.height else of_answers
     used = placed.height + stray.filter(_self_described(answers)).height
+    if since is not None:  # of answers before, what was shown before is not read: their clicks alone would count
+        rows = rows.filter(pl.col("timestamp").dt.date() >= since)
     return Shown(rows.sort("timestamp"), counts, known.height - used)
 
 

@@ -195,6 +195,36 @@ def test_what_is_wrong_is_said(body: bytes, said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_items_of_a_request_are_limited_all_together() -> None:
+    event = {"event": "impression", "model": "m", "items": ["a"] * 10}
+    within, beyond = (json.dumps({"events": [event] * count}).encode() for count in (10, 11))
+    limits = Limits(tracked_items=100)
+    assert len(read_events(within, limits, late=WEEK, now=NOW).records) == 100
+    with pytest.raises(InputError, match="more than 100 items"):
+        read_events(beyond, limits, late=WEEK, now=NOW)
+
+
+def test_a_null_is_no_item() -> None:
+    for body, items in (({"item": "a", "items": None}, ["a"]), ({"item": None, "items": ["a", "b"]}, ["a", "b"])):
+        given = json.dumps({"event": "impression", "position": 1} | body).encode()
+        records = read_events(given, Limits(), late=WEEK, now=NOW).records
+        assert [(record["item_id"], record["position"]) for record in records] == list(zip(items, (1, 2), strict=False))
+
+
+@pytest.mark.parametrize("users", ["plain", "hashed", "none"])
+def test_names_that_no_table_can_hold_stop_nothing(
+    service_of: Callable[..., Service], tmp_path: Path, users: str
+) -> None:
+    with serving(service_of(store=Store(tmp_path, users))) as client:
+        for name in ("user_id", "session_id"):
+            asked = b'{"items": ["i01"], "%s": "\\ud800x"}' % name.encode()
+            assert client.post("/recommend", content=asked).json()["sessions"][0]["recommendation_id"]
+        assert read_kind(tmp_path, ANSWERS).height == 2  # from the journal
+    kept = read_kind(tmp_path, ANSWERS)
+    assert kept.height == 2 and not list((tmp_path / "journals").iterdir())
+    assert users != "plain" or set(kept["user_id"].drop_nulls()) == {"?x"}
+
+
 def test_events_as_they_are_written() -> None:
     body = {
         "events": [

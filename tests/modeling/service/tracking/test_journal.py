@@ -146,3 +146,20 @@ def test_many_at_once_and_several_processes(tmp_path: Path) -> None:
     assert items_in(tmp_path) == sorted(f"{n:04}{end}" for n in range(300) for end in ("", "b"))
     assert read_kind(tmp_path, ANSWERS).height == 10 and not list((tmp_path / JOURNALS).iterdir())
     assert (tmp_path / "salt").stat().st_mode & 0o77 == 0
+
+
+def test_a_journal_that_is_no_table_is_set_aside_and_stops_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / JOURNALS, EVENTS)
+    journal.append([event("a"), event("b", position="first")], sync=True)
+    sealed = journal.seal()
+    assert sealed is not None
+    sealed.release(remove=False)
+    assert items_in(tmp_path) == []
+    assert recover(tmp_path) == 0
+    (kept,) = (tmp_path / JOURNALS).iterdir()
+    assert kept.name.endswith(".damaged")
+    store = Store(tmp_path)
+    store.start()
+    store.submit([event("c")]).result(60)
+    store.stop()
+    assert items_in(tmp_path) == ["c"] and kept.exists()

@@ -155,3 +155,19 @@ def test_two_models_are_compared_by_users_and_each_pair_apart(tmp_path: Path) ->
         whole, "position"
     )
     assert [day for day, _ in pair.days] == ["2026-03-08"] and pair.days[0][1] == pair.total
+
+
+def test_what_was_shown_before_the_first_day_is_not_counted_by_its_late_clicks(tmp_path: Path) -> None:
+    day = 86_400_000_000
+    shown_of(
+        tmp_path,
+        [answer("old", "abc", timestamp=NOON - day), answer("new", "abc")],
+        [
+            event("impression", None, "old", timestamp=NOON - day),
+            event("click", "a", "old"),
+            event("impression", None, "new"),
+        ],
+    )
+    late = shown_items(tmp_path, date(2026, 3, 8))
+    assert set(late.rows["recommendation_id"]) == {"new"} and late.rows.height == 3 and late.unplaced == 0
+    assert shown_items(tmp_path, date(2026, 3, 7)).rows.height == 6
