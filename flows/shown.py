@@ -97,7 +97,7 @@ def _print(words: str, rates: list[Rate]) -> None:
     from rich.text import Text
 
     table = Table(title=f"By {words}", title_justify="left")
-    table.add_column(words)
+    table.add_column(words, overflow="fold")
     for column in ("shown", "clicked", "users", "rate", "95 %"):
         table.add_column(column, justify="right")
     for rate in rates:

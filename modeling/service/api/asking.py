@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from modeling.service.api.body import read_object, short
+from modeling.service.api.body import read_object, require_whole, short
 from modeling.service.api.limits import Limits
 from modeling.service.api.log import Log
 from schemas.columns import ITEM_ID, USER_ID
@@ -122,37 +122,39 @@ def _checked(given: Any, where: str, limits: Limits, log: Log) -> dict[str, Any]
         user = next((event[USER_ID] for event in events if event.get(USER_ID) is not None), None)
     if user is not None and (isinstance(user, bool | list | dict)):
         raise InputError(f"{where}user_id is text or an integer, got {short(user)}.")
-    return {"events": events, "user": None if user is None else str(user), "asked_at": _moment(given, where)}
+    user = None if user is None else require_whole(str(user), f"{where}user_id")
+    return {"events": events, "user": user, "asked_at": _moment(given, where)}
 
 
 def _of_item(value: Any, where: str, log: Log) -> dict[str, Any]:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise InputError(f"{where} is an item id, text or an integer, got {short(value)}.")
-    return {ITEM_ID: str(value)}
+    return {ITEM_ID: require_whole(str(value), where)}
 
 
 def _of_event(value: Any, where: str, log: Log) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f'{where} is an object such as {{"item_id": "lamp-1"}}, got {short(value)}.')
     names, words = log.names, log.null_words
-    event = {name: _text(inner, words) for name, inner in value.items() if name not in names}
-    event |= {names[name]: _text(inner, words) for name, inner in value.items() if name in names}
+    texts = {name: _text(inner, words, f"{where}.{name}") for name, inner in value.items()}
+    event = {name: text for name, text in texts.items() if name not in names}
+    event |= {names[name]: text for name, text in texts.items() if name in names}
     if event.get(ITEM_ID) is None and ITEM_ID not in log.makes:
         theirs = next((name for name, ours in names.items() if ours == ITEM_ID), ITEM_ID)
         raise InputError(f"{where} has no {theirs}; there are {', '.join(map(str, value)) or 'no keys'}.")
     return event
 
 
-def _text(value: Any, null_words: frozenset[str]) -> Any:
-    """Values as they are written; of lists, those of their elements."""
+def _text(value: Any, null_words: frozenset[str], where: str) -> Any:
+    """Values as they are written; of lists, those of their elements, which are no lists: those are written as JSON."""
     if isinstance(value, list):
-        return [_text(inner, null_words) for inner in value]
+        return [_text(json.dumps(e, default=str) if isinstance(e, list) else e, null_words, where) for e in value]
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, dict):
         return json.dumps(value, default=str)
     if value is None or isinstance(value, str):
-        return None if value in null_words else value
+        return None if value is None or value in null_words else require_whole(value, where)
     return str(value)
 
 

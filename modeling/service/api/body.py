@@ -37,6 +37,20 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def require_whole(text: str, where: str) -> str:
+    """The text itself.
+
+    Raises:
+        InputError: where it holds half of a surrogate pair, as JSON may and no file or table of text can.
+    """
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where} is no text: it holds half of a surrogate pair.") from None
+    return text
+
+
 def _require_flat(given: Any) -> None:
     level = [given]
     for _ in range(MOST_DEEP):

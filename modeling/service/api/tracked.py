@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from modeling.service.api.body import read_object, short
+from modeling.service.api.body import read_object, require_whole, short
 from modeling.service.api.limits import Limits
 from modeling.service.tracking.journal import Record
 from schemas.errors import InputError, unknown
@@ -153,11 +153,7 @@ def _text(value: Any, where: str) -> str | None:
 def _limited(text: str, where: str) -> str:
     if len(text) > MOST_TEXT:
         raise InputError(f"{where} has {len(text):,} characters; {MOST_TEXT} are allowed.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a pair that JSON may hold, and no file of text
-        raise InputError(f"{where} is no text: it holds half of a surrogate pair.") from None
-    return text
+    return require_whole(text, where)
 
 
 def _position(value: Any, at: str) -> int | None:

@@ -216,13 +216,12 @@ def test_names_that_no_table_can_hold_stop_nothing(
     service_of: Callable[..., Service], tmp_path: Path, users: str
 ) -> None:
     with serving(service_of(store=Store(tmp_path, users))) as client:
-        for name in ("user_id", "session_id"):
-            asked = b'{"items": ["i01"], "%s": "\\ud800x"}' % name.encode()
-            assert client.post("/recommend", content=asked).json()["sessions"][0]["recommendation_id"]
-        assert read_kind(tmp_path, ANSWERS).height == 2  # from the journal
+        asked = b'{"items": ["i01"], "session_id": "\\ud800x"}'  # any value, which only comes back
+        assert client.post("/recommend", content=asked).json()["sessions"][0]["recommendation_id"]
+        assert read_kind(tmp_path, ANSWERS).height == 1  # from the journal
     kept = read_kind(tmp_path, ANSWERS)
-    assert kept.height == 2 and not list((tmp_path / "journals").iterdir())
-    assert users != "plain" or set(kept["user_id"].drop_nulls()) == {"?x"}
+    assert kept.height == 1 and not list((tmp_path / "journals").iterdir())
+    assert users != "plain" or kept["session_id"].to_list() == ["?x"]
 
 
 def test_events_as_they_are_written() -> None:
