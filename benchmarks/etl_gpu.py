@@ -93,9 +93,9 @@ def _wall(spans: list[tuple[float, float]]) -> float:
 
 def clocks(gpu: bool) -> Spans:
     """Clocks around what may take long. `plan on the GPU` holds `to the GPU`: columns go there when a plan asks for them."""
-    from preprocessing import frames
     from preprocessing.execution import batch, cleaning, reading, tasks
     from preprocessing.features.state import State
+    from preprocessing.frames import Held, device
     from preprocessing.history import days
     from preprocessing.output import day, sessions
     from preprocessing.output.profile import Profiles
@@ -111,13 +111,13 @@ def clocks(gpu: bool) -> Spans:
     spans.wrap(tasks, "account_of", "clean: account")
     spans.wrap(tasks, "fit_bucket", "clean: fit")
     spans.wrap(batch.Batch, "_merge", "fit: merge states")
-    spans.wrap(frames, "translate", "translate plans")
-    spans.wrap(frames, "to_device", "to the GPU", wait)
-    spans.wrap(frames, "evaluate", "plan on the GPU", wait)
-    spans.wrap(frames, "from_device", "from the GPU")
+    spans.wrap(device, "translate", "translate plans")
+    spans.wrap(device, "to_device", "to the GPU", wait)
+    spans.wrap(device, "evaluate", "plan on the GPU", wait)
+    spans.wrap(device, "from_device", "from the GPU")
     spans.wrap(sessions, "group", "encode: group in all")
     spans.wrap(sessions, "with_lists", "encode: values to the host, list columns")
-    spans.wrap(frames.Held, "write_lists", "encode: Parquet by the GPU (beside)")
+    spans.wrap(Held, "write_lists", "encode: Parquet by the GPU (beside)")
     spans.wrap(sessions, "_write", "encode: Parquet of sessions (threads)")
     spans.wrap(tasks.items, "latest_by_day", "encode: latest of items")
     spans.wrap(tasks.counts, "count", "encode: profile")
@@ -152,6 +152,7 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
     from preprocessing import frames
     from preprocessing.engines import polars as engines
     from preprocessing.execution.run import Workers
+    from preprocessing.frames import held
     from preprocessing.pipeline import prepare
     from schemas.artifacts import Artifacts
 
@@ -169,7 +170,7 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
         return [frames.to_host(rows) for rows in plain(plans, target, None)]
 
     frames.run = run
-    frames.PARQUET_ON_GPU = "parquet" in variants
+    held.PARQUET_ON_GPU = "parquet" in variants
     if "copy" in variants:  # as before rows stayed on the GPU
         _never_stay(frames)
     workers = Workers(bucket_rows=bucket_rows)

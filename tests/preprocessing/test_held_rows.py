@@ -7,8 +7,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from preprocessing import frames
 from preprocessing.frames import CPU, Held, collect, keep, on, together
+from preprocessing.frames.held import MARK, with_held
 from tests.gpu import GPU, translated
 
 SCHEMA = pl.Schema({"user": pl.Int64(), "name": pl.String(), "tags": pl.List(pl.String())})
@@ -55,12 +55,12 @@ def test_a_translated_plan_has_the_rows_in_the_place_of_what_stands_for_them(hos
         held.lazy().select(pl.len()),
     ]
     whole = translated(together(plans))
-    sides = frames.with_held(whole.children)
+    sides = with_held(whole.children)
     ends = [end for side in sides for end in scans(side)]
     assert [end.held for end in ends if hasattr(end, "held")] == [held] * 4
     assert [type(end).__name__ for end in ends if not hasattr(end, "held")] == ["DataFrameScan"]  # the table's
     assert ends[-1].names == [] and sorted(ends[-2].names) == ["tags", "user"]
-    assert not {name for end in ends for name in getattr(end, "names", ()) if name.startswith(frames.MARK)}
+    assert not {name for end in ends for name in getattr(end, "names", ()) if name.startswith(MARK)}
 
 
 @pytest.mark.gpu_plans
