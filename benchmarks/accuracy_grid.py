@@ -4,10 +4,10 @@
     python benchmarks/accuracy_grid.py --data DIR --out FILE      do the runs of benchmarks/accuracy_grid.yaml
     python benchmarks/accuracy_grid.py --out FILE --page          the table alone, anew of what FILE holds
 
-Settings are chosen by validation: the table is sorted by it, and what was tested stands beside it. Needs neither Prefect nor
+Settings are chosen by validation: the table is sorted by it, and what was tested stands next to it. Needs neither Prefect nor
 MLflow. Each result is appended to FILE as one JSON line when its run is over; runs that are there already are not done again,
 a failed one is said and leaves the rest alone, and at --limit seconds what is not done is given up. --workers processes share
-the GPU, and do run after run; runs of groups with `device: cpu` are done by --cpu-workers others meanwhile.
+the GPU, and do run after run; runs of groups with `device: cpu` are done by --cpu-workers more processes meanwhile.
 
 When the runs are over, or --finals seconds have passed, two things are done with several seeds, before what is left: the best
 validated run of each table, and all settings together that were better than the table's `base` in a run of their own.

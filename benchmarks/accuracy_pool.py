@@ -93,7 +93,7 @@ class Pool:
 
 
 class Board:
-    """What became of the runs: results in a file, what they say in another beside it."""
+    """What became of the runs: results in a file, what they say in another next to it."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.log = out, out.with_suffix(".log")
@@ -116,7 +116,7 @@ class Board:
             file.write(f"[{self.seconds:.0f}] {run.data} {run.name} {run.seed}: {line}")
 
     def end(self) -> None:
-        """End all processes, whatever they do."""
+        """End all processes, at work or not."""
         self.over = True
         for process in self.processes:
             process.kill()

@@ -76,7 +76,7 @@ class Spans:
         for spans in self.found.values():
             spans.clear()
 
-    def told(self) -> Json:
+    def summary(self) -> Json:
         """{name: [calls, seconds in all threads, wall seconds]}, the longest first."""
         rows = {name: [len(spans), sum(b - a for a, b in spans), _wall(spans)] for name, spans in self.found.items()}
         ordered = sorted(rows.items(), key=lambda row: -row[1][2])
@@ -106,7 +106,7 @@ def clocks(gpu: bool) -> Spans:
     spans.wrap(reading, "collect", "read files")
     spans.wrap(index, "_count", "index: hash and count")
     spans.wrap(batch.Spool, "divide", "read: days of rows")
-    spans.wrap(tasks, "_rows_made_of", "clean: hash of every row (beside)")
+    spans.wrap(tasks, "_rows_made_of", "clean: hash of every row (meanwhile)")
     spans.wrap(cleaning.Cleaning, "run", "clean: plans in all")
     spans.wrap(tasks, "account_of", "clean: account")
     spans.wrap(tasks, "fit_bucket", "clean: fit")
@@ -117,7 +117,7 @@ def clocks(gpu: bool) -> Spans:
     spans.wrap(device, "from_device", "from the GPU")
     spans.wrap(sessions, "group", "encode: group in all")
     spans.wrap(sessions, "with_lists", "encode: values to the host, list columns")
-    spans.wrap(Held, "write_lists", "encode: Parquet by the GPU (beside)")
+    spans.wrap(Held, "write_lists", "encode: Parquet by the GPU (meanwhile)")
     spans.wrap(sessions, "_write", "encode: Parquet of sessions (threads)")
     spans.wrap(tasks.items, "latest_by_day", "encode: latest of items")
     spans.wrap(tasks.counts, "count", "encode: profile")
@@ -194,7 +194,7 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
         "cpu_s": round(cpu, 3),
         "wall_by_phase": laps.wall | {"rest": round(wall - sum(laps.wall.values()), 3)},
         "cpu_by_phase": laps.cpu | {"rest": round(cpu - sum(laps.cpu.values()), 3)},
-        "spans": spans.told(),
+        "spans": spans.summary(),
         "warm_up": warm_up,
         "trips": len(trips),
         "plans": sum(trips),

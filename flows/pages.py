@@ -1,7 +1,7 @@
 """The pages of reports and days below a root, to be read in a browser on this machine: Prefect's UI opens no files of a disk.
 
 Only GET and HEAD of `/reports/ID/report.html`, `/profiles/ID/profile.html` and `/quality/DATASET/quality.html` are answered,
-with what lies there. No other path is looked at, and nothing outside the root, by whatever links.
+with what lies there. No other path is looked at, and nothing outside the root, by any link.
 """
 
 from __future__ import annotations

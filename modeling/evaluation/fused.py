@@ -40,7 +40,7 @@ def _compiles() -> bool:
         values_RX = torch.rand(3, 70, device="cuda")
         best_RK, _ = kernels.best_of_row(values_RX, 5)
         works = bool((best_RK.sort(descending=True).values == values_RX.topk(5).values).all())
-    except Exception as error:  # Triton is missing or broken, or a C compiler is: whatever that raises
+    except Exception as error:  # Triton is missing or broken, or a C compiler is: with any exception
         reason = " ".join(str(error).split())[:200]
         warnings.warn(
             f"Ranks and lists take torch's own operations, two to three times as long: Triton cannot be used "

@@ -169,7 +169,7 @@ def test_a_sampled_loss_under_autocast_has_bfloat16_products_and_float32_sums() 
 
 @pytest.mark.parametrize(("bias", "smoothing", "half"), [(True, 0.1, False), (False, 0.0, True), (True, 0.0, True)])
 def test_compiled_it_has_the_same_gradients(bias: bool, smoothing: float, half: bool) -> None:
-    """As one operation, whatever the compiler makes of the rest."""
+    """As one operation, no matter what the compiler makes of the rest."""
 
     def of(loss: Callable[..., Tensor]) -> list[Tensor]:
         tensors = given(317, bias=bias)

@@ -94,7 +94,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
 @contextmanager
 def in_turn() -> Iterator[Later]:
-    """In the place of `later.several`: what is counted while others work is another number each time."""
+    """In the place of `later.several`: what is counted while other threads work is another number each time."""
 
     def at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         future = Future[Any]()

@@ -62,9 +62,9 @@ def _given(asked: Asked, answer: Answer, sides: Sides) -> Given:
 
 def _note(service: Service, given: list[Given]) -> None:
     """Count what users get, and where it is tracked, write it down."""
-    lists = [one for one in given if "items" in one.answer]
-    for one in lists:
-        service.metrics.answers.labels(one.arm or "", one.model).inc()
+    lists = [listed for listed in given if "items" in listed.answer]
+    for listed in lists:
+        service.metrics.answers.labels(listed.arm or "", listed.model).inc()
     if service.tracking and lists:
         service.tracking.note(lists)
 

@@ -1,4 +1,4 @@
-"""A second model beside the one in service: it answers the users that a hash draws, as long as it is there."""
+"""A second model next to the one in service: it answers the users that a hash draws, as long as it is there."""
 
 from __future__ import annotations
 

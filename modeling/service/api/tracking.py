@@ -49,16 +49,16 @@ class Tracking:
         """Give each answer an id, and write it down. An answer that cannot be written has null: nothing stops for it."""
         now = (datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
         records = []
-        for one in given:
-            one.answer[RECOMMENDATION_ID] = secrets.token_urlsafe(12)
-            records.append(self._record(one, now))
+        for listed in given:
+            listed.answer[RECOMMENDATION_ID] = secrets.token_urlsafe(12)
+            records.append(self._record(listed, now))
         try:
             self.store.note(records)
         except OSError as error:
             log.error("answers could not be written: %s", error)
             self.metrics.unwritten.inc()
-            for one in given:
-                one.answer[RECOMMENDATION_ID] = None
+            for listed in given:
+                listed.answer[RECOMMENDATION_ID] = None
 
     async def track(self, body: bytes, limits: Limits) -> Reply:
         """The answer to a request: 200 once its events are on the disk."""
@@ -82,16 +82,16 @@ class Tracking:
             self.metrics.tracked.labels(kind).inc(count)
         return {"accepted": found.accepted, "errors": found.errors}, 200, {}
 
-    def _record(self, one: Given, now: int) -> Record:
+    def _record(self, listed: Given, now: int) -> Record:
         return {
-            RECOMMENDATION_ID: one.answer[RECOMMENDATION_ID],
+            RECOMMENDATION_ID: listed.answer[RECOMMENDATION_ID],
             "timestamp": now,
-            "model": one.model,
-            "arm": one.arm,
-            "against": one.against,
-            "salt": one.salt,
-            "user_id": self.store.name_of(one.user),
-            "session_id": self.store.name_of(one.session),
-            "items": [str(entry["item"]) for entry in one.answer["items"]],
-            "sources": [entry["source"] for entry in one.answer["items"]],
+            "model": listed.model,
+            "arm": listed.arm,
+            "against": listed.against,
+            "salt": listed.salt,
+            "user_id": self.store.name_of(listed.user),
+            "session_id": self.store.name_of(listed.session),
+            "items": [str(entry["item"]) for entry in listed.answer["items"]],
+            "sources": [entry["source"] for entry in listed.answer["items"]],
         }

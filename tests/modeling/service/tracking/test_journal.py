@@ -1,4 +1,4 @@
-"""What was acknowledged is there, once, whatever ended the process; what was not is there whole or not at all."""
+"""What was acknowledged is there, once, no matter what ended the process; what was not is there whole or not at all."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_record_is_whole_or_not_there(tmp_path: Path) -> None:
         sealed.path.write_bytes(whole[:length])
         assert read(sealed.path) == (read(sealed.path)[0], 0)
         assert len(read(sealed.path)[0]) == whole[:length].count(b"\n")
-    for place in range(0, len(whole) - 1, 7):  # and whatever a disk has changed
+    for place in range(0, len(whole) - 1, 7):  # and what a disk may have changed
         sealed.path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         records, damaged = read(sealed.path)
         assert damaged and len(records) + damaged in (2, 3, 4)
