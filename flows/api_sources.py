@@ -70,9 +70,12 @@ def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
 
 
 def second_finder(dataset: str, root: Path, model: str) -> Callable[[], Place]:
-    """As `finder`, of the second model of `serving.side_by_side`: models/ID, or previous, the one in service before."""
+    """As `finder`, of the second model of `serving.side_by_side`: models/ID, or previous, the one in service before.
+
+    What it returns raises InputError of a model of another dataset, as `overnight promote` does.
+    """
     if model != "previous":
-        return finder(dataset, root, model)
+        return _of_dataset(name_of(dataset), finder(dataset, root, model))
     artifacts, name = Artifacts(root), name_of(dataset)
     made: dict[str, Callable[[], Place]] = {}
 
@@ -86,6 +89,25 @@ def second_finder(dataset: str, root: Path, model: str) -> Callable[[], Place]:
         return made[champion.previous]()
 
     return find
+
+
+def _of_dataset(name: str, find: Callable[[], Place]) -> Callable[[], Place]:
+    """As `find`, of one dataset."""
+    seen: list[Path] = []
+
+    def checked() -> Place:
+        place = find()
+        if seen != [place.folder]:
+            other = dataset_of(place.folder)
+            if other != name:
+                raise InputError(
+                    f"serving.side_by_side.model: {place.name} is a model of {other!r}, not of {name!r}. `overnight prune` "
+                    "lists what there is."
+                )
+            seen[:] = [place.folder]
+        return place
+
+    return checked
 
 
 def second_of(described: Dataset | None, dataset: str, root: Path, source: str | None) -> Second | None:

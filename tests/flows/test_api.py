@@ -19,7 +19,7 @@ import polars as pl
 import pytest
 
 from flows import stages
-from flows.api_sources import finder
+from flows.api_sources import finder, second_of
 from flows.night import Stages, run_stages
 from flows.options import settings_of
 from flows.pages import pages_of
@@ -287,3 +287,14 @@ def tracked_files_are_verified(root: Path, dataset: Path) -> None:
     assert wrong.returncode == 2 and part.name in wrong.stderr and "Move it away" in wrong.stderr
     settings = settings_of(dataset=str(dataset), source=str(root.parent / "shop"), root=root)
     assert part.name in stages.shown(settings), "no reason for a night to fail"
+
+
+def test_a_second_model_of_another_dataset_answers_nobody(root: Path, tmp_path: Path) -> None:
+    model = next(path.name for path in sorted((root / "models").iterdir()))
+    for name, wrong in (("demo", False), ("corner-shop", True)):
+        dataset = tmp_path / f"{name}.yaml"
+        side_by_side = f"serving: {{tracking: {{}}, side_by_side: {{model: models/{model}}}}}\n"
+        dataset.write_text((SHIPPED / "demo.yaml").read_text().replace("name: demo", f"name: {name}") + side_by_side)
+        second = second_of(read_dataset(str(dataset)), str(dataset), root, None)
+        assert second is not None and (second.models.loaded is None) == wrong
+        assert not wrong or "is a model of 'demo', not of 'corner-shop'" in str(second.models.fault)
