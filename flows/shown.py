@@ -31,7 +31,7 @@ DAYS = 28  # that the page of a night looks back
 def shown(
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
-    days: Annotated[int, typer.Option("--days", min=1, help="Look back so many days.")] = DAYS,
+    days: Annotated[int, typer.Option("--days", min=1, max=36_500, help="Look back so many days.")] = DAYS,
     as_json: JsonOption = False,
 ) -> None:
     """What `overnight api` showed and what was clicked: rates by model, source and place, two models side by side; a page."""

@@ -56,6 +56,7 @@ class Journal:
         self._folder, self._kind = folder, kind
         self._lock = threading.Lock()
         self._sealed: Sealed | None = None
+        self._torn = b""  # ends a line of which a part is there, and could not be taken back
         self.size = 0
         self.began = datetime.now(UTC)
 
@@ -63,19 +64,21 @@ class Journal:
         """Append records; with `sync` they survive a power cut when this returns, else the end of the process.
 
         Raises:
-            OSError: when they cannot be written; then none of them is there.
+            OSError: when they cannot be written; then none is there, unless they cannot be taken back either.
         """
         lines = b"".join(map(line_of, records))
         with self._lock:
             current = self._sealed or self._begin()
+            lines = self._torn + lines
             try:
                 _write(current.descriptor, lines)
                 if sync:
                     os.fdatasync(current.descriptor)
             except OSError:
-                os.ftruncate(current.descriptor, self.size)
+                self._take_back(current.descriptor)
                 raise
             self.size += len(lines)
+            self._torn = b""
 
     def sync(self) -> None:
         """Have what was appended survive a power cut."""
@@ -90,8 +93,15 @@ class Journal:
     def seal(self) -> Sealed | None:
         """End the file; what comes is appended to another. None where nothing was appended."""
         with self._lock:
-            done, self._sealed, self.size = self._sealed, None, 0
+            done, self._sealed, self.size, self._torn = self._sealed, None, 0, b""
         return done
+
+    def _take_back(self, descriptor: int) -> None:
+        """What was written in vain; where that fails the next record begins a line of its own."""
+        try:
+            os.ftruncate(descriptor, self.size)
+        except OSError:
+            self.size, self._torn = os.fstat(descriptor).st_size, b"\n"
 
     def _begin(self) -> Sealed:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +112,12 @@ class Journal:
             if _hold(path, descriptor):
                 break
             os.close(descriptor)  # another process took it for one that was left, and has removed it
-        sync_folder(self._folder)
+        try:
+            sync_folder(self._folder)
+        except OSError:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
         self._sealed, self.size, self.began = Sealed(path, descriptor), 0, now
         return self._sealed
 

@@ -163,3 +163,44 @@ def test_a_journal_that_is_no_table_is_set_aside_and_stops_nothing(tmp_path: Pat
     store.submit([event("c")]).result(60)
     store.stop()
     assert items_in(tmp_path) == ["c"] and kept.exists()
+
+
+def test_a_line_that_cannot_be_taken_back_spoils_none_that_follows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path / JOURNALS, EVENTS)
+    journal.append([event("a")], sync=True)
+    write = os.write
+
+    def half(descriptor: int, content: memoryview) -> int:
+        if len(content) > 10:
+            return write(descriptor, content[:10])
+        raise OSError(errno.EIO, "the disk is ill")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is ill")
+
+    for ending in (half, refuse):  # with a part of the line there, and with nothing
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", ending)
+            patch.setattr(os, "ftruncate", refuse)
+            with pytest.raises(OSError, match="ill"):
+                journal.append([event("x" * 7)], sync=True)
+        journal.append([event("b")], sync=True)
+    assert items_in(tmp_path) == ["a", "b", "b"]
+    journal.append([event("c")], sync=True)
+    assert items_in(tmp_path) == ["a", "b", "b", "c"]
+
+
+def test_a_journal_that_cannot_begin_leaves_nothing_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    journal = Journal(tmp_path, EVENTS)
+    before = len(list(Path("/dev/fd").iterdir()))
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "sync_folder", refuse)
+        for _ in range(30):
+            with pytest.raises(OSError, match="full"):
+                journal.append([event("a")], sync=True)
+    assert len(list(Path("/dev/fd").iterdir())) < before + 30 and not list(tmp_path.iterdir())
