@@ -166,7 +166,12 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
         if vectors := newest_vectors(artifacts, path.stem):
             needed.add(vectors.vectors)
     for path in (artifacts.root / TRACKED).glob(f"*/{SECOND}"):
-        needed |= set(re.findall(r"models/[0-9a-f]+", path.read_text()))
+        try:
+            needed |= set(re.findall(r"models/[0-9a-f]+", path.read_text()))
+        except (OSError, ValueError) as error:  # a model that answers users may be named there
+            raise InputError(
+                f"{path} cannot be read ({error}). Start `overnight api` again, which writes it, or remove it."
+            ) from None
     needed |= set(_newest(_of_kind(found, "models"), keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
     models = [model for model in _of_kind(found, "models") if model.name in needed]

@@ -97,14 +97,14 @@ def _tracked(root: Path) -> Iterator[Finding]:
     from modeling.service.tracking.parts import DAMAGED
     from modeling.service.tracking.table import read_part
 
-    advice = "It is not made again: restore it from a backup, or move it away."
+    advice = "It is not made again: restore it from a backup, or move it away"
     for part in sorted((root / "tracked").glob("*/*/day=*/[!.]*.parquet")):
         try:
             read_part(part)
         except InputError as error:
             yield Finding(str(part.relative_to(root)), str(error).removeprefix(f"{part}: "), advice)
     for journal in sorted((root / "tracked").glob(f"*/journals/*{DAMAGED}")):
-        yield Finding(str(journal.relative_to(root)), "has lines that are damaged; all else of it was taken", advice)
+        yield Finding(str(journal.relative_to(root)), "has lines that cannot be read; all else of it was taken", advice)
 
 
 def _days(artifacts: Artifacts, ledgers: Iterable[Ledger]) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from flows.night import Stages, run_stages
 from flows.options import settings_of
 from flows.pages import pages_of
 from modeling.config import ModelConfig, TrainingConfig
-from modeling.evaluation.pointer import put_in_service
+from modeling.evaluation.pointer import champion_of, put_in_service
 from modeling.service.api.keys import new_key
 from modeling.service.tracking.parts import EVENTS
 from modeling.service.tracking.split import Split
@@ -290,10 +290,11 @@ def tracked_files_are_verified(root: Path, dataset: Path) -> None:
 
 
 def test_a_second_model_of_another_dataset_answers_nobody(root: Path, tmp_path: Path) -> None:
-    model = next(path.name for path in sorted((root / "models").iterdir()))
+    champion = champion_of(Artifacts(root), "demo")
+    assert champion is not None
     for name, wrong in (("demo", False), ("corner-shop", True)):
         dataset = tmp_path / f"{name}.yaml"
-        side_by_side = f"serving: {{tracking: {{}}, side_by_side: {{model: models/{model}}}}}\n"
+        side_by_side = f"serving: {{tracking: {{}}, side_by_side: {{model: {champion.model}}}}}\n"
         dataset.write_text((SHIPPED / "demo.yaml").read_text().replace("name: demo", f"name: {name}") + side_by_side)
         second = second_of(read_dataset(str(dataset)), str(dataset), root, None)
         assert second is not None and (second.models.loaded is None) == wrong

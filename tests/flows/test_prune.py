@@ -118,6 +118,10 @@ def test_the_second_of_two_models_that_are_compared_stays(root: Artifacts) -> No
     file.write_text(json.dumps({"model": second}))
     prune(root, keep_models=1, keep_days=1, remove=True)
     assert names(root, "models") == {second, newest} and file.exists()
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match=f"{SECOND} cannot be read"):
+        prune(root, keep_models=1, keep_days=1, remove=True)
+    assert names(root, "models") == {second, newest}
 
 
 def test_what_was_made_lately_stays(root: Artifacts) -> None:

@@ -21,6 +21,7 @@ from schemas.errors import InputError
 
 TRACKED, SALT = "tracked", "salt"
 SECOND = "second.json"  # the second of two models that are compared
+FEWEST_SALT = 32  # bytes
 MOST_BYTES = 16 * 2**20  # of a journal, so that making parts of it takes little memory
 MOST_TOGETHER = 256  # requests that share a sync
 log = logging.getLogger("overnight.api")
@@ -139,7 +140,11 @@ def tracked_folder(root: Path, dataset: str) -> Path:
 
 
 def _salt_of(folder: Path) -> bytes:
-    """The salt of a folder, the same for every process, made once."""
+    """The salt of a folder, the same for every process, made once.
+
+    Raises:
+        InputError: where it is there and too short to be one.
+    """
     file = folder / SALT
     folder.mkdir(parents=True, exist_ok=True)
     if not file.exists():
@@ -153,4 +158,10 @@ def _salt_of(folder: Path) -> bytes:
             os.link(draft, file)
         draft.unlink()
         sync_folder(folder)
-    return file.read_bytes()
+    salt = file.read_bytes()
+    if len(salt) < FEWEST_SALT:
+        raise InputError(
+            f"{file} holds {len(salt)} bytes; {FEWEST_SALT} are needed, so that no name can be guessed from its hash. "
+            "Restore it from a backup, or remove it: another is made, by which all users have new names."
+        )
+    return salt

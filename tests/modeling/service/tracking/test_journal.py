@@ -19,6 +19,7 @@ from modeling.service.tracking.journal import ENDING, Journal, line_of, read, ta
 from modeling.service.tracking.parts import ANSWERS, EVENTS, JOURNALS, make_parts, recover
 from modeling.service.tracking.store import Store
 from modeling.service.tracking.table import read_kind
+from schemas.errors import InputError
 
 DAY = 86_400_000_000
 NOON = 20_520 * DAY + DAY // 2  # 2026-03-08 12:00
@@ -204,3 +205,12 @@ def test_a_journal_that_cannot_begin_leaves_nothing_open(tmp_path: Path, monkeyp
             with pytest.raises(OSError, match="full"):
                 journal.append([event("a")], sync=True)
     assert len(list(Path("/dev/fd").iterdir())) < before + 30 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("salt", [b"", b"0123456789"])
+def test_a_salt_that_can_be_guessed_is_refused(tmp_path: Path, salt: bytes) -> None:
+    (tmp_path / "salt").write_bytes(salt)
+    with pytest.raises(InputError, match="32 are needed"):
+        Store(tmp_path).start()
+    Store(tmp_path, "plain").start()
+    assert (tmp_path / "salt").read_bytes() == salt
