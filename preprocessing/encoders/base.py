@@ -138,9 +138,11 @@ class Encoder(BaseModel):
         With `day`, which is that of all rows, they are grouped by value alone.
         """
         assert self.fits != "nothing"
-        # Computed once, before rows are grouped: expressions inside groups cost three times as much.
-        rows = rows.with_columns((finite(value) if self.takes == "numbers" else value).alias(_INPUT))
-        fitted_to = pl.col(_INPUT)
+        # Computed once, before rows are grouped: expressions inside groups cost three times as much. And before `finite`, which
+        # asks for it twice.
+        rows, fitted_to = rows.with_columns(value.alias(_INPUT)), pl.col(_INPUT)
+        if self.takes == "numbers":
+            rows = rows.with_columns(finite(fitted_to).alias(_INPUT))
         by = {DAY: pl.col(DAY)} | ({VALUE: self.key(fitted_to)} if self.fits == "by value" else {})
         keys = [name for name in self.keys if name != DAY or day is None]
         statistics = rows.group_by(by[name].alias(name) for name in keys).agg(**self.statistics(fitted_to))
