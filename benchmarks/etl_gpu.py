@@ -4,7 +4,7 @@
 
 Events are made below ROOT, once, by the peers' generator ($OVERNIGHT_SHARED/peers/gen_events.py, or shared/ in the project).
 Variants of an engine follow its name: `plain` runs without clocks (see `clocks`), which wait for the GPU after each plan;
-`copy` copies rows for every plan and back.
+`copy` copies rows for every plan and back; `parquet` lets the GPU pack sessions.
 Each run is a fresh process, which first prepares a few events: for the GPU this loads cuDF, its kernels and the memory pool.
 What that cost is said apart (`warm_up`). Then come wall and CPU seconds by phase, and the most device memory in use. The
 sessions of both engines are read back and compared row by row: where they differ the script ends with status 1.
@@ -116,9 +116,10 @@ def clocks(gpu: bool) -> Spans:
     spans.wrap(frames, "evaluate", "plan on the GPU", wait)
     spans.wrap(frames, "from_device", "from the GPU")
     spans.wrap(sessions, "group", "encode: group in all")
-    spans.wrap(sessions, "_with_lists", "encode: list columns")
+    spans.wrap(sessions, "with_lists", "encode: values to the host, list columns")
+    spans.wrap(frames.Held, "write_lists", "encode: Parquet by the GPU (beside)")
     spans.wrap(sessions, "_write", "encode: Parquet of sessions (threads)")
-    spans.wrap(tasks.items, "latest_by_day", "encode: plan of items")
+    spans.wrap(tasks.items, "latest_by_day", "encode: latest of items")
     spans.wrap(tasks.counts, "count", "encode: profile")
     spans.wrap(batch.Batch, "_with_items", "encode: merge items")
     spans.wrap(Profiles, "of", "commit: profiles")
@@ -168,6 +169,7 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
         return [frames.to_host(rows) for rows in plain(plans, target, None)]
 
     frames.run = run
+    frames.PARQUET_ON_GPU = "parquet" in variants
     if "copy" in variants:  # as before rows stayed on the GPU
         _never_stay(frames)
     workers = Workers(bucket_rows=bucket_rows)

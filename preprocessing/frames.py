@@ -22,6 +22,7 @@ import polars as pl
 CPU: Literal["in-memory"] = "in-memory"
 Target = Literal["in-memory"] | pl.GPUEngine
 MARK = "rows on the GPU"  # begins the name of a column that says of which rows a frame is: no column of events is called so
+PARQUET_ON_GPU = False  # see benchmarks/gpu.md
 _gpu_is_taken = Lock()  # one plan at a time has the memory of the device; other threads read and write meanwhile
 _numbers = count()
 _held: WeakValueDictionary[str, Held] = WeakValueDictionary()
@@ -71,6 +72,39 @@ class Held:
             return self._host
         with _gpu_is_taken, _memory_of(self._engine):
             return from_device(self._frame(self.columns, None))
+
+    def writes_parquet(self) -> bool:
+        """Whether Parquet of lists of their values is packed by the GPU: where it was found to be faster, and can be."""
+        plain = not any(dtype.is_nested() or dtype == pl.Null for dtype in self.schema.dtypes())
+        return PARQUET_ON_GPU and bool(self._device) and plain
+
+    def write_lists(self, table: pl.DataFrame, offsets: pl.Series, files: Sequence[tuple[Path, int, int]]) -> None:
+        """Write rows of a table with lists of these values, from one offset to the next, as Parquet.
+
+        `files` are paths, each with its first row and its number of rows. Without dictionaries, which lists of ids hardly
+        repeat in.
+        """
+        import pylibcudf as plc
+        from pylibcudf.io import parquet, types
+
+        with _gpu_is_taken, _memory_of(self._engine):
+            columns = {name: column.obj for name, column in to_device(table, self._stream).column_map.items()}
+            begins = to_device(offsets.to_frame(), self._stream).columns[0].obj
+            for name in self.columns:
+                children = [begins, self._device[name].obj]
+                columns[name] = plc.Column(plc.DataType(plc.TypeId.LIST), table.height, None, None, 0, 0, children)
+            bounds = [bound for _, first, number in files for bound in (first, first + number)]
+            parts = plc.copying.slice(plc.Table(list(columns.values())), bounds, stream=self._stream)
+            for (file, _, _), part in zip(files, parts, strict=True):
+                names = types.TableInputMetadata(part)
+                for number, name in enumerate(columns):
+                    names.column_metadata[number].set_name(name)
+                    if name in self.columns:
+                        names.column_metadata[number].child(1).set_name("element")
+                options = parquet.ParquetWriterOptions.builder(types.SinkInfo([str(file)]), part).metadata(names)
+                options = options.compression(types.CompressionType.ZSTD).utc_timestamps(True)
+                options = options.dictionary_policy(types.DictionaryPolicy.NEVER)
+                parquet.write_parquet(options.build(), self._stream)
 
     def columns_of(self, names: Sequence[str], context: Any) -> Any:
         """Some columns as cudf-polars has frames; those that are not on the device yet are copied there."""
@@ -139,7 +173,8 @@ def run(plans: Sequence[pl.LazyFrame], target: Target, stays: int | None = None)
 
 
 def _needs_device(plan: pl.LazyFrame) -> bool:
-    marks = [mark for mark, held in _held.items() if not held.on_host]
+    # A list of all at once: other threads make some meanwhile.
+    marks = [ref.key for ref in _held.valuerefs() if (held := ref()) is not None and not held.on_host]
     words = plan.explain(optimized=False) if marks else ""
     return any(f'"{mark}"' in words for mark in marks)
 
@@ -171,7 +206,7 @@ def _run_on_gpu(plans: Sequence[pl.LazyFrame], engine: pl.GPUEngine, stays: int 
             named = {name: name.removeprefix(prefix) for name in frame.column_names}
             if number == stays:
                 device = {new: frame.column_map[name].rename(new) for name, new in named.items()}
-                schema = plans[number].collect_schema()
+                schema = pl.Schema({name: column.dtype.polars_type for name, column in device.items()})
                 made.append(Held(schema, frame.num_rows, engine, device=device, stream=frame.stream))
             else:
                 made.append(from_device(frame).rename(named))
@@ -255,7 +290,7 @@ def with_held(nodes: Sequence[Any]) -> list[Any]:
         if id(node) not in seen:
             seen[id(node)] = node
             if (held := _stands_for(node)) is not None:
-                seen[id(node)] = _Leaf(held, list(node.schema))
+                seen[id(node)] = _Leaf(held, [name for name in node.schema if not name.startswith(MARK)])
             else:
                 node.children = tuple(map(placed, node.children))
         return seen[id(node)]

@@ -15,7 +15,7 @@ from schemas.errors import InputError
 
 CPU_ROWS = 2_500_000  # rows of a bucket on the CPU: about half a gigabyte on the way
 GPU_ROWS = 100_000_000  # at most, however large the device: a column of lists must stay below 2^31 values
-COPIES = 20  # of a bucket's rows that the largest plan holds at a time, encoded columns and the sort among them
+COPIES = 20  # of a bucket's rows on a GPU: those of the largest plan, a sort among them, and those that wait for the next one
 
 
 class PolarsEngine:

@@ -7,9 +7,9 @@ A bucket holds all events of its users, so no task needs another one's rows, and
 it made in the spool or, sessions, in `Job.parts`; what is there already is not made again. `fit_bucket` runs at the end of
 `clean_bucket`, and between the two where an encoder is fitted to what an earlier one of its feature gives.
 
-Each is one plan over rows, so that rows go to a GPU and back once: clean (`cleaning.Cleaning.outputs`; once more where rows tie
-in all that orders them), fit (statistics of all features together), encode (`features.feature.transform`). Everything else here
-is worked out by the CPU from what these plans have given: lists, counts of the profile, the latest of each item.
+Rows go to a GPU once, as they are read, and what is kept of them stays there where all of a run is one bucket: every plan over
+them runs where they are, and only small tables come back, one row a session, and the values of lists. Rows of several buckets
+wait in the spool, on the host. Meanwhile the CPU hashes rows and packs Parquet; it also works on all small tables.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from preprocessing.execution.cleaning import (
     Cleaning,
 )
 from preprocessing.execution.flow import account_of
+from preprocessing.execution.places import by_day
 from preprocessing.features.feature import FittedFeature
 from preprocessing.frames import CPU, Rows, collect, collect_all
 from preprocessing.output import items, sessions
@@ -119,23 +120,26 @@ def clean_bucket(job: Job, bucket: int) -> None:
     for one in cleaning.early():
         spool.put(_statistics(one, bucket), made[f"{EARLY}{one.name}"])
     spool.put(f"kept-{bucket}", kept)
-    fit_bucket(job, bucket)
+    fit_bucket(job, bucket, kept)
     spool.put(f"account-{bucket}", account.table())
     spool.drop(f"raw-{bucket}")
 
 
 def _rows_made_of(job: Job, raw: pl.DataFrame) -> pl.DataFrame:
-    """`event day` and a hash of each row of the batch's last days that is of that day."""
+    """`event day` and a hash of each row of the batch's last days that is of that day, in order of the day."""
     columns = raw.columns
     if TIMESTAMP not in columns:
         return pl.DataFrame(schema={EVENT_DAY: pl.Date, KEY: pl.UInt64})
     recent = pl.col(EVENT_DAY) > job.last - timedelta(days=ROWS_KEPT_DAYS)
     own = local_day(pl.col(TIMESTAMP), job.parsed.time_zone) == pl.col(EVENT_DAY)
-    return collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns)))
+    return by_day(collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns))), EVENT_DAY)
 
 
-def fit_bucket(job: Job, bucket: int) -> None:
-    """Statistics of this bucket's rows for the next encoder of every feature that is to be fitted: `statistics-...`."""
+def fit_bucket(job: Job, bucket: int, kept: Rows | None = None) -> None:
+    """Statistics of this bucket's rows for the next encoder of every feature that is to be fitted: `statistics-...`.
+
+    `kept` are its kept rows, where they are at hand.
+    """
     engine, spool = engine_of(job.engine), job.spool
     pending = [one for one in fitted_so_far(job) if one.next_to_fit and not spool.has(_statistics(one, bucket))]
     early = [one for one in pending if one.next_to_fit and not one.next_to_fit.by_day]
@@ -143,7 +147,8 @@ def fit_bucket(job: Job, bucket: int) -> None:
     if early:
         _fit(job, bucket, spool.rows(f"early-{bucket}", engine.target), early)
     if rest:
-        _fit(job, bucket, _fitted_to(job, spool.rows(f"kept-{bucket}", engine.target)), rest)
+        rows = spool.rows(f"kept-{bucket}", engine.target) if kept is None else kept
+        _fit(job, bucket, _fitted_to(job, rows), rest)
 
 
 def _fit(job: Job, bucket: int, rows: Rows, chosen: list[FittedFeature]) -> None:
@@ -210,6 +215,6 @@ def encode_bucket(job: Job, bucket: int) -> None:
     with sessions.writing(grouped, earlier, dataset, job.parts, bucket):  # Parquet is packed by threads of its own
         latest = items.latest_by_day(_fitted_to(job, encoded), dataset, features, engine.target)
         spool.put(f"items-{bucket}", latest)
-        lengths = pl.DataFrame(grouped.select([DAY, LENGTH]))
+        lengths = grouped.table.select(DAY, LENGTH)
         spool.put(f"profile-{bucket}", counts.count(rows, lengths, dataset, features, engine.target))
     spool.drop(f"kept-{bucket}")

@@ -23,13 +23,13 @@ from preprocessing.features.state import FeatureState, State
 from preprocessing.history import late_items
 from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, asked_for, find_changes
 from preprocessing.history.damage import damaged_days, restore_state
-from preprocessing.history.later import Later, several
+from preprocessing.history.later import several
 from preprocessing.history.ledger import Ledger, facts_of, files_of
 from preprocessing.history.lines import made_with, place_of
 from preprocessing.history.noticed import notice
 from preprocessing.history.restore import from_day, from_snapshots
 from preprocessing.history.set_aside import hashes, in_words, quarantine_rows
-from preprocessing.history.states import states_without
+from preprocessing.history.states import states_without, write_states
 from preprocessing.output import day as output
 from preprocessing.output.day import ASIDE, ASIDE_ROWS, OPEN, PART_FIELDS, DayWriter
 from preprocessing.output.profile import TABLE, Profiles
@@ -138,7 +138,7 @@ class Days:
         carried_in = batch.carried.height if batch.carried is not None else 0
         days = batch.days() or [batch.last]
         with run.phase("commit", len(days)) as said, several() as later:
-            self._write_states(work, days, later)
+            write_states(batch, work.tail_before, work.tail, days, self.ledger.about.state, later)
             writer = self._writer(batch)
             noticed = notice(run, self.ledger, batch.days(), self._done_again)
             written: list[Future[Manifest]] = []
@@ -155,16 +155,6 @@ class Days:
                 run.tick("commit", number, len(days))
             said(f"{len(days)} days" if len(days) != 1 else str(days[0]))
         batch.clean_up()
-
-    def _write_states(self, work: Work, days: list[date], later: Later) -> None:
-        """The states before the newest day of a batch, and after it."""
-        batch, artifacts = work.batch, self.run.artifacts
-        listed, previous = [str(day) for day in days], self.ledger.about.state
-        if work.tail_before:
-            earlier = [day for day in listed if day < str(batch.newest)]
-            later(batch.before.write, artifacts, work.tail_before, {"days": earlier, "previous": previous})
-            listed, previous = listed[len(earlier) :], f"{states.KIND}/{work.tail_before}"
-        later(batch.after.write, artifacts, work.tail, {"days": listed, "previous": previous})
 
     def enter(self, work: Work) -> None:
         """Put the days of a batch that is written into the ledger, on disk: from now on they are finished."""

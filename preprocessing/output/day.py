@@ -123,7 +123,7 @@ class DayWriter:
         tables = {
             OPEN: _or_none(self._open(day)),
             QUARANTINE: _or_none(self._quarantine(day, set_aside)),
-            ROWS_FILE: self._rows.get(day),
+            ROWS_FILE: pl.concat(parts) if (parts := self._rows.get(day)) else None,
             ASIDE: set_aside,
             ASIDE_ROWS: _or_none(aside_rows),
         }
@@ -153,9 +153,15 @@ class DayWriter:
     # bad rows or open events are many, stretches of days are taken one after the other, for memory must not grow with them.
 
     @cached_property
-    def _rows(self) -> dict[date, pl.DataFrame]:
-        """A hash of every row of each day that they are kept of."""
-        return _by_day(collect(pl.concat(self.frames("rows"))), EVENT_DAY)
+    def _rows(self) -> dict[date, list[pl.DataFrame]]:
+        """A hash of every row of each day that they are kept of; tasks leave them in order of their day."""
+        of_days: dict[date, list[pl.DataFrame]] = {}
+        for frame in map(collect, self.frames("rows")):
+            place, hashes = 0, frame.drop(EVENT_DAY)
+            for count, day in frame[EVENT_DAY].rle().struct.unnest().iter_rows():
+                of_days.setdefault(day, []).append(hashes.slice(place, count))
+                place += count
+        return of_days
 
     @cached_property
     def _accounts(self) -> dict[date, pl.DataFrame]:

@@ -29,7 +29,11 @@ def latest_by_day(encoded: Rows, dataset: Dataset, features: list[Feature], targ
     moment = (pl.col(TIMESTAMP) if dated else pl.lit(None, dtype=TIME)).alias(LAST_SEEN)
     rows = encoded.lazy().select(DAY, ITEM_ID, moment, *side)
     if target != CPU:
-        return collect(_newest_plan(rows.filter(pl.col(ITEM_ID) >= FIRST_ID), side, dated=dated), target)
+        by_key = collect(_newest_by_key(rows.filter(pl.col(ITEM_ID) >= FIRST_ID), side, dated=dated), target)
+        # Not on a GPU: cudf-polars 26.10 takes the bytes of an integer for those of a date, which has half as many.
+        day = (pl.col(_KEY) // _ITEMS).cast(pl.Int32).cast(pl.Date)
+        item = (pl.col(_KEY) % _ITEMS).cast(pl.Int32)
+        return by_key.select(day.alias(DAY), item.alias(ITEM_ID), LAST_SEEN, *side)
     there = collect(rows)
     # Without times it is the last row.
     moments = there[LAST_SEEN] if dated else pl.int_range(there.height, eager=True)
@@ -67,17 +71,15 @@ def _newest(rows: pl.DataFrame, keys: list[str], moments: pl.Series) -> pl.DataF
     return pl.concat([single, tied.group_by(keys).agg(pl.all().min()).select(rows.columns)])
 
 
-def _newest_plan(rows: pl.LazyFrame, side: list[str], *, dated: bool) -> pl.LazyFrame:
-    """The same of rows by day and item as a plan, for a GPU."""
+def _newest_by_key(rows: pl.LazyFrame, side: list[str], *, dated: bool) -> pl.LazyFrame:
+    """The same of rows by day and item as a plan, for a GPU; day and item are packed into a key."""
     # One packed key costs less than two: to group by, and to look up.
     key = (pl.col(DAY).cast(pl.Int32).cast(pl.Int64) * _ITEMS + pl.col(ITEM_ID).cast(pl.Int64)).alias(_KEY)
     keyed = rows.select(key, LAST_SEEN, *side)
     if side and dated:
         keyed = keyed.filter(pl.col(LAST_SEEN) == pl.col(LAST_SEEN).max().over(_KEY))
     latest = pl.col(side).min() if dated else pl.col(side).last()
-    by_key = keyed.group_by(_KEY).agg(pl.col(LAST_SEEN).max(), *([latest] if side else []))
-    day, item = (pl.col(_KEY) // _ITEMS).cast(pl.Int32).cast(pl.Date), (pl.col(_KEY) % _ITEMS).cast(pl.Int32)
-    return by_key.select(day.alias(DAY), item.alias(ITEM_ID), LAST_SEEN, *side)
+    return keyed.group_by(_KEY).agg(pl.col(LAST_SEEN).max(), *([latest] if side else []))
 
 
 def item_table(vocabulary: pl.DataFrame, latest: pl.DataFrame, cardinality: int) -> pl.DataFrame:

@@ -119,7 +119,7 @@ def test_the_gpu_takes_all_of_a_preparation(rule: str, tmp_path: Path, monkeypat
     assert trips.refused == []
     # The second round of fitting is for encoders that are fitted to what an earlier one of their feature gives.
     more_often = rule == "history"  # what is to be predicted is left out first
-    expected = {"clean": CLEAN + more_often, "fit": FIT + more_often, "encode": ENCODE}
+    expected = {"clean": CLEAN + more_often, "fit": FIT + more_often, "encode": ENCODE + more_often}
     assert trips.count() == {phase: times * buckets for phase, times in expected.items()}
 
 
