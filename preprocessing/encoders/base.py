@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from preprocessing.groups import Groups
 from schemas.columns import DAY, VALUE
 from schemas.errors import unknown
 
@@ -149,6 +150,10 @@ class Encoder(BaseModel):
         if VALUE in keys:
             statistics = statistics.filter(pl.col(VALUE).is_not_null())
         return statistics if day is None else statistics.select(pl.lit(day).alias(DAY), pl.all())
+
+    def count_up(self, groups: Groups, values: pl.Series) -> dict[str, pl.Series] | None:
+        """Groups of rows by `keys`, and the rows' values -> the `statistics` of each group, by number; None: only as a plan."""
+        return None
 
     def merge(self, state: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
         """The state after these statistics, in parts: `value`, if by value, and each statistic, without days.

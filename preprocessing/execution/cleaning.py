@@ -26,7 +26,7 @@ from preprocessing.encoders.item_age import ItemAge
 from preprocessing.execution.flow import Drop, Flow
 from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
 from preprocessing.execution.places import Places, by_day
-from preprocessing.features.feature import FittedFeature
+from preprocessing.features.feature import FittedFeature, fit_plans
 from preprocessing.frames import CPU, Rows, Target, collect, collect_and_keep, to_host
 from preprocessing.plan import Plan
 from preprocessing.plan.own_steps import apply_through, is_built_in
@@ -112,13 +112,14 @@ class Cleaning:
         if any(check.keeps_rows for check in rules.checks):
             outputs[NULLED_ROWS] = rules.nulled(marked, self.now, EVENT_DAY)
         if places is not None:
-            flow = self._in_place(places)
+            flow, fitted_to = self._in_place(places)
         else:
             flow, packing = self._good(marked)
             if (found := order(flow, self.dataset, packing, ties=ties)) is not None:
                 outputs[TIES] = found
-        for fitted in self.early():
-            outputs[f"{EARLY}{fitted.name}"] = fitted.partial_fit(flow.rows)
+            fitted_to = flow.rows
+        early = self.early()
+        outputs |= {f"{EARLY}{one.name}": plan for one, plan in zip(early, fit_plans(fitted_to, early), strict=True)}
         if wanted := self._early_columns() & set(flow.rows.collect_schema()):
             outputs[EARLY_ROWS] = flow.rows.select(sorted(wanted))
         flow.change(close(cut(flow.rows, self.dataset), self.dataset), DAY)
@@ -144,14 +145,18 @@ class Cleaning:
         rest = [name for name, dtype in rows.schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
         return Places.of(rows, self.packing, rest, drop=self.dataset.duplicates == "drop")
 
-    def _in_place(self, places: Places) -> Flow:
-        """Rows in order, without duplicates, of the columns that are looked at before sessions are those that are kept."""
-        flow = Flow(places.narrow(self._looked_at(places.rows)).lazy())
+    def _in_place(self, places: Places) -> tuple[Flow, pl.DataFrame | pl.LazyFrame]:
+        """Rows in order, without duplicates, of the columns that are looked at before sessions are those that are kept.
+
+        They come as a flow and, as far as they are there, as a frame.
+        """
+        rows = places.narrow(self._looked_at(places.rows))
+        flow = Flow(rows.lazy())
         if self.dataset.duplicates == "drop":
             flow.dropped(DUPLICATES, places.rows.select(EVENT_DAY)[places.duplicates])
-        else:
-            drop_duplicates(flow, self.dataset)
-        return flow
+            return flow, rows
+        drop_duplicates(flow, self.dataset)
+        return flow, flow.rows
 
     def _looked_at(self, rows: pl.DataFrame) -> set[str]:
         """The columns that cleaning needs: all, unless steps are filters alone, and no encoder of further ones is fitted."""

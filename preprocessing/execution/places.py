@@ -73,7 +73,8 @@ def by_day(rows: pl.DataFrame, day: str) -> pl.DataFrame:
         days = days - days.min()
         if days.max() < 2**16:  # NumPy orders short integers by counting them
             days = days.astype(np.uint16)
-        rows = rows[_places(np.argsort(days, kind="stable"))]
+        # Two threads leave rows in two parts, from which they are moved at four times the cost.
+        rows = rows.rechunk()[_places(np.argsort(days, kind="stable"))]
     return rows.with_columns(pl.col(day).set_sorted())
 
 
