@@ -98,7 +98,7 @@ class Cleaning:
             kept = to_host(kept)
             if self.dataset.split == "day":
                 kept = by_day(kept, DAY)
-            kept, made[OPEN] = places.widen(kept).drop(EVENT_DAY), places.widen(made[OPEN])
+            kept, made[OPEN] = places.widen(kept).drop(EVENT_DAY, strict=False), places.widen(made[OPEN])
         return made, kept, drops
 
     def outputs(self, places: Places | None = None, *, ties: bool) -> tuple[dict[str, pl.LazyFrame], list[Drop]]:
@@ -124,6 +124,8 @@ class Cleaning:
             outputs[EARLY_ROWS] = flow.rows.select(sorted(wanted))
         flow.change(close(cut(flow.rows, self.dataset), self.dataset), DAY)
         outputs[OPEN] = flow.rows.filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END)
+        if places is not None:
+            flow.rows = places.drop(flow.rows, self._steps_look_at(places.rows))
         self._sessions(flow)
         outputs[COUNTS] = pl.concat(flow.counts)
         outputs[KEPT_ROWS] = flow.rows
@@ -151,7 +153,7 @@ class Cleaning:
         They come as a flow and, as far as they are there, as a frame.
         """
         rows = places.narrow(self._looked_at(places.rows))
-        flow = Flow(rows.lazy())
+        flow = Flow(rows.lazy(), eager=True)
         if self.dataset.duplicates == "drop":
             flow.dropped(DUPLICATES, places.rows.select(EVENT_DAY)[places.duplicates])
             return flow, rows
@@ -160,12 +162,7 @@ class Cleaning:
 
     def _looked_at(self, rows: pl.DataFrame) -> set[str]:
         """The columns that cleaning needs: all, unless steps are filters alone, and no encoder of further ones is fitted."""
-        looked_at = {*sort_keys(self.dataset, rows.columns), EVENT_DAY}
-        for _, step in self.plan.session_steps:
-            kept = step.keeps() if is_built_in(step) else None
-            if kept is None or len(self.plan.session_steps) > 1:
-                return set(rows.columns)
-            looked_at.update(kept.meta.root_names())
+        looked_at = {*sort_keys(self.dataset, rows.columns), EVENT_DAY, *self._steps_look_at(rows)}
         if isinstance(self.dataset.duplicates, tuple):
             looked_at.update(self.dataset.duplicates)
         for one in self.early():
@@ -174,6 +171,14 @@ class Cleaning:
                 return set(rows.columns)
             looked_at.update((one.feature.column, ITEM_ID))
         return looked_at
+
+    def _steps_look_at(self, rows: pl.DataFrame) -> set[str]:
+        """The columns that steps need which look at sessions: all, unless there is one alone, a filter."""
+        steps = self.plan.session_steps
+        if not steps:
+            return set()
+        kept = steps[0][1].keeps() if len(steps) == 1 and is_built_in(steps[0][1]) else None
+        return set(rows.columns) if kept is None else set(kept.meta.root_names())
 
     def early(self) -> list[FittedFeature]:
         """The features whose first encoder to be fitted sees open sessions, too."""
