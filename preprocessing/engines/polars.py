@@ -43,7 +43,7 @@ class PolarsEngine:
 
     def transform(self, rows: Rows, features: Sequence[FittedFeature], keep: Sequence[str]) -> Rows:
         """One plan for all."""
-        return frames.keep(transform(rows.lazy(), features, keep), self.target)
+        return frames.keep(transform(rows, features, keep), self.target)
 
 
 @cache

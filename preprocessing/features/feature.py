@@ -210,19 +210,24 @@ def fit_plans(rows: Rows | pl.LazyFrame, features: Sequence[FittedFeature]) -> l
     return plans
 
 
-def transform(rows: pl.LazyFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.LazyFrame:
+def transform(rows: Rows | pl.LazyFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.LazyFrame:
     """Rows -> a plan for the columns `keep` and one column a feature, as it is stored."""
     # A kept column must not shadow a feature of the same name.
     encoded: Expressions = {}
-    rows, joined = _join_tables(rows, features)
+    plan, joined = _join_tables(rows.lazy(), features, on_cpu=isinstance(rows, pl.DataFrame))
     for feature in features:
-        rows, encoded[feature.name] = feature.transform(rows, joined)
+        plan, encoded[feature.name] = feature.transform(plan, joined)
     kept = {name: pl.col(name) for name in keep if name not in encoded}
-    return rows.select(**kept, **encoded)
+    return plan.select(**kept, **encoded)
 
 
-def _join_tables(rows: pl.LazyFrame, features: Sequence[FittedFeature]) -> tuple[pl.LazyFrame, set[str]]:
-    """Rows -> rows with the columns of lookup tables, one join for all that are looked up by the same columns; which ones."""
+def _join_tables(
+    rows: pl.LazyFrame, features: Sequence[FittedFeature], *, on_cpu: bool
+) -> tuple[pl.LazyFrame, set[str]]:
+    """Rows -> rows with the columns of lookup tables, one join for all that are looked up by the same columns; which ones.
+
+    `on_cpu`: what is looked up by small integers is found by its place in a table.
+    """
     tables: dict[tuple[str, ...], list[tuple[str, pl.DataFrame]]] = {}
     for feature in features:
         for by, prefix, table in feature.lookups():
@@ -243,9 +248,24 @@ def _join_tables(rows: pl.LazyFrame, features: Sequence[FittedFeature]) -> tuple
             whole = part if whole is None else whole.join(part, on=keys, how="full", coalesce=True)
             joined.add(prefix)
         assert whole is not None
-        whole = collect(whole).lazy()  # small tables are worked on by the CPU
-        rows = rows.join(whole, left_on=list(by), right_on=keys, how="left", maintain_order="left")
+        found = collect(whole)  # small tables are worked on by the CPU
+        places = Groups.of([found[keys[0]]]) if on_cpu and len(by) == 1 else None
+        if places is not None:
+            rows = rows.with_columns(**_at_places(pl.col(by[0]), found.drop(keys), places))
+        else:
+            rows = rows.join(found.lazy(), left_on=list(by), right_on=keys, how="left", maintain_order="left")
     return rows, joined
+
+
+def _at_places(key: pl.Expr, table: pl.DataFrame, groups: Groups) -> Expressions:
+    """The columns of a table whose rows are groups of small integers: found by where they lie, at half the cost of a join."""
+    ((_, low, width),) = groups.axes
+    row = np.full(width, -1)
+    row[groups.of_rows] = np.arange(table.height)
+    by_place = table[pl.Series(row, dtype=pl.Int64).replace(-1, None)]
+    number = key.to_physical().cast(pl.Int64, strict=False) - low
+    place = pl.when(number.is_between(0, width - 1)).then(number).cast(pl.UInt32)
+    return {name: pl.lit(by_place[name]).gather(place) for name in table.columns}
 
 
 def _columns_of(table: pl.DataFrame, prefix: str) -> Expressions:
