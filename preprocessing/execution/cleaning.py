@@ -26,7 +26,8 @@ from preprocessing.encoders.item_age import ItemAge
 from preprocessing.execution.flow import Drop, Flow
 from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
 from preprocessing.execution.places import Places, by_day
-from preprocessing.features.feature import FittedFeature, fit_plans
+from preprocessing.features.feature import FittedFeature
+from preprocessing.features.plans import fit_plans
 from preprocessing.frames import CPU, Rows, Target, collect, collect_and_keep, to_host
 from preprocessing.plan import Plan
 from preprocessing.plan.own_steps import apply_through, is_built_in

@@ -16,8 +16,9 @@ from preprocessing.encoders.item_age import ItemAge
 from preprocessing.engines import polars as engine
 from preprocessing.execution import batch
 from preprocessing.execution.flow import Flow
-from preprocessing.features import feature as features
-from preprocessing.features.feature import Feature, FittedFeature, fit_plans
+from preprocessing.features import plans as plans_module
+from preprocessing.features.feature import Feature, FittedFeature
+from preprocessing.features.plans import fit_plans, transform
 from preprocessing.groups import DENSE, Groups
 from preprocessing.output.items import merge_items
 from preprocessing.sessions import EVENT_DAY, SESSION_INDEX, long_enough
@@ -50,7 +51,7 @@ def test_what_is_counted_up_is_what_a_plan_gives(events: list[tuple[int | None, 
     rows = rows_of([item for item, _ in events], [day for _, day in events])
     chosen = [fitted(ITEM_ID, Category()), fitted(TIMESTAMP, ItemAge())]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "LARGE_DAY", 0 if large else 10**9)
+        patch.setattr(plans_module, "LARGE_DAY", 0 if large else 10**9)
         plans = fit_plans(rows, chosen)
     for plan, one in zip(plans, chosen, strict=True):
         expected = one.partial_fit(rows.lazy()).collect()
@@ -66,7 +67,7 @@ def test_small_integers_and_large_days_are_grouped_by_no_pair_of_keys() -> None:
     """A category of integers without any hash; one of text by its value alone, a day at a time."""
     rows = rows_of([1, 2, 1, 2], [0, 0, 1, 1]).with_columns(kind=pl.Series(["a", "b", "a", "a"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(features, "LARGE_DAY", 2)
+        patch.setattr(plans_module, "LARGE_DAY", 2)
         counted, text, seen = fit_plans(
             rows, [fitted(ITEM_ID, Category()), fitted("kind", Category()), fitted(TIMESTAMP, ItemAge())]
         )
@@ -75,6 +76,20 @@ def test_small_integers_and_large_days_are_grouped_by_no_pair_of_keys() -> None:
         (FIRST, "a", 1), (FIRST, "b", 1), (FIRST + timedelta(days=1), "a", 2),
     ]  # fmt: skip
     assert counted.collect().schema == {DAY: pl.Date, VALUE: pl.Int64, COUNT: pl.Int64}
+
+
+@pytest.mark.parametrize("items", [[1, 2, 9, None, 2], [1, WIDE, 9, None, WIDE]])
+def test_what_is_looked_up_by_place_is_what_a_join_finds(items: list[int | None]) -> None:
+    """9 is too rare for an id, and beyond all that have one; of integers far apart a join is made."""
+    rows = rows_of(items, [0] * len(items))
+    table = pl.DataFrame(
+        {VALUE: items[:2], "id": [3, 4], "admitted": [FIRST] * 2},
+        schema_overrides={"id": pl.Int32, "admitted": pl.Date},
+    )
+    one = fitted(ITEM_ID, Category()).with_table(table)
+    plans = [transform(given, [one], [DAY]) for given in (rows, rows.lazy())]
+    assert ["JOIN" in plan.explain() for plan in plans] == [WIDE in items, True]
+    assert [plan.collect()[ITEM_ID].to_list() for plan in plans] == [[3, 4, 2, 1, 4]] * 2
 
 
 def test_keys_of_groups_are_those_of_their_rows() -> None:

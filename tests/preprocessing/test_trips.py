@@ -134,11 +134,11 @@ def test_rows_of_many_buckets_wait_on_the_host(tmp_path: Path, monkeypatch: pyte
 
 def test_how_often_a_frame_as_long_as_the_rows_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """clean: the raw rows, these with one more column, a hash of each, sessions cut, then twice which rows pass and those that
-    do, which copies few columns, and what is kept; encode: these, encoded, and of these the columns of lists and those of
-    items, which copies none."""
+    do, which copies few columns, and what is kept; encode: these, encoded, and of these the columns of lists, those of items
+    and, for the profile, hours and prices, which copies few."""
     found = costs(tmp_path, monkeypatch, rows(), gpu=False)
-    assert found[:2] == [("fit", 0), ("clean", 9)] and found[-1] == ("encode", 4)
-    assert sum(count for _, count in found) == 13
+    assert found[:2] == [("fit", 0), ("clean", 9)] and found[-1] == ("encode", 6)
+    assert sum(count for _, count in found) == 15
 
 
 def test_columns_that_no_rule_of_sessions_looks_at_are_copied_once(
