@@ -1,6 +1,6 @@
 """The plans that fit and transform all features of a dataset together, over rows of a CPU or of a GPU.
 
-On a CPU values that are small integers are counted up, and looked up, in arrays, and days that are large are grouped one by one.
+On a CPU values that are small integers are counted up, and looked up, in arrays, and large days are grouped one by one.
 What several features look up by the same columns is joined once.
 """
 
