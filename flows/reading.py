@@ -20,16 +20,16 @@ def recommend(
         Path | None,
         typer.Option(
             "--events",
-            help="Or a file of raw events (Parquet, CSV, JSON lines), its columns named as in the dataset: their features are "
-            "read too. Rows of one session_id, or user_id, are a session.",
+            help="Or a file of raw events, read as the dataset's YAML says (or Parquet, CSV, JSON lines with columns named as "
+            "in the dataset): their features are read too. Rows of one session_id, or user_id, are a session.",
         ),
     ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events; a Parquet file, a "
-            "folder of such files, CSV or JSON lines.",
+            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events as --events takes "
+            "them; a file or a folder of files.",
         ),
     ] = None,
     out: Annotated[
@@ -81,7 +81,7 @@ def recommend(
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
     from flows.in_service import keeps_seen, newest_sessions
     from flows.publish_table import lists_to
-    from flows.raw_tables import read_table
+    from flows.raw_events import read_events, read_items
     from flows.recommend import reads_past, recommend_all, recommend_everyone
     from flows.recommend import recommend as run
     from flows.rules import dataset_of, rules_of
@@ -89,9 +89,9 @@ def recommend(
 
     with lists_to(out, to, table, root, say) as out:
         _require_one_way(items, events, source, out, user, everyone)
-        given = read_table(events, "--events") if events else items or []
-        new_table = read_table(new_items, "--new-items") if new_items else None
         folder = folder_of(root, dataset, model)
+        given = read_events(dataset, folder, events, "--events") if events else items or []
+        new_table = read_items(dataset, folder, new_items, "--new-items") if new_items else None
         rules = rules_of(dataset, dataset_of(folder))
         if keep_seen is None:
             hides = rules.hide_seen if rules else None
@@ -101,7 +101,9 @@ def recommend(
         if everyone and out and past:
             summary = recommend_everyone(folder, past, out, count, keep_seen=keep_seen, rules=rules, say=say)
         elif source and out:
-            summary = recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, rules=rules, say=say)
+            summary = recommend_all(
+                folder, source, out, count, new_table, dataset=dataset, keep_seen=keep_seen, rules=rules, say=say
+            )
         else:
             summary = run(
                 folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, rules=rules, say=say

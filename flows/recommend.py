@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
-from flows.raw_tables import scan_table
+from flows.raw_events import reader_for
+from flows.raw_tables import holds_lists, scan_table
 from flows.reports.progress import Lines
 from modeling.config import NEXT_ITEM
-from modeling.service.bulk import from_parquet, from_text, parquet_files, write_lists
+from modeling.service.bulk import (
+    Histories,
+    from_events,
+    from_parquet,
+    from_text,
+    holds_histories,
+    parquet_files,
+    write_lists,
+)
 from modeling.service.everyone import histories_of_users
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
@@ -91,11 +100,13 @@ def recommend_all(
     count: int,
     new_items: pl.DataFrame | None = None,
     *,
+    dataset: str = "",
     keep_seen: bool = False,
     rules: Rules | None = None,
     say: Callable[[str], object],
 ) -> dict[str, Any]:
-    """Histories in files -> OUT/lists.parquet, and a summary. `source`: see `modeling.service.bulk`.
+    """Histories in files -> OUT/lists.parquet, and a summary. `source`: see `modeling.service.bulk`; raw events are read as
+    the `dataset` says, else as the model's own does.
 
     Raises:
         InputError: for files that do not fit the model, and where OUT is there already.
@@ -112,17 +123,29 @@ def recommend_all(
             say(f"recommend: {done:,}" + (f" of {total:,} histories ({done / total:.0%})" if total else " histories"))
 
     try:
-        if source.is_dir() or source.suffix.lower() == ".parquet":
-            total, histories = from_parquet(recommender, parquet_files(source))
-        else:
-            total, histories = from_text(recommender, scan_table(source, "--from"))
+        total, histories = _histories(recommender, source, dataset)
         counts = write_lists(recommender, histories, out, count, filter_seen=not keep_seen, progress=progress)
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise InputError(f"--from {source}: it cannot be read ({' '.join(str(error).split())}).") from error
     if counts["left_out_events"]:
-        say(f"{counts['left_out_events']:,} events were left out: without an item, a time, or whose they are.")
+        say(
+            f"{counts['left_out_events']:,} events were left out: without an item, a time, or whose they are, or with a value "
+            "that does not fit its column."
+        )
     say(f"{counts['rows']:,} rows for {counts['histories']:,} histories in {out}.")
     return {"model": str(folder), "keep_seen": keep_seen, "out": str(out)} | counts
+
+
+def _histories(recommender: Recommender, source: Path, dataset: str) -> tuple[int | None, Iterator[Histories]]:
+    """How many histories there are, where files say so, and these."""
+    reader = reader_for(dataset, recommender.folder)
+    if source.suffix.lower() == ".parquet" or (source.is_dir() and any(source.rglob("*.parquet"))):
+        files = parquet_files(source)
+        if reader is None or holds_histories(files[0]):
+            return from_parquet(recommender, files)
+    elif reader is None or holds_lists(source) or (source.is_file() and not source.stat().st_size):
+        return from_text(recommender, scan_table(source, "--from"))
+    return None, from_events(recommender, reader.scan_events(source, "--from"))
 
 
 def reads_past(folder: Path) -> bool:

@@ -211,6 +211,19 @@ def of_everyone(recommender: Recommender, at: datetime | None = None) -> Iterato
         yield Histories(sessions, users)
 
 
+def holds_histories(file: Path) -> bool:
+    """Whether a Parquet file has lists of items, be they of prepared sessions or raw ids, and not an event a row.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    try:
+        schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: cannot be read as Parquet ({' '.join(str(error).split())}).") from None
+    return ITEM_ID in schema.names and _holds_lists(schema, file)
+
+
 def _holds_lists(schema: pa.Schema, file: Path) -> bool:
     """Whether a file has lists of items, not an item a row."""
     if ITEM_ID not in schema.names:

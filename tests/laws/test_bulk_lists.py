@@ -248,16 +248,14 @@ def test_events_without_an_item_a_time_or_a_user_are_left_out_and_counted(
         lists[name] = written(tmp_path / name)
     assert lists["whole"] == lists["with bad rows"]
     assert [line for line in said if "left out" in line] == [
-        "3 events were left out: without an item, a time, or whose they are."
+        "3 events were left out: without an item, a time, or whose they are, or with a value that does not fit its column."
     ]
 
 
 def test_files_of_raw_events_with_other_columns_are_named(
     night: tuple[Manifest, Manifest, Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(
-        InputError, match=r"items.parquet: its columns .* are not those of .*Give --from the events alone"
-    ):
+    with pytest.raises(InputError, match=r"items.parquet: column for 'user_id': Unknown column 'user_id'"):
         recommend_all(night[1].folder, night[2], tmp_path / "out", K, say=quiet)
 
 
