@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.api import api
+from flows.both_ways import Commands
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_words, say, say_aside
 from flows.environment import prepare_environment
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from schemas.artifacts import Manifest
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
