@@ -98,17 +98,47 @@ def recommend(
             keep_seen = keeps_seen(Artifacts(root), folder) if hides is None else not hides
         needs_past = user or everyone or (events and reads_past(folder))
         past = newest_sessions(Artifacts(root), dataset) if needs_past else None
+        recent = _recent(root, dataset)
         if everyone and out and past:
             summary = recommend_everyone(folder, past, out, count, keep_seen=keep_seen, rules=rules, say=say)
         elif source and out:
             summary = recommend_all(
-                folder, source, out, count, new_table, dataset=dataset, keep_seen=keep_seen, rules=rules, say=say
+                folder,
+                source,
+                out,
+                count,
+                new_table,
+                dataset=dataset,
+                recent=recent,
+                keep_seen=keep_seen,
+                rules=rules,
+                say=say,
             )
         else:
             summary = run(
-                folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, rules=rules, say=say
+                folder,
+                given,
+                count,
+                new_table,
+                user=user,
+                past=past,
+                recent=recent,
+                keep_seen=keep_seen,
+                rules=rules,
+                say=say,
             )
     end(summary | ({"out": f"{table} of {to}"} if to else {}), as_json)
+
+
+def _recent(root: Path, dataset: str) -> Path | None:
+    """Prepared sessions that say what is popular of late, where there are any."""
+    from flows.in_service import newest_sessions
+    from schemas.artifacts import Artifacts
+
+    try:
+        return newest_sessions(Artifacts(root), dataset)
+    except InputError:
+        return None
 
 
 def _require_one_way(

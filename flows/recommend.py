@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from modeling.service.bulk import (
     write_lists,
 )
 from modeling.service.everyone import histories_of_users
+from modeling.service.popularity import Filling, Popularity, popular_ids, readable
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
 from modeling.sessions import Sessions
+from modeling.vocabularies import raw_lists
 from schemas.errors import InputError
 from schemas.progress import Progress
 
@@ -34,6 +37,8 @@ STEP = 10_000  # histories between two lines of progress, or a twentieth of all
 NOTHING_LEFT = (
     "Nothing is left to recommend: all that can be is in the session already (--keep-seen recommends it again)."
 )
+
+POPULAR = "The model has no item of this session: what is popular is listed, as the service does."
 
 
 def recommend(
@@ -44,6 +49,7 @@ def recommend(
     *,
     user: str | None = None,
     past: Path | None = None,
+    recent: Path | None = None,
     keep_seen: bool = False,
     rules: Rules | None = None,
     say: Callable[[str], object],
@@ -51,13 +57,15 @@ def recommend(
     """Item ids of one session, or raw events -> a summary, with `recommended` and `predicted`, or `sessions` of them.
 
     With `keep_seen` items of a session are recommended again. Past sessions of the `user`, or of those of raw events, are read
-    from `past`, prepared sessions, by a model that reads them; then the ids may be none.
+    from `past`, prepared sessions, by a model that reads them; then the ids may be none. A session of which the model knows no
+    item gets what is popular, by the newest days of `recent`, as in the service.
 
     Raises:
         InputError: for ids and values that do not fit the model, and a user without a session where there are no ids.
     """
     recommender = Recommender(folder, past=past, rules=rules)
     summary: dict[str, Any] = {"model": str(folder), "keep_seen": keep_seen}
+    times: list[datetime] | None = None
     if new_items is not None:
         added, had = recommender.add_items(new_items)
         say(f"{added:,} items are new" + (f", {had:,} are known to the model already." if had else "."))
@@ -73,7 +81,9 @@ def recommend(
             say(f"Read before: {number} event{'' if number == 1 else 's'} of past sessions of {user}.")
         borrowed = recommender.borrowed() if given else []
     else:
-        histories, unknown, keys = recommender.sessions_of_events(given)
+        read = recommender.read_events(given)
+        histories, unknown, keys = read.sessions, read.missing, read.keys
+        times = None if read.ends is None else read.ends.to_list()
         borrowed = recommender.borrowed(given.columns)
     if not keys:
         raise InputError("There is no event in the file.")
@@ -84,7 +94,7 @@ def recommend(
             f"Not given: {', '.join(borrowed)}. Taken from the last training event with the item, whoever's it was; "
             "--events FILE gives them."
         )
-    answers = _answers(recommender, histories, count, keep_seen=keep_seen)
+    answers = _answers(recommender, histories, count, recent, times, keep_seen=keep_seen)
     for key, answer in zip(keys, answers, strict=True):
         _say_answer(answer, f"{key}:" if len(keys) > 1 else "", NEXT_ITEM in recommender.model.heads, say)
     summary |= {"unknown": unknown, "borrowed": borrowed}
@@ -101,6 +111,7 @@ def recommend_all(
     new_items: pl.DataFrame | None = None,
     *,
     dataset: str = "",
+    recent: Path | None = None,
     keep_seen: bool = False,
     rules: Rules | None = None,
     say: Callable[[str], object],
@@ -124,7 +135,10 @@ def recommend_all(
 
     try:
         total, histories = _histories(recommender, source, dataset)
-        counts = write_lists(recommender, histories, out, count, filter_seen=not keep_seen, progress=progress)
+        popularity = Popularity(recommender, recent) if NEXT_ITEM in recommender.model.heads else None
+        counts = write_lists(
+            recommender, histories, out, count, filter_seen=not keep_seen, progress=progress, popularity=popularity
+        )
     except (OSError, pl.exceptions.PolarsError, pa.ArrowException) as error:
         raise InputError(f"--from {source}: it cannot be read ({' '.join(str(error).split())}).") from error
     if counts["left_out_events"]:
@@ -132,6 +146,8 @@ def recommend_all(
             f"{counts['left_out_events']:,} events were left out: without an item, a time, or whose they are, or with a value "
             "that does not fit its column."
         )
+    if counts.get("popular"):
+        say(f"{counts['popular']:,} histories hold no item of the model: what is popular is listed, without a score.")
     say(f"{counts['rows']:,} rows for {counts['histories']:,} histories in {out}.")
     return {"model": str(folder), "keep_seen": keep_seen, "out": str(out)} | counts
 
@@ -186,20 +202,41 @@ def recommend_everyone(
     return {"model": str(folder), "sessions": str(past), "keep_seen": keep_seen, "out": str(out)} | counts
 
 
-def _answers(recommender: Recommender, histories: Sessions, count: int, *, keep_seen: bool) -> list[dict[str, Any]]:
+def _answers(
+    recommender: Recommender,
+    histories: Sessions,
+    count: int,
+    recent: Path | None,
+    times: Sequence[datetime] | None,
+    *,
+    keep_seen: bool,
+) -> list[dict[str, Any]]:
     lists: list[list[Any]] = [[] for _ in range(len(histories))]
+    popular_N = [False] * len(histories)
     if NEXT_ITEM in recommender.model.heads:
-        lists = recommender.recommend(histories, count, filter_seen=not keep_seen)
+        ids_NK = recommender.ranked(histories, count, filter_seen=not keep_seen)[0].cpu()
+        unknown = (~readable(recommender.model, histories)).nonzero().squeeze(1)
+        if len(unknown):
+            filling = Filling(recommender, Popularity(recommender, recent), not keep_seen)
+            ids_NK[unknown] = popular_ids(filling, histories, unknown, ids_NK.shape[1], times)
+        lists = raw_lists(recommender.items, ids_NK)
+        popular_N = [row in set(unknown.tolist()) for row in range(len(histories))]
     predicted = {label: value_N.tolist() for label, value_N in recommender.predict(histories).items()}
     return [
-        {"recommended": best, "predicted": {label: values[row] for label, values in predicted.items()}}
-        for row, best in enumerate(lists)
+        {
+            "recommended": best,
+            "popular": popular,
+            "predicted": {label: values[row] for label, values in predicted.items()},
+        }
+        for row, (best, popular) in enumerate(zip(lists, popular_N, strict=True))
     ]
 
 
 def _say_answer(answer: dict[str, Any], title: str, ranks: bool, say: Callable[[str], object]) -> None:
     if title:
         say(title)
+    if answer["popular"]:
+        say(POPULAR)
     for place, item in enumerate(answer["recommended"], 1):
         say(f"{place:3}  {item}")
     if ranks and not answer["recommended"]:
