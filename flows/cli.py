@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -241,7 +242,7 @@ def simulate(
     from preprocessing.simulate import simulate as invent
 
     summary = invent(Shop(days=days, users=users, seed=seed), out)
-    say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {out}")
+    say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {quote(str(out))}")
     end(summary, as_json)
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas import lock
 from schemas.artifacts import Artifacts, write_atomically
-from schemas.errors import InputError
+from schemas.errors import InputError, plain, reason
 
 MODEL = r"^models/[0-9a-f]{16}$"
 COMPARISON = r"^comparisons/[0-9a-f]{16}$"
@@ -98,11 +98,11 @@ def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()
-        ) if isinstance(error, ValidationError) else str(error)  # fmt: skip
+        why = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {plain(fault['msg'])}" for fault in error.errors()
+        ) if isinstance(error, ValidationError) else reason(error)  # fmt: skip
         raise InputError(
-            f"{path} is not a champion pointer ({reason}). Mend it, or name the model to be in service: "
+            f"{path} is not a champion pointer ({why}). Mend it, or name the model to be in service: "
             f"`overnight promote MODEL --dataset {dataset}`."
         ) from None
 
