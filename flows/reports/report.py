@@ -43,6 +43,7 @@ from schemas.dataset import Dataset
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
 VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
+OF_NOTHING = {"keep": "Not promoted, nothing is in service", "hold": "Hold, nothing is in service"}
 SAME = ("hitrate", "map", "precision")  # with one hidden item a session they are recall, mrr, and recall divided by k
 
 
@@ -183,9 +184,11 @@ def _markdown(
     refitted: str,
 ) -> str:
     facts = comparison.facts
-    verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
+    verdict = facts.get("verdict") or ("promote" if facts["promote"] else "keep")
+    nothing = facts.get("champion", "") is None and not facts.get("not_compared")
+    title = OF_NOTHING.get(verdict, VERDICTS[verdict]) if nothing else VERDICTS[verdict]
     sentences = " ".join(filter(None, [beaten, facts["reason"], refitted]))
-    lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), sentences]
+    lines = [f"# {title}: {facts['dataset']} {day or ''}".rstrip(), sentences]
     lines += markdown_table("scorer", rows)
     lines += markdown_table("label", labels)
     return "\n".join(lines)

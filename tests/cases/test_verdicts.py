@@ -15,6 +15,10 @@ def test_a_first_model_must_beat_the_best_of_all_baselines() -> None:
     rival = instead(best_baseline(METRICS, "sasrec", "ndcg@20"), "nothing is in service")
     verdict = judge(PromotionConfig(), 0.0955, rival)
     assert verdict["promote"] is False and verdict["old"] == 0.1721
+    assert verdict["reason"].endswith("keep what is in service.")
+    first = instead(best_baseline(METRICS, "sasrec", "ndcg@20"), "nothing is in service", in_service=False)
+    assert judge(PromotionConfig(), 0.0955, first)["reason"].endswith(": not promoted, nothing is in service.")
+    assert judge(PromotionConfig(), 0.18, first)["reason"].endswith(": promote.")
     assert "against 0.1721 of markov, the best baseline (nothing is in service)" in verdict["reason"]
     assert judge(PromotionConfig(), 0.18, rival)["promote"]
     assert best_baseline(METRICS, "sasrec", "a/rmse") == ("mean", 2.0)

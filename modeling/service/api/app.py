@@ -22,6 +22,7 @@ from modeling.service.api.batching import Batcher, BusyError
 from modeling.service.api.gate import Gate, model_headers
 from modeling.service.api.in_service import InService, Loaded, Place
 from modeling.service.api.keys import Keys
+from modeling.service.api.known_routes import add_docs, routes_of
 from modeling.service.api.limits import Limits
 from modeling.service.api.lists import NewestLists
 from modeling.service.api.log import Log
@@ -98,7 +99,9 @@ def make_app(service: Service) -> FastAPI:
         lifespan=service.running,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # /similar is no route, and says so
     )
+    add_docs(app)
     app.add_middleware(
         Gate,
         keys=service.keys,
@@ -234,7 +237,7 @@ def _health(service: Service) -> Response:
 
 
 def _refused(request: Request, error: HTTPException) -> Response:
-    paths = "POST /recommend, POST /predict, GET /users/ID, GET /similar/ITEM, GET /health, GET /metrics"
+    paths = routes_of(request.app)
     say = {
         404: f"There is no {request.url.path}; there are {paths}.",
         405: f"{request.url.path} does not take {request.method}; there are {paths}.",
