@@ -4,7 +4,8 @@ What stays at any age:
 
     champions, ledgers, inventories   all
     days, states                      those that a ledger names: a finished day is a fact
-    models                            in service, what a rollback puts back, the newest N of each dataset
+    models                            in service, what a rollback puts back, the newest N of each dataset (those that were
+                                      trained with more seeds, to measure their scatter, do not count)
     sessions                          of these models, and the newest of each dataset
     evaluations                       of models that stay on sessions that stay
     recommendations, vectors          the newest of each dataset
@@ -57,7 +58,7 @@ class Pruned:
     def rows(self) -> list[dict[str, str]]:
         """A row for each kind, and one for all of it: what there is, what nothing needs, what removing that frees."""
         rows = []
-        for kind in [*sorted(self.sizes), ""]:
+        for kind in [*(kind for kind in sorted(self.sizes) if self.sizes[kind] or self.going.get(kind)), ""]:
             total = not kind
             gone = sum(map(len, self.going.values())) if total else len(self.going.get(kind, ()))
             size, freed = (table.total() if total else table[kind] for table in (self.sizes, self.freed))
@@ -68,6 +69,9 @@ class Pruned:
 
     def lines(self) -> Iterator[str]:
         """For a terminal: the table, each name, what was done."""
+        if not self.sizes.total() and not self.counts.total() and not self.going:
+            yield "There is nothing below this root yet: `overnight prepare` or `overnight retrain` makes something."
+            return
         for row in [{name: name for name in self.rows()[0]}, *self.rows()]:
             kind, *values = row.values()
             yield f"{kind:<14}" + "".join(f"{value:>12}" for value in values)
@@ -80,6 +84,8 @@ class Pruned:
             )
         if not self.removed and self.going:
             yield "Nothing was removed. To remove it: overnight prune --remove, with the same options."
+        if not self.going:
+            yield "All of it is needed: there is nothing to remove."
 
     def summary(self) -> dict[str, Any]:
         """As JSON has it, sizes in bytes."""
@@ -162,13 +168,28 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
     for path in (artifacts.root / "champions").glob("*.json"):
         if vectors := newest_vectors(artifacts, path.stem):
             needed.add(vectors.vectors)
-    needed |= set(_newest(_of_kind(found, "models"), keep_models))
+    of_seeds = _of_more_seeds(artifacts, found)
+    nightly = [model for model in _of_kind(found, "models") if model.name not in of_seeds]
+    needed |= set(_newest(nightly, keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
     models = [model for model in _of_kind(found, "models") if model.name in needed]
     needed |= {str(model.facts["refit_of"]) for model in models if model.facts.get("refit_of")}  # how it was measured
     for model in _of_kind(found, "models"):
         needed |= {parent for parent in model.parents if model.name in needed and parent.startswith("sessions/")}
     return needed | {made.name for made in _of_kind(found, "evaluations") if needed.issuperset(made.parents)}
+
+
+def _of_more_seeds(artifacts: Artifacts, found: dict[str, Manifest]) -> set[str]:
+    """The models that were trained only to measure the scatter between seeds: never compared, so no night's candidates."""
+    manifests = {
+        kind: [
+            made for path in (artifacts.root / kind).glob("[!.]*") if (made := artifacts.read_manifest(kind, path.name))
+        ]
+        for kind in ("scatters", "comparisons")
+    }
+    compared = {parent for made in manifests["comparisons"] for parent in made.parents}
+    more = {parent for made in manifests["scatters"] for parent in made.parents[1:]} - compared
+    return {found[name].parents[0] for name in more if name in found and found[name].parents}
 
 
 def _of_kind(found: dict[str, Manifest], kind: str) -> list[Manifest]:

@@ -108,6 +108,34 @@ def test_the_evaluated_model_of_a_refit_in_service_stays(root: Artifacts) -> Non
     assert measured in names(root, "evaluations"), "it says whether lists hold what was seen"
 
 
+def test_models_of_more_seeds_do_not_count_among_the_newest(root: Artifacts) -> None:
+    """They measure the scatter of a night's recipe, and would push the nights' models out."""
+    age_all(root)
+    nights = [model(root, number, 200 - number) for number in (1, 2, 3)]
+    seeds = [model(root, number, 150 - number) for number in (4, 5)]
+    measured = tuple(f"evaluations/{name.partition('/')[2]}" for name in (nights[2], *seeds))
+    for name in seeds:  # as they are made: no comparison
+        shutil.rmtree(root.root / name.replace("models/", "comparisons/"))
+    with root.write("scatters", "a" * 16, parents=measured):
+        pass
+    prune(root, keep_models=2, keep_days=7, remove=True)
+    assert names(root, "models") == {nights[1], nights[2]}
+    one = model(root, 6, 100)
+    with root.write("scatters", "b" * 16, parents=(measured[2], one.replace("models/", "evaluations/"))):
+        pass
+    prune(root, keep_models=1, keep_days=7, remove=True)
+    assert names(root, "models") == {one}, "what was compared is a night's, also where a measurement took it in"
+
+
+def test_where_there_is_nothing_one_line_says_so(root: Artifacts, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    lines = list(prune(Artifacts(tmp_path / "empty"), 14, 7).lines())
+    assert len(lines) == 1 and "nothing below this root yet" in lines[0]
+    lines = list(prune(root, 14, 7).lines())
+    assert lines[-1] == "All of it is needed: there is nothing to remove."
+    assert not [line for line in lines if line.split()[2:4] == ["0", "B"]]
+
+
 def test_what_was_made_lately_stays(root: Artifacts) -> None:
     made = [model(root, number, days_ago=number) for number in range(1, 6)]
     gone = prune(root, keep_models=1, keep_days=3).going["models"]
