@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,6 +58,15 @@ def recommend(
             "--everyone", help="Lists for every user from their past sessions alone, as at midnight, to --out or --to."
         ),
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="When it is asked, such as 2026-03-08T09:00 (UTC, or with an offset; else now): --user's past ends there, and "
+            "a model with inputs.query_time reads how long that is after the last event of --events.",
+        ),
+    ] = None,
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
@@ -89,6 +99,7 @@ def recommend(
 
     with lists_to(out, to, table, root, say) as out:
         _require_one_way(items, events, source, out, user, everyone)
+        moment = read_moment(at, bool(user or events))
         folder = folder_of(root, dataset, model)
         given = read_events(dataset, folder, events, "--events") if events else items or []
         new_table = read_items(dataset, folder, new_items, "--new-items") if new_items else None
@@ -123,11 +134,33 @@ def recommend(
                 user=user,
                 past=past,
                 recent=recent,
+                at=moment,
                 keep_seen=keep_seen,
                 rules=rules,
                 say=say,
             )
     end(summary | ({"out": f"{table} of {to}"} if to else {}), as_json)
+
+
+def read_moment(given: str | None, is_read: bool) -> datetime | None:
+    """`--at` as a moment, in UTC where it says no zone.
+
+    Raises:
+        InputError: for what is no time, and where nothing reads it.
+    """
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(given.strip())
+    except ValueError:
+        raise InputError(
+            f"--at {given!r}: give a time such as 2026-03-08T09:00 or 2026-03-08T09:00:00+01:00."
+        ) from None
+    if not is_read:
+        raise InputError(
+            f"--at {given}: item ids alone, and files of --from, are not asked at a time. Give --user or --events."
+        )
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _recent(root: Path, dataset: str) -> Path | None:

@@ -25,6 +25,7 @@ from modeling.service.bulk import (
     write_lists,
 )
 from modeling.service.everyone import histories_of_users
+from modeling.service.histories import OfEvents
 from modeling.service.popularity import Filling, Popularity, popular_ids, readable
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
@@ -50,6 +51,7 @@ def recommend(
     user: str | None = None,
     past: Path | None = None,
     recent: Path | None = None,
+    at: datetime | None = None,
     keep_seen: bool = False,
     rules: Rules | None = None,
     say: Callable[[str], object],
@@ -59,6 +61,8 @@ def recommend(
     With `keep_seen` items of a session are recommended again. Past sessions of the `user`, or of those of raw events, are read
     from `past`, prepared sessions, by a model that reads them; then the ids may be none. A session of which the model knows no
     item gets what is popular, by the newest days of `recent`, as in the service.
+
+    It is asked `at` a moment (None: now, of raw events as long after the last one as was usual in training).
 
     Raises:
         InputError: for ids and values that do not fit the model, and a user without a session where there are no ids.
@@ -70,23 +74,19 @@ def recommend(
         added, had = recommender.add_items(new_items)
         say(f"{added:,} items are new" + (f", {had:,} are known to the model already." if had else "."))
         summary |= {"added": added, "already_known": had}
+    keys: list[Any]
     if isinstance(given, list):
         summary["history"], keys = given, [None]
-        histories, unknown = recommender.histories([given], None if user is None else [user])
+        histories, unknown = recommender.histories([given], None if user is None else [user], at)
         if user is not None:
-            number = int((histories.places - histories.lengths).sum())
-            summary |= {"user": user, "past_events": number}
-            if not given and not number:
-                raise InputError(f"User {user!r} has no session in {past}: give items of the current one.")
-            say(f"Read before: {number} event{'' if number == 1 else 's'} of past sessions of {user}.")
+            summary |= {"user": user, "past_events": _say_past(histories, given, user, past, say)}
         borrowed = recommender.borrowed() if given else []
     else:
-        read = recommender.read_events(given)
+        read = _read_events(recommender, given, at)
         histories, unknown, keys = read.sessions, read.missing, read.keys
         times = None if read.ends is None else read.ends.to_list()
         borrowed = recommender.borrowed(given.columns)
-    if not keys:
-        raise InputError("There is no event in the file.")
+    times = [at] * len(keys) if at is not None else times
     if unknown:
         say(f"Not known to this model, read as unknown: {', '.join(map(str, unknown))}.")
     if borrowed:
@@ -101,6 +101,27 @@ def recommend(
     if len(answers) == 1:
         return summary | answers[0]
     return summary | {"sessions": [{"session": key} | answer for key, answer in zip(keys, answers, strict=True)]}
+
+
+def _say_past(histories: Sessions, given: list[str], user: str, past: Path | None, say: Callable[[str], object]) -> int:
+    """How many events of past sessions are read; raises InputError where there is no event at all."""
+    number = int((histories.places - histories.lengths).sum())
+    if not given and not number:
+        raise InputError(f"User {user!r} has no session in {past}: give items of the current one.")
+    say(f"Read before: {number} event{'' if number == 1 else 's'} of past sessions of {user}.")
+    return number
+
+
+def _read_events(recommender: Recommender, given: pl.DataFrame, at: datetime | None) -> OfEvents:
+    """Sessions of raw events; raises InputError where there is none, and for `at` of a model that does not read it."""
+    if at is not None and not recommender.model.settings.inputs.query_time:
+        raise InputError(
+            f"--at: {recommender.folder} does not read when it is asked (inputs.query_time is off); leave it out with --events."
+        )
+    read = recommender.read_events(given, at)
+    if not read.keys:
+        raise InputError("There is no event in the file.")
+    return read
 
 
 def recommend_all(
