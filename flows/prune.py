@@ -22,7 +22,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,8 @@ from flows.drafts import GOING, days_ago, is_left, open_backtests
 from flows.ledgers import read_ledgers
 from flows.lists import POINTERS, newest_lists
 from flows.night_lock import alone_in
+from flows.reports.disk import in_bytes as in_bytes
+from flows.tracking.pruned import mark
 from flows.vectors import newest_vectors
 from modeling.evaluation.pointer import champion_of, changing
 from schemas.artifacts import MANIFEST, UNFINISHED, Artifacts, Manifest
@@ -110,20 +112,13 @@ def prune(artifacts: Artifacts, keep_models: int, keep_days: int, *, remove: boo
             locks.enter_context(changing(artifacts, "prune", say))
         pruned = _plan(artifacts, keep_models, since)
         if remove:
+            models = _by_dataset(artifacts, pruned.going.get("models", []))
             for kind, names in pruned.going.items():
                 for name in names:
                     _remove(artifacts.root, kind, name)
             pruned.removed = True
+            mark(artifacts, models, say)
     return pruned
-
-
-def in_bytes(size: int) -> str:
-    """1,234,567 -> 1.2 MB."""
-    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def _plan(artifacts: Artifacts, keep_models: int, since: datetime) -> Pruned:
@@ -190,6 +185,16 @@ def _of_more_seeds(artifacts: Artifacts, found: dict[str, Manifest]) -> set[str]
     compared = {parent for made in manifests["comparisons"] for parent in made.parents}
     more = {parent for made in manifests["scatters"] for parent in made.parents[1:]} - compared
     return {found[name].parents[0] for name in more if name in found and found[name].parents}
+
+
+def _by_dataset(artifacts: Artifacts, models: list[str]) -> dict[str, list[str]]:
+    """The names of models by their dataset; those whose schema cannot be read are left out."""
+    named: dict[str, list[str]] = {}
+    for model in models:
+        with suppress(InputError, OSError, ValueError):
+            dataset = FeatureSchema.read(artifacts.root / "models" / model / SCHEMA).dataset
+            named.setdefault(dataset, []).append(f"models/{model}")
+    return named
 
 
 def _of_kind(found: dict[str, Manifest], kind: str) -> list[Manifest]:

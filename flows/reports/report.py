@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.in_service import InService
 from flows.reports.charts import draw_curves, read_curves
+from flows.reports.disk import disk_of
 from flows.reports.guards import ABOUT as ABOUT_GUARDS
 from flows.reports.guards import guard_rows
 from flows.reports.ranked import (
@@ -104,6 +105,7 @@ def write_report(
         account=session_rows(sessions.facts),
         warnings=[*late, *sessions.facts.get("warnings", [])],
         left_out=left_out_rows(sessions.facts),
+        disk=disk_of(artifacts.root),
         day_page=f"../../{'/'.join(day_page.parts[-3:])}"
         if day_page
         else "",  # opens from a disk and from a server alike

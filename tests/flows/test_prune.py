@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from flows.night_lock import may_go_on
 from flows.prune import in_bytes, prune
+from flows.reports.disk import disk_of
 from modeling.evaluation.pointer import put_in_service
 from schemas.artifacts import MANIFEST, Artifacts
 from schemas.errors import InputError
@@ -245,3 +247,11 @@ def test_sizes_in_words() -> None:
     assert [in_bytes(size) for size in (0, 999, 1000, 1_234_567, 5 * 10**12, 10**16)] == [
         "0 B", "999 B", "1.0 kB", "1.2 MB", "5.0 TB", "10000.0 TB",
     ]  # fmt: skip
+
+
+def test_the_room_of_a_root_is_said(root: Artifacts, tmp_path: Path) -> None:
+    said = disk_of(root.root)
+    assert re.fullmatch(r"The root takes [\d.]+ kB \(.*days [\d.]+ kB.*\); its disk has [\d.]+ \wB left\.", said), said
+    taken = prune(root, 14, 7).sizes.total()
+    assert f"takes {in_bytes(taken)} (" in said, "as prune measures it"
+    assert disk_of(tmp_path / "nowhere") == ""
