@@ -67,7 +67,8 @@ class Steps:
         if self.recording is not None:
             self.recording.replay()
         elif self.compiles and not self.done:
-            self._attempt(compile_errors(), "The model is not compiled", self._do_not_compile)
+            # What fails to compile may raise anything; an error of the step itself comes again without.
+            self._attempt((Exception,), "The model is not compiled", self._do_not_compile)
         elif self.captures and self.done == WARM_UP:
             with reading_forbidden():
                 self._attempt((RuntimeError,), "Steps are not captured in a CUDA graph", self._do_not_capture)
@@ -181,13 +182,6 @@ def reading_forbidden() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def compile_errors() -> tuple[type[Exception], ...]:
-    """What torch.compile raises where it cannot do its work, such as for want of a compiler."""
-    from torch._dynamo.exc import TorchDynamoException  # it takes a second to load
-
-    return (TorchDynamoException,)
 
 
 def can_capture(model: SequenceModel) -> bool:

@@ -209,21 +209,30 @@ def steps_of(groups: dict[str, Any], compiled: Any = None) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("body", ["sasrec", "hstu", "llama", "gpt2"])
-def test_a_step_is_compiled_whole_and_once_for_all_steps(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batch, the loss and flex_attention: no operation of Python's alone tears it to pieces."""
+@pytest.mark.parametrize(
+    ("body", "objective"),
+    [("sasrec", "causal"), ("hstu", "causal"), ("llama", "causal"), ("gpt2", "causal"), ("bert4rec", "masked")],
+)
+def test_a_step_is_compiled_whole_and_once_for_all_steps(
+    body: str, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch, the loss and flex_attention: no operation of Python's alone tears it to pieces.
+
+    What a masked objective draws is drawn from another generator then.
+    """
     monkeypatch.setattr(attention, "FLEX_ON", ("cpu", "cuda"))
     monkeypatch.setattr(torch.nn.attention.flex_attention, "_validate_device", lambda *given: None)
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     groups = {
         "body": {"name": body, "dropout": 0.1, "dim": 32},
+        "objective": objective,
         "loss": {"name": "sampled_softmax", "negatives": {"count": 8, "source": "in_batch", "corrected": True}},
     }
     whole = partial(torch.compile, backend="eager", fullgraph=True, dynamic=False)
     compiled = steps_of(groups, whole)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    assert compiled == pytest.approx(steps_of(groups), rel=1e-5)
+    assert compiled == pytest.approx(steps_of(groups), rel=1e-5 if objective == "causal" else 0.2)
 
 
 @pretended
