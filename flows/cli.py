@@ -13,7 +13,7 @@ import typer
 from flows.api import api
 from flows.both_ways import Commands
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
-from flows.console import end, in_words, say, say_aside
+from flows.console import end, in_lines, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
 from flows.export import export, vectors
@@ -117,7 +117,7 @@ def verify(
     from flows.verify import verify as check
     from schemas.artifacts import Artifacts
 
-    lines = in_words(say)
+    lines = in_lines(say)
     artifacts = Artifacts(root)
     findings = check(artifacts, lines)
     if findings and mend:

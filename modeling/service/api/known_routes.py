@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
-PLACE = re.compile(r"{(\w+)[^}]*}")
+PARAMETER = re.compile(r"{(\w+)[^}]*}")
 
 
 def routes_of(app: FastAPI) -> str:
     """All routes, each with its method: POST /recommend, GET /users/ID, ..., GET / (a page to try them)."""
     known = [
-        f"{method} {PLACE.sub(lambda name: name[1].upper(), route.path)}"
+        f"{method} {PARAMETER.sub(lambda name: name[1].upper(), route.path)}"
         for route in app.routes
         if isinstance(route, Route) and route.path not in ("/", "/docs")
         for method in sorted((route.methods or set()) - {"HEAD"})
