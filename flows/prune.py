@@ -6,7 +6,7 @@ What stays at any age:
     days, states                      those that a ledger names: a finished day is a fact
     models                            in service, what a rollback puts back, the newest N of each dataset (those that were
                                       trained with more seeds, to measure their scatter, do not count)
-    sessions                          of these models, and the newest of each dataset
+    sessions                          of these models, and the newest of each dataset; all, while a process trains or tunes
     evaluations                       of models that stay on sessions that stay
     recommendations, vectors          the newest of each dataset
     comparisons, reports, ...         all, the record of every night; they are small
@@ -28,7 +28,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows.drafts import GOING, days_ago, is_left, open_backtests
+from flows.drafts import GOING, days_ago, is_left, is_trained_below, open_backtests
 from flows.ledgers import read_ledgers
 from flows.lists import POINTERS, newest_lists
 from flows.night_lock import alone_in
@@ -167,6 +167,10 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
     nightly = [model for model in _of_kind(found, "models") if model.name not in of_seeds]
     needed |= set(_newest(nightly, keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
+    if is_trained_below(
+        artifacts.root
+    ):  # by `overnight train`, tune or Python: they hold no lock that prune would wait for
+        needed |= {made.name for made in _of_kind(found, "sessions")}
     models = [model for model in _of_kind(found, "models") if model.name in needed]
     needed |= {str(model.facts["refit_of"]) for model in models if model.facts.get("refit_of")}  # how it was measured
     for model in _of_kind(found, "models"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -127,6 +128,21 @@ def test_models_of_more_seeds_do_not_count_among_the_newest(root: Artifacts) -> 
         pass
     prune(root, keep_models=1, keep_days=7, remove=True)
     assert names(root, "models") == {one}, "what was compared is a night's, also where a measurement took it in"
+
+
+@pytest.mark.parametrize("place", ["unfinished/0123456789abcdef", "tuning/0123456789abcdef/lock"])
+def test_sessions_stay_while_a_process_trains_or_tunes(place: str, root: Artifacts) -> None:
+    age_all(root)
+    held = root.root / place
+    held.parent.mkdir(parents=True, exist_ok=True)
+    held.touch() if held.name == "lock" else held.mkdir()
+    descriptor = os.open(held, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert "sessions" not in prune(root, 14, 0).going
+    finally:
+        os.close(descriptor)
+    assert len(prune(root, 14, 0).going["sessions"]) == 1
 
 
 def test_where_there_is_nothing_one_line_says_so(root: Artifacts, tmp_path: Path) -> None:
