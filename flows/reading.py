@@ -100,6 +100,9 @@ def recommend(
     with lists_to(out, to, table, root, say) as out:
         _require_one_way(items, events, source, out, user, everyone)
         moment = read_moment(at, bool(user or events))
+        for option, path in (("--events", events), ("--from", source), ("--new-items", new_items)):
+            if path is not None and not path.exists():
+                raise InputError(f"{option} {path}: there is no such file{' or folder' * (path is not new_items)}.")
         folder = folder_of(root, dataset, model)
         given = read_events(dataset, folder, events, "--events") if events else items or []
         new_table = read_items(dataset, folder, new_items, "--new-items") if new_items else None
