@@ -27,6 +27,7 @@ from flows.options import (
 )
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
+from flows.shown import shown
 from flows.together import in_turn, taking_part
 from schemas import machine
 from schemas.errors import InputError, StageEndedError
@@ -221,6 +222,7 @@ app.command()(why)
 app.command()(export)
 app.command()(vectors)
 app.command()(api)
+app.command()(shown)
 
 
 app.command()(backfill)

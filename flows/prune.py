@@ -4,8 +4,9 @@ What stays at any age:
 
     champions, ledgers, inventories   all
     days, states                      those that a ledger names: a finished day is a fact
-    models                            in service, what a rollback puts back, the newest N of each dataset (those that were
-                                      trained with more seeds, to measure their scatter, do not count)
+    models                            in service, what a rollback puts back, what `serving.side_by_side` names, the
+                                      newest N of each dataset (those that were trained with more seeds, to measure their
+                                      scatter, do not count)
     sessions                          of these models, and the newest of each dataset; all, while a process trains or tunes
     evaluations                       of models that stay on sessions that stay
     recommendations, vectors          the newest of each dataset
@@ -19,6 +20,7 @@ All else of these, and of unfinished, goes. A folder is renamed before it is rem
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +38,7 @@ from flows.reports.disk import in_bytes as in_bytes
 from flows.tracking.pruned import mark
 from flows.vectors import newest_vectors
 from modeling.evaluation.pointer import champion_of, changing
+from modeling.service.tracking.store import SECOND, TRACKED
 from schemas.artifacts import MANIFEST, UNFINISHED, Artifacts, Manifest
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -163,13 +166,13 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
     for path in (artifacts.root / "champions").glob("*.json"):
         if vectors := newest_vectors(artifacts, path.stem):
             needed.add(vectors.vectors)
+    for path in (artifacts.root / TRACKED).glob(f"*/{SECOND}"):
+        needed |= set(re.findall(r"models/[0-9a-f]+", path.read_text()))
     of_seeds = _of_more_seeds(artifacts, found)
     nightly = [model for model in _of_kind(found, "models") if model.name not in of_seeds]
     needed |= set(_newest(nightly, keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
-    if is_trained_below(
-        artifacts.root
-    ):  # by `overnight train`, tune or Python: they hold no lock that prune would wait for
+    if is_trained_below(artifacts.root):  # by train, tune or Python, which hold no lock that prune would wait for
         needed |= {made.name for made in _of_kind(found, "sessions")}
     models = [model for model in _of_kind(found, "models") if model.name in needed]
     needed |= {str(model.facts["refit_of"]) for model in models if model.facts.get("refit_of")}  # how it was measured

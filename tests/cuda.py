@@ -176,11 +176,12 @@ def ranks_and_lists(folder: Path) -> Any:
                 fused.takes = plain
             answers[where] = rank_N, ids_NK, scores_NK
         for where in ("cuda", "kernels"):
-            same = [
-                float((one == two).double().mean()) for one, two in zip(answers["cpu"], answers[where], strict=True)
-            ]
-            about[f"{num_items} {where}"] = [round(share, 5) for share in same[:2]]
-            assert min(same[:2]) > 0.999, (num_items, where, same)
+            (rank_N, ids_NK, _), (other_N, other_NK, _) = answers["cpu"], answers[where]
+            # Products are rounded differently: of a million scores some lie nearer to the target's than that.
+            same = [((rank_N - other_N).abs() <= num_items / 100_000), ids_NK == other_NK]
+            shares = [float(these.double().mean()) for these in same]
+            about[f"{num_items} {where}"] = [round(share, 5) for share in shares]
+            assert min(shares) > 0.999, (num_items, where, shares)
     return about
 
 
@@ -365,8 +366,15 @@ CHECKS: dict[str, Callable[[Path], Any]] = {
     "child_process": child_process,
     "presets_compared": presets_compared,
     "compiled bert4rec:masked": lambda folder: compiled("bert4rec", "masked", "sampled_softmax", folder),
+    "compiled sasrec:causal": lambda folder: compiled("sasrec", "causal", "full_softmax", folder),
 }  # fmt: skip
-NEED_KERNELS = ("ranks_and_lists", "what_reads_is_found_out", "compiled bert4rec:masked", "child_process")
+NEED_KERNELS = (
+    "ranks_and_lists",
+    "what_reads_is_found_out",
+    "compiled bert4rec:masked",
+    "compiled sasrec:causal",
+    "child_process",
+)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 N histories of a chunk, R of them taken at a time, V items of the catalogue, T items of a tile, G groups of 32 items, P pairs of
 a history and an item that must not be ranked, B items that are kept.
 
-Ranks count while scores are in the second cache. Lists keep the scores of R histories and the maximum of each group of items;
+Ranks count while the scores of a tile are there. Lists keep the scores of R histories and the maximum of each group of items;
 the best B groups hold the best B items, which are looked for in these alone. Nothing is asked of the device.
 """
 
@@ -19,7 +19,9 @@ from torch import Tensor
 
 from modeling.evaluation.scorer import Scorer, Tiles
 
-ROWS, TILE = 4096, 2048  # whose scores, 32 MB, stay in a second cache of 50 MB
+# Of the tiles tried on an H200 (benchmarks/gpu.md) the largest is the fastest: what fits its second cache (4096 x 2048) takes
+# a fifth longer, since a tile is a few launches of about 10 microseconds.
+ROWS, TILE = 8192, 16384
 HELD = 2**29  # scores that lists keep, 2 GB
 SPARE = 16  # kept behind the k-th, for items that tie with it
 LONGEST = 1000  # of lists that are made like this
@@ -51,7 +53,7 @@ def _compiles() -> bool:
 
 @cache
 def tile_of(rows: int) -> int:
-    """T for lists of so many histories: whole blocks that stay in the second cache."""
+    """T for lists of so many histories: whole blocks of as many scores as a tile of ranks."""
     return max(1024, ROWS * TILE // max(rows, 1) // 1024 * 1024)
 
 

@@ -17,6 +17,7 @@ from flows.night_lock import may_go_on
 from flows.prune import in_bytes, prune
 from flows.reports.disk import disk_of
 from modeling.evaluation.pointer import put_in_service
+from modeling.service.tracking.store import SECOND, tracked_folder
 from schemas.artifacts import MANIFEST, Artifacts
 from schemas.errors import InputError
 from tests.flows.conftest import overnight_here, summary_of
@@ -152,6 +153,17 @@ def test_where_there_is_nothing_one_line_says_so(root: Artifacts, tmp_path: Path
     lines = list(prune(root, 14, 7).lines())
     assert lines[-1] == "All of it is needed: there is nothing to remove."
     assert not [line for line in lines if line.split()[2:4] == ["0", "B"]]
+
+
+def test_the_second_of_two_models_that_are_compared_stays(root: Artifacts) -> None:
+    second, _, newest = (model(root, number, 100 - number) for number in (1, 2, 3))
+    age_all(root)
+    put_in_service(root, "demo", newest, by="promote")
+    file = tracked_folder(root.root, "demo") / SECOND
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"model": second}))
+    prune(root, keep_models=1, keep_days=1, remove=True)
+    assert names(root, "models") == {second, newest} and file.exists()
 
 
 def test_what_was_made_lately_stays(root: Artifacts) -> None:
