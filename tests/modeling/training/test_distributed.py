@@ -20,7 +20,10 @@ from modeling.training import checkpoints, distributed, launch, optimizer
 from modeling.training.checkpoints import State
 from modeling.training.fit import fit
 from modeling.training.plan import Plan
+from schemas import lock
+from schemas.artifacts import Artifacts
 from schemas.errors import DivergedError, InputError
+from schemas.owner import Owner
 from tests.conftest import model_of, random_sessions, schema_of
 from tests.modeling.test_heads import NUM_ITEMS, coin_sessions, schema_with
 
@@ -162,6 +165,24 @@ def go_wrong(report: Report) -> None:
     if not distributed.is_first():
         raise DivergedError("the second process says so")
     distributed.wait()
+
+
+def write_after_another_took_over(root: Path, report: Report) -> None:
+    if distributed.is_first():
+        folder = root / lock.FOLDER / lock.NIGHT
+        newest = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        (folder / f"{newest + 1:012}").write_text(Owner.here("another night").model_dump_json())
+        with Artifacts(root).write("models", "0" * 16):
+            pass
+
+
+def test_processes_that_train_together_write_only_under_the_lock_of_their_parent(tmp_path: Path) -> None:
+    with (
+        pytest.raises((ProcessException, lock.LostLockError)),
+        lock.holding(tmp_path, lock.NIGHT, "night of shop", lambda line: None),
+    ):
+        launch.together(partial(write_after_another_took_over, tmp_path), 2, lambda line: None)
+    assert not list((tmp_path / "models").iterdir())
 
 
 def test_what_one_process_finds_wrong_ends_all() -> None:
