@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHOP := demo-shop
 ROOT := overnight-data
+SIMULATE :=
 STAMP := .venv/installed
 
 .PHONY: audit help install demo test month gpu-plans image lint format serve clean
@@ -21,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP) ## simulate a shop, run a night on it, show what came out
-	@$(BIN)/overnight simulate --out $(SHOP)
+	@$(BIN)/overnight simulate --out $(SHOP) $(SIMULATE)
 	@$(BIN)/overnight retrain --dataset demo --source $(SHOP) --root $(ROOT)
 
 test: $(STAMP) ## run the tests

@@ -16,6 +16,7 @@ from flows.new import begin
 from flows.settings import listing
 from schemas import plugins
 from schemas.dataset import read_dataset
+from tests.conftest import SLOW
 from tests.laws import test_models
 from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
 
@@ -23,6 +24,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # Set-up, this very test run, and a server that stays up (tests/flows/test_serve.py runs it).
 NOT_RUN = {"make test", "make serve"}
+FEW = "SIMULATE=--users 300"  # of the 2,000 of the demo: no command takes other ways for them
 
 
 def blocks(language: str) -> list[str]:
@@ -45,6 +47,7 @@ def test_every_command_runs_in_the_order_shown(tmp_path: Path) -> None:
         words = shlex.split(command)
         if words[0] == "make":
             words += ["-C", str(ROOT), f"SHOP={tmp_path / 'demo-shop'}", f"ROOT={tmp_path / 'overnight-data'}"]
+            words += [] if SLOW else [FEW]
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=3600)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if command == "overnight new encoder share_of_mean":  # as the README shows it from here on

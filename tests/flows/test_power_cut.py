@@ -20,6 +20,7 @@ import pytest
 
 from flows.environment import AUTH_OF_SERVER
 from flows.keeper import below
+from tests.conftest import slow
 from tests.flows.conftest import LONG_SECONDS, answer_of, begun, clean_environment, free_port
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
@@ -156,21 +157,26 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
         wait_until(lambda: after.is_over(night))
         assert after.state(night) == "Completed"
         assert after.ask("GET", f"/flow_runs/{dead}")["state"]["message"].startswith("Its process is gone")
+        stopped_in_training(after, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "its own SIGKILL", "SIGKILL of what started it"])
+@pytest.mark.parametrize("how", [pytest.param("its own SIGKILL", marks=slow), "SIGKILL of what started it"])
 @pytest.mark.fault(
     "`overnight serve`, or what started it, is stopped or killed in training",
     outcome="no process is left; the next night goes on",
 )
-def test_stopped_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop, shell=how.startswith("SIGKILL")) as night:
-        night.train()
-        pids = of_root(root)
-        assert len(pids) > 4  # serve, server, worker, the run, and those that keep them
-        number = signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL
-        os.kill(night.process.pid, number)
-        night.process.wait(LONG_SECONDS)
-        wait_until(lambda: not of_root(root))
-        assert not any(map(is_there, pids))
+        stopped_in_training(night, signal.SIGKILL)
+
+
+def stopped_in_training(night: Served, number: int) -> None:
+    """Stop what started the server in the middle of a night: no process is left."""
+    night.train()
+    pids = of_root(night.root)
+    assert len(pids) > 4  # serve, server, worker, the run, and those that keep them
+    os.kill(night.process.pid, number)
+    night.process.wait(LONG_SECONDS)
+    wait_until(lambda: not of_root(night.root))
+    assert not any(map(is_there, pids))
