@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # Set-up, this very test run, and a server that stays up (tests/flows/test_serve.py runs it).
 NOT_RUN = {"make test", "make serve"}
-FEW = "SIMULATE=--users 300"  # of the 2,000 of the demo: no command takes other ways for them
+FEW = "SIMULATE=--users 800"  # of the 2,000 of the demo: no command takes other ways for them
 
 
 def blocks(language: str) -> list[str]:
