@@ -142,6 +142,7 @@ def served(root: Path, shop: Path, *, shell: bool = False, auth: str = "") -> It
     "power cut: server, worker and run end at once",
     outcome="at the next start the run is Crashed, and the next night goes on",
 )
+@pytest.mark.fault("`overnight serve` is stopped in training", outcome="no process is left; the next night goes on")
 def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop) as before:
@@ -160,9 +161,10 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
         stopped_in_training(after, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("how", [pytest.param("its own SIGKILL", marks=slow), "SIGKILL of what started it"])
+@slow  # tests/flows/test_keeper.py kills what is kept like this without a server
+@pytest.mark.parametrize("how", ["its own SIGKILL", "SIGKILL of what started it"])
 @pytest.mark.fault(
-    "`overnight serve`, or what started it, is stopped or killed in training",
+    "`overnight serve`, or what started it, is killed in training (by hand: OVERNIGHT_SLOW=1)",
     outcome="no process is left; the next night goes on",
 )
 def test_killed_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
