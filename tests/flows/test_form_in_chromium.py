@@ -17,7 +17,7 @@ from flows.serve import running
 from flows.settings.form import UNSET, chosen
 from tests.chromium import CHROMIUM, Page, chromium
 from tests.conftest import pared
-from tests.flows.conftest import answer_of, clean_environment, free_port
+from tests.flows.conftest import answer_of, begun, clean_environment, free_port
 from tests.flows.test_form import drawn
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -66,7 +66,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name)
     for name, value in (QUIET | PATIENT).items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "prefect").mkdir()
+    begun(tmp_path)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     port = free_port()
     with running(tmp_path / "root", None, port):
