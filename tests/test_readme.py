@@ -37,8 +37,8 @@ def commands() -> list[str]:
     return [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
 
 
-def run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """A command in the working folder; in this process, which has torch loaded, where neither Prefect nor workers are needed."""
+def done_by(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """A command in the working folder; in this process, which has torch loaded, where it needs neither Prefect nor workers."""
     if words[0] == "overnight" and words[1] != "backfill" and "--workers" not in words and not SLOW:
         return night_here(*words[2:]) if words[1] == "retrain" else overnight_here(*words[1:])
     if words[0] == "make":
@@ -66,7 +66,7 @@ def test_every_command_runs_in_the_order_shown(tmp_path: Path, monkeypatch: pyte
     for command in commands():
         if command in NOT_RUN:
             continue
-        done = run(shlex.split(command), tmp_path)
+        done = done_by(shlex.split(command), tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if command == "overnight new encoder share_of_mean":  # as the README shows it from here on
             Path("plugins/steps/drop_samples.py").write_text(blocks("python")[0])

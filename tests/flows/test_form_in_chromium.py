@@ -16,7 +16,7 @@ from flows.pool import POOL
 from flows.serve import running
 from flows.settings.form import UNSET, chosen
 from tests.chromium import CHROMIUM, Page, chromium
-from tests.conftest import pared
+from tests.conftest import slow
 from tests.flows.conftest import answer_of, begun, clean_environment, free_port
 from tests.flows.test_form import drawn
 
@@ -75,9 +75,10 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield served
 
 
+@slow  # tests/flows/test_form.py holds the schemas to the rules that the browser's drawing depends on
 def test_forms_are_drawn_chosen_from_and_refuse_what_is_wrong(server: Server, tmp_path: Path) -> None:
     with chromium(tmp_path) as page:
-        for flow in pared(server.deployments, lambda flow: flow in ("retrain", "backfill")):
+        for flow in server.deployments:
             server.open_form(page, flow)
             text = page.text()
             assert "Property is type" not in text, text
