@@ -159,8 +159,8 @@ def test_a_project_is_begun_runs_nights_is_served_and_upgraded(installed: Path, 
     shutil.copytree(installed, site_here)
     shell = Shell(site_here, tmp_path)
     simulate(Shop(days=4, users=60, seed=5), tmp_path / "shop")
-    begun = shell.overnight("init", "corner", "--from", "shop")
-    assert begun["dataset"] == "corner.yaml" and begun["kept"] == []
+    project = shell.overnight("init", "corner", "--from", "shop")
+    assert project["dataset"] == "corner.yaml" and project["kept"] == []
     shell.folder = tmp_path / "corner"
     assert "overnight-data" not in {path.name for path in shell.folder.iterdir()}
     begun(shell.folder / "overnight-data")
