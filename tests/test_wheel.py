@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from preprocessing.simulate import Shop, simulate
-from tests.flows.conftest import answer_of, free_port
+from tests.flows.conftest import answer_of, begun, free_port
 from tests.flows.conftest import folder_of_all_processes as folder_of_all_processes
 
 ROOT = Path(__file__).parents[1]
