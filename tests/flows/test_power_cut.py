@@ -157,6 +157,8 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
         night = after.begin(SHORT)
         wait_until(lambda: after.is_over(night))
         assert after.state(night) == "Completed"
+        lines = after.ask("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [night]}}, "limit": 200})
+        assert any("Training sasrec" in line["message"] for line in lines), "what its process says is in the run's log"
         assert after.ask("GET", f"/flow_runs/{dead}")["state"]["message"].startswith("Its process is gone")
         stopped_in_training(after, signal.SIGTERM)
 
