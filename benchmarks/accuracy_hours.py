@@ -27,7 +27,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from flows.settings.settings import Data, Settings, resolve
 from modeling.config import EvaluationConfig, SplitConfig
 from modeling.stages import evaluate, train
-from preprocessing.pipeline import prepare
 from schemas.artifacts import Manifest
 
 FIRST_DAY = date(2000, 1, 1)
@@ -79,22 +78,41 @@ def write_hours(source: Path, out: Path) -> None:
     shutil.copy(source / "items.parquet", out / "items.parquet")
 
 
-def run_hours(
-    data: Data, windows: Windows, preset: str | None, given: Json, metrics: tuple[str, ...], say: Say
-) -> Json:
-    """Train and test hour by hour -> means over the hours of the metrics of the model, of it with seen items kept, and of the
-    baselines, as `metrics` by name; `cases`, `cold`, `cpu_seconds`, `steps`, `hours` and the `per_hour` of all.
+def prepare_hours(data: Data, windows: Windows) -> Manifest:
+    """Sessions of the hours that the windows read; the events with hours as days are written below the root, once.
 
-    `data` names the files as they were published and the root. Each hour's model starts from that of the hour before. Targets
-    that no hour of training holds count as misses. With the same root, hours that are done are not done again.
+    `data` names the files as they were published and the root.
     """
+    from preprocessing.pipeline import prepare  # more than training needs
+
     assert data.source and data.root
     hours = data.root / "hours"
     if not (hours / "items.parquet").is_file():
         write_hours(Path(data.source), hours)
-    found = resolve(data.model_copy(update={"source": str(hours)}), preset, given)
+    found = resolve(data.model_copy(update={"source": str(hours)}))
     first = windows.last - windows.first + 1
-    sessions = prepare(found.artifacts, found.dataset, until=day_of(windows.last), days=first, progress=_quiet)
+    return prepare(found.artifacts, found.dataset, until=day_of(windows.last), days=first, progress=_quiet)
+
+
+def run_hours(
+    data: Data,
+    windows: Windows,
+    preset: str | None,
+    given: Json,
+    metrics: tuple[str, ...],
+    say: Say,
+    sessions: Manifest | None = None,
+) -> Json:
+    """Train and test hour by hour -> means over the hours of the metrics of the model, of it with seen items kept, and of the
+    baselines, as `metrics` by name; `cases`, `cold`, `cpu_seconds`, `steps`, `hours` and the `per_hour` of all.
+
+    `data` is as for `prepare_hours`, which makes the sessions where none are given. Each hour's model starts from that of the
+    hour before. Targets that no hour of training holds count as misses. With the same root, hours that are done are not done
+    again.
+    """
+    assert data.source and data.root
+    sessions = sessions or prepare_hours(data, windows)
+    found = resolve(data.model_copy(update={"source": str(data.root / "hours")}), preset, given)
     days = sorted(sessions.facts["days"])
     rows: list[Json] = []
     costs, model = {"cpu_seconds": 0.0, "steps": 0}, None

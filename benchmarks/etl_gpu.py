@@ -1,8 +1,10 @@
 """The whole ETL on the CPU and on the GPU of one machine, in turn; the last line printed is JSON.
 
-    python benchmarks/etl_gpu.py ROOT ROWS[,ROWS ...] [--runs 2] [--bucket-rows N] [--engines cpu,gpu]
+    python benchmarks/etl_gpu.py ROOT ROWS[,ROWS ...] [--runs 2] [--bucket-rows N] [--engines cpu,gpu,gpu:copy]
 
 Events are made below ROOT, once, by the peers' generator ($OVERNIGHT_SHARED/peers/gen_events.py, or shared/ in the project).
+Variants of an engine follow its name: `plain` runs without clocks (see `clocks`), which wait for the GPU after each plan;
+`copy` copies rows for every plan and back; `parquet` lets the GPU pack sessions.
 Each run is a fresh process, which first prepares a few events: for the GPU this loads cuDF, its kernels and the memory pool.
 What that cost is said apart (`warm_up`). Then come wall and CPU seconds by phase, and the most device memory in use. The
 sessions of both engines are read back and compared row by row: where they differ the script ends with status 1.
@@ -11,6 +13,7 @@ sessions of both engines are read back and compared row by row: where they diffe
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import os
@@ -18,12 +21,14 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
-WARM_ROWS = 100_000
+WARM_ROWS, PART_ROWS = 100_000, 2_500_000
 Json = dict[str, Any]
 
 
@@ -46,7 +51,95 @@ class Laps:
             self.cpu[phase] = round(self.cpu.get(phase, 0.0) + now[1] - began[1], 3)
 
 
-def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int | None) -> Json:
+class Spans:
+    """When functions were at work: of each name, how often, seconds of all threads together, and wall seconds of any."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, list[tuple[float, float]]] = {}
+
+    def wrap(self, owner: Any, function: str, name: str, after: Callable[[], object] = lambda: None) -> None:
+        """Put a clock around a function or method of a module or class; it stops after `after` is called."""
+        plain, there = getattr(owner, function), self.found.setdefault(name, [])
+
+        @functools.wraps(plain)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return plain(*arguments, **options)
+            finally:
+                after()
+                there.append((began, time.perf_counter()))
+
+        setattr(owner, function, timed)
+
+    def clear(self) -> None:
+        for spans in self.found.values():
+            spans.clear()
+
+    def told(self) -> Json:
+        """{name: [calls, seconds in all threads, wall seconds]}, the longest first."""
+        rows = {name: [len(spans), sum(b - a for a, b in spans), _wall(spans)] for name, spans in self.found.items()}
+        ordered = sorted(rows.items(), key=lambda row: -row[1][2])
+        return {name: [calls, *(round(s, 3) for s in seconds)] for name, (calls, *seconds) in ordered if calls}
+
+
+def _wall(spans: list[tuple[float, float]]) -> float:
+    total, until = 0.0, 0.0
+    for began, ended in sorted(spans):
+        total += max(0.0, ended - max(began, until))
+        until = max(until, ended)
+    return total
+
+
+def clocks(gpu: bool) -> Spans:
+    """Clocks around what may take long. `plan on the GPU` holds `to the GPU`: columns go there when a plan asks for them."""
+    from preprocessing import frames
+    from preprocessing.execution import batch, cleaning, reading, tasks
+    from preprocessing.features.state import State
+    from preprocessing.history import days
+    from preprocessing.output import day, sessions
+    from preprocessing.output.profile import Profiles
+    from preprocessing.source import index
+    from schemas import artifacts
+
+    spans, wait = Spans(), _wait if gpu else (lambda: None)
+    spans.wrap(reading, "collect", "read files")
+    spans.wrap(index, "_count", "index: hash and count")
+    spans.wrap(batch.Spool, "divide", "read: days of rows")
+    spans.wrap(tasks, "_rows_made_of", "clean: hash of every row (beside)")
+    spans.wrap(cleaning.Cleaning, "run", "clean: plans in all")
+    spans.wrap(tasks, "account_of", "clean: account")
+    spans.wrap(tasks, "fit_bucket", "clean: fit")
+    spans.wrap(batch.Batch, "_merge", "fit: merge states")
+    spans.wrap(frames, "translate", "translate plans")
+    spans.wrap(frames, "to_device", "to the GPU", wait)
+    spans.wrap(frames, "evaluate", "plan on the GPU", wait)
+    spans.wrap(frames, "from_device", "from the GPU")
+    spans.wrap(sessions, "group", "encode: group in all")
+    spans.wrap(sessions, "with_lists", "encode: values to the host, list columns")
+    spans.wrap(frames.Held, "write_lists", "encode: Parquet by the GPU (beside)")
+    spans.wrap(sessions, "_write", "encode: Parquet of sessions (threads)")
+    spans.wrap(tasks.items, "latest_by_day", "encode: latest of items")
+    spans.wrap(tasks.counts, "count", "encode: profile")
+    spans.wrap(batch.Batch, "_with_items", "encode: merge items")
+    spans.wrap(Profiles, "of", "commit: profiles")
+    spans.wrap(day.DayWriter, "gather", "commit: gather days")
+    spans.wrap(day.DayWriter, "put", "commit: write days (threads)")
+    spans.wrap(State, "write", "commit: write states (threads)")
+    spans.wrap(artifacts, "sha256", "checksum (threads)")
+    spans.wrap(artifacts, "sync", "fsync (threads)")
+    spans.wrap(days.Days, "enter", "enter into the ledger")
+    return spans
+
+
+def _wait() -> None:
+    """For the GPU to have done what was asked of it: a clock would else stop when it was asked."""
+    from cuda.bindings import runtime
+
+    runtime.cudaDeviceSynchronize()
+
+
+def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int | None, variants: list[str]) -> Json:
     """Prepare once, after a preparation of few events."""
     if library := os.environ.get("NVJITLINK"):  # newer than the one that torch brings
         import ctypes
@@ -62,16 +155,23 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
     from preprocessing.pipeline import prepare
     from schemas.artifacts import Artifacts
 
-    memory = _counted(engines) if engine == "gpu" else None
+    memory = _counted(engines) if engine == "gpu" and "plain" not in variants else None
+    spans = clocks(engine == "gpu") if "plain" not in variants else Spans()
     trips: list[int] = []
     plain = frames.run
 
-    def run(plans: Any, target: Any) -> Any:
-        if target != frames.CPU:
-            trips.append(len(plans))
-        return plain(plans, target)
+    def run(plans: Any, target: Any, stays: int | None = None) -> Any:
+        if target == frames.CPU:
+            return plain(plans, target, stays)
+        trips.append(len(plans))
+        if "copy" not in variants:
+            return plain(plans, target, stays)
+        return [frames.to_host(rows) for rows in plain(plans, target, None)]
 
     frames.run = run
+    frames.PARQUET_ON_GPU = "parquet" in variants
+    if "copy" in variants:  # as before rows stayed on the GPU
+        _never_stay(frames)
     workers = Workers(bucket_rows=bucket_rows)
 
     def once(events: Path, into: Path, laps: Laps) -> Any:
@@ -82,15 +182,18 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
     once(warm, root.with_name(f"{root.name}-warm"), Laps())
     warm_up = {"wall_s": round(time.perf_counter() - began, 3), "cpu_s": round(time.process_time() - spent, 3)}
     trips.clear()
+    spans.clear()
     laps, began, spent = Laps(), time.perf_counter(), time.process_time()
     manifest = once(source, root, laps)
     wall, cpu = time.perf_counter() - began, time.process_time() - spent
     return {
         "engine": engine,
+        "variants": variants,
         "wall_s": round(wall, 3),
         "cpu_s": round(cpu, 3),
         "wall_by_phase": laps.wall | {"rest": round(wall - sum(laps.wall.values()), 3)},
         "cpu_by_phase": laps.cpu | {"rest": round(cpu - sum(laps.cpu.values()), 3)},
+        "spans": spans.told(),
         "warm_up": warm_up,
         "trips": len(trips),
         "plans": sum(trips),
@@ -99,6 +202,14 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
         "events": manifest.facts["events"],
         "folder": str(manifest.folder),
     }
+
+
+def _never_stay(frames: Any) -> None:
+    """Let rows be copied for every plan, as frames are that are used once."""
+    from preprocessing.execution import buckets
+
+    for module in (frames, buckets):
+        module.on = lambda target, frame: frame
 
 
 def _counted(engines: Any) -> list[Any]:
@@ -132,13 +243,18 @@ def compare(ours: str, theirs: str) -> Json:
         if not tables[0].equals(tables[1], null_equal=True):
             unequal.append(f"{day}: {_difference(*tables)}")
     return {
-        "same_rows": not unequal and bool(days) and names[0] == names[1],
+        "same_rows": not unequal and bool(days) and _without_parts(names[0]) == _without_parts(names[1]),
         "days": len(days),
         "unequal": unequal[:5],
         "files": len(both),
         "files_that_differ": other[:12],
         "only_in_one": sorted(set(names[0]) ^ set(names[1]))[:12],
     }
+
+
+def _without_parts(names: list[str]) -> set[str]:
+    """How many parts a day has follows from the number of buckets, which the engine chooses."""
+    return {name.rpartition("/")[0] if name.startswith("sessions/") else name for name in names}
 
 
 def _sessions(folder: Path) -> Any:
@@ -171,14 +287,30 @@ def child(*arguments: object) -> Json:
 
 
 def events(root: Path, rows: int) -> Path:
-    """A folder of about so many events, made once."""
+    """A folder of about so many events, made once: files of `PART_ROWS`, each of users of its own, by a process each."""
     folder = root / f"events-{rows}"
     if not (folder / "done").is_file():
         shutil.rmtree(folder, ignore_errors=True)
-        if error := child(root, 0, "--make", rows).get("error"):
-            raise SystemExit(error)
+        (folder / "events").mkdir(parents=True)
+        starts = range(0, rows, PART_ROWS)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            made = threads.map(lambda start: child(folder, start, "--make", min(PART_ROWS, rows - start)), starts)
+            if errors := [part["error"] for part in made if "error" in part]:
+                raise SystemExit(errors[0])
         (folder / "done").touch()
     return folder / "events"
+
+
+def make(rows: int, start: int, folder: Path) -> Json:
+    """One file of events, of users from number `start` / 10 on."""
+    sys.path[:0] = [str(PROJECT), str(HERE)]
+    import polars as pl
+    from etl_run import generator
+
+    users = pl.col("user_id") + start // 10
+    table = generator().make_events(rows, seed=start // PART_ROWS).with_columns(users)
+    table.write_parquet(folder / "events" / f"{start:010}.parquet", compression="zstd", row_group_size=500_000)
+    return {"rows": table.height}
 
 
 def in_turn(root: Path, rows: int, engines: list[str], runs: int, bucket_rows: int | None) -> Json:
@@ -188,15 +320,23 @@ def in_turn(root: Path, rows: int, engines: list[str], runs: int, bucket_rows: i
     for _ in range(runs):
         for engine in engines:
             options = ["--bucket-rows", bucket_rows] if bucket_rows else []
-            run = child(root, 0, "--measure", engine, source, warm, root / f"root-{rows}-{engine}", *options)
+            run = child(
+                root, 0, "--measure", engine, source, warm, root / f"root-{rows}-{engine.replace(':', '-')}", *options
+            )
             record[engine].append(run)
             print(json.dumps({"rows": rows, **run}), flush=True)
-    last = [record[engine][-1] for engine in engines]
-    if len(last) == 2 and all("folder" in run for run in last):
-        record["compared"] = compare(last[0]["folder"], last[1]["folder"])
-        best = [min(run["wall_s"] for run in record[engine] if "wall_s" in run) for engine in engines]
-        record["times_faster"] = round(best[0] / best[1], 2)
+    last = {engine: runs[-1] for engine, runs in record.items() if engine in engines and "folder" in runs[-1]}
+    first, *rest = engines
+    for other in rest:
+        if first in last and other in last:
+            record.setdefault("compared", {})[other] = compare(last[first]["folder"], last[other]["folder"])
+    best = {engine: min(run["wall_s"] for run in record[engine] if "wall_s" in run) for engine in last}
+    record["times_faster"] = {other: round(best[first] / best[other], 2) for other in best if first in best}
     return record
+
+
+def _without_spans(runs: list[Json]) -> list[Json]:
+    return [{name: value for name, value in run.items() if name != "spans"} for run in runs]
 
 
 def main() -> None:
@@ -204,28 +344,33 @@ def main() -> None:
     parser.add_argument("root", type=Path)
     parser.add_argument("rows", help="events, several with commas between")
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--engines", default="cpu,gpu")
+    parser.add_argument(
+        "--engines", default="cpu,gpu", help="in turn, the first is compared with; variants as gpu:plain"
+    )
     parser.add_argument("--bucket-rows", type=int, help="rows of a bucket; as the engine chooses if left out")
     parser.add_argument("--measure", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--make", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     root = given.root.resolve()
     if given.make:
-        sys.path[:0] = [str(PROJECT), str(HERE)]
-        from etl_run import make_events
-
-        print(json.dumps(make_events(given.make, root / f"events-{given.make}")))
+        print(json.dumps(make(given.make, int(given.rows), root)))
     elif given.measure:
-        engine, *paths = given.measure
-        print(json.dumps(measure(engine, *map(Path, paths), given.bucket_rows)))
+        name, *paths = given.measure
+        engine, *variants = name.split(":")
+        print(json.dumps(measure(engine, *map(Path, paths), given.bucket_rows, variants)))
     else:
         root.mkdir(parents=True, exist_ok=True)
+        engines = given.engines.split(",")
         sizes = [int(size) for size in given.rows.split(",")]
-        records = [in_turn(root, size, given.engines.split(","), given.runs, given.bucket_rows) for size in sizes]
-        print(json.dumps(records))
-        if any("error" in run for record in records for engine in given.engines.split(",") for run in record[engine]):
+        records = [in_turn(root, size, engines, given.runs, given.bucket_rows) for size in sizes]
+        slim = [
+            {name: _without_spans(runs) if name in engines else runs for name, runs in record.items()}
+            for record in records
+        ]
+        print(json.dumps(slim))
+        if any("error" in run for record in records for engine in engines for run in record[engine]):
             raise SystemExit(1)
-        if not all(record.get("compared", {"same_rows": True})["same_rows"] for record in records):
+        if not all(found["same_rows"] for record in records for found in record.get("compared", {}).values()):
             raise SystemExit(1)
 
 

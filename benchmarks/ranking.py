@@ -7,7 +7,9 @@
 Random queries of width 128 against random item vectors, float32, by the code that evaluates and recommends: the target and 20
 items of each history are hidden, ties are counted, lists hold 20 items. The bare product is torch.mm of the same numbers into
 memory that is held, in the fastest of several sizes of tiles, and nothing else. One run of each after the other, several
-times: medians, CPU seconds of one thread; on a GPU wall seconds. What is made once for a catalogue is not in these times.
+times: medians, CPU seconds of one thread; on a GPU wall seconds, products on both sides in full float32 (no TF32). There ranks
+and lists are tried in several sizes of tiles, by kernels of our own and by torch's operations, and compared. What is made once
+for a catalogue is not in these times.
 RecTools' TorchRanker, in its own batch size, and ImplicitRanker are measured too where they can be imported.
 """
 
@@ -28,6 +30,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 SIZES = {"cpu": [(6_000, 60_000), (256, 1_000_000)], "cuda": [(65_536, 60_000), (16_384, 1_000_000)]}
 SEEN, DIM, COUNT, MOST_SECONDS = 20, 128, 20, 240
+# Histories and items of the tiles that ranks are tried in on a GPU.
+TILES = [(2048, 2048), (4096, 1024), (2048, 4096), (8192, 1024), (8192, 2048), (8192, 4096), (8192, 16384)]
+LARGE = 500_000  # items of a catalogue for which a few ways are enough
 Json = dict[str, Any]
 
 
@@ -57,7 +62,9 @@ def main() -> None:
             check=True,
         )
         records.append(json.loads(done.stdout.splitlines()[-1]))
-        print(page(records[-1:]))
+        print(page(records[-1:]), flush=True)
+        if given.device == "cuda":
+            print(done.stdout.splitlines()[-1], flush=True)
     if given.write:
         keep(records)
 
@@ -99,8 +106,13 @@ def measure(num_histories: int, num_items: int, device: str, runs: int) -> Json:
         "lists": lambda: top_k(scorer, history, COUNT, filter_seen=True),
     }
     ways |= rectools(queries_NE, items_VE, seen.view(num_histories, SEEN) - FIRST_ID, device)
+    if device == "cuda":
+        more = variants(scorer, ways["ranks"], ways["lists"]) | in_one(queries_NE, items_VE)
+        ways |= {name: run for name, run in more.items() if num_items < LARGE or "by torch" in name}
+    failed = without_failing(ways) if device == "cuda" else {}
     seconds = in_turn(ways, device, runs)
-    return {
+    about = {"failed": failed} | on_gpu(ways) if device == "cuda" else {}
+    return about | {
         "device": device,
         "histories": num_histories,
         "items": num_items,
@@ -119,7 +131,89 @@ def tile_sizes(device: str) -> list[tuple[int, int]]:
     """Histories and items of the tiles that the bare product is tried in."""
     if device == "cpu":
         return [(128, 1008), (512, 1024), (1024, 1024), (1024, 4096), (2048, 2048)]
-    return [(8192, 16384), (8192, 8192), (4096, 4096), (2048, 60_000)]
+    return [(8192, 16384), (8192, 8192), (4096, 4096), (2048, 60_000), (4096, 2048), (8192, 2048), (8192, 60_000)]
+
+
+def variants(scorer: Any, ranks: Callable[[], object], lists: Callable[[], object]) -> dict[str, Callable[[], object]]:
+    """Ranks and lists on a GPU with other tiles and chunks, and without kernels of our own."""
+    from modeling.evaluation import fused
+
+    def by(run: Callable[[], object], chunk: int | None = None, **constants: Any) -> Callable[[], object]:
+        def changed() -> object:
+            before = {name: getattr(fused, name) for name in constants}
+            was, scorer.chunk = scorer.chunk, chunk or scorer.chunk
+            try:
+                for name, value in constants.items():
+                    setattr(fused, name, value)
+                fused.tile_of.cache_clear()
+                return run()
+            finally:
+                scorer.chunk = was
+                for name, value in before.items():
+                    setattr(fused, name, value)
+                fused.tile_of.cache_clear()
+
+        return changed
+
+    torchs_own = {"takes": lambda device: False}
+    ways = {"ranks by torch": by(ranks, 8192, **torchs_own), "lists by torch": by(lists, 8192, **torchs_own)}
+    for rows, tile in TILES:
+        ways[f"ranks {rows}x{tile}"] = by(ranks, ROWS=rows, TILE=tile)
+        ways[f"lists of {rows * tile >> 20}M"] = by(lists, ROWS=rows, TILE=tile)
+    for held in (2**27, 2**28, 2**31):
+        ways[f"lists holding {held >> 20}M"] = by(lists, HELD=held)
+    return ways | {"ranks in chunks of 8192": by(ranks, 8192), "lists in chunks of 8192": by(lists, 8192)}
+
+
+def in_one(queries_NE: Any, items_VE: Any) -> dict[str, Callable[[], object]]:
+    """The ways of `ranking_in_one`, and torch's count for comparison; none without Triton."""
+    try:
+        from ranking_in_one import ways
+    except ImportError:
+        return {}
+    import torch
+
+    limit_N1 = (queries_NE * items_VE[:1]).sum(1, keepdim=True)
+
+    def exact() -> torch.Tensor:
+        parts = zip(queries_NE.split(1024), limit_N1.split(1024), strict=True)
+        return torch.cat([(part @ items_VE.T > limit).sum(1) for part, limit in parts])
+
+    return {"in one, by torch": exact, **ways(queries_NE, items_VE)}
+
+
+def without_failing(ways: dict[str, Callable[[], object]]) -> dict[str, str]:
+    """Leave out the ways that fail, but for the first three; why they do, by name."""
+    failed = {}
+    for name in list(ways)[3:]:
+        try:
+            ways[name]()
+        except Exception as error:  # such as too little shared memory
+            failed[name] = repr(error)[:300]
+            del ways[name]
+    return failed
+
+
+def on_gpu(ways: dict[str, Callable[[], Any]]) -> Json:
+    """Whether both ways rank alike, what takes the time, and the type of products."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    one, two = ways["ranks"](), ways["ranks by torch"]()
+    alike = {"ranks": float((one == two).double().mean())}
+    one, two = ways["lists"](), ways["lists by torch"]()
+    alike |= {"ids": float((one[0] == two[0]).double().mean()), "scores": float((one[1] - two[1]).abs().max())}
+    in_ones = {name: run() for name, run in ways.items() if name.startswith("in one")}
+    for name, number_N in in_ones.items():
+        alike[name] = float((number_N - in_ones["in one, by torch"]).abs().double().mean())
+    top = {}
+    for name in ("product", "ranks", "lists"):
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            ways[name]()
+            torch.cuda.synchronize()
+        events = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)[:9]
+        top[name] = [(event.key[:50], event.count, round(event.self_device_time_total / 1e3, 2)) for event in events]
+    return {"alike": alike, "top_ms": top, "float32": torch.get_float32_matmul_precision()}
 
 
 def product(queries_NE: Any, items_VE: Any, rows: int, items: int) -> Callable[[], None]:

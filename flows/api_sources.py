@@ -10,18 +10,23 @@ from pathlib import Path
 
 import polars as pl
 
+from flows.api_log import log_of
 from flows.console import use_plugins_of
 from flows.in_service import MODELS, SESSIONS, keeps_seen, model_folder, name_of, newest_sessions
 from flows.recommend import reads_past
 from flows.rules import dataset_of, reader_of
 from modeling.evaluation.pointer import champion_of
-from modeling.service.api.in_service import Place
+from modeling.service.api.in_service import InService, Place
+from modeling.service.api.metrics import Metrics
+from modeling.service.api.side_by_side import Second
 from modeling.service.rules import Rules
+from modeling.service.tracking.split import Split
+from modeling.service.tracking.store import SECOND, Store, tracked_folder
 from preprocessing.source.files import find_files
 from preprocessing.source.lookups import read_items
-from schemas.artifacts import Artifacts
+from schemas.artifacts import Artifacts, write_atomically
 from schemas.dataset import Dataset, load_dataset
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 
 def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
@@ -62,6 +67,62 @@ def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
         return last[0]
 
     return find
+
+
+def second_finder(dataset: str, root: Path, model: str) -> Callable[[], Place]:
+    """As `finder`, of the second model of `serving.side_by_side`: models/ID, or previous, the one in service before."""
+    if model != "previous":
+        return finder(dataset, root, model)
+    artifacts, name = Artifacts(root), name_of(dataset)
+    made: dict[str, Callable[[], Place]] = {}
+
+    def find() -> Place:
+        champion = champion_of(artifacts, name)
+        if champion is None or champion.previous is None:
+            raise InputError(f"serving.side_by_side: no model was in service for {name!r} before this one.")
+        if champion.previous not in made:
+            made.clear()
+            made[champion.previous] = finder(dataset, root, champion.previous)
+        return made[champion.previous]()
+
+    return find
+
+
+def second_of(described: Dataset | None, dataset: str, root: Path, source: str | None) -> Second | None:
+    """The second model of a dataset, loaded if it can be; None where one model answers all."""
+    wanted = described.serving.side_by_side if described else None
+    if described is not None:
+        _keep(tracked_folder(root, described.name) / SECOND, wanted.model if wanted else None)
+    if wanted is None:
+        return None
+    models = InService(
+        second_finder(dataset, root, wanted.model),
+        Metrics(),
+        log_form=log_of(described),
+        read_rules=rules_reader(described, dataset, source),
+        read_items=items_reader(described, source),
+    )
+    models.refresh_rules()
+    models.refresh_items()
+    models.refresh()  # what it cannot load is said in the log, and tried again
+    return Second(models, Split(wanted.share, wanted.salt))
+
+
+def _keep(file: Path, model: str | None) -> None:
+    """Have `overnight prune` leave a model where it is, as long as the file names it."""
+    if model is None:
+        file.unlink(missing_ok=True)
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps({"model": model}) + "\n")
+
+
+def store_of(described: Dataset | None, root: Path) -> Store | None:
+    """Where what is shown and clicked is kept; None where it is not tracked."""
+    wanted = described.serving.tracking if described else None
+    if described is None or wanted is None:
+        return None
+    return Store(tracked_folder(root, described.name), wanted.users, wanted.part_seconds)
 
 
 def _changed(folder: Path) -> int:
@@ -143,7 +204,7 @@ def lists_finder(dataset: str, root: Path, given: Path | None) -> Callable[[], P
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{pointer} does not name lists ({error}).") from None
+            raise InputError(f"{pointer} does not name lists ({reason(error)}).") from None
         if not re.fullmatch(r"recommendations/[0-9a-f]+", name):
             raise InputError(f"{pointer} names {name!r}; recommendations/1f2e is expected.")
         return root.expanduser() / name

@@ -33,6 +33,7 @@ class Stages:
     report: Callable[..., Manifest]
     lists: Callable[..., Manifest]
     vectors: Callable[..., Manifest]
+    shown: Callable[..., str]
     record: Callable[..., str]
 
 
@@ -52,6 +53,8 @@ def run_stages(settings: Settings, run: Stages) -> dict[str, Any]:
     if settings.dataset.serving.vectors and in_service.model != "none":
         made = run.vectors(settings)
         summary |= {"vectors": made.name, "nothing_to_do": summary["nothing_to_do"] and made.reused}
+    if settings.dataset.serving.tracking:
+        summary["shown"] = run.shown(settings)
     page_of_run = run.record(settings, page) if is_on(settings.artifacts) else ""
     return summary | {"preset": settings.preset, "mlflow": page_of_run or None}
 

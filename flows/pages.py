@@ -1,7 +1,7 @@
 """The pages of reports and days below a root, to be read in a browser on this machine: Prefect's UI opens no files of a disk.
 
-Only GET and HEAD of `/reports/ID/report.html` and `/profiles/ID/profile.html` are answered, with what lies there. No other path
-is looked at, and nothing outside the root, by whatever links.
+Only GET and HEAD of `/reports/ID/report.html`, `/profiles/ID/profile.html` and `/quality/DATASET/quality.html` are answered,
+with what lies there. No other path is looked at, and nothing outside the root, by whatever links.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from pathlib import Path
 VARIABLE = "OVERNIGHT_PAGES"  # where the pages are while `overnight serve` runs, for runs that begin then
 HOST, PORT = "127.0.0.1", 4210
 POLL_SECONDS = 0.1  # until the end of the block is seen
-PAGE = re.compile(r"/(reports/[0-9a-f]{4,64}/report|profiles/[0-9a-f]{4,64}/profile)\.html")
+PAGE = re.compile(
+    r"/(reports/[0-9a-f]{4,64}/report|profiles/[0-9a-f]{4,64}/profile|quality/[a-z0-9][a-z0-9_-]{0,99}/quality)\.html"
+)
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'none'",

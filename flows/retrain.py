@@ -51,6 +51,7 @@ def tasks_of(limits: Limits, child: Child) -> Stages:
             child.does(stages.lists), ("recommend", "publish"), hours=limits.lists_hours, try_again_after=AGAIN
         ),
         vectors=as_task(child.does(stages.vectors), hours=limits.lists_hours, try_again_after=AGAIN),
+        shown=as_task(stages.shown, hours=limits.report_hours),
         record=as_task(stages.record, hours=limits.report_hours),
     )
 

@@ -164,6 +164,15 @@ def vectors(settings: Settings, progress: OnProgress = print) -> Manifest:
     return make_vectors(settings.artifacts, settings.dataset, progress)
 
 
+def shown(settings: Settings, progress: OnProgress = print) -> str:
+    """What was shown and clicked in the last weeks: its page made anew, and a line of it. It never fails a night."""
+    from flows.shown import shown_tonight
+
+    line = shown_tonight(settings.artifacts, settings.dataset)
+    progress(line)
+    return line
+
+
 def record(settings: Settings, report: Manifest, progress: OnProgress = print) -> str:
     """The night, and what is in service, to MLflow; the address of the run's page there, or "". It never fails a night."""
     from flows.tracking.follow import record

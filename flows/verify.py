@@ -25,6 +25,9 @@ NO_ARTIFACTS = {
     "champions",
     "tuning",
     "locks",
+    "mlflow",
+    "tracked",
+    "quality",
 }  # folders of a root without manifests
 
 
@@ -40,6 +43,7 @@ def verify(artifacts: Artifacts, progress: Report) -> list[Finding]:
     ledgers, findings = read_ledgers(artifacts)
     needed = Needed(ledgers)
     findings += _days(artifacts, ledgers)
+    findings += _tracked(artifacts.root)
     for number, folder in enumerate(folders, start=1):
         kind, name = folder.parent.name, folder.name
         manifest = artifacts.read_manifest(kind, name)
@@ -86,6 +90,21 @@ def _problem(manifest: Manifest, path: str) -> str:
     size = next(file.size for file in manifest.files if file.path == path)
     found = place.stat().st_size
     return f"has {found:,} bytes, not {size:,}" if found != size else "holds other bytes than were written"
+
+
+def _tracked(root: Path) -> Iterator[Finding]:
+    """Files of what was shown and clicked that cannot be read; nothing makes them again."""
+    from modeling.service.tracking.parts import DAMAGED
+    from modeling.service.tracking.table import read_part
+
+    advice = "It is not made again: restore it from a backup, or move it away."
+    for part in sorted((root / "tracked").glob("*/*/day=*/[!.]*.parquet")):
+        try:
+            read_part(part)
+        except InputError as error:
+            yield Finding(str(part.relative_to(root)), str(error).removeprefix(f"{part}: "), advice)
+    for journal in sorted((root / "tracked").glob(f"*/journals/*{DAMAGED}")):
+        yield Finding(str(journal.relative_to(root)), "has lines that are damaged; all else of it was taken", advice)
 
 
 def _days(artifacts: Artifacts, ledgers: Iterable[Ledger]) -> Iterator[Finding]:

@@ -197,7 +197,9 @@ def attend(
     if q_BHLK.is_cuda:
         q_BHLK, k_BHLK, v_BHLK = _filled_up(q_BHLK), _filled_up(k_BHLK), _filled_up(v_BHLK)
     if _takes_flex(q_BHLK, layout) and not dropout:
-        q_BHLK, k_BHLK = q_BHLK.to(v_BHLK.dtype), k_BHLK.to(v_BHLK.dtype)
+        # Of one head these are views of the product that made them, in a layout that the kernel's compiler may not choose.
+        q_BHLK, k_BHLK = q_BHLK.to(v_BHLK.dtype).contiguous(), k_BHLK.to(v_BHLK.dtype).contiguous()
+        v_BHLK = v_BHLK.contiguous()
         out_BHLK = flex_attention(q_BHLK, k_BHLK, v_BHLK, block_mask=layout.block_mask, scale=scale)
         assert isinstance(out_BHLK, Tensor)  # more comes only when it is asked for
         return out_BHLK[..., :size]

@@ -48,6 +48,18 @@ def rand_of_rows(shape: torch.Size, device: torch.device) -> Tensor:
     return whole[rows.first : rows.first + shape[0]]
 
 
+def uniform(
+    shape: torch.Size | tuple[int, ...], generator: torch.Generator, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Uniform numbers in [0, 1) on the generator's device, drawn from it.
+
+    Compiled code can pass no generator on: it draws from torch's own one of the device.
+    """
+    if torch.compiler.is_compiling():
+        return torch.rand(shape, device=generator.device, dtype=dtype)
+    return torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
+
+
 def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """`F.dropout`: zero a share `rate` of the elements in training and divide what is left by 1 - rate. Any shape -> the same.
 

@@ -22,6 +22,8 @@ MOST_EVENTS = {
     "cpu": 2**14,
     "cuda": 2**19,
 }  # read at a time: what the layers hold grows with events, not with histories
+# Of a chunk on a GPU, where the host waits at the end of each: histories, and items times histories, each a bit (512 MB).
+MOST_HISTORIES, MOST_HIDDEN = 2**15, 2**32
 
 
 def states(model: SequenceModel, histories: Sessions) -> Iterator[Tensor]:
@@ -68,7 +70,7 @@ class VectorScorer(ABC):
         self.num_items = len(items_VE)
         self.items_VE, self.bias_V, self.rankable_V = items_VE, bias_V, rankable_V
         on_cpu = self.items_VE.device.type == "cpu"
-        self.chunk = 1024 if on_cpu else 8192
+        self.chunk = 1024 if on_cpu else max(1024, min(MOST_HISTORIES, MOST_HIDDEN // max(self.num_items, 1)))
         self.length_V = self.items_VE.norm(dim=1)
         self.is_finite = bool(self.length_V.isfinite().all())
         self.blocks = _blocks(self.items_VE).unbind() if on_cpu else None

@@ -142,5 +142,13 @@ def sort_keys(dataset: Dataset, columns: Iterable[str]) -> list[str]:
     return [name for name in keys if name in there]
 
 
+def by_day(rows: pl.DataFrame) -> dict[date, pl.DataFrame]:
+    """Rows in order of day -> those of each day, of which nothing is copied. Empty where rows are not in that order."""
+    days = rows[DAY].rle().struct.unnest()
+    starts = days["len"].cum_sum() - days["len"]
+    parts = {day: rows.slice(*place) for day, *place in zip(days["value"], starts, days["len"], strict=True)}
+    return parts if len(parts) == days.height else {}
+
+
 def _any(conditions: Iterable[pl.Expr]) -> pl.Expr:
     return pl.any_horizontal(conditions)

@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from schemas.columns import COUNT, DAY, FIRST_ID, ID, VALUE
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 ADMITTED = "admitted"
 BEFORE_ALL = date(1970, 1, 1)  # when values of a vocabulary that was taken over were admitted
+NO_ID, _RANK = 2**31 - 1, "rank"  # after all ids
 _COLUMNS = {VALUE: None, COUNT: pl.Int64, ID: pl.Int32, ADMITTED: pl.Date}
 
 
@@ -43,38 +44,54 @@ def admit(
     """
     if vocabulary is None:
         vocabulary = pl.DataFrame(schema={name: dtype or counts.schema[VALUE] for name, dtype in _COLUMNS.items()})
-    before = vocabulary.lazy().select(pl.lit(None, dtype=pl.Date).alias(DAY), VALUE, COUNT)
-    # One sort, then neighbours: values with their days in order, each after its count before them.
-    rows = pl.concat([before, counts.lazy().select(DAY, VALUE, COUNT)], how="vertical_relaxed").sort(VALUE, DAY)
-    value, day, total = pl.col(VALUE), pl.col(DAY), pl.col(COUNT).cum_sum()
-    first, last = value.ne_missing(value.shift(1)), value.ne_missing(value.shift(-1))
-    so_far = rows.with_columns(total - pl.when(first).then(total - pl.col(COUNT)).forward_fill())
-    so_far = so_far.filter(last | day.ne_missing(day.shift(-1)))
-    has_id = _admitted(vocabulary, counts, min_count)
-    new_values = (
-        so_far.filter(day.is_not_null() & (pl.col(COUNT) >= min_count))
-        .filter(first)
-        .join(has_id, on=VALUE, how="anti")
-        .sort(DAY, COUNT, VALUE, descending=[False, True, False])
-        .with_row_index(ID)
-        .select(VALUE, pl.col(ID).cast(pl.Int32) + (highest(vocabulary, first_id) + 1), day.alias(ADMITTED))
+    before = _admitted(vocabulary, counts, min_count).select(pl.lit(None, dtype=pl.Date).alias(DAY), *_COLUMNS)
+    nothing = (pl.lit(None, dtype=_COLUMNS[name]).alias(name) for name in (ID, ADMITTED))
+    rows = pl.concat([before, counts.lazy().select(DAY, VALUE, COUNT, *nothing)], how="vertical_relaxed")
+    # Then neighbours: values with their days in order, each after its count before them, which has its id.
+    values = _so_far(_in_order(rows, VALUE, DAY).lazy(), min_count)
+    values = _in_order(values, ID, ADMITTED, _RANK).lazy()  # and then of value, as they are
+    new = (pl.col(ID) == NO_ID) & (pl.col(ADMITTED) < date.max)
+    id_ = pl.when(new).then(new.cum_sum() + highest(vocabulary, first_id)).otherwise(ID)
+    has_id = (id_ < NO_ID) & (~new | (id_ < max_size)) if max_size else id_ < NO_ID
+    values = values.select(
+        VALUE, COUNT, pl.when(has_id).then(id_).cast(pl.Int32).alias(ID), pl.when(has_id).then(ADMITTED)
     )
-    if max_size:
-        new_values = new_values.filter(pl.col(ID) < max_size)
-    merged = so_far.filter(last).join(pl.concat([has_id, new_values], how="vertical_relaxed"), on=VALUE, how="left")
-    return merged.select(list(_COLUMNS)).sort(ID, VALUE, nulls_last=True).collect(engine="in-memory")
+    return (values.sort(ID, VALUE, nulls_last=True) if max_size else values).collect(engine="in-memory")
+
+
+def _so_far(rows: pl.LazyFrame, min_count: int) -> pl.LazyFrame:
+    """`day`, `value`, `count`, `id`, `admitted` in order of value and day -> a row a value: its count, its id or NO_ID, when it
+    was admitted (else the end of days), and how it ranks among those of that day.
+    """
+    value, day, count, total = pl.col(VALUE), pl.col(DAY), pl.col(COUNT), pl.col(COUNT).cum_sum()
+    first, last = value.ne_missing(value.shift(1)), value.ne_missing(value.shift(-1))
+    so_far = rows.with_columns(total - pl.when(first).then(total - count).forward_fill())
+    so_far = so_far.filter(last | day.ne_missing(day.shift(-1)))
+    so_far = so_far.with_columns(pl.when(first).then(pl.col(ID).fill_null(NO_ID)).forward_fill())
+    enough = (pl.col(ID) == NO_ID) & day.is_not_null() & (count >= min_count)
+    reached = enough & (first | ~enough.shift(1, fill_value=False))
+    admitted = pl.when(reached).then(day).when(first).then(pl.col(ADMITTED).fill_null(date.max)).forward_fill()
+    rank = pl.when(reached).then(-count).when(first).then(0).forward_fill()
+    return so_far.with_columns(admitted.alias(ADMITTED), rank.alias(_RANK)).filter(last)
+
+
+def _in_order(rows: pl.LazyFrame, *keys: str) -> pl.DataFrame:
+    """Rows in order of these keys, and then as they were: a sort a key, the last key first, costs half of one by several."""
+    table = rows.collect(engine="in-memory")  # in a plan, the optimiser would make one sort of them
+    for key in reversed(keys):
+        table = table.sort(key, maintain_order=True)
+    return table
 
 
 def _admitted(vocabulary: pl.DataFrame, counts: pl.DataFrame, min_count: int) -> pl.LazyFrame:
-    """The values that have an id, `value`, `id` and `admitted`: on a day of `counts` if that is earlier and enough."""
-    has_id = vocabulary.lazy().drop_nulls(ID).select(VALUE, ID, ADMITTED)
+    """The vocabulary; values that have an id are admitted on a day of `counts` if that is earlier and enough."""
     latest, first = vocabulary[ADMITTED].max(), counts[DAY].min()
     if latest is None or first is None or first >= latest:  # type: ignore[operator]
-        return has_id
+        return vocabulary.lazy()
     of_day = counts.lazy().group_by(VALUE, DAY).agg(pl.col(COUNT).sum()).filter(pl.col(COUNT) >= min_count)
     earlier = of_day.group_by(VALUE).agg(pl.col(DAY).min())
-    joined = has_id.join(earlier, on=VALUE, how="left", maintain_order="left")
-    return joined.select(VALUE, ID, pl.min_horizontal(ADMITTED, DAY).alias(ADMITTED))
+    joined = vocabulary.lazy().join(earlier, on=VALUE, how="left", maintain_order="left")
+    return joined.with_columns(pl.when(pl.col(ID).is_not_null()).then(pl.min_horizontal(ADMITTED, DAY)).alias(ADMITTED))
 
 
 def highest(vocabulary: pl.DataFrame, first_id: int = FIRST_ID) -> int:
@@ -113,7 +130,7 @@ def from_nvtabular(path: Path) -> pl.DataFrame:
         schema = pq.read_schema(path)
         table = pl.read_parquet(path, glob=False)
     except (OSError, ArrowException, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error}).") from None
+        raise InputError(f"{path}: cannot be read as Parquet ({reason(error)}).") from None
     index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [None])[0]
     name = next((name.removesuffix("_size") for name in table.columns if name.endswith("_size")), "")
     if not (

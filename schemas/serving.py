@@ -1,8 +1,8 @@
-"""`serving` of a dataset's YAML: lists for every user, and rules of what may be recommended, whatever a model says."""
+"""`serving` of a dataset's YAML: lists for every user, rules of what may be recommended, and what people do with it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -93,9 +93,47 @@ class Vectors(Part):
     )
 
 
+class Tracking(Part):
+    """What was shown and what was clicked, as `POST /track` of `overnight api` gets it: ROOT/tracked/DATASET."""
+
+    users: Literal["hashed", "plain", "none"] = Field(
+        "hashed",
+        description="How ids of users and sessions are written: hashed with a salt of the root, as they are, or not at all.",
+    )
+    late_hours: float = Field(168.0, gt=0, description="Events that are older when they come are refused.")
+    part_seconds: float = Field(300.0, gt=0, description="Seconds after which events become a Parquet file.")
+
+
+class SideBySide(Part):
+    """A second model, that answers a share of the users: always the same users, by a hash of their id."""
+
+    model: str = Field(
+        pattern=r"^(models/[0-9a-f]+|previous)$",
+        description="models/ID, or previous: the one that was in service before.",
+    )
+    share: float = Field(0.5, gt=0, lt=1, description="Of users, who get the second model.")
+    salt: str = Field("", description="Another text draws other users. Change it for each comparison.")
+
+    @field_validator("salt", mode="before")
+    @classmethod
+    def _text(cls, given: Any) -> Any:
+        """A date or a number of YAML is text."""
+        return given if given is None or isinstance(given, bool | dict | list) else str(given)
+
+
 class Serving(Part):
     """What is recommended to whom, once a model is in service."""
 
     lists: Lists | None = Field(None, description="Lists for every user after each night; left out: none.")
     vectors: Vectors | None = Field(None, description="Item vectors after each night; left out: none.")
     rules: Rules = Rules()
+    tracking: Tracking | None = Field(
+        None, description="Take what was shown and clicked; `tracking: {}` does. Left out: POST /track is refused."
+    )
+    side_by_side: SideBySide | None = Field(None, description="Two models at a time; left out: one. Needs `tracking`.")
+
+    @model_validator(mode="after")
+    def _is_tracked(self) -> Serving:
+        if self.side_by_side and not self.tracking:
+            raise ValueError("side_by_side needs tracking, by which the models are compared: add `tracking: {}`")
+        return self

@@ -140,10 +140,9 @@ def pretended_cuda() -> Iterator[PretendedDevice]:
         "current_device": lambda: 0,
         "is_bf16_supported": lambda *args, **kwargs: False,
         "get_device_capability": lambda *args: (8, 0),
-        "get_rng_state": lambda *args: torch.zeros(16, dtype=torch.uint8),
-    } | dict.fromkeys(
-        ("_lazy_init", "set_device", "set_rng_state", "manual_seed_all", "empty_cache", "synchronize"), nothing
-    )
+        "get_rng_state": lambda *args: torch.get_rng_state(),  # what is pretended draws on the CPU
+        "set_rng_state": lambda state, *args: torch.set_rng_state(state),
+    } | dict.fromkeys(("_lazy_init", "set_device", "manual_seed_all", "empty_cache", "synchronize"), nothing)
     with ExitStack() as stack:
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))

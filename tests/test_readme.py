@@ -1,4 +1,4 @@
-"""The README keeps its word: its commands run, its YAML reads, what it adds works, its links lead somewhere."""
+"""README and the pages with commands keep their word: commands run, YAML reads, what is added works, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -24,17 +24,26 @@ from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, wri
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+# In the order in which their commands run.
+PAGES = ("README.md", "docs/recommending.md", "docs/events.md", "docs/comparing.md", "docs/parts.md")
+TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 # Set-up, this very test run, and a server that stays up (tests/flows/test_serve.py runs it).
 NOT_RUN = {"make test", "make serve"}
 FEW = "SIMULATE=--users 300"  # of the 2,000 of the demo: no command takes other ways for them
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
-    return [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    """Every command that is shown, once."""
+    return list(dict.fromkeys(line for block in blocks("sh") for line in block.splitlines() if line.strip()))
+
+
+def codes() -> dict[str, str]:
+    """The code of each part that is shown, by its path below `plugins`."""
+    return dict(re.findall(r"`plugins/(\S+\.py)`[^`]*?:\n\n```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL))
 
 
 def done_by(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -68,9 +77,9 @@ def test_every_command_runs_in_the_order_shown(tmp_path: Path, monkeypatch: pyte
             continue
         done = done_by(shlex.split(command), tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        if command == "overnight new encoder share_of_mean":  # as the README shows it from here on
-            Path("plugins/steps/drop_samples.py").write_text(blocks("python")[0])
-            Path("plugins/tests/test_drop_samples.py").write_text(blocks("python")[1])
+        if command == "overnight new encoder share_of_mean":  # as it is shown from here on
+            for path in ("steps/drop_samples.py", "tests/test_drop_samples.py"):
+                Path("plugins", path).write_text(codes()[path])
         if not SLOW and (command == "make demo" or command.startswith("overnight retrain")):
             serve_newest("demo" if command == "make demo" else "my-shop")
         ran.append(command)
@@ -91,26 +100,25 @@ def test_the_yaml_names_every_part_that_a_first_dataset_needs(tmp_path: Path) ->
 
 
 def shown(folder: Path) -> list[str]:
-    """Begin each part the README begins, then write into its file what the README shows: the paths written."""
+    """Begin each part that the pages begin, then write into its file what they show: the paths written."""
     for line in commands():
         if line.startswith("overnight new "):
             kind, name = line.split()[2:]
             begin(kind, name, folder)
-    codes = re.findall(r"`plugins/(\S+\.py)`[^`]*?:\n\n```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    for path, code in codes:
+    for path, code in codes().items():
         assert (folder / path).is_file(), path
         (folder / path).write_text(code)
-    return [path for path, _ in codes]
+    return list(codes())
 
 
 def test_the_parts_shown_keep_the_laws_and_pass_their_tests(tmp_path: Path) -> None:
     written = shown(tmp_path / "plugins")
     assert written == [
+        "losses/hinge.py",
         "steps/drop_samples.py",
         "tests/test_drop_samples.py",
         "encoders/share_of_mean.py",
         "bodies/running_mean.py",
-        "losses/hinge.py",
         "bodies/my_llama.py",
     ]
     assert len(written) == len(blocks("python"))
@@ -143,8 +151,16 @@ def test_the_body_and_the_loss_shown_learn(tmp_path: Path) -> None:
 
 
 def test_links_and_pictures_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text()):
+            assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    """Through a page that the README names, at most."""
+    linked = set(re.findall(r"\]\(docs/([^)#]+\.md)\)", README))
+    further = {t for page in linked for t in re.findall(r"\]\((\w+\.md)[)#]", (ROOT / "docs" / page).read_text())}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} <= linked | further
 
 
 def test_the_layout_is_the_tree() -> None:

@@ -10,6 +10,7 @@ import polars as pl
 from preprocessing.engines import Engine, engine_of
 from preprocessing.features.feature import Feature, FittedFeature
 from preprocessing.features.state import FeatureState, Statistics, fit_next, merge
+from preprocessing.frames import to_host
 from schemas.columns import DAY
 
 ROW = "row"
@@ -36,7 +37,7 @@ def encode_batch(
         fitted = fit_next(fitted, before, counted, merged)
         after |= {name: merged[name] for name in counted}
         statistics |= counted
-    return pl.concat(engine.transform(part, fitted, keep) for part in parts), after, statistics
+    return pl.concat(to_host(engine.transform(part, fitted, keep)) for part in parts), after, statistics
 
 
 def encode_days(

@@ -45,6 +45,8 @@ def print_night(summary: dict[str, Any], *, recorded: bool = True) -> None:
         typer.echo(hint)
     _print_left_out(summary)
     _print_examples(summary)
+    if summary.get("shown"):
+        typer.echo(f"\n{summary['shown']}")
     typer.echo(f"\nReport: {summary['report']}")
     which = "This run" if recorded else "Earlier runs"
     typer.echo(f"{which} in the Prefect UI: `overnight serve`, then http://127.0.0.1:4200/runs")

@@ -27,6 +27,13 @@ class TrainingConfig(Concern):
         title="Half-life",
         description="From the second epoch on a session is kept with probability 2^(-age/half-life). Empty keeps all.",
     )
+    piece_events: int | None = Field(
+        None,
+        ge=2,
+        title="Events of a piece",
+        description="Longer sessions are trained on in pieces of at most so many events; no more than the newest so many of a "
+        "session are read then, also in service. Empty: sessions are whole.",
+    )
     # `overnight train` chooses these three, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
     recent_days: int | None = Field(
         None,

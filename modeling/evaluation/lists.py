@@ -6,7 +6,7 @@ items of a tile, B items that are kept.
 Of two items that tie (see `ranking`) the lower id comes first. On a CPU most of a tile is never looked at: a first pass finds
 the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened, those of several
 tiles together: the limit is high by then. On a GPU, where the host must not wait for what a tile holds, as many groups as
-could matter are opened in each tile.
+could matter are opened in each tile, or by kernels of its own (see `fused`) of the whole catalogue.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modeling.evaluation import fused
 from modeling.evaluation.candidates import GROUP, Candidates, Room, best_of_tile
-from modeling.evaluation.scorer import BLOCK, DIVERGED, Hidden, Scorer, Tiles
+from modeling.evaluation.scorer import BLOCK, DIVERGED, Hidden, Scorer, Tiles, pairs_to_hide
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID
 from schemas.errors import DivergedError
@@ -41,7 +42,11 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
         return torch.empty(0, k, dtype=torch.long, device=where), torch.empty(0, k, device=where)
     device = where.type
     by_groups = device == "cpu" and k <= LONGEST and scorer.num_items > 4 * BLOCK
-    tiles = Tiles(scorer, BLOCK if by_groups else min(max(TILE[device], k + 1), scorer.num_items))
+    fuses = not by_groups and k <= fused.LONGEST and fused.takes(where)
+    size = BLOCK if by_groups else min(max(TILE[device], k + 1), scorer.num_items)
+    if fuses:
+        size = fused.tile_of(fused.rows_of(scorer.num_items, min(scorer.chunk, len(histories))))
+    tiles = Tiles(scorer, size)
     most = WHOLE_CHUNK if by_groups else TILE[device]
     rows = scorer.chunk if k <= most else max(1, scorer.chunk * most // k)  # long lists take room too
     room = Room(min(rows, len(histories)), BLOCK, len(tiles.spans)) if by_groups else None
@@ -49,11 +54,13 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
     for part in torch.arange(len(histories), device=histories.starts.device).split(rows):
         chosen = histories.select(part)
         queries = scorer.queries(chosen)
-        hidden = Hidden(tiles, chosen, GROUP_ROWS if by_groups else ROWS[device], seen=filter_seen)
-        if room is not None:
-            scores_NB, column_NB, least_N = _by_groups(scorer, queries, hidden, k, room)
+        if fuses:
+            found = fused.best(scorer, tiles, queries, pairs_to_hide(chosen, seen=filter_seen), k)
+        elif room is not None:
+            found = _by_groups(scorer, queries, Hidden(tiles, chosen, GROUP_ROWS, seen=filter_seen), k, room)
         else:
-            scores_NB, column_NB, least_N = _by_tiles(scorer, queries, hidden, k)
+            found = _by_tiles(scorer, queries, Hidden(tiles, chosen, ROWS[device], seen=filter_seen), k)
+        scores_NB, column_NB, least_N = found
         if not bool((scores_NB < torch.inf).all()):  # NaN or infinite
             raise DivergedError(DIVERGED)
         scores_NK, column_NK = _first_of_ties(

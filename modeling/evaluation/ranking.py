@@ -14,8 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from modeling.evaluation import fused
 from modeling.evaluation.lists import top_k
-from modeling.evaluation.scorer import BLOCK, DIVERGED, Hidden, Scorer, Tiles
+from modeling.evaluation.scorer import BLOCK, DIVERGED, Hidden, Scorer, Tiles, pairs_to_hide
 from modeling.sessions import Sessions
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID
@@ -63,12 +64,16 @@ def _above(scorer: Scorer, tiles: dict[int, Tiles], histories: Sessions, column_
     if not score_N1.isfinite().all():
         raise DivergedError(DIVERGED)
     relative = scorer.relative(queries, score_N1, rounding_N1)
+    pair_N2 = torch.stack([torch.arange(len(histories), device=column_N.device), column_N], 1)
     device = score_N1.device.type
+    fuses = relative is None and fused.takes(score_N1.device)
     rows, size = (BLOCK_ROWS, BLOCK) if relative is not None else (ROWS[device], TILE[device])
-    size = min(size, scorer.num_items) if relative is None else size
+    size = fused.TILE if fuses else size if relative is not None else min(size, scorer.num_items)
     if size not in tiles:
         tiles[size] = Tiles(scorer, size)
-    pair_N2 = torch.stack([torch.arange(len(histories), device=column_N.device), column_N], 1)
+    if fuses:
+        pair_P2 = pairs_to_hide(histories, seen=filter_seen, also=pair_N2)
+        return fused.above(scorer, tiles[size], queries, pair_P2, score_N1 - rounding_N1, score_N1 + rounding_N1)
     hidden = Hidden(tiles[size], histories, rows, seen=filter_seen, also=pair_N2)
     if relative is not None:
         return _from_halves(scorer, hidden, relative)

@@ -95,15 +95,12 @@ class Hidden:
     """
 
     def __init__(self, tiles: Tiles, histories: Sessions, rows: int, *, seen: bool, also: Tensor | None = None) -> None:
-        self.tiles, pairs = tiles, [] if also is None else [also]
-        if seen:
-            session, event = histories.seen_index()
-            pairs.append(torch.stack([session, histories.items[event].long() - FIRST_ID], 1))
+        self.tiles, pair_P2 = tiles, pairs_to_hide(histories, seen=seen, also=also)
         self.parts = [(first, min(first + rows, len(histories))) for first in range(0, len(histories), rows)]
-        self._any, self._some_never = bool(pairs), bool(len(tiles.never))
+        self._any, self._some_never = seen or also is not None, bool(len(tiles.never))
         self._first_of = [first // tiles.size * len(self.parts) for first, _ in tiles.spans]
-        if pairs:
-            self._sort(torch.cat(pairs), rows)
+        if self._any:
+            self._sort(pair_P2, rows)
 
     def _sort(self, pair_P2: Tensor, rows: int) -> None:
         size, num_parts, num_items = self.tiles.size, len(self.parts), self.tiles.num_items
@@ -135,3 +132,15 @@ class Hidden:
         if self._some_never:
             self.tiles.hide(scores_RT, tile)
         return scores_RT
+
+
+def pairs_to_hide(histories: Sessions, *, seen: bool, also: Tensor | None = None) -> Tensor:
+    """(history, column) of what must not be ranked for it, int64 of shape [P, 2]: what `also` has, and items that it holds.
+
+    Columns may be outside the catalogue, pairs may come twice.
+    """
+    pairs = [histories.starts.new_empty(0, 2) if also is None else also]
+    if seen:
+        session, event = histories.seen_index()
+        pairs.append(torch.stack([session, histories.items[event].long() - FIRST_ID], 1))
+    return torch.cat(pairs)

@@ -29,9 +29,14 @@ def chunked_cross_entropy(
     In float32, of float64 states in float64. States, items and bias get gradients, which cannot be differentiated again.
     """
     tensors: tuple[Tensor | None, ...] = (h_ND, items_VD, bias_V)
+    given = (target_N, weight_N, smoothing, type_of_products(h_ND))
+    loss: Tensor
+    if torch.compiler.is_compiling():
+        loss = _whole(*tensors, *given)[0]
+        return loss
     if not torch.is_grad_enabled():  # an autograd function cannot see that
         tensors = tuple(tensor if tensor is None else tensor.detach() for tensor in tensors)
-    loss: Tensor = _CrossEntropy.apply(*tensors, target_N, weight_N, smoothing, type_of_products(h_ND))
+    loss = _CrossEntropy.apply(*tensors, *given)
     return loss
 
 
@@ -53,9 +58,14 @@ class ByChunks(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        scaled = [None if gradient is None else (gradient * slope).to(dtype) for gradient, dtype in pairs]
+        scaled = _scaled(ctx, slope)
         return *scaled, *[None] * (len(ctx.needs_input_grad) - len(scaled))
+
+
+def _scaled(ctx: Any, slope: Tensor) -> list[Tensor | None]:
+    """The gradients that were kept, for a loss of `slope`."""
+    pairs = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+    return [None if gradient is None else (gradient * slope).to(dtype) for gradient, dtype in pairs]
 
 
 class _CrossEntropy(ByChunks):
@@ -71,21 +81,87 @@ class _CrossEntropy(ByChunks):
         dtype: torch.dtype,
     ) -> Tensor:
         tensors = (h_ND, items_VD, bias_V)
-        with torch.autocast(h_ND.device.type, enabled=False):
-            weight_N = weight_N.to(torch.promote_types(dtype, torch.float32))
-            rows = rows_of_chunk(h_ND, len(items_VD))
-
-            def slopes(s_CV: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
-                return _slopes(s_CV, target_N[chunk], smoothing)
-
-            gradients, loss_N = in_chunks(*tensors, weight_N, slopes, rows, dtype, wanted=ctx.needs_input_grad)
-            loss = loss_N.new_zeros(())
-            for weight_C, loss_C in zip(weight_N.split(rows), loss_N.split(rows), strict=True):
-                loss += weight_C @ loss_C
-            if smoothing:
-                _add_smoothing(gradients, h_ND, items_VD, weight_N, smoothing)
+        loss, gradients = _loss_and_gradients(*tensors, target_N, weight_N, smoothing, dtype, ctx.needs_input_grad)
         ByChunks.keep(ctx, gradients, *tensors)
         return loss
+
+
+def _loss_and_gradients(
+    h_ND: Tensor,
+    items_VD: Tensor,
+    bias_V: Tensor | None,
+    target_N: Tensor,
+    weight_N: Tensor,
+    smoothing: float,
+    dtype: torch.dtype,
+    wanted: Sequence[bool] = (True, True, True),
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The loss, and the gradients of states, items and bias as far as they are wanted."""
+    with torch.autocast(h_ND.device.type, enabled=False):
+        weight_N = weight_N.to(torch.promote_types(dtype, torch.float32))
+        rows = rows_of_chunk(h_ND, len(items_VD))
+
+        def slopes(s_CV: Tensor, chunk: slice) -> tuple[Tensor, Tensor]:
+            return _slopes(s_CV, target_N[chunk], smoothing)
+
+        gradients, loss_N = in_chunks(h_ND, items_VD, bias_V, weight_N, slopes, rows, dtype, wanted=wanted)
+        loss = loss_N.new_zeros(())
+        for weight_C, loss_C in zip(weight_N.split(rows), loss_N.split(rows), strict=True):
+            loss += weight_C @ loss_C
+        if smoothing:
+            _add_smoothing(gradients, h_ND, items_VD, weight_N, smoothing)
+    return loss, gradients
+
+
+@torch.library.custom_op("overnight::chunked_cross_entropy", mutates_args=())
+def _whole(
+    h_ND: Tensor,
+    items_VD: Tensor,
+    bias_V: Tensor | None,
+    target_N: Tensor,
+    weight_N: Tensor,
+    smoothing: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss and its gradients, as one operation that `torch.compile` does not look into.
+
+    What it made of the autograd function on a GPU (torch 2.11) gave the right loss and gradients of zero.
+    """
+    loss, (grad_ND, grad_VD, grad_V) = _loss_and_gradients(
+        h_ND, items_VD, bias_V, target_N, weight_N, smoothing, dtype, (True, True, bias_V is not None)
+    )
+    assert grad_ND is not None and grad_VD is not None
+    return loss, grad_ND, grad_VD, loss.new_empty(0) if grad_V is None else grad_V
+
+
+@_whole.register_fake
+def _shapes_of_whole(
+    h_ND: Tensor,
+    items_VD: Tensor,
+    bias_V: Tensor | None,
+    target_N: Tensor,
+    weight_N: Tensor,
+    smoothing: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wide = torch.promote_types(dtype, torch.float32)
+    tensors = (h_ND, items_VD, h_ND.new_empty(0) if bias_V is None else bias_V)
+    grad_ND, grad_VD, grad_V = (torch.empty_like(tensor, dtype=wide) for tensor in tensors)
+    return h_ND.new_empty((), dtype=wide), grad_ND, grad_VD, grad_V
+
+
+def _keep_of_whole(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    h_ND, items_VD, bias_V, *_ = inputs
+    gradients = (*output[1:3], None if bias_V is None else output[3])
+    ctx.mark_non_differentiable(*output[1:])
+    ByChunks.keep(ctx, list(gradients), h_ND, items_VD, bias_V)
+
+
+def _back_of_whole(ctx: Any, slope: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return *_scaled(ctx, slope), None, None, None, None
+
+
+_whole.register_autograd(_back_of_whole, setup_context=_keep_of_whole)
 
 
 def rows_of_chunk(h_ND: Tensor, num_items: int) -> int:

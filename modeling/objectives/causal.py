@@ -10,6 +10,7 @@ from torch import Tensor
 
 from modeling.attention import Direction
 from modeling.batches import Batch
+from modeling.draws import uniform
 from modeling.objectives import LayOut, Objective
 from modeling.sessions import Sessions
 
@@ -51,7 +52,7 @@ class Causal(Objective):
         """The event of each session that its past predicts, [S]."""
         if self.first == "next":
             return sessions.starts
-        draw_S = torch.rand(len(sessions), generator=generator, device=generator.device, dtype=torch.float64)
+        draw_S = uniform((len(sessions),), generator, torch.float64)
         return sessions.starts + (draw_S * sessions.lengths).long()
 
     def capacity(self, num_places: int, num_sessions: int) -> int:

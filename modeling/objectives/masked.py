@@ -17,6 +17,7 @@ from torch import Tensor
 
 from modeling.attention import Direction, Layout
 from modeling.batches import Batch, own_segments
+from modeling.draws import uniform
 from modeling.objectives import LayOut, Objective, room_for, some_but_not_all
 from modeling.sessions import Sessions
 
@@ -46,7 +47,7 @@ class Masked(Objective):
         """In a session of n events, one is predicted with probability p + ((1 - p)^n - p^n) / n, where `last` is 0."""
         layout = lay_out(sessions)
         asked_BL, certain_BL = choose(layout, sessions, self.probability, self.last, generator)
-        read_as_BL = torch.rand(asked_BL.shape, generator=generator, device=generator.device)
+        read_as_BL = uniform(asked_BL.shape, generator)
         other_BL = any_event(sessions, asked_BL.shape, generator)
         hidden_BL = asked_BL & (certain_BL | (read_as_BL < HIDDEN))
         swapped_BL = asked_BL & ~hidden_BL & (read_as_BL < HIDDEN + SWAPPED)
@@ -65,9 +66,8 @@ def choose(
 
     Past events are never predicted.
     """
-    shape, device = layout.segments_BL.shape, generator.device
-    draw_BL = torch.rand(shape, generator=generator, device=device, dtype=torch.float64)
-    only_last_S = torch.rand(len(sessions), generator=generator, device=device) < last
+    draw_BL = uniform(layout.segments_BL.shape, generator, torch.float64)
+    only_last_S = uniform((len(sessions),), generator) < last
     only_last_BL = only_last_S[layout.session_BL]
     own_BL = own_segments(sessions, layout)
     chosen_BL = some_but_not_all(draw_BL < probability, own_BL, draw_BL, len(sessions))
@@ -77,7 +77,7 @@ def choose(
 def any_event(sessions: Sessions, shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Events drawn uniformly from all sessions."""
     upto_S = sessions.lengths.cumsum(0)
-    dart = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64)
+    dart = uniform(shape, generator, torch.float64)
     number = (dart * upto_S[-1:]).long()
     session = torch.searchsorted(upto_S, number, right=True)
     return (sessions.starts + sessions.lengths - upto_S)[session] + number

@@ -232,11 +232,12 @@ class Recommender:
             InputError: as `ranked` does, and for `events` below 1.
         """
         _require_count(events, "events")
-        histories = self._sessions(histories).most_recent(self.model.longest).to(self.device)
+        histories = self._sessions(histories).to(self.device)
+        recent = histories.most_recent(self.model.longest)
         answers: list[list[Reason]] = []
-        for part in parts_of(histories.lengths):
-            some = histories.select(part)
-            ids_NK, _ = self.ranked(some, k, filter_seen=filter_seen)
+        for part in parts_of(recent.lengths):
+            some = recent.select(part)
+            ids_NK, _ = self.ranked(histories.select(part), k, filter_seen=filter_seen)  # what was seen long ago counts
             leaning = falls(self.scorer, some, ids_NK, self.model.inputs.time)
             _, event_E = some.event_index()
             raw_E = self.raw_items(some.items[event_E].long())

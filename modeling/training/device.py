@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -30,6 +31,7 @@ from schemas.errors import InputError
 
 WARM_UP = 3  # steps done as usual: kernels are chosen, moments made. The next one must read nothing, the one after is captured
 COMPILED_FROM = 2**29  # of `work`: on an H100 compiling takes 20 s and saves 1 ms and 75 ns a place of each step
+LIKE = 8.0  # times as large or small a norm of gradients may be with other draws
 Report = Callable[[str], object]
 
 
@@ -67,7 +69,8 @@ class Steps:
         if self.recording is not None:
             self.recording.replay()
         elif self.compiles and not self.done:
-            self._attempt(compile_errors(), "The model is not compiled", self._do_not_compile)
+            # What fails to compile may raise anything; an error of the step itself comes again without.
+            self._attempt((Exception,), "The model is not compiled", self._do_not_compile, self._compiled_first)
         elif self.captures and self.done == WARM_UP:
             with reading_forbidden():
                 self._attempt((RuntimeError,), "Steps are not captured in a CUDA graph", self._do_not_capture)
@@ -124,18 +127,44 @@ class Steps:
         for group in self.optimizer.param_groups:
             group["lr"], group["capturable"] = self.rate, True
 
-    def _attempt(self, errors: tuple[type[Exception], ...], what: str, give_up: Callable[[], None]) -> None:
+    def _compiled_first(self) -> None:
+        """The first step, compiled, once its gradients are seen to be those of the step as it is, but for what is drawn.
+
+        Raises:
+            ArithmeticError: where they are not.
+        """
+        state, norms = torch.cuda.get_rng_state(), []
+        for loss_of_step in (self._loss_of_step, self.loss_of_step):
+            loss_of_step().backward()
+            norms.append(gradient_norms(self.model))
+            self.optimizer.zero_grad()
+            self._draw_again(state)
+        if apart := unlike(*norms):
+            raise ArithmeticError(f"gradients of {', '.join(apart[:3])} differ from those of the step as it is")
+        self._on_device()
+
+    def _draw_again(self, state: Tensor) -> None:
+        """Let the step that begins draw the numbers of the one before it."""
+        torch.cuda.set_rng_state(state)
+        self.schedule.generator.manual_seed(self.schedule.generator.initial_seed())
+
+    def _attempt(
+        self,
+        errors: tuple[type[Exception], ...],
+        what: str,
+        give_up: Callable[[], None],
+        do: Callable[[], None] | None = None,
+    ) -> None:
         """Do a step that may fail before it changes anything. Then `what` is said with the reason, and it is done without."""
         state = torch.cuda.get_rng_state()
         try:
-            self._on_device()
+            (do or self._on_device)()
         except errors as error:
             give_up()
             reason = " ".join(str(error).split())[:200]
             self.report(f"{what} ({type(error).__name__}: {reason}); training goes on without.")
             self.optimizer.zero_grad()
-            torch.cuda.set_rng_state(state)
-            self.schedule.generator.manual_seed(self.schedule.generator.initial_seed())
+            self._draw_again(state)
             self._on_device()
 
     def _do_not_compile(self) -> None:
@@ -173,6 +202,25 @@ class Recording:
         self.graph.replay()
 
 
+def gradient_norms(model: SequenceModel) -> dict[str, float]:
+    """The norm of each parameter's gradient, 0 where there is none."""
+    named = dict(model.named_parameters())
+    zero = torch.zeros((), device=model.device)
+    norms = [zero if p.grad is None else torch.linalg.vector_norm(p.grad.float()) for p in named.values()]
+    return dict(zip(named, torch.stack(norms).tolist(), strict=True))
+
+
+def unlike(plain: dict[str, float], compiled: dict[str, float]) -> list[str]:
+    """The parameters whose gradients are of another size, if they are more than what other draws explain.
+
+    Dropout and sampled negatives are drawn in another order where they are compiled, and what only some draws ask of a model
+    (a vector of forgotten ids) may have a gradient in one of the two alone.
+    """
+    total_plain, total = (math.hypot(*norms.values()) for norms in (plain, compiled))
+    apart = [name for name, norm in plain.items() if norm and not norm / LIKE <= compiled[name] <= norm * LIKE]
+    return apart if len(apart) > len(plain) / 10 or not total_plain / LIKE <= total <= total_plain * LIKE else []
+
+
 @contextlib.contextmanager
 def reading_forbidden() -> Iterator[None]:
     """Within, all that makes the host wait for the device raises a RuntimeError."""
@@ -181,13 +229,6 @@ def reading_forbidden() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")
-
-
-def compile_errors() -> tuple[type[Exception], ...]:
-    """What torch.compile raises where it cannot do its work, such as for want of a compiler."""
-    from torch._dynamo.exc import TorchDynamoException  # it takes a second to load
-
-    return (TorchDynamoException,)
 
 
 def can_capture(model: SequenceModel) -> bool:

@@ -32,6 +32,7 @@ from modeling.training.distributed import num_processes
 from modeling.training.item_start import begin_near_neighbours
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
+from modeling.training.pieces import divide
 from modeling.training.plan import Plan
 from modeling.training.recency import choose_half_life, newest_days, recent_counts
 from modeling.training.schedule import Schedule, make_schedule
@@ -72,6 +73,7 @@ def fit(
     if config.threads:
         torch.set_num_threads(config.threads)
     train_on = split.train.select(start.reads_N) if start else newest_days(split.train, config.recent_days)
+    train_on = divide(train_on, config.piece_events)
     sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
         raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")

@@ -10,6 +10,7 @@ day, which is never evaluated on, uses its own numbers. Most encoders only name 
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, ClassVar, Literal
 
 import polars as pl
@@ -131,15 +132,21 @@ class Encoder(BaseModel):
         by_value = [VALUE] if self.fits == "by value" else []
         return [DAY, *by_value] if self.by_day else by_value
 
-    def partial_fit(self, rows: pl.LazyFrame, value: pl.Expr) -> pl.LazyFrame:
-        """Rows -> a plan for their statistics: the columns `keys` and one for each of `statistics`, in no order."""
+    def partial_fit(self, rows: pl.LazyFrame, value: pl.Expr, day: date | None = None) -> pl.LazyFrame:
+        """Rows -> a plan for their statistics: the columns `keys` and one for each of `statistics`, in no order.
+
+        With `day`, which is that of all rows, they are grouped by value alone.
+        """
         assert self.fits != "nothing"
         # Computed once, before rows are grouped: expressions inside groups cost three times as much.
         rows = rows.with_columns((finite(value) if self.takes == "numbers" else value).alias(_INPUT))
         fitted_to = pl.col(_INPUT)
         by = {DAY: pl.col(DAY)} | ({VALUE: self.key(fitted_to)} if self.fits == "by value" else {})
-        statistics = rows.group_by(by[name].alias(name) for name in self.keys).agg(**self.statistics(fitted_to))
-        return statistics.filter(pl.col(VALUE).is_not_null()) if VALUE in self.keys else statistics
+        keys = [name for name in self.keys if name != DAY or day is None]
+        statistics = rows.group_by(by[name].alias(name) for name in keys).agg(**self.statistics(fitted_to))
+        if VALUE in keys:
+            statistics = statistics.filter(pl.col(VALUE).is_not_null())
+        return statistics if day is None else statistics.select(pl.lit(day).alias(DAY), pl.all())
 
     def merge(self, state: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
         """The state after these statistics, in parts: `value`, if by value, and each statistic, without days.

@@ -10,6 +10,8 @@ from pydantic import Field
 from preprocessing.encoders import Encoder, Expressions, Kind, Takes
 from schemas.columns import FIRST_ID, NULL
 
+HOUR = 3_600_000_000  # microseconds
+
 
 class Hour(Encoder):
     """Ids for the 24 hours; no vocabulary, so that they mean the same in every run."""
@@ -21,8 +23,11 @@ class Hour(Encoder):
 
     def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """3 + hour."""
-        local = value if self.time_zone == "UTC" else value.dt.convert_time_zone(self.time_zone)
-        return (local.dt.hour().cast(pl.Int32) + FIRST_ID).fill_null(NULL)
+        if self.time_zone == "UTC":  # a third of what the calendar costs
+            hour = value.dt.epoch("us") // HOUR % 24
+        else:
+            hour = value.dt.convert_time_zone(self.time_zone).dt.hour()
+        return (hour.cast(pl.Int32) + FIRST_ID).fill_null(NULL)
 
     def cardinality(self, state: pl.DataFrame | None) -> int:
         """24 and the three reserved ids."""

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import polars as pl
 
 from preprocessing.features.feature import FittedFeature
-from preprocessing.frames import Target
+from preprocessing.frames import Rows, Target
 
 EngineName = Literal["cpu", "gpu", "nvtabular"]
 
@@ -29,12 +29,12 @@ class Engine(Protocol):
         """How many rows of so many bytes, as they are read, a bucket may hold at most."""
         ...
 
-    def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
+    def fit(self, rows: Rows, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """Rows -> of each feature, the statistics of its next encoder, as `FittedFeature.partial_fit` says."""
         ...
 
-    def transform(self, rows: pl.DataFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
-        """Rows -> the columns `keep` and one encoded column a feature; rows stay in their order."""
+    def transform(self, rows: Rows, features: Sequence[FittedFeature], keep: Sequence[str]) -> Rows:
+        """Rows -> the columns `keep` and one encoded column a feature; rows stay in their order, and where `target` is."""
         ...
 
 

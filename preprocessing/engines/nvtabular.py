@@ -26,7 +26,7 @@ from preprocessing.encoders.standardize import Standardize
 from preprocessing.engines.polars import PolarsEngine
 from preprocessing.engines.workflow import Chain, fit_day, load, transform_day
 from preprocessing.features.feature import FittedFeature
-from preprocessing.frames import collect
+from preprocessing.frames import Rows, collect, to_host
 from preprocessing.vocabulary import ADMITTED
 from schemas.columns import COUNT, DAY, ID, UNKNOWN
 
@@ -41,8 +41,9 @@ class NVTabularEngine(PolarsEngine):
         super().__init__()
         load()
 
-    def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
+    def fit(self, rows: Rows, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """One Workflow a day, fit to all features NVTabular has an operator for."""
+        rows = to_host(rows)
         inputs, tails = self._inputs(rows, [Tail.of(feature, feature.next_place + 1) for feature in features])
         if not tails:
             return super().fit(rows, features)
@@ -54,12 +55,13 @@ class NVTabularEngine(PolarsEngine):
         statistics |= dict(zip((feature.name for feature in others), super().fit(rows, others), strict=True))
         return [statistics[feature.name] for feature in features]
 
-    def transform(self, rows: pl.DataFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
+    def transform(self, rows: Rows, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
         """One Workflow a day for all features NVTabular has operators for."""
+        rows = to_host(rows)
         wanted = [Tail.of(feature, len(feature.feature.encoders)) for feature in features]
         inputs, tails = self._inputs(rows, wanted)
         if not tails:
-            return super().transform(rows, features, keep)
+            return to_host(super().transform(rows, features, keep))
         chains = [tail.chain for tail in tails]
         by_day = inputs.with_row_index(ROW).partition_by(DAY, as_dict=True, include_key=False)
         encoded = [
@@ -68,7 +70,7 @@ class NVTabularEngine(PolarsEngine):
         ours = pl.concat(encoded).sort(ROW).drop(ROW)
         names = [feature.name for feature in features]
         others = [feature for feature in features if feature.name not in ours.columns]
-        rest = super().transform(rows, others, [name for name in keep if name not in names])
+        rest = to_host(super().transform(rows, others, [name for name in keep if name not in names]))
         return rest.hstack(ours).select(*(name for name in rest.columns if name not in names), *names)
 
     def _inputs(self, rows: pl.DataFrame, wanted: Sequence[Tail | None]) -> tuple[pl.DataFrame, list[Tail]]:

@@ -8,13 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from preprocessing.features.feature import FittedFeature, transform
-from preprocessing.frames import CPU, Target, collect, collect_all
+from preprocessing import frames
+from preprocessing.features.feature import FittedFeature, fit_plans, transform
+from preprocessing.frames import CPU, Rows, Target, collect_all
 from schemas.errors import InputError
 
 CPU_ROWS = 2_500_000  # rows of a bucket on the CPU: about half a gigabyte on the way
 GPU_ROWS = 100_000_000  # at most, however large the device: a column of lists must stay below 2^31 values
-COPIES = 20  # of a bucket's rows that the largest plan holds at a time, encoded columns and the sort among them
+COPIES = 20  # of a bucket's rows on a GPU: those of the largest plan, a sort among them, and those that wait for the next one
 
 
 class PolarsEngine:
@@ -36,13 +37,13 @@ class PolarsEngine:
             return CPU_ROWS
         return max(CPU_ROWS, min(GPU_ROWS, _free_bytes() // (bytes_a_row * COPIES)))
 
-    def fit(self, rows: pl.DataFrame, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
+    def fit(self, rows: Rows, features: Sequence[FittedFeature]) -> list[pl.DataFrame]:
         """One plan a feature."""
-        return collect_all([feature.partial_fit(rows.lazy()) for feature in features], self.target)
+        return collect_all(fit_plans(rows, features), self.target)
 
-    def transform(self, rows: pl.DataFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.DataFrame:
+    def transform(self, rows: Rows, features: Sequence[FittedFeature], keep: Sequence[str]) -> Rows:
         """One plan for all."""
-        return collect(transform(rows.lazy(), features, keep), self.target)
+        return frames.keep(transform(rows.lazy(), features, keep), self.target)
 
 
 @cache

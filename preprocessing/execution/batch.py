@@ -17,6 +17,7 @@ from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.division import PARTS, SAMPLE, Division, boundaries_of
+from preprocessing.execution.emptied import in_words
 from preprocessing.execution.run import Run
 from preprocessing.execution.selection import Selection
 from preprocessing.execution.tasks import Job
@@ -195,7 +196,7 @@ class Batch:
         """The first rows ever must give every feature something to be fitted to."""
         kept = accounts.total(self.account, KEPT)
         if not kept:
-            raise InputError(f"No rows are left: {accounts.in_words(self.account)}")
+            raise InputError(f"No rows are left: {in_words(self.run, self.account)}")
         present = pl.concat([collect(part) for part in self.frames("present")]).sum()
         for column, count in present.row(0, named=True).items():
             if not count:

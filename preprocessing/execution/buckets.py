@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from preprocessing.execution.selection import Selection
-from preprocessing.frames import collect
+from preprocessing.frames import Held, Rows, Target, collect, on, to_host
 from schemas import lock
 
 _BUCKET = "bucket"
@@ -68,22 +68,22 @@ class Spool:
     """Frames by name. With a folder they outlive the process, and other processes see them."""
 
     folder: Path | None = None
-    _frames: dict[str, pl.DataFrame] = field(default_factory=dict)
+    _frames: dict[str, Rows] = field(default_factory=dict)
     select: Selection | None = None
     """What is done to rows of `divided` as they are got."""
     divided: Path | None = None
     """Where the frames raw-0, raw-1, .. lie that are not the spool's own: a folder of `divide`."""
 
-    def put(self, name: str, frame: pl.DataFrame) -> None:
-        """Keep a frame; in a folder it is there whole or not at all."""
+    def put(self, name: str, rows: Rows) -> None:
+        """Keep rows: in memory where they are, on a GPU too; in a folder they are there whole or not at all."""
         if self.folder is None:
-            self._frames[name] = frame
+            self._frames[name] = rows
             return
         place = self._place(name)
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f".{place.name}.{os.getpid()}")
         # Uncompressed: what is read back soon costs less to move than to pack.
-        frame.write_ipc(temporary, compression="uncompressed")
+        to_host(rows).write_ipc(temporary, compression="uncompressed")
         lock.require_held()
         temporary.replace(place)
 
@@ -102,10 +102,16 @@ class Spool:
             (parts / f"{_BUCKET}={number}").rename(self._place(f"{name}-{number}"))
         done.touch()
 
+    def rows(self, name: str, target: Target) -> Rows:
+        """Rows that are there, for several plans on a target."""
+        if self.folder is None and isinstance(kept := self._frames[name], Held):
+            return kept
+        return on(target, collect(self.get(name)))
+
     def get(self, name: str) -> pl.LazyFrame:
-        """A frame that is there."""
+        """A frame that is there, for the CPU."""
         if self.folder is None:
-            return self._frames[name].lazy()
+            return to_host(self._frames[name]).lazy()
         if self.divided and self.select and name.startswith("raw-"):
             return self.select.of(read_parts(self.divided / name.replace("raw-", f"{_BUCKET}=")))
         return read_parts(self._place(name))

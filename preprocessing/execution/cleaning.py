@@ -27,7 +27,7 @@ from preprocessing.execution.flow import Drop, Flow
 from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
 from preprocessing.execution.places import Places, by_day
 from preprocessing.features.feature import FittedFeature
-from preprocessing.frames import Target, collect, collect_all
+from preprocessing.frames import CPU, Rows, Target, collect, collect_and_keep, to_host
 from preprocessing.plan import Plan
 from preprocessing.plan.own_steps import apply_through, is_built_in
 from preprocessing.plan.rules import RULE_CODE
@@ -59,7 +59,7 @@ class Cleaning:
     plan: Plan
     last: date
     now: datetime
-    raw: pl.DataFrame
+    raw: Rows
     carried: pl.DataFrame | None
     marked: pl.DataFrame | None
     """On a CPU: the raw rows, marked by rules."""
@@ -67,7 +67,7 @@ class Cleaning:
 
     @classmethod
     def of(
-        cls, dataset: Dataset, plan: Plan, last: date, now: datetime, raw: pl.DataFrame, carried: pl.DataFrame | None,
+        cls, dataset: Dataset, plan: Plan, last: date, now: datetime, raw: Rows, carried: pl.DataFrame | None,
         pack: bool,
     ) -> Cleaning:  # fmt: skip
         """`pack`: order rows by one integer where that can be; on a CPU, where several plans cost no more than one."""
@@ -77,26 +77,29 @@ class Cleaning:
         cleaning = replace(cleaning, marked=collect(plan.rules.mark(raw.lazy(), now)))
         return replace(cleaning, packing=cleaning._packing())
 
-    def run(self, target: Target) -> tuple[dict[str, pl.DataFrame], list[Drop]]:
-        """All outputs by name, and what may drop rows, in order."""
+    def run(self, target: Target) -> tuple[dict[str, pl.DataFrame], Rows, list[Drop]]:
+        """All outputs by name but the kept rows; these, which stay where the plans run; what may drop rows, in order."""
         places = self._places()
-        ties = places.tied if places else False
-        made, drops = self._collect(None if ties else places, target, ties=ties)
+        # A GPU looks at a further column only where all before it are equal: to sort by all at once costs it next to nothing.
+        ties = places.tied if places else target != CPU
+        made, kept, drops = self._collect(None if ties else places, target, ties=ties)
         if TIES in made and made[TIES].item():
-            made, drops = self._collect(None, target, ties=True)
-        return made, drops
+            made, kept, drops = self._collect(None, target, ties=True)
+        return made, kept, drops
 
     def _collect(
         self, places: Places | None, target: Target, *, ties: bool
-    ) -> tuple[dict[str, pl.DataFrame], list[Drop]]:
+    ) -> tuple[dict[str, pl.DataFrame], Rows, list[Drop]]:
         plans, drops = self.outputs(places, ties=ties)
-        made = dict(zip(plans, collect_all(list(plans.values()), target), strict=True))
+        last = plans.pop(KEPT_ROWS)
+        frames, kept = collect_and_keep(list(plans.values()), last, target)
+        made = dict(zip(plans, frames, strict=True))
         if places:
+            kept = to_host(kept)
             if self.dataset.split == "day":
-                made[KEPT_ROWS] = by_day(made[KEPT_ROWS], DAY)
-            made[KEPT_ROWS], made[OPEN] = places.widen(made[KEPT_ROWS]), places.widen(made[OPEN])
-            made[KEPT_ROWS] = made[KEPT_ROWS].drop(EVENT_DAY)
-        return made, drops
+                kept = by_day(kept, DAY)
+            kept, made[OPEN] = places.widen(kept).drop(EVENT_DAY), places.widen(made[OPEN])
+        return made, kept, drops
 
     def outputs(self, places: Places | None = None, *, ties: bool) -> tuple[dict[str, pl.LazyFrame], list[Drop]]:
         """The plans by name, and what may drop rows, in order; `ties`: whether rows tie in what orders them.

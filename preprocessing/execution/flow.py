@@ -69,10 +69,11 @@ class Flow:
         rows = self.rows.with_columns(**columns, **{PASSES: passed})
         if filters:
             rows = rows.cache()
-            dropped = rows.group_by(pl.col(self.day).alias(DAY)).agg(pl.col(list(columns)).sum().cast(pl.Int64))
             for stage, name in stages.items():
+                # Few are dropped: to count them costs less than to sum up what all rows say of themselves by day.
+                dropped = rows.filter(f"drops {name}").group_by(pl.col(self.day).alias(DAY))
                 number = pl.lit(stage, dtype=pl.Int32).alias(STAGE)
-                self.counts.append(dropped.select(number, DAY, pl.col(f"drops {name}").alias(COUNT)))
+                self.counts.append(dropped.agg(pl.len().cast(pl.Int64).alias(COUNT)).select(number, DAY, COUNT))
                 self.drops.append(Drop(name, stage, None))
         # Polars 1.44 panics where a filter is all that follows upon rows that are shared; here it is not.
         left = rows.with_columns(pl.col(PASSES).alias(STAYS)).filter(STAYS)

@@ -7,41 +7,43 @@ A bucket holds all events of its users, so no task needs another one's rows, and
 it made in the spool or, sessions, in `Job.parts`; what is there already is not made again. `fit_bucket` runs at the end of
 `clean_bucket`, and between the two where an encoder is fitted to what an earlier one of its feature gives.
 
-Each is one plan over rows, so that rows go to a GPU and back once: clean (`cleaning.Cleaning.outputs`; once more where rows tie
-in all that orders them), fit (statistics of all features together), encode (`features.feature.transform`). Everything else here
-is worked out by the CPU from what these plans have given: lists, counts of the profile, the latest of each item.
+Rows go to a GPU once, as they are read, and what is kept of them stays there where all of a run is one bucket: every plan over
+them runs where they are, and only small tables come back, one row a session, and the values of lists. Rows of several buckets
+wait in the spool, on the host. Meanwhile the CPU hashes rows and packs Parquet; it also works on all small tables.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
-from preprocessing.account import KEPT, count_rows
+from preprocessing import frames
+from preprocessing.account import KEPT
 from preprocessing.engines import EngineName, engine_of
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.cleaning import (
     COUNTS,
     EARLY,
     EARLY_ROWS,
-    KEPT_ROWS,
     NULLED_ROWS,
     OPEN,
     QUARANTINE,
     Cleaning,
 )
 from preprocessing.execution.flow import account_of
+from preprocessing.execution.places import by_day
 from preprocessing.features.feature import FittedFeature
-from preprocessing.frames import CPU, collect
+from preprocessing.frames import CPU, Rows, collect, collect_all
 from preprocessing.output import items, sessions
 from preprocessing.output.profile import counts
 from preprocessing.plan import Plan, plan_of
 from preprocessing.sessions import EVENT_DAY, KEY, is_last, row_key
 from preprocessing.source.values import local_day
-from schemas.columns import DAY, LENGTH, TIMESTAMP, VALUE
+from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
 ROWS_KEPT_DAYS = 35  # days whose rows are known one by one; older ones by file
@@ -88,51 +90,77 @@ def clean_bucket(job: Job, bucket: int) -> None:
         return
     engine = engine_of(job.engine)
     raw = collect(spool.get(f"raw-{bucket}")).rechunk()  # files of the spool are read by the CPU
-    spool.put(f"rows-{bucket}", _rows_made_of(job, raw))
     carried = collect(spool.get(f"carried-{bucket}")) if spool.has(f"carried-{bucket}") else None
     pack = engine.target == CPU
-    cleaning = Cleaning.of(job.parsed, job.plan, job.last, job.now, raw, carried, pack=pack)
-    made, drops = cleaning.run(engine.target)
-    account = account_of(raw, made[QUARANTINE], made.get(NULLED_ROWS), made[COUNTS], drops)
-    kept = made[KEPT_ROWS]
-    account.add(KEPT, count_rows(kept, DAY))
+    with ThreadPoolExecutor(1) as meanwhile:
+        hashed = meanwhile.submit(_rows_made_of, job, raw)  # by the CPU, while a GPU cleans
+        if pack:  # of two plans on the CPU at a time, each takes longer and both hold memory
+            hashed.result()
+        cleaning = Cleaning.of(
+            job.parsed, job.plan, job.last, job.now, frames.on(engine.target, raw), carried, pack=pack
+        )
+        made, kept, drops = cleaning.run(engine.target)
+        account = account_of(raw, made[QUARANTINE], made.get(NULLED_ROWS), made[COUNTS], drops)
+        spool.put(f"rows-{bucket}", hashed.result())
+    if job.parsed.own_parts():  # which may look at rows on the CPU
+        kept = frames.on(engine.target, frames.to_host(kept))
     columns = dict.fromkeys(feature.column for feature in job.plan.features)
-    spool.put(f"present-{bucket}", kept.select(pl.col(name).count() for name in columns))
-    spool.put(f"counts-{bucket}", collect(sessions.count_sessions(kept.lazy())))
+    counted = [
+        kept.lazy().group_by(DAY).agg(pl.len().cast(pl.Int64).alias(COUNT)),
+        kept.lazy().select(pl.col(name).count() for name in columns),
+        sessions.count_sessions(kept.lazy()),
+    ]
+    days, present, num_sessions = collect_all(counted, engine.target)
+    account.add(KEPT, days)
+    spool.put(f"present-{bucket}", present)
+    spool.put(f"counts-{bucket}", num_sessions)
     for name in (OPEN, QUARANTINE, EARLY_ROWS):
         if name in made:
             spool.put(f"{name}-{bucket}", made[name])
     for one in cleaning.early():
         spool.put(_statistics(one, bucket), made[f"{EARLY}{one.name}"])
     spool.put(f"kept-{bucket}", kept)
-    fit_bucket(job, bucket)
+    fit_bucket(job, bucket, kept)
     spool.put(f"account-{bucket}", account.table())
     spool.drop(f"raw-{bucket}")
 
 
 def _rows_made_of(job: Job, raw: pl.DataFrame) -> pl.DataFrame:
-    """`event day` and a hash of each row of the batch's last days that is of that day."""
+    """`event day` and a hash of each row of the batch's last days that is of that day, in order of the day."""
     columns = raw.columns
     if TIMESTAMP not in columns:
         return pl.DataFrame(schema={EVENT_DAY: pl.Date, KEY: pl.UInt64})
     recent = pl.col(EVENT_DAY) > job.last - timedelta(days=ROWS_KEPT_DAYS)
     own = local_day(pl.col(TIMESTAMP), job.parsed.time_zone) == pl.col(EVENT_DAY)
-    return collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns)))
+    return by_day(collect(raw.lazy().filter(recent & own).select(EVENT_DAY, row_key(columns))), EVENT_DAY)
 
 
-def fit_bucket(job: Job, bucket: int) -> None:
-    """Statistics of this bucket's rows for the next encoder of every feature that is to be fitted: `statistics-...`."""
+def fit_bucket(job: Job, bucket: int, kept: Rows | None = None) -> None:
+    """Statistics of this bucket's rows for the next encoder of every feature that is to be fitted: `statistics-...`.
+
+    `kept` are its kept rows, where they are at hand.
+    """
     engine, spool = engine_of(job.engine), job.spool
     pending = [one for one in fitted_so_far(job) if one.next_to_fit and not spool.has(_statistics(one, bucket))]
     early = [one for one in pending if one.next_to_fit and not one.next_to_fit.by_day]
     rest = [one for one in pending if one not in early]
-    kept = spool.get(f"kept-{bucket}")
-    if job.parsed.split == "leave_one_out":
-        kept = kept.filter(~is_last())
-    for rows, chosen in ((spool.get(f"early-{bucket}") if early else kept, early), (kept, rest)):
-        if chosen:
-            for one, table in zip(chosen, engine.fit(collect(rows), chosen), strict=True):
-                spool.put(_statistics(one, bucket), table)
+    if early:
+        _fit(job, bucket, spool.rows(f"early-{bucket}", engine.target), early)
+    if rest:
+        rows = spool.rows(f"kept-{bucket}", engine.target) if kept is None else kept
+        _fit(job, bucket, _fitted_to(job, rows), rest)
+
+
+def _fit(job: Job, bucket: int, rows: Rows, chosen: list[FittedFeature]) -> None:
+    for one, table in zip(chosen, engine_of(job.engine).fit(rows, chosen), strict=True):
+        job.spool.put(_statistics(one, bucket), table)
+
+
+def _fitted_to(job: Job, kept: Rows) -> Rows:
+    """The kept rows that encoders may be fitted to: not those that are to be predicted."""
+    if job.parsed.split != "leave_one_out":
+        return kept
+    return frames.keep(kept.lazy().filter(~is_last()), engine_of(job.engine).target)
 
 
 def statistics_of(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
@@ -180,15 +208,13 @@ def encode_bucket(job: Job, bucket: int) -> None:
     if spool.has(f"profile-{bucket}"):
         return
     dataset, engine, features = job.parsed, engine_of(job.engine), job.plan.features
-    rows = collect(spool.get(f"kept-{bucket}"))
+    rows = spool.rows(f"kept-{bucket}", engine.target)
     encoded = engine.transform(rows, fitted_so_far(job), sessions.kept_columns(dataset, rows.columns))
-    grouped = sessions.group(encoded, dataset, features)
+    grouped = sessions.group(encoded, dataset, features, engine.target)
     earlier = [collect(spool.get(f"counts-{other}")) for other in range(bucket)]
-    sessions.write_parts(grouped, earlier, dataset, job.parts, bucket)
-    lengths = pl.DataFrame(grouped.select([DAY, LENGTH]))
-    lasting = encoded.lazy()
-    if dataset.split == "leave_one_out":
-        lasting = lasting.filter(~is_last())
-    spool.put(f"items-{bucket}", collect(items.latest_by_day(lasting, dataset, features)))
-    spool.put(f"profile-{bucket}", counts.count(rows, lengths, dataset, features))
+    with sessions.writing(grouped, earlier, dataset, job.parts, bucket):  # Parquet is packed by threads of its own
+        latest = items.latest_by_day(_fitted_to(job, encoded), dataset, features, engine.target)
+        spool.put(f"items-{bucket}", latest)
+        lengths = grouped.table.select(DAY, LENGTH)
+        spool.put(f"profile-{bucket}", counts.count(rows, lengths, dataset, features, engine.target))
     spool.drop(f"kept-{bucket}")

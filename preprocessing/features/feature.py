@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Literal
 
 import polars as pl
 
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.encoders.category import Category
-from preprocessing.frames import collect
-from preprocessing.sessions import changed
+from preprocessing.frames import Rows, collect
+from preprocessing.sessions import by_day, changed
 from schemas.columns import DAY, VALUE
 
 LARGEST_FLOAT32 = 3.4e38
+LARGE_DAY = 5_000  # rows from which on a plan of its own costs less than it saves
 _COMPUTED = "computed value"  # no column is called so: what is looked up by it is not found by a column
 
 
@@ -98,15 +100,18 @@ class FittedFeature:
         skipped = [None] * (self.next_place - len(self.tables))
         return replace(self, tables=(*self.tables, *skipped, table))
 
-    def partial_fit(self, rows: pl.LazyFrame) -> pl.LazyFrame:
-        """Rows -> a plan for the statistics of `next_to_fit`: the columns `Encoder.keys`, and one a statistic."""
+    def partial_fit(self, rows: pl.LazyFrame, day: date | None = None) -> pl.LazyFrame:
+        """Rows -> a plan for the statistics of `next_to_fit`: the columns `Encoder.keys`, and one a statistic.
+
+        `day`: that of all rows, where the encoder counts by day and value.
+        """
         encoder = self.next_to_fit
         assert encoder is not None
         if self.feature.many:
             rows = rows.select(DAY, self.feature.column).explode(self.feature.column, empty_as_null=True)
         rows, value = self.transform_fitted(rows)
         rows, value = encoder.add_columns(rows, value, f"{self.name}.{self.next_place}")
-        return encoder.partial_fit(rows, value)
+        return encoder.partial_fit(rows, value, day)
 
     def transform_fitted(self, rows: pl.LazyFrame, joined: Collection[str] = ()) -> tuple[pl.LazyFrame, pl.Expr]:
         """Rows -> rows with helper columns, and the value that comes to `next_to_fit`, or out of the last encoder.
@@ -152,6 +157,8 @@ class FittedFeature:
         """
         if not self.feature.many:
             rows, value = self.transform_fitted(rows, joined)
+            if self.feature.kind == "continuous":  # which `as_stored` asks for twice
+                rows, value = rows.with_columns(value.alias(f"{self.name} number")), pl.col(f"{self.name} number")
             return rows, as_stored(value, self.feature.kind)
         # No engine but the CPU's computes on lists: their elements become rows, and lists again.
         row, column, name = f"{self.name} row", self.feature.column, f"{self.name} list"
@@ -161,6 +168,23 @@ class FittedFeature:
         elements = elements.filter(~(alone & pl.col(column).is_null())).select(row, value.alias(name))
         lists = elements.group_by(row, maintain_order=True).agg(pl.col(name))
         return rows.join(lists, on=row, how="left", maintain_order="left"), pl.col(name).fill_null([])
+
+
+def fit_plans(rows: Rows, features: Sequence[FittedFeature]) -> list[pl.LazyFrame]:
+    """Rows by day -> of each feature, what `FittedFeature.partial_fit` says; on a CPU each day by itself where days are large.
+
+    Grouping a day by value costs a third of grouping all rows by day and value: its groups stay in a processor's cache.
+    """
+    parts = by_day(rows) if isinstance(rows, pl.DataFrame) and DAY in rows.columns else {}
+    small = not parts or rows.height < len(parts) * LARGE_DAY
+    plans = []
+    for feature in features:
+        encoder = feature.next_to_fit
+        if small or encoder is None or not encoder.by_day or encoder.fits != "by value":
+            plans.append(feature.partial_fit(rows.lazy()))
+        else:
+            plans.append(pl.concat([feature.partial_fit(part.lazy(), day) for day, part in parts.items()]))
+    return plans
 
 
 def transform(rows: pl.LazyFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.LazyFrame:

@@ -8,6 +8,7 @@ done again changes no id: values that are new in it get ids after all others.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -22,12 +23,13 @@ from preprocessing.features.state import FeatureState, State
 from preprocessing.history import late_items
 from preprocessing.history.changes import COUNTED, Changes, Contents, SetAside, asked_for, find_changes
 from preprocessing.history.damage import damaged_days, restore_state
+from preprocessing.history.later import several
 from preprocessing.history.ledger import Ledger, facts_of, files_of
 from preprocessing.history.lines import made_with, place_of
 from preprocessing.history.noticed import notice
 from preprocessing.history.restore import from_day, from_snapshots
 from preprocessing.history.set_aside import hashes, in_words, quarantine_rows
-from preprocessing.history.states import states_without
+from preprocessing.history.states import states_without, write_states
 from preprocessing.output import day as output
 from preprocessing.output.day import ASIDE, ASIDE_ROWS, OPEN, PART_FIELDS, DayWriter
 from preprocessing.output.profile import TABLE, Profiles
@@ -135,24 +137,22 @@ class Days:
         run, batch = self.run, work.batch
         carried_in = batch.carried.height if batch.carried is not None else 0
         days = batch.days() or [batch.last]
-        with run.phase("commit", len(days)) as said:
+        with run.phase("commit", len(days)) as said, several() as later:
+            write_states(batch, work.tail_before, work.tail, days, self.ledger.about.state, later)
             writer = self._writer(batch)
             noticed = notice(run, self.ledger, batch.days(), self._done_again)
-            for number, day in enumerate(days, start=1):
+            written: list[Future[Manifest]] = []
+            for day in days:
                 aside = self._set_aside(day, work.aside if day == days[-1] else [])
                 more, files = noticed.of(day), batch.session_files(day)
-                manifest = writer.write(day, work.tails[day], files, carried_in, *aside, **more)
-                work.manifests.append(manifest)
-                for warning in manifest.facts["warnings"]:
+                parts = writer.gather(day, work.tails[day], files, carried_in, *aside, **more)
+                written.append(later(writer.put, parts))
+                carried_in = parts.still_open
+            for number, (day, manifest) in enumerate(zip(days, written, strict=True), start=1):
+                work.manifests.append(manifest.result())
+                for warning in manifest.result().facts["warnings"]:
                     run.say(f"{day}: {warning}")
-                carried_in = manifest.facts["still_open"]
                 run.tick("commit", number, len(days))
-            listed, previous = [str(day) for day in days], self.ledger.about.state
-            if work.tail_before:
-                earlier = [day for day in listed if day < str(batch.newest)]
-                batch.before.write(run.artifacts, work.tail_before, {"days": earlier, "previous": previous})
-                listed, previous = listed[len(earlier) :], f"{states.KIND}/{work.tail_before}"
-            batch.after.write(run.artifacts, work.tail, {"days": listed, "previous": previous})
             said(f"{len(days)} days" if len(days) != 1 else str(days[0]))
         batch.clean_up()
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 
 import polars as pl
 
 from preprocessing.encoders.category import Category
+from preprocessing.execution.batch import Batch
 from preprocessing.execution.run import Run
 from preprocessing.features.feature import Feature
 from preprocessing.features.state import (
+    KIND,
     FeatureState,
     State,
     Statistics,
@@ -17,12 +20,26 @@ from preprocessing.features.state import (
     state_as_of,
     without_day,
 )
+from preprocessing.history.later import Later
 from preprocessing.history.ledger import Ledger
 from preprocessing.output import items
 from preprocessing.vocabulary import recount
 from schemas.artifacts import Artifacts, identify
 from schemas.columns import COUNT, DAY, VALUE
 from schemas.errors import InputError
+
+
+def write_states(batch: Batch, before: str, after: str, days: Sequence[date], previous: str, later: Later) -> None:
+    """Write the states before the newest of a batch's days and after it, by their names; no name, no state before.
+
+    `previous` is the state before the batch.
+    """
+    listed, artifacts = [str(day) for day in days], batch.run.artifacts
+    if before:
+        earlier = [day for day in listed if day < str(batch.newest)]
+        later(batch.before.write, artifacts, before, {"days": earlier, "previous": previous})
+        listed, previous = listed[len(earlier) :], f"{KIND}/{before}"
+    later(batch.after.write, artifacts, after, {"days": listed, "previous": previous})
 
 
 def state_before(run: Run, ledger: Ledger, day: date) -> tuple[str, State]:

@@ -53,7 +53,7 @@ class Whole:
         batch = work.batch
         with self.run.phase("commit") as said:
             writer = day_writer(batch, Profiles.of(batch.frames, self.run.dataset, batch.job.plan.features))
-            work.manifests = [writer.write(ONE_BATCH, work.tail, batch.session_files(ONE_BATCH), 0, None)]
+            work.manifests = [writer.write(ONE_BATCH, work.tail, batch.session_files(ONE_BATCH), 0)]
             batch.after.write(self.run.artifacts, work.tail, {"days": [], "previous": ""})
             said("all sessions")
         batch.clean_up()

@@ -59,6 +59,28 @@ ROW = pl.Schema(
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What a day is written from."""
+
+    day: date
+    day_id: str
+    session_files: Sequence[Path]
+    carried_in: int
+    tables: Mapping[str, pl.DataFrame | None]
+    """By the name of the file; None: there is no such file."""
+    account: pl.DataFrame
+    new_items: int
+    facts: Mapping[str, Any]
+    warnings: Sequence[str]
+
+    @property
+    def still_open(self) -> int:
+        """How many events are of sessions that are open when the day ends."""
+        waiting = self.tables[OPEN]
+        return 0 if waiting is None else waiting.height
+
+
+@dataclass(frozen=True)
 class DayWriter:
     """Writes the days of a batch from what its tasks left."""
 
@@ -75,7 +97,11 @@ class DayWriter:
     _held: dict[str, Any] = field(default_factory=dict)
     """By file: the stretch of days whose rows are held, and these rows."""
 
-    def write(
+    def write(self, day: date, day_id: str, session_files: Sequence[Path], carried_in: int) -> Manifest:
+        """Write a day that nothing is set aside for."""
+        return self.put(self.gather(day, day_id, session_files, carried_in))
+
+    def gather(
         self,
         day: date,
         day_id: str,
@@ -86,44 +112,56 @@ class DayWriter:
         *,
         facts: Mapping[str, Any] | None = None,
         warnings: Sequence[str] = (),
-    ) -> Manifest:
-        """Write a day. `session_files` are linked, for a run that is killed needs them again; `set_aside` are further bad
-        rows with their `rule`, `aside_rows` hashes of them by the day that each is of. `facts` and `warnings` are further ones.
+    ) -> Parts:
+        """All that a day is written from; days are asked for in order. `session_files` are linked, for a run that is killed
+        needs them again; `set_aside` are further bad rows with their `rule`, `aside_rows` hashes of them by the day that each
+        is of. `facts` and `warnings` are further ones.
         """
-        still_open, bad = self._open(day), self._quarantine(day, set_aside)
-        with self.artifacts.write(KIND, day_id, parameters=self.made_with) as draft:
+        account = self._accounts.get(day, self.account.clear())
+        if set_aside is not None:
+            account = accounts.add_up([account, account_of(set_aside, day)])
+        tables = {
+            OPEN: _or_none(self._open(day)),
+            QUARANTINE: _or_none(self._quarantine(day, set_aside)),
+            ROWS_FILE: pl.concat(parts) if (parts := self._rows.get(day)) else None,
+            ASIDE: set_aside,
+            ASIDE_ROWS: _or_none(aside_rows),
+        }
+        new_items = self._admitted.get(day, 0)
+        return Parts(day, day_id, session_files, carried_in, tables, account, new_items, facts or {}, warnings)
+
+    def put(self, parts: Parts) -> Manifest:
+        """Write a day. Threads may write several at a time."""
+        with self.artifacts.write(KIND, parts.day_id, parameters=self.made_with) as draft:
             lengths = []
-            for number, file in enumerate(session_files):
+            for number, file in enumerate(parts.session_files):
                 target = draft.folder / (f"{SESSIONS}.parquet" if number == 0 else f"{SESSIONS}-{number}.parquet")
                 target.hardlink_to(file)
                 lengths.append(pl.read_parquet(target, columns=[LENGTH, USER_ID], glob=False))
-            if still_open.height:
-                write(still_open, draft.folder / OPEN)
-            if bad.height:
-                write(bad, draft.folder / QUARANTINE)
-            if (rows := self._rows.get(day)) is not None:
-                # Hashes do not pack.
-                rows.write_parquet(draft.folder / ROWS_FILE, compression="uncompressed", metadata={"hash": HASH})
-            if set_aside is not None:
-                write(set_aside, draft.folder / ASIDE)
-            if aside_rows is not None and aside_rows.height:
-                write(aside_rows, draft.folder / ASIDE_ROWS)
+            for name, table in parts.tables.items():
+                if table is not None and name == ROWS_FILE:  # hashes do not pack
+                    table.write_parquet(draft.folder / name, compression="uncompressed", metadata={"hash": HASH})
+                elif table is not None:
+                    write(table, draft.folder / name)
             sessions = pl.concat(lengths) if lengths else pl.DataFrame(schema={LENGTH: pl.Int32, USER_ID: pl.Int64})
-            account = self._accounts.get(day, self.account.clear())
-            if set_aside is not None:
-                account = accounts.add_up([account, account_of(set_aside, day)])
-            draft.facts = self._facts(day, account, sessions, carried_in, still_open.height)
-            self.profiles.write(day, draft)
-            draft.facts |= {**(facts or {}), "warnings": [*draft.facts["warnings"], *warnings]}
+            draft.facts = self._facts(parts, sessions)
+            self.profiles.write(parts.day, draft)
+            draft.facts |= {**parts.facts, "warnings": [*draft.facts["warnings"], *parts.warnings]}
         return draft.manifest
 
     # What a batch left is divided by day once: a question a day to all of it would grow with the square of the days. Where
     # bad rows or open events are many, stretches of days are taken one after the other, for memory must not grow with them.
 
     @cached_property
-    def _rows(self) -> dict[date, pl.DataFrame]:
-        """A hash of every row of each day that they are kept of."""
-        return _by_day(collect(pl.concat(self.frames("rows"))), EVENT_DAY)
+    def _rows(self) -> dict[date, list[pl.DataFrame]]:
+        """A hash of every row of each day that they are kept of; tasks leave them in order of their day."""
+        of_days: dict[date, list[pl.DataFrame]] = {}
+        for frame in map(collect, self.frames("rows")):
+            place, hashes = 0, frame.drop(EVENT_DAY)
+            for count, day in frame[EVENT_DAY].rle().struct.unnest().iter_rows():
+                of_days.setdefault(day, []).append(hashes.slice(place, count))
+                place += count
+        return of_days
 
     @cached_property
     def _accounts(self) -> dict[date, pl.DataFrame]:
@@ -178,26 +216,30 @@ class DayWriter:
         bad = pl.concat([bad, set_aside], how="diagonal_relaxed")
         return bad.sort(_order_of(bad))
 
-    def _facts(
-        self, day: date, account: pl.DataFrame, sessions: pl.DataFrame, carried_in: int, still_open: int
-    ) -> dict[str, Any]:
+    def _facts(self, parts: Parts, sessions: pl.DataFrame) -> dict[str, Any]:
+        account = parts.account
         length = sessions[LENGTH]
         return {
-            "day": name_of(day),
+            "day": name_of(parts.day),
             "rows_in": accounts.total(account, READ),
-            "carried_in": carried_in,
+            "carried_in": parts.carried_in,
             "quarantined": accounts.by_name(account, QUARANTINED),
             "nulled": accounts.by_name(account, NULLED),
             "dropped": accounts.by_name(account, DROPPED, self.dropping),
-            "still_open": still_open,
+            "still_open": parts.still_open,
             "events": accounts.total(account, KEPT),
             "sessions": sessions.height,
             "users": sessions[USER_ID].n_unique(),
             "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)}
             if sessions.height
             else {},
-            "new_items": self._admitted.get(day, 0),
+            "new_items": parts.new_items,
         }
+
+
+def _or_none(table: pl.DataFrame | None) -> pl.DataFrame | None:
+    """A table that has rows."""
+    return table if table is not None and table.height else None
 
 
 def _by_day(table: pl.DataFrame, column: str, *, keep: bool = False) -> dict[date, pl.DataFrame]:

@@ -68,6 +68,10 @@ def test_a_page_is_read_and_cannot_load_or_run_anything(root: Path) -> None:
         f"{REPORT}/",
         f"{REPORT}%00",
         "/etc/passwd",
+        "/quality/shop/other.html",
+        "/quality/../quality.html",
+        "/quality/../../secret/quality.html",
+        "/quality/.hidden/quality.html",
         f"http://127.0.0.1{REPORT}",
     ],
 )

@@ -165,3 +165,23 @@ def test_a_sampled_loss_under_autocast_has_bfloat16_products_and_float32_sums() 
             loss = model.next_item.loss(h_BLD, batch, model.inputs.items)
     assert recorded.types("bmm") == {torch.bfloat16} and recorded.types("logsumexp") == {torch.float32}
     assert seen == [torch.float32, torch.float32] and loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("bias", "smoothing", "half"), [(True, 0.1, False), (False, 0.0, True), (True, 0.0, True)])
+def test_compiled_it_has_the_same_gradients(bias: bool, smoothing: float, half: bool) -> None:
+    """As one operation, whatever the compiler makes of the rest."""
+
+    def of(loss: Callable[..., Tensor]) -> list[Tensor]:
+        tensors = given(317, bias=bias)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            value = 3 * loss(*tensors, label_smoothing=smoothing)
+        value.backward()
+        return [
+            value.detach(),
+            *[tensor.grad for tensor in tensors[:3] if tensor is not None and tensor.grad is not None],
+        ]
+
+    torch.compiler.reset()
+    compiled = of(torch.compile(full_softmax, backend="aot_eager", fullgraph=True, dynamic=False))
+    torch.testing.assert_close(compiled, of(full_softmax), rtol=0, atol=0)
+    assert len(compiled) == (4 if bias else 3)

@@ -11,6 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,8 @@ import polars as pl
 import pytest
 
 from preprocessing.execution.batch import Batch
+from preprocessing.history import days as days_module
+from preprocessing.history.later import Later
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts
 from schemas.dataset import Dataset
@@ -80,12 +83,25 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     for name in ("stat", "mkdir", "link", "rename", "replace", "unlink", "fsync"):
         count(os, name)
     count(pl, "read_parquet", size)
+    monkeypatch.setattr(days_module, "several", in_turn)
     count(pl, "concat", lambda tables, *given: sum(table.height for table in tables if isinstance(table, pl.DataFrame)))
     try:
         yield found
     finally:
         counts = None
         monkeypatch.undo()
+
+
+@contextmanager
+def in_turn() -> Iterator[Later]:
+    """In the place of `later.several`: what is counted while others work is another number each time."""
+
+    def at_once(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future = Future[Any]()
+        future.set_result(function(*arguments))
+        return future
+
+    yield at_once
 
 
 def hear(event: str, arguments: tuple[Any, ...]) -> None:

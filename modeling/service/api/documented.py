@@ -62,4 +62,57 @@ RECOMMEND = _body(
     },
     _EXAMPLES,
 )
+_TRACKED = {
+    "event": {"type": "string", "enum": ["impression", "click"]},
+    "recommendation_id": {"type": "string", "description": "As the answer has it that was shown."},
+    "item": {"type": ["string", "integer"]},
+    "items": {
+        "type": "array",
+        "items": {"type": ["string", "integer"]},
+        "description": "In place of `item`: shown in this order. An impression with neither is of the whole answer.",
+    },
+    "position": {"type": "integer", "minimum": 1, "description": "Place on the page; else that of the answer."},
+    "model": {"type": "string", "description": "Of a list that did not come from here: what made it."},
+    "source": {"type": "string", "description": "Likewise."},
+    "user_id": {"type": ["string", "integer"]},
+    "session_id": {"type": ["string", "integer"]},
+    "timestamp": {"type": "string", "format": "date-time", "description": "Left out: when it comes."},
+}
+TRACK = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        **_TRACKED,
+                        "events": {"type": "array", "items": {"type": "object", "properties": _TRACKED}},
+                    },
+                },
+                "examples": {
+                    "shown": {
+                        "summary": "A whole answer was shown, and one of its items clicked",
+                        "value": {
+                            "events": [
+                                {"event": "impression", "recommendation_id": "Zk3vXq0aB1cD2eF3"},
+                                {"event": "click", "recommendation_id": "Zk3vXq0aB1cD2eF3", "item": "lamp-0012"},
+                            ]
+                        },
+                    },
+                    "own": {
+                        "summary": "A list that did not come from here",
+                        "value": {
+                            "event": "click",
+                            "item": "lamp-0012",
+                            "position": 2,
+                            "model": "editors",
+                            "user_id": "ann",
+                        },
+                    },
+                },
+            }
+        },
+    }
+}
 PREDICT = _body({}, {name: _EXAMPLES[name] for name in ("events", "many")})

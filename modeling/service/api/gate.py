@@ -117,10 +117,11 @@ class TooLargeError(Exception):
     """A body with more bytes than are allowed."""
 
 
-def model_headers(place: Place) -> dict[str, str]:
-    """The model that answered, and its age in seconds."""
-    age = max(0, int((datetime.now(UTC) - place.created).total_seconds()))
-    return {MODEL_HEADER: place.name, AGE_HEADER: str(age)}
+def model_headers(*places: Place) -> dict[str, str]:
+    """The model that answered, and its age in seconds; of several each, with commas between."""
+    now = datetime.now(UTC)
+    ages = [str(max(0, int((now - place.created).total_seconds()))) for place in places]
+    return {MODEL_HEADER: ", ".join(place.name for place in places), AGE_HEADER: ", ".join(ages)}
 
 
 async def refuse(send: Send, status: int, error: str, headers: dict[str, str]) -> None:
@@ -141,7 +142,7 @@ def _key(headers: MutableMapping[bytes, str]) -> str | None:
 
 def _route(path: str) -> str:
     """The route of a path, for counting: never what somebody wrote."""
-    for whole in ("/recommend", "/predict", "/health", "/metrics"):
+    for whole in ("/recommend", "/predict", "/track", "/health", "/metrics"):
         if path == whole:
             return whole
     return next((route for route in ("/users/", "/similar/") if path.startswith(route)), "other")

@@ -14,6 +14,7 @@ class Limits(BaseModel):
     sessions: int = Field(100, ge=1, description="In one request.")
     events: int = Field(1000, ge=1, description="Of one session; a model reads the most recent ones.")
     items: int = Field(1000, ge=1, description="Of one list.")
+    tracked: int = Field(1000, ge=1, description="Events in one request of POST /track.")
     rate: float = Field(0.0, ge=0, description="Requests a second for each key, on the average; 0: as many as come.")
     burst: int = Field(50, ge=1, description="Requests that may come at once before the rate counts.")
     waiting: int = Field(1000, ge=1, description="Requests that may wait; more are answered by 503.")

@@ -31,6 +31,24 @@ class Metrics:
         self.items = Counter(
             f"{name}items", "Items recommended, by where they come from.", ["source"], registry=registry
         )
+        self.answers = Counter(
+            f"{name}answers",
+            "Lists given to users, by model; arm is empty where no two are compared.",
+            ["arm", "model"],
+            registry=registry,
+        )
+        self.tracked = Counter(
+            f"{name}tracked_events", "Events of POST /track on the disk.", ["event"], registry=registry
+        )
+        self.untracked = Counter(f"{name}track_errors", "Events of POST /track that were refused.", registry=registry)
+        self.unwritten = Counter(
+            f"{name}track_write_failures",
+            "Requests of POST /track, and answers, that could not be written.",
+            registry=registry,
+        )
+        self.second = Gauge(
+            f"{name}side_by_side", "1 while a second model answers a share of the users.", registry=registry
+        )
         self.faults = Counter(f"{name}session_errors", "Sessions that could not be read.", registry=registry)
         self.loads = Counter(f"{name}model_loads", "Models put into use.", registry=registry)
         self.failures = Counter(

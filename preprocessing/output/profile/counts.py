@@ -18,7 +18,7 @@ import polars as pl
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
 from preprocessing.features.feature import Feature
-from preprocessing.frames import CPU, Target, collect, collect_all
+from preprocessing.frames import CPU, Held, Rows, Target, collect, collect_all
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
@@ -47,11 +47,11 @@ def is_fitted(feature: Feature, dataset: Dataset) -> bool:
 
 
 def count(
-    rows: pl.DataFrame, sessions: pl.DataFrame, dataset: Dataset, features: list[Feature], target: Target = CPU
+    rows: Rows, lengths: pl.DataFrame, dataset: Dataset, features: list[Feature], target: Target = CPU
 ) -> pl.DataFrame:
-    """The table of one bucket, but for values that encoders have counted."""
+    """The table of one bucket, but for values that encoders have counted; `lengths` has the days and lengths of sessions."""
     events, packed, plain = rows.lazy(), {}, {}
-    packed[LENGTHS, "length"] = _pack(sessions.lazy(), pl.col(LENGTH))
+    packed[LENGTHS, "length"] = _pack(lengths.lazy(), pl.col(LENGTH))
     if TIMESTAMP in rows.columns:
         packed[HOURS, "hour"] = _pack(events, pl.col(TIMESTAMP).dt.epoch("us") // QUARTER)
     for column, feature in columns_of(features).items():
@@ -64,7 +64,7 @@ def count(
         else:
             if not is_fitted(feature, dataset):
                 plain[column, "value"] = events.filter(value.is_not_null()).group_by(DAY, value.alias(VALUE))
-            if rows[column].null_count():
+            if isinstance(rows, Held) or rows[column].null_count():
                 plain[column, "missing"] = events.filter(value.is_null()).group_by(DAY)
     plans = [*packed.values(), *(groups.agg(pl.len().cast(pl.Int64).alias(COUNT)) for groups in plain.values())]
     tables = collect_all(plans, target)

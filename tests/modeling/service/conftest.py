@@ -112,6 +112,7 @@ def acts(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def serving(service: Service) -> Iterator[httpx.Client]:
     """The service on a socket of its own, in a thread."""
     listening = bound("127.0.0.1", 0)
+    listening.listen()  # who asks before the server runs waits for it
     server = make_server(service, "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()

@@ -20,7 +20,10 @@ from modeling.training import checkpoints, distributed, launch, optimizer
 from modeling.training.checkpoints import State
 from modeling.training.fit import fit
 from modeling.training.plan import Plan
+from schemas import lock
+from schemas.artifacts import Artifacts
 from schemas.errors import DivergedError, InputError
+from schemas.owner import Owner
 from tests.conftest import model_of, pared, random_sessions, schema_of
 from tests.modeling.test_heads import NUM_ITEMS, coin_sessions, schema_with
 
@@ -171,3 +174,21 @@ def test_killed_processes_go_on_to_the_same_bits_and_what_one_finds_wrong_ends_a
         ends = [safetensors.torch.load_file(folder / "end.safetensors") for folder in (whole, broken)]
         assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     assert "the second process says so" in str(ended.value)
+
+
+def write_after_another_took_over(root: Path, report: Report) -> None:
+    if distributed.is_first():
+        folder = root / lock.FOLDER / lock.NIGHT
+        newest = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        (folder / f"{newest + 1:012}").write_text(Owner.here("another night").model_dump_json())
+        with Artifacts(root).write("models", "0" * 16):
+            pass
+
+
+def test_processes_that_train_together_write_only_under_the_lock_of_their_parent(tmp_path: Path) -> None:
+    with (
+        pytest.raises((ProcessException, lock.LostLockError)),
+        lock.holding(tmp_path, lock.NIGHT, "night of shop", lambda line: None),
+    ):
+        launch.together(partial(write_after_another_took_over, tmp_path), 2, lambda line: None)
+    assert not list((tmp_path / "models").iterdir())

@@ -12,6 +12,7 @@ import pytest
 
 from modeling.service.api.app import Service
 from modeling.service.api.log import Log
+from modeling.service.rules import Rules
 from tests.modeling.service.conftest import DATASET, Shop, following, serving
 
 NAMES = {theirs: ours for ours, theirs in DATASET["events"]["columns"].items()}  # type: ignore[index]
@@ -129,3 +130,21 @@ def test_reasons_are_those_of_the_recommender(acts: Shop, service_of: Callable[.
         )
     assert "because" not in empty["items"][0]
     assert single["items"][0]["because"] == [{"item": "i01", "fall": None}]
+
+
+def test_reasons_are_of_the_list_that_is_answered(acts: Shop, service_of: Callable[..., Service]) -> None:
+    """Also where the session is longer than what the model reads, and where rules leave items out."""
+    rules = Rules(
+        table=pl.DataFrame({"item": ["i05", "i06", "i07"], "eligible": [False, True, False]}),
+        unlisted=True,
+    )
+    service = service_of(log=Log(NAMES), read_rules=iter([rules, *[None] * 1000]).__next__)
+    longest = acts.recommender().model.longest
+    history = ["i00", "i01", "i02", *["i03", "i04"] * longest]
+    with serving(service) as client:
+        body = {"items": history, "k": 6, "hide_seen": True, "explain": True}
+        (answer,) = ask(client, body)
+        (plain,) = ask(client, body | {"explain": False})
+    assert items(answer) == items(plain) and not {"i00", "i01", "i02", "i05", "i07"} & set(items(answer))
+    assert len(items(answer)) == 5
+    assert all(entry["because"] for entry in answer["items"] if entry["source"] == "model")

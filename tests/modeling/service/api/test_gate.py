@@ -13,7 +13,7 @@ from modeling.service.api.app import Service
 from modeling.service.api.budgets import Budgets
 from modeling.service.api.keys import Keys, new_key
 from modeling.service.api.limits import Limits
-from modeling.service.api.server import require_safe
+from modeling.service.api.server import bound, require_safe
 from schemas.errors import InputError
 from tests.modeling.service.conftest import serving
 
@@ -179,6 +179,13 @@ def test_counters_are_read_by_prometheus(client: httpx.Client) -> None:
     text = client.get("/metrics").text
     assert 'overnight_api_requests_total{route="/recommend",status="200"}' in text and "etc" not in text
     assert "overnight_api_model_info" in text and "overnight_api_request_seconds_bucket" in text
+
+
+def test_packets_wait_for_no_acknowledgement() -> None:
+    """asyncio sets TCP_NODELAY on connections of sockets that say that they are TCP; without, each answer takes 40 ms more."""
+    for host in ("127.0.0.1", "::1"):
+        with bound(host, 0) as listening:
+            assert listening.proto == socket.IPPROTO_TCP
 
 
 def test_other_machines_need_a_key() -> None:
