@@ -32,9 +32,9 @@ slow = pytest.mark.skipif(not SLOW, reason="OVERNIGHT_SLOW=1 runs it")
 
 # Files that take minutes with few tests. Begun last, they would keep one process busy long after the rest have ended.
 FIRST = (
-    "faults/test_served.py", "test_readme.py", "flows/test_serve.py", "test_wheel.py", "flows/test_power_cut.py",
-    "flows/test_child.py", "flows/test_retrain.py", "laws/test_encoders.py", "laws/test_models.py",
-    "flows/test_triggers.py", "flows/test_tracking.py", "modeling/training/", "faults/", "flows/", "docker/", "test_docs.py",
+    "faults/test_served.py", "test_readme.py", "flows/test_serve.py", "test_wheel.py", "test_docs.py",
+    "flows/test_power_cut.py", "flows/test_child.py", "flows/test_retrain.py", "laws/test_encoders.py", "laws/test_models.py",
+    "flows/test_triggers.py", "flows/test_tracking.py", "modeling/training/", "faults/", "flows/", "docker/",
 )  # fmt: skip
 
 
