@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SHOP := demo-shop
 ROOT := overnight-data
+SIMULATE :=
 STAMP := .venv/installed
 
 .PHONY: audit help install demo test month gpu-plans image lint format serve clean
@@ -21,11 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP) ## simulate a shop, run a night on it, show what came out
-	@$(BIN)/overnight simulate --out $(SHOP)
+	@$(BIN)/overnight simulate --out $(SHOP) $(SIMULATE)
 	@$(BIN)/overnight retrain --dataset demo --source $(SHOP) --root $(ROOT)
 
-test: $(STAMP) ## run the tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores: a test that waits for a server leaves its core to another. What is compiled once is kept.
+test: $(STAMP) ## run the tests; with OVERNIGHT_SLOW=1 those, too, that take long and seldom find more
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 month: $(STAMP) ## 30 simulated nights with what happens to sources and machines; docs/month.md
 	@$(BIN)/python benchmarks/month.py

@@ -26,7 +26,7 @@ from preprocessing.source.files import find_files
 from preprocessing.source.lookups import read_items
 from schemas.artifacts import Artifacts, write_atomically
 from schemas.dataset import Dataset, load_dataset
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 
 def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
@@ -226,7 +226,7 @@ def lists_finder(dataset: str, root: Path, given: Path | None) -> Callable[[], P
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{pointer} does not name lists ({error}).") from None
+            raise InputError(f"{pointer} does not name lists ({reason(error)}).") from None
         if not re.fullmatch(r"recommendations/[0-9a-f]+", name):
             raise InputError(f"{pointer} names {name!r}; recommendations/1f2e is expected.")
         return root.expanduser() / name

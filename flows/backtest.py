@@ -10,7 +10,6 @@ backtest that was stopped, is not done again.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
@@ -18,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from flows import stages
-from flows.console import in_words
+from flows.console import in_lines
 from flows.reports.day_by_day import PICTURE, TABLE, Row, draw_days, measured, table_of, total_rows
 from flows.reports.templates import HERE
+from flows.results import write_result
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest, identify, sha256
 from schemas.closure import code_of
@@ -29,7 +29,7 @@ from schemas.progress import Progress
 
 POLICIES = ("scratch", "warm", "frozen")
 ROOT = Path(__file__).parents[1]
-BACKTESTS, RESULT = "backtests", "result.json"
+BACKTESTS = "backtests"
 Say = Callable[[str], object]
 Stage = Callable[..., Manifest]
 
@@ -59,7 +59,7 @@ def backtest(
         InputError: for days in the wrong order, unknown policies, a split that has no days, or no day that can be measured.
     """
     _check(settings, first, last, policies)
-    lines = in_words(say)
+    lines = in_lines(say)
     days = None if window is None else window + 1  # the day itself is one of those used
     say(f"Preparing all days up to {last}.")
     try:
@@ -149,23 +149,20 @@ def _quiet(line: Progress | str) -> None:
 
 
 def _write(settings: Settings, policies: tuple[str, ...], rows: list[Row], skipped: list[str]) -> Manifest:
-    artifacts, totals = settings.artifacts, total_rows(rows, policies, settings.artifacts)
     parents = tuple(dict.fromkeys(name for row in rows for name in (row.model, row.evaluation)))
-    facts: dict[str, Any] = {
-        "dataset": settings.dataset.name,
-        "policies": list(policies),
-        "rows": [row.model_dump() for row in rows],
-        "totals": [total.model_dump() for total in totals],
-        "skipped": skipped,
-    }
     made_of = [(row.day, row.policy, row.model, row.evaluation) for row in rows], skipped
     code = code_of(ROOT, ("flows.reports.day_by_day",), alone=(__name__,))
     artifact_id = identify(code=code, parents=parents, picture=sha256(HERE / f"{PICTURE}.j2"), made_of=made_of)
-    if existing := artifacts.find(BACKTESTS, artifact_id):
-        return existing
-    with artifacts.write(BACKTESTS, artifact_id, parents=parents) as draft:
-        (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
-        (draft.folder / TABLE).write_text(table_of(rows, totals))
-        (draft.folder / PICTURE).write_text(draw_days(rows, policies))
-        draft.facts = facts
-    return draft.manifest
+
+    def made() -> tuple[dict[str, Any], dict[str, str]]:
+        totals = total_rows(rows, policies, settings.artifacts)
+        facts = {
+            "dataset": settings.dataset.name,
+            "policies": list(policies),
+            "rows": [row.model_dump() for row in rows],
+            "totals": [total.model_dump() for total in totals],
+            "skipped": skipped,
+        }
+        return facts, {TABLE: table_of(rows, totals), PICTURE: draw_days(rows, policies)}
+
+    return write_result(settings.artifacts, BACKTESTS, artifact_id, parents, made)

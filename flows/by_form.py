@@ -103,13 +103,13 @@ def promote(
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
     after_change(_artifacts(root), dataset, get_run_logger().info)
     held = f"; {champion.hold}" if champion.hold else ""
-    return _changed(champion, held)
+    return _changed(champion, held if to_hold is not None or not held else f". {in_service.still_held(champion)}")
 
 
 @flow(log_prints=True)
 @explain_mistakes
 def rollback(dataset: DatasetName = ANY_DATASET, because: str = "", root: str = "") -> State[str]:
-    """Put the model back that was in service before.
+    """Put the model back that was in service before; run again, it goes one step further back.
 
     Args:
         dataset: One of the list, or its YAML file.
@@ -121,7 +121,8 @@ def rollback(dataset: DatasetName = ANY_DATASET, because: str = "", root: str = 
     champion = in_service.rollback(_artifacts(root), dataset, because)
     follow(_artifacts(root), in_service.name_of(dataset), get_run_logger().info)
     after_change(_artifacts(root), dataset, get_run_logger().info)
-    return _changed(champion)
+    held = f". {in_service.still_held(champion)}" if champion.hold else "."
+    return _changed(champion, f"{held} {in_service.further(champion)}")
 
 
 @flow(log_prints=True)

@@ -107,7 +107,7 @@ def promote(
     follow(artifacts, in_service.name_of(dataset), say_aside)
     after_change(artifacts, dataset, say_aside)
     if model is not None:
-        _say_changed(champion)
+        _say_changed(champion, hold)
     if hold is not None:
         say(f"{champion.model} is {champion.hold}." if champion.hold else f"{champion.model} is not held any more.")
     _end(champion, dataset, as_json)
@@ -130,6 +130,7 @@ def rollback(
     follow(artifacts, in_service.name_of(dataset), say_aside)
     after_change(artifacts, dataset, say_aside)
     _say_changed(champion)
+    say(in_service.further(champion))
     _end(champion, dataset, as_json)
 
 
@@ -154,9 +155,13 @@ def prune(
     end(pruned.summary(), as_json)
 
 
-def _say_changed(champion: "Champion") -> None:
+def _say_changed(champion: "Champion", hold: bool | None = None) -> None:
+    from flows.in_service import still_held
+
     change = champion.history[-1]
     say(f"In service: {champion.model}" + (f", in place of {change.replaced}" if change.replaced else ""))
+    if hold is None and champion.hold:
+        say(still_held(champion))
 
 
 def _end(champion: "Champion", dataset: str, as_json: bool) -> None:

@@ -5,13 +5,15 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.api import api
+from flows.both_ways import Commands
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
-from flows.console import end, in_words, say, say_aside
+from flows.console import end, in_lines, say, say_aside
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
 from flows.export import export, vectors
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from schemas.artifacts import Manifest
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -115,7 +118,7 @@ def verify(
     from flows.verify import verify as check
     from schemas.artifacts import Artifacts
 
-    lines = in_words(say)
+    lines = in_lines(say)
     artifacts = Artifacts(root)
     findings = check(artifacts, lines)
     if findings and mend:
@@ -241,7 +244,7 @@ def simulate(
     from preprocessing.simulate import simulate as invent
 
     summary = invent(Shop(days=days, users=users, seed=seed), out)
-    say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {out}")
+    say(f"{summary['events']:,} events of {days} days in {out}. Next: overnight retrain --source {quote(str(out))}")
     end(summary, as_json)
 
 

@@ -6,7 +6,6 @@ again.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from flows.reports.comparison import TABLE, Row, rows_of, settings_of, table_of,
 from flows.reports.comparison_page import PAGE, page_of
 from flows.reports.plot import script_file
 from flows.reports.templates import HERE
+from flows.results import write_result
 from flows.settings.settings import Settings
 from schemas.artifacts import Manifest, identify, sha256
 from schemas.closure import code_of
 from schemas.errors import DivergedError, InputError
 
 ROOT = Path(__file__).parents[1]
-CROSS_VALIDATIONS, RESULT = "cross_validations", "result.json"
+CROSS_VALIDATIONS = "cross_validations"
 OWN_METRIC = "ndcg"  # where promotion is by a label
 
 
@@ -134,27 +134,24 @@ def _write(settings: Settings, contenders: list[Contender], folds: list[Fold], m
         made_of=[row.model_dump(exclude={"metrics"}) for row in measured.rows],
         about=(settings.dataset.title or settings.dataset.name, metric, measured.left_out, measured.warnings),
     )
-    if existing := artifacts.find(CROSS_VALIDATIONS, artifact_id):
-        return existing
-    rows, totals = totals_of(measured.rows, artifacts.root, settings.evaluation.cutoffs)
-    facts: dict[str, Any] = {
-        "dataset": settings.dataset.name,
-        "metric": metric,
-        "compared": [contender.name for contender in contenders if contender.name not in measured.left_out],
-        "folds": [fold.name for fold in folds],
-        "rows": [row.model_dump() for row in rows],
-        "totals": [total.model_dump() for total in totals],
-        "settings": measured.settings,
-        "left_out": measured.left_out,
-        "warnings": measured.warnings,
-    }
-    with artifacts.write(CROSS_VALIDATIONS, artifact_id, parents=parents) as draft:
-        (draft.folder / RESULT).write_text(json.dumps(facts, indent=2) + "\n")
-        (draft.folder / TABLE).write_text(table_of(totals, metric))
+
+    def made() -> tuple[dict[str, Any], dict[str, str]]:
+        rows, totals = totals_of(measured.rows, artifacts.root, settings.evaluation.cutoffs)
+        facts: dict[str, Any] = {
+            "dataset": settings.dataset.name,
+            "metric": metric,
+            "compared": [contender.name for contender in contenders if contender.name not in measured.left_out],
+            "folds": [fold.name for fold in folds],
+            "rows": [row.model_dump() for row in rows],
+            "totals": [total.model_dump() for total in totals],
+            "settings": measured.settings,
+            "left_out": measured.left_out,
+            "warnings": measured.warnings,
+        }
         page = page_of(settings.dataset.title or settings.dataset.name, facts, rows, totals)
-        (draft.folder / PAGE).write_text(page, encoding="utf-8")
-        draft.facts = facts
-    return draft.manifest
+        return facts, {TABLE: table_of(totals, metric), PAGE: page}
+
+    return write_result(artifacts, CROSS_VALIDATIONS, artifact_id, parents, made)
 
 
 def metric_of(settings: Settings) -> str:

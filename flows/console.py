@@ -21,7 +21,7 @@ def say_aside(line: object) -> None:
     typer.echo(line, err=True)
 
 
-def in_words(say: Callable[[str], object]) -> Callable[[Progress | str], None]:
+def in_lines(say: Callable[[str], object]) -> Callable[[Progress | str], None]:
     """Takes what stages report, and says what is said in words, not how far they are."""
 
     def line(report: Progress | str) -> None:

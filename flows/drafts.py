@@ -30,6 +30,27 @@ def days_ago(days: int) -> datetime:
         return datetime.min.replace(tzinfo=UTC)
 
 
+def is_trained_below(root: Path) -> bool:
+    """Whether a process works in an unfinished folder, or at a search of `overnight tune`: it reads prepared sessions."""
+    places = [*(root / UNFINISHED).glob("[!.]*"), *(root / "tuning").glob("*/lock")]
+    return any(is_held(place) for place in places)
+
+
+def is_held(place: Path) -> bool:
+    """Whether a process has a lock on a folder or a file."""
+    try:
+        descriptor = os.open(place, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def is_left(folder: Path, since: datetime) -> bool:
     """Whether no process works in an unfinished folder and nothing in it was touched since, or a prune was killed in it."""
     if folder.is_symlink():

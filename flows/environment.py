@@ -66,6 +66,16 @@ def make_folder(folder: Path, option: str) -> None:
         ) from None
 
 
+def require_folder(folder: Path, option: str) -> None:
+    """
+    Raises:
+        InputError: where a file lies in the way of a folder that may have to be made; `option` names it.
+    """
+    there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+    if there.exists() and not there.is_dir():
+        raise InputError(f"{option} {folder}: {there} is a file. Give a folder.")
+
+
 def only_runs_speak() -> None:
     """In a terminal: keep the lines of flows and tasks, drop those about the temporary server."""
     logging.getLogger("prefect").setLevel(logging.WARNING)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.console import end, in_words, say, say_aside
+from flows.console import end, in_lines, say, say_aside
 from flows.options import DatasetArgument, JsonOption, with_settings
 from schemas.errors import InputError
 
@@ -90,7 +90,7 @@ def tune(
         )
     file = file_of(settings.data.dataset) if write else None
     with TerminalProgress(TRAIN) as progress:
-        shown = progress if progress.console.is_terminal else in_words(progress)
+        shown = progress if progress.console.is_terminal else in_lines(progress)
         done = run(settings, seconds, tried, shown, began=began, most=trials)
     print_trials(done.trials)
     summary = summary_of(done.trials)

@@ -53,14 +53,25 @@ def vectors(
             help="Into Milvus, and the alias overnight_DATASET to it: a server's URI, or a file *.db for Milvus Lite.",
         ),
     ] = None,
+    faiss: Annotated[
+        Path | None, typer.Option("--faiss", help="A new file: an index of FAISS, searched by inner product.")
+    ] = None,
+    index: Annotated[
+        str,
+        typer.Option("--index", metavar="KIND", help="With --faiss: Flat is exact; HNSW32 or IVF256,Flat are quicker."),
+    ] = "Flat",
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """The vectors of items that may be recommended: `overnight vectors --out items.parquet`, or `--milvus items.db`."""
-    if out is None and milvus is None:
-        raise InputError("Say where to: --out FILE.parquet, --milvus URI or file.db, or both.")
+    if faiss is None and index != "Flat":
+        raise InputError(f"--index {index}: that is the kind of a FAISS index; give --faiss FILE with it.")
+    if out is None and milvus is None and faiss is None:
+        raise InputError("Say where to: --out FILE.parquet, --faiss FILE, --milvus URI or file.db, or several of them.")
+    if faiss is not None and faiss.exists():
+        raise InputError(f"--faiss {faiss} is there already: name a file that is not, or remove it.")
     if out is not None and out.suffix.lower() != ".parquet":
         raise InputError(f"--out {out}: vectors are written as Parquet; give a name that ends in .parquet.")
     if out is not None and out.exists():
@@ -78,6 +89,14 @@ def vectors(
         replace_file(out, table.write_parquet)
         say(f"{table.height:,} items in {out}.")
         summary |= {"out": str(out), "items": table.height}
+    if faiss is not None:
+        from modeling.service.faiss_index import EXACT, write_index
+
+        table = item_vectors(recommender)
+        found = write_index(table, faiss, index)
+        exact = "exact" if index == EXACT else f"which finds {found:.1%} of the nearest items"
+        say(f"{table.height:,} items in {faiss}: {index}, {exact}.")
+        summary |= {"faiss": str(faiss), "index": index, "found": found, "items": table.height}
     if milvus is not None:
         with connected(milvus) as client:
             published = publish(client, recommender, folder.name, say)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import date
 
 from flows import stages
 from flows.night_lock import alone
@@ -50,19 +49,6 @@ def folds_of(settings: Settings, count: int | None, window: int | None, progress
         evaluation = settings.evaluation.model_copy(update={"split": fold.config})
         of_folds.append(Fold(fold.name, replace(settings, evaluation=evaluation), sessions))
     return of_folds
-
-
-def held_out(sessions: Manifest, split: SplitConfig, days: int) -> SplitConfig | None:
-    """The split whose test is the last `days` training days of another one's newest fold: what chooses, and never its test.
-
-    None where a split has no days, or none would be left to train on.
-    """
-    stretches = split.stretches(sessions.facts["days"], sessions.facts["test_day"])
-    if not stretches or len(stretches[-1].train) <= days:
-        return None
-    newest = date.fromisoformat(stretches[-1].train[-1])
-    rule = None if split.rule == "list" else split.rule
-    return SplitConfig(rule=rule, test_days=days, train_days=split.train_days, until=newest)
 
 
 def _days(sessions: Manifest, split: SplitConfig) -> list[str]:

@@ -156,9 +156,10 @@ def keep(artifacts: Artifacts, dataset: str, on: bool | None, because: str = "")
 
 
 def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
-    """Put the model back that was in service before; returns the pointer afterwards.
+    """Put the model back that was in service before; returns the pointer afterwards. Again, it goes one step further back.
 
-    What is taken out comes back by `promote` only: the same night run again does not undo this.
+    A hold goes on, of the model that is put back. What is taken out comes back by `promote` only: the same night run again does
+    not undo this.
 
     Raises:
         InputError: when there was none before, or it cannot be used any more.
@@ -180,6 +181,21 @@ def rollback(artifacts: Artifacts, dataset: str, because: str = "") -> Champion:
             )
         before = _usable(artifacts, name, now.previous)
         return put_in_service(artifacts, name, before.name, by="rollback", because=because)
+
+
+def still_held(champion: Champion) -> str:
+    """What to say of a hold that goes on for another model than the one it began with."""
+    return (
+        f"The hold goes on, now of {champion.model}: {champion.hold}. Nights do not replace it; "
+        "`overnight promote --release` ends that."
+    )
+
+
+def further(champion: Champion) -> str:
+    """What to say after a rollback of what a further one would do."""
+    if champion.previous is None:
+        return "No model was in service before: a further rollback is refused. `overnight promote MODEL` names one."
+    return f"A further rollback puts back {champion.previous}."
 
 
 def _usable(artifacts: Artifacts, dataset: str, model: str) -> Manifest:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from flows import stages
-from flows.console import in_words
+from flows.console import in_lines
+from flows.environment import require_folder
 from flows.night_lock import alone
 from flows.settings.settings import Data, Settings, resolve
 from schemas.artifacts import Manifest
@@ -51,8 +52,8 @@ class Project:
         say: Callable[[str], object] | None = print,
     ) -> None:
         self.data = Data(dataset=str(dataset), source=source and str(source), root=root and Path(root))
-        self.settings()  # what does not fit is said now
-        self._progress = in_words(say or _nobody)
+        require_folder(self.settings().artifacts.root, "root")  # what does not fit is said now
+        self._progress = in_lines(say or _nobody)
 
     def settings(self, preset: str | None = None, **groups: Any) -> Settings:
         """All settings of a run: those given by group, over the preset, over what suits the dataset, over the defaults.

@@ -5,8 +5,9 @@ What stays at any age:
     champions, ledgers, inventories   all
     days, states                      those that a ledger names: a finished day is a fact
     models                            in service, what a rollback puts back, what `serving.side_by_side` names, the
-                                      newest N of each dataset
-    sessions                          of these models, and the newest of each dataset
+                                      newest N of each dataset (those that were trained with more seeds, to measure their
+                                      scatter, do not count)
+    sessions                          of these models, and the newest of each dataset; all, while a process trains or tunes
     evaluations                       of models that stay on sessions that stay
     recommendations, vectors          the newest of each dataset
     comparisons, reports, ...         all, the record of every night; they are small
@@ -19,23 +20,24 @@ All else of these, and of unfinished, goes. A folder is renamed before it is rem
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows.drafts import GOING, days_ago, is_left, open_backtests
+from flows.drafts import GOING, days_ago, is_left, is_trained_below, open_backtests
 from flows.ledgers import read_ledgers
 from flows.lists import POINTERS, newest_lists
 from flows.night_lock import alone_in
+from flows.reports.disk import in_bytes as in_bytes
+from flows.tracking.pruned import mark
 from flows.vectors import newest_vectors
 from modeling.evaluation.pointer import champion_of, changing
-from modeling.service.tracking.store import SECOND, TRACKED
+from modeling.service.tracking.store import second_models
 from schemas.artifacts import MANIFEST, UNFINISHED, Artifacts, Manifest
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
@@ -60,7 +62,7 @@ class Pruned:
     def rows(self) -> list[dict[str, str]]:
         """A row for each kind, and one for all of it: what there is, what nothing needs, what removing that frees."""
         rows = []
-        for kind in [*sorted(self.sizes), ""]:
+        for kind in [*(kind for kind in sorted(self.sizes) if self.sizes[kind] or self.going.get(kind)), ""]:
             total = not kind
             gone = sum(map(len, self.going.values())) if total else len(self.going.get(kind, ()))
             size, freed = (table.total() if total else table[kind] for table in (self.sizes, self.freed))
@@ -71,6 +73,9 @@ class Pruned:
 
     def lines(self) -> Iterator[str]:
         """For a terminal: the table, each name, what was done."""
+        if not self.sizes.total() and not self.counts.total() and not self.going:
+            yield "There is nothing below this root yet: `overnight prepare` or `overnight retrain` makes something."
+            return
         for row in [{name: name for name in self.rows()[0]}, *self.rows()]:
             kind, *values = row.values()
             yield f"{kind:<14}" + "".join(f"{value:>12}" for value in values)
@@ -83,6 +88,8 @@ class Pruned:
             )
         if not self.removed and self.going:
             yield "Nothing was removed. To remove it: overnight prune --remove, with the same options."
+        if not self.going:
+            yield "All of it is needed: there is nothing to remove."
 
     def summary(self) -> dict[str, Any]:
         """As JSON has it, sizes in bytes."""
@@ -107,20 +114,13 @@ def prune(artifacts: Artifacts, keep_models: int, keep_days: int, *, remove: boo
             locks.enter_context(changing(artifacts, "prune", say))
         pruned = _plan(artifacts, keep_models, since)
         if remove:
+            models = _by_dataset(artifacts, pruned.going.get("models", []))
             for kind, names in pruned.going.items():
                 for name in names:
                     _remove(artifacts.root, kind, name)
             pruned.removed = True
+            mark(artifacts, models, say)
     return pruned
-
-
-def in_bytes(size: int) -> str:
-    """1,234,567 -> 1.2 MB."""
-    value, units = float(size), ["B", "kB", "MB", "GB", "TB"]
-    while value >= 1000 and len(units) > 1:
-        value /= 1000
-        units.pop(0)
-    return f"{value:.0f} {units[0]}" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
 def _plan(artifacts: Artifacts, keep_models: int, since: datetime) -> Pruned:
@@ -165,20 +165,41 @@ def _needed(artifacts: Artifacts, found: dict[str, Manifest], keep_models: int, 
     for path in (artifacts.root / "champions").glob("*.json"):
         if vectors := newest_vectors(artifacts, path.stem):
             needed.add(vectors.vectors)
-    for path in (artifacts.root / TRACKED).glob(f"*/{SECOND}"):
-        try:
-            needed |= set(re.findall(r"models/[0-9a-f]+", path.read_text()))
-        except (OSError, ValueError) as error:  # a model that answers users may be named there
-            raise InputError(
-                f"{path} cannot be read ({error}). Start `overnight api` again, which writes it, or remove it."
-            ) from None
-    needed |= set(_newest(_of_kind(found, "models"), keep_models))
+    needed |= second_models(artifacts.root)
+    of_seeds = _of_more_seeds(artifacts, found)
+    nightly = [model for model in _of_kind(found, "models") if model.name not in of_seeds]
+    needed |= set(_newest(nightly, keep_models))
     needed |= set(_newest(_of_kind(found, "sessions"), 1))
+    if is_trained_below(artifacts.root):  # by train, tune or Python, which hold no lock that prune would wait for
+        needed |= {made.name for made in _of_kind(found, "sessions")}
     models = [model for model in _of_kind(found, "models") if model.name in needed]
     needed |= {str(model.facts["refit_of"]) for model in models if model.facts.get("refit_of")}  # how it was measured
     for model in _of_kind(found, "models"):
         needed |= {parent for parent in model.parents if model.name in needed and parent.startswith("sessions/")}
     return needed | {made.name for made in _of_kind(found, "evaluations") if needed.issuperset(made.parents)}
+
+
+def _of_more_seeds(artifacts: Artifacts, found: dict[str, Manifest]) -> set[str]:
+    """The models that were trained only to measure the scatter between seeds: never compared, so no night's candidates."""
+    manifests = {
+        kind: [
+            made for path in (artifacts.root / kind).glob("[!.]*") if (made := artifacts.read_manifest(kind, path.name))
+        ]
+        for kind in ("scatters", "comparisons")
+    }
+    compared = {parent for made in manifests["comparisons"] for parent in made.parents}
+    more = {parent for made in manifests["scatters"] for parent in made.parents[1:]} - compared
+    return {found[name].parents[0] for name in more if name in found and found[name].parents}
+
+
+def _by_dataset(artifacts: Artifacts, models: list[str]) -> dict[str, list[str]]:
+    """The names of models by their dataset; those whose schema cannot be read are left out."""
+    named: dict[str, list[str]] = {}
+    for model in models:
+        with suppress(InputError, OSError, ValueError):
+            dataset = FeatureSchema.read(artifacts.root / "models" / model / SCHEMA).dataset
+            named.setdefault(dataset, []).append(f"models/{model}")
+    return named
 
 
 def _of_kind(found: dict[str, Manifest], kind: str) -> list[Manifest]:

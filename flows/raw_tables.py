@@ -12,6 +12,7 @@ from typing import Any
 
 import polars as pl
 
+from schemas.columns import ITEM_ID
 from schemas.errors import InputError
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -52,6 +53,23 @@ def scan_table(path: Path, option: str) -> pl.LazyFrame:
         return read_table(path, option).lazy()
     separator = TEXT[ending]
     return pl.scan_csv(path, glob=False, separator=separator, infer_schema=False, null_values=NULL_WORDS)
+
+
+def holds_lists(path: Path) -> bool:
+    """Whether a file of JSON lines has a list of items a line, not an item; its first line with any says so."""
+    if path.suffix.lower() not in JSON_LINES or not path.is_file():
+        return False
+    with path.open(encoding="utf8", errors="replace") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line) if line.strip() else None
+            except ValueError:
+                return False
+            if isinstance(row, dict) and row.get(ITEM_ID) is not None:
+                return isinstance(row[ITEM_ID], list)
+            if isinstance(row, list):
+                return False
+    return False
 
 
 def _read_json_lines(path: Path) -> pl.DataFrame:

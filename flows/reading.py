@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,16 +21,16 @@ def recommend(
         Path | None,
         typer.Option(
             "--events",
-            help="Or a file of raw events (Parquet, CSV, JSON lines), its columns named as in the dataset: their features are "
-            "read too. Rows of one session_id, or user_id, are a session.",
+            help="Or a file of raw events, read as the dataset's YAML says (or Parquet, CSV, JSON lines with columns named as "
+            "in the dataset): their features are read too. Rows of one session_id, or user_id, are a session.",
         ),
     ] = None,
     source: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events; a Parquet file, a "
-            "folder of such files, CSV or JSON lines.",
+            help="Or many histories, streamed to --out: prepared sessions, lists of item ids, or raw events as --events takes "
+            "them; a file or a folder of files.",
         ),
     ] = None,
     out: Annotated[
@@ -57,6 +58,15 @@ def recommend(
             "--everyone", help="Lists for every user from their past sessions alone, as at midnight, to --out or --to."
         ),
     ] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="When it is asked, such as 2026-03-08T09:00 (UTC, or with an offset; else now): --user's past ends there, and "
+            "a model with inputs.query_time reads how long that is after the last event of --events.",
+        ),
+    ] = None,
     dataset: DatasetOption = "demo",
     root: RootOption = Path("overnight-data"),
     model: ModelOption = None,
@@ -81,7 +91,7 @@ def recommend(
     """The next items for a session given by its item ids, and its labels: `overnight recommend lamp-0012 lamp-0007`."""
     from flows.in_service import keeps_seen, newest_sessions
     from flows.publish_table import lists_to
-    from flows.raw_tables import read_table
+    from flows.raw_events import read_events, read_items
     from flows.recommend import reads_past, recommend_all, recommend_everyone
     from flows.recommend import recommend as run
     from flows.rules import dataset_of, rules_of
@@ -89,24 +99,82 @@ def recommend(
 
     with lists_to(out, to, table, root, say) as out:
         _require_one_way(items, events, source, out, user, everyone)
-        given = read_table(events, "--events") if events else items or []
-        new_table = read_table(new_items, "--new-items") if new_items else None
+        moment = read_moment(at, bool(user or events))
+        for option, path in (("--events", events), ("--from", source), ("--new-items", new_items)):
+            if path is not None and not path.exists():
+                raise InputError(f"{option} {path}: there is no such file{' or folder' * (path is not new_items)}.")
         folder = folder_of(root, dataset, model)
+        given = read_events(dataset, folder, events, "--events") if events else items or []
+        new_table = read_items(dataset, folder, new_items, "--new-items") if new_items else None
         rules = rules_of(dataset, dataset_of(folder))
         if keep_seen is None:
             hides = rules.hide_seen if rules else None
             keep_seen = keeps_seen(Artifacts(root), folder) if hides is None else not hides
         needs_past = user or everyone or (events and reads_past(folder))
         past = newest_sessions(Artifacts(root), dataset) if needs_past else None
+        recent = _recent(root, dataset)
         if everyone and out and past:
             summary = recommend_everyone(folder, past, out, count, keep_seen=keep_seen, rules=rules, say=say)
         elif source and out:
-            summary = recommend_all(folder, source, out, count, new_table, keep_seen=keep_seen, rules=rules, say=say)
+            summary = recommend_all(
+                folder,
+                source,
+                out,
+                count,
+                new_table,
+                dataset=dataset,
+                recent=recent,
+                keep_seen=keep_seen,
+                rules=rules,
+                say=say,
+            )
         else:
             summary = run(
-                folder, given, count, new_table, user=user, past=past, keep_seen=keep_seen, rules=rules, say=say
+                folder,
+                given,
+                count,
+                new_table,
+                user=user,
+                past=past,
+                recent=recent,
+                at=moment,
+                keep_seen=keep_seen,
+                rules=rules,
+                say=say,
             )
     end(summary | ({"out": f"{table} of {to}"} if to else {}), as_json)
+
+
+def read_moment(given: str | None, is_read: bool) -> datetime | None:
+    """`--at` as a moment, in UTC where it says no zone.
+
+    Raises:
+        InputError: for what is no time, and where nothing reads it.
+    """
+    if given is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(given.strip())
+    except ValueError:
+        raise InputError(
+            f"--at {given!r}: give a time such as 2026-03-08T09:00 or 2026-03-08T09:00:00+01:00."
+        ) from None
+    if not is_read:
+        raise InputError(
+            f"--at {given}: item ids alone, and files of --from, are not asked at a time. Give --user or --events."
+        )
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _recent(root: Path, dataset: str) -> Path | None:
+    """Prepared sessions that say what is popular of late, where there are any."""
+    from flows.in_service import newest_sessions
+    from schemas.artifacts import Artifacts
+
+    try:
+        return newest_sessions(Artifacts(root), dataset)
+    except InputError:
+        return None
 
 
 def _require_one_way(

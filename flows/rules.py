@@ -12,10 +12,10 @@ from flows.raw_tables import read_table
 from modeling.service.rules import BOOST, ELIGIBLE, GROUP, ITEM, NEW, Rules
 from preprocessing.source.files import find_files
 from preprocessing.source.lookups import read_items
-from preprocessing.sql import check_columns, read_sql, type_on
+from preprocessing.sql import read_sql, type_on
 from schemas.columns import ITEM_ID, VALID_FROM
 from schemas.dataset import Dataset, load_dataset
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError, reason, unknown
 from schemas.features import FeatureSchema
 from schemas.serving import Rules as Written
 
@@ -146,8 +146,7 @@ def _of_columns(dataset: Dataset, rules: Written, rows: pl.DataFrame | None) -> 
     values = {ELIGIBLE: _value(rules.eligible, "eligible", rows), BOOST: _value(rules.boost, "boost", rows)}
     values |= {NEW: _value(rules.new, "new", rows)}
     if rules.group is not None:
-        if rules.group not in rows.columns:
-            raise InputError(f"{KEY}.group: {unknown('column of the item table', rules.group, rows.columns)}")
+        _require_columns([rules.group], rows, f"{KEY}.group")
         values[GROUP] = pl.col(rules.group).cast(pl.String)
     chosen = {name: value for name, value in values.items() if value is not None}
     return rows.select(pl.col(ITEM_ID).cast(pl.String).alias(ITEM), **chosen)
@@ -163,10 +162,10 @@ def _value(text: str | None, key: str, rows: pl.DataFrame) -> pl.Expr | None:
 def _expression(text: str, key: str, rows: pl.DataFrame, *, number: bool = False) -> pl.Expr:
     try:
         value = read_sql(text)
-        check_columns(value, rows.columns)
+        _require_columns(value.meta.root_names(), rows, key)
         dtype = type_on(value, dict(rows.schema))
     except InputError as error:
-        raise InputError(f"{key}: {error}") from None
+        raise InputError(str(error) if str(error).startswith(key) else f"{key}: {error}") from None
     except pl.exceptions.PolarsError as error:
         raise InputError(f"{key}: {text!r} does not fit the table: {str(error).splitlines()[0]}") from None
     if not (dtype.is_numeric() if number else dtype == pl.Boolean):
@@ -174,6 +173,19 @@ def _expression(text: str, key: str, rows: pl.DataFrame, *, number: bool = False
         wanted = example if number else "true or false, such as price > 0"
         raise InputError(f"{key}: {text!r} is {dtype}; give {wanted}.")
     return value
+
+
+def _require_columns(names: list[str], rows: pl.DataFrame, key: str) -> None:
+    """Raise InputError, with what helps, for a column that the item table or the stock table does not have."""
+    for name in names:
+        if name in rows.columns:
+            continue
+        if key.startswith(f"{KEY}.stock"):
+            raise InputError(f"{key}: {unknown('column of the stock table', name, rows.columns)}")
+        raise InputError(
+            f"{key}: {unknown('column of the item table', name, rows.columns)} Of a file, the columns that the YAML maps are "
+            f"read: write it under items.columns, as in `items: {{columns: {{{name}: {name}}}}}`, the file's own name last."
+        )
 
 
 def _stock(dataset: Dataset, rules: Written) -> pl.Series:
@@ -220,7 +232,9 @@ def _ids(dataset: Dataset, given: tuple[str, ...] | str, key: str) -> pl.Series:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{KEY}.{key}: {path} cannot be read ({error}). Give a file with an item id a line.") from None
+        raise InputError(
+            f"{KEY}.{key}: {path} cannot be read ({reason(error)}). Give a file with an item id a line."
+        ) from None
     return pl.Series(ITEM, [line for line in lines if line and not line.startswith("#")], dtype=pl.String)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.folds import OnProgress, held_out
+from flows.folds import OnProgress
 from flows.reports.tuning import DEFAULT, Trial, best_of, line_of
 from flows.settings.defaults import defaults_of
 from flows.settings.layers import Layer, over
@@ -49,8 +49,11 @@ class Search:
         progress: OnProgress,
     ) -> None:
         self.settings, self.sessions, self.beginnings = settings, sessions, beginnings
+        from modeling.splits import folds
+
         self.split = settings.evaluation.split
-        self.chooser = held_out(sessions, self.split, settings.training.validation_days)
+        chooser = folds(sessions, self.split)[-1].before(settings.training.validation_days)
+        self.chooser = chooser.config if chooser else None
         self.study, self.folder, self.progress = study, folder, progress
 
     def trials(self) -> list[Trial]:
@@ -77,7 +80,7 @@ class Search:
     def _try(self, trial: optuna.Trial, deadline: float) -> str:
         """Train what a trial stands for and write down what came of it; returns that in words."""
         begun, left = time.monotonic(), deadline - time.monotonic()
-        self.progress(f"Trial {trial.number} ({in_words(left)} left): {self._row(trial).what}")
+        self.progress(f"Trial {trial.number} ({duration(left)} left): {self._row(trial).what}")
         state, score, about, kept = "FAIL", None, dict[str, Any](), False
 
         def watch(report: Progress | str) -> None:
@@ -177,7 +180,7 @@ def _is_error(metric: str) -> bool:
     return metric.rpartition("/")[2] in LOWER_IS_BETTER
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds as people read them: 45 s, 12.5 min, 3.0 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"

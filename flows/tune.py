@@ -23,7 +23,7 @@ from flows import stages
 from flows.folds import OnProgress
 from flows.night_lock import alone
 from flows.reports.tuning import DEFAULT, Trial, best_of, seconds_spent, table_of
-from flows.search import Search, in_words
+from flows.search import Search, duration
 from flows.settings.layers import Layer
 from flows.settings.settings import Settings, resolve
 from flows.settings.space import Beginning
@@ -79,7 +79,7 @@ def tune(
         search = Search(settings, sessions, beginnings, study, folder, progress)
         spent = seconds_spent(search.trials())
         if spent >= budget:
-            progress(f"The budget was spent before ({in_words(spent)}): a larger --budget goes on.")
+            progress(f"The budget was spent before ({duration(spent)}): a larger --budget goes on.")
         try:
             search.run(began + budget - spent, most)
         finally:

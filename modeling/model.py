@@ -30,7 +30,7 @@ from modeling.inputs import Inputs
 from modeling.objectives import Objective
 from modeling.sessions import Sessions
 from schemas import plugins
-from schemas.errors import InputError, parse
+from schemas.errors import InputError, parse, reason
 from schemas.features import FeatureSchema
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -192,7 +192,7 @@ class SequenceModel(nn.Module):
             read = json.loads((folder / CONFIG).read_text())
             weights = safetensors.torch.load_file(folder / WEIGHTS)
         except (OSError, ValueError, safetensors.SafetensorError) as error:
-            raise InputError(f"{folder} is not a model folder: {error}") from None
+            raise InputError(f"{folder} is not a model folder: {reason(error)}") from None
         where = str(folder / CONFIG)
         about = parse(About, read, where)
         config = parse(ModelConfig, about.model, where)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.config import PretrainedConfig
-from schemas.errors import InputError, unknown
+from schemas.errors import InputError, reason, unknown
 
 WHERE = "inputs.pretrained"
 
@@ -108,7 +108,7 @@ def _read_npy(path: Path, config: PretrainedConfig, raw: pl.Series) -> tuple[Ten
     try:
         table = np.lib.format.open_memmap(path, mode="r")  # which never reads Python objects
     except (ValueError, OSError) as error:
-        raise InputError(f"{path} is not a .npy file of numbers: {error}") from None
+        raise InputError(f"{path} is not a .npy file of numbers: {reason(error)}") from None
     if table.ndim != 2 or table.dtype.kind not in "fiu" or not table.shape[1]:
         raise InputError(f"{path}: expected a table of numbers, got shape {table.shape} of {table.dtype}.")
     has_vector_N = ((raw >= 0) & (raw < len(table))).to_numpy()

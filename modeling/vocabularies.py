@@ -29,7 +29,7 @@ from modeling.features import read_features, stored, time_feature
 from modeling.sessions import GAP, Sessions, values_of
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID, ID, ITEM_ID, NULL, PADDING, UNKNOWN, VALUE
-from schemas.errors import InputError, parse
+from schemas.errors import InputError, parse, reason
 from schemas.features import FeatureColumn, FeatureSchema
 from schemas.hashing import hash_value
 
@@ -127,7 +127,7 @@ def _read_by_model(folder: Path, schema: FeatureSchema) -> tuple[FeatureColumn, 
     try:
         about = json.loads((folder / CONFIG).read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder / CONFIG} cannot be read: {error}") from None
+        raise InputError(f"{folder / CONFIG} cannot be read: {reason(error)}") from None
     config = parse(ModelConfig, about.get("model"), str(folder / CONFIG))
     time = time_feature(config.inputs, schema)
     read = read_features(config, schema)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 from datetime import UTC, date, datetime
+from functools import partial
 
 import polars as pl
 
@@ -22,6 +23,7 @@ from preprocessing.history.days import Days
 from preprocessing.history.ledger import Ledger
 from preprocessing.history.lines import check_source, introduce, line_of, place_of
 from preprocessing.history.publish import publish_days, publish_whole
+from preprocessing.history.unreadable import without_later
 from preprocessing.history.whole import Whole
 from preprocessing.history.window import choose_window
 from preprocessing.plan import build_steps
@@ -66,7 +68,8 @@ def prepare(
         ledger = Ledger.read(artifacts, line)
         scratch = since_boot(folder)
         room = room_of(scratch, engine, workers, steps)
-        source = index(artifacts, dataset, ledger, now or datetime.now(UTC), progress, room)
+        taken = partial(index, artifacts, dataset, ledger, now or datetime.now(UTC), progress, room)
+        source = without_later(dataset, until, taken, lambda line: progress(Progress("index", message=line)))
         run = Run(artifacts, dataset, source, line, scratch, engine, workers, progress, secrets)
         try:
             run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is cleaned)
@@ -100,15 +103,21 @@ def prepare(
 
 
 def index(
-    artifacts: Artifacts, dataset: Dataset, ledger: Ledger, now: datetime, progress: Report, room: Room
+    artifacts: Artifacts,
+    dataset: Dataset,
+    ledger: Ledger,
+    now: datetime,
+    progress: Report,
+    room: Room,
+    without: frozenset[str] = frozenset(),
 ) -> Source:
-    """Which days' events every file of the source holds; only files that are new or changed are opened."""
+    """Which days' events every file of the source holds; only files that are new or changed are opened, none of `without`."""
     progress(Progress("index", 0, 1))
     place = identify(code="", place=place_of(dataset.source))[
         :8
     ]  # other files elsewhere may have the same names and times
     kept_in = artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
-    source = Source.open(dataset, kept_in, ledger.types, now, room, artifacts.begin_work)
+    source = Source.open(dataset, kept_in, ledger.types, now, room, artifacts.begin_work, without)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"
     if source.empty_rows:

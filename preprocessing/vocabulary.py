@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pyarrow import ArrowException
 
 from schemas.columns import COUNT, DAY, FIRST_ID, ID, VALUE
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 ADMITTED = "admitted"
 BEFORE_ALL = date(1970, 1, 1)  # when values of a vocabulary that was taken over were admitted
@@ -130,7 +130,7 @@ def from_nvtabular(path: Path) -> pl.DataFrame:
         schema = pq.read_schema(path)
         table = pl.read_parquet(path, glob=False)
     except (OSError, ArrowException, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path}: cannot be read as Parquet ({error}).") from None
+        raise InputError(f"{path}: cannot be read as Parquet ({reason(error)}).") from None
     index = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [None])[0]
     name = next((name.removesuffix("_size") for name in table.columns if name.endswith("_size")), "")
     if not (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -36,6 +37,21 @@ class StageEndedError(RuntimeError):
     """The process that did a stage ended before it had a result: killed, or by a fault of native code. The text is one line."""
 
 
+def reason(error: Exception) -> str:
+    """Why a file or an address could not be used, for a message: of an OSError what the system says, without its number.
+
+    [Errno 2] No such file or directory: 'a.json'  ->  No such file or directory
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return re.sub(r"\s*(\[Errno -?\d+\]|\(os error \d+\))", "", " ".join(str(error).split())).strip()
+
+
+def plain(message: str) -> str:
+    """What pydantic says of a fault, without the words it puts before those of a check of ours."""
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
 def unknown(what: str, name: str, known: Iterable[str]) -> InputError:
     """The answer to a typo: what was asked for, the nearest known name, and all the known names."""
     names = sorted(known)
@@ -64,7 +80,8 @@ def _line(model: type[BaseModel], fault: Any) -> str:
         return str(unknown("key", place, [".".join([*map(str, fault["loc"][:-1]), name]) for name in fields]))
     if fault["type"] == "missing":
         return f"{place} is required"
-    return f"{place}: {fault['msg']}, got {fault['input']!r}" if place else str(fault["msg"])
+    said = plain(fault["msg"])
+    return f"{place}: {said}, got {fault['input']!r}" if place else said
 
 
 def _fields_at(model: type[BaseModel], path: tuple[Any, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from schemas.columns import FIRST_ID, ITEM_ID
-from schemas.errors import InputError, parse
+from schemas.errors import InputError, parse, reason
 from schemas.spellings import current
 
 
@@ -123,4 +123,4 @@ def _json(path: Path) -> object:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable JSON file ({error})") from None
+        raise InputError(f"{path}: not a readable JSON file ({reason(error)})") from None

@@ -135,7 +135,13 @@ def _is_part(name: str) -> bool:
 def _check_folder(folder: Path) -> None:
     where = f"{VARIABLE if folder in of_environment() else 'plugins'}: {folder}"
     if not folder.is_dir():
-        raise InputError(f"{where} is no folder on this machine ({socket.gethostname()}).")
+        help = (
+            f"Set {VARIABLE} to where it is, or unset it."
+            if where.startswith(VARIABLE)
+            else "A YAML's `plugins` are seen from the YAML's own folder: copy the folder with the YAML, write where it is, or "
+            "leave `plugins` out where no part of yours is used."
+        )
+        raise InputError(f"{where} is no folder on this machine ({socket.gethostname()}). {help}")
     inside = {path.name for path in folder.iterdir() if path.is_dir()}
     for kind in KINDS:
         if singular(kind) in inside:

@@ -25,7 +25,8 @@ from typing import Any
 import pytest
 
 from preprocessing.simulate import Shop, simulate
-from tests.flows.conftest import answer_of, free_port
+from tests.flows.conftest import answer_of, begun, free_port
+from tests.flows.conftest import folder_of_all_processes as folder_of_all_processes
 
 ROOT = Path(__file__).parents[1]
 START = "import sys; from flows.cli import main; sys.exit(main())"
@@ -158,10 +159,11 @@ def test_a_project_is_begun_runs_nights_is_served_and_upgraded(installed: Path, 
     shutil.copytree(installed, site_here)
     shell = Shell(site_here, tmp_path)
     simulate(Shop(days=4, users=60, seed=5), tmp_path / "shop")
-    begun = shell.overnight("init", "corner", "--from", "shop")
-    assert begun["dataset"] == "corner.yaml" and begun["kept"] == []
+    project = shell.overnight("init", "corner", "--from", "shop")
+    assert project["dataset"] == "corner.yaml" and project["kept"] == []
     shell.folder = tmp_path / "corner"
     assert "overnight-data" not in {path.name for path in shell.folder.iterdir()}
+    begun(shell.folder / "overnight-data")
     with shell.serving(free_port()) as url:
         night = run_of(
             url, "retrain/nightly", {"training": {"epochs": 1, "threads": 1}, "promotion": {"min_gain": -0.9}}
@@ -220,23 +222,12 @@ def test_own_parts_are_begun_checked_listed_and_used(installed: Path, tmp_path: 
     assert origin["drop_samples"] == str(tmp_path / "plugins/steps/drop_samples.py")
     assert origin["keep_odd"] == "corner-parts 1.2, corner.keep_odd" and origin["k_core"] == "built in"
     common = ["--dataset", "shop.yaml", "--source", "."]
-    facts = shell.overnight("prepare", *common, "--root", "alone", "--until", "2024-01-02")
-    assert facts["dropped"]["drop_samples"] == 2
+    prepare = ["prepare", *common, "--until", "2024-01-02", "--workers", "1"]  # which finds them, too
+    assert shell.overnight(*prepare, "--root", "yaml")["dropped"]["drop_samples"] == 2
+    (tmp_path / "shop.yaml").write_text(SHOP.replace("plugins: plugins\n", ""))
+    shell.environment["OVERNIGHT_PLUGINS"] = "plugins"
+    assert shell.overnight(*prepare, "--root", "variable")["dropped"]["drop_samples"] == 2
+    del shell.environment["OVERNIGHT_PLUGINS"]
     step = tmp_path / "plugins/steps/drop_samples.py"
     step.write_text(step.read_text().replace("class DropSamples", "class Other"))
     shell.overnight("check", "plugins", code=1)
-
-
-def test_workers_of_dask_find_them(installed: Path, tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
-    shell = Shell(installed, tmp_path)
-    shell.overnight("new", "step", "drop_samples", "--folder", "mine")
-    shell.overnight("new", "encoder", "share_of_mean", "--folder", "mine")
-    (tmp_path / "shop.yaml").write_text(SHOP.replace("plugins: plugins\n", ""))
-    (tmp_path / "events.csv").write_text(EVENTS)
-    common = ["prepare", "--dataset", "shop.yaml", "--source", ".", "--until", "2024-01-02", "--workers", "1"]
-    shell.environment["OVERNIGHT_PLUGINS"] = "mine"
-    assert shell.overnight(*common, "--root", "variable")["dropped"]["drop_samples"] == 2
-    del shell.environment["OVERNIGHT_PLUGINS"]
-    (tmp_path / "shop.yaml").write_text(SHOP.replace("plugins: plugins", "plugins: [mine]"))
-    assert shell.overnight(*common, "--root", "yaml")["dropped"]["drop_samples"] == 2

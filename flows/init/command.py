@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -110,4 +111,4 @@ def _lines(
         lines.append(f"Written in {folder}: {', '.join(written)}")
     if kept:
         lines.append(f"There already, left as {'it is' if len(kept) == 1 else 'they are'}: {', '.join(kept)}")
-    return [*lines, f"Next: cd {folder}, read {dataset}.yaml, then `overnight retrain`."]
+    return [*lines, f"Next: cd {shlex.quote(str(folder))}, read {dataset}.yaml, then `overnight retrain`."]

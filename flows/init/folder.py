@@ -7,6 +7,7 @@ my-shop/  my-shop.yaml  prefect.yaml  plugins/README.md  README.md  compose.yaml
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Written:
 
 def contents(name: str, dataset: str, source: str) -> dict[str, str]:
     """The text of every file of a project by its path, but for the dataset's own."""
-    words = {"@NAME@": name, "@SOURCE@": source, "@VERSION@": _version()}
+    words = {"@NAME@": name, "@SOURCE@": source, "@EVENTS@": shlex.quote(source), "@VERSION@": _version()}
     texts = {f"{name}.yaml": dataset}
     for template, path in FILES.items():
         text = (PROJECT / template).read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ def look(source: str, path: str) -> Look:
     Raises:
         InputError: when there is none, or they cannot be read.
     """
-    named = find(_somewhere(source), path, "--from", _stated(source, path))
+    named = find(_somewhere(source), path, f"--from {source}", _stated(source, path))
     options, notes = sniff(named.files[0])
     files = named.files
     rows = _sample(files, options)

@@ -30,6 +30,7 @@ ORDER = (
 NULL_WORDS = ("\\N", "NULL", "null")  # that stand for null anyway in text files
 MISSING = 0.05  # share of rows without a user, above which sessions alone are better
 LONGEST, MOST_CUT = 200, 0.05  # events of a session; share of events beyond the usual 50 from which so many are read
+MOST_AT_ONE_TIME = 0.5  # share of events that have the moment of another of their owner, from which it is said
 LONGEST_HOURS = 24.0  # a given session whose events lie further apart is none
 
 
@@ -225,6 +226,12 @@ def _timed(roles: Roles, ours: str) -> pl.DataFrame:
     return pl.DataFrame({"owner": roles[ours].values, "at": moments}).drop_nulls()
 
 
+def _at_one_time(roles: Roles, ours: str) -> float:
+    """The share of events with the moment of another of their owner."""
+    rows = _timed(roles, ours)
+    return float(rows.select(pl.struct("owner", "at").is_duplicated().mean()).item() or 0)
+
+
 def _in_sessions(roles: Roles, minutes: int) -> float:
     rows = _timed(roles, USER_ID).sort("owner", "at")
     same = pl.col("owner") == pl.col("owner").shift(1)
@@ -246,6 +253,14 @@ def _warnings(look: Look, roles: Roles, shape: Shape) -> Iterator[str]:
         yield f"{1 - form.share:.2%} of the times cannot be read or lie outside 1990 to now."
     if shape.rule != "history" and shape.days < 3 and look.whole:
         yield f"The events span {shape.days} {'day' if shape.days == 1 else 'days'}; a night trains on days before the last."
+    if TIMESTAMP in roles and shape.has_clock and POSITION not in roles:
+        whose, word = (SESSION_ID, "session") if shape.rule == "given" else (USER_ID, "user")
+        if whose in roles and (share := _at_one_time(roles, whose)) >= MOST_AT_ONE_TIME:
+            yield (
+                f"{share:.0%} of the events have the same {roles[TIMESTAMP].name} as another of their {word}: the files do not "
+                f"say in which order they happened, and they are read in order of {roles[ITEM_ID].name}. Where a column "
+                "numbers them, name it: --column position=NAME."
+            )
     if TIMESTAMP in roles and not shape.has_clock:
         order = "position's" if POSITION in roles else "none"
         yield f"{roles[TIMESTAMP].name} holds days alone: the order of a day's events is {order}."

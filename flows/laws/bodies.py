@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,6 +38,11 @@ class Trial:
     rotary: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     tolerance: float = 1e-5
+
+    @cached_property
+    def shared(self) -> Body:
+        """One body for all laws that only read its states: to build it costs more than they do."""
+        return self.body()
 
     def body(self, **options: Any) -> Body:
         """The body with weights large enough for every part to have a say, the same every time."""
@@ -104,7 +110,7 @@ def session(length: int, seed: int = 0) -> Tensor:
 
 def the_future_changes_nothing_when_causal_and_something_else(trial: Trial) -> None:
     """Looking back only (causal), later events change no state; looking both ways, they do."""
-    body, long, other = trial.body(), session(8), session(8, seed=1)
+    body, long, other = trial.shared, session(8), session(8, seed=1)
     changed = torch.cat([long[:5], other[5:]])
     before, after = trial.states(body, [long])[0], trial.states(body, [changed])[0]
     require(not _near(before[5:], after[5:], 1e-3), "An event does not change its own state.")
@@ -116,7 +122,7 @@ def the_future_changes_nothing_when_causal_and_something_else(trial: Trial) -> N
 
 def the_past_is_seen(trial: Trial) -> None:
     """Earlier events change the states of later ones."""
-    body, long, other = trial.body(), session(8), session(8, seed=1)
+    body, long, other = trial.shared, session(8), session(8, seed=1)
     changed = torch.cat([other[:1], long[1:]])
     before, after = trial.states(body, [long])[0], trial.states(body, [changed])[0]
     require(not _near(before[3], after[3], 1e-4), "The first event changes no state of the fourth.")
@@ -124,7 +130,7 @@ def the_past_is_seen(trial: Trial) -> None:
 
 def neighbours_and_padding_change_nothing(trial: Trial) -> None:
     """Other sessions in a row and padding change nothing."""
-    body = trial.body()
+    body = trial.shared
     sessions = [session(length) for length in LENGTHS]
     together = trial.states(body, sessions)
     for index, one in enumerate(sessions):
@@ -136,7 +142,7 @@ def neighbours_and_padding_change_nothing(trial: Trial) -> None:
 
 def a_flat_row_changes_nothing(trial: Trial) -> None:
     """A body that says it takes a flat row (`flat`) has the same states in one, and makes no mask of all pairs of places."""
-    body = trial.body()
+    body = trial.shared
     if not (body.flat and body.packed):
         return
     sessions = [session(length, seed) for seed in range(5) for length in LENGTHS]
@@ -192,7 +198,7 @@ def order_is_seen_only_where_asked(trial: Trial) -> None:
 
 def the_same_weights_give_the_same_states(trial: Trial) -> None:
     """The same weights and inputs give the same states, also after they were saved and loaded."""
-    body, sessions = trial.body(), [session(length) for length in LENGTHS]
+    body, sessions = trial.shared, [session(length) for length in LENGTHS]
     torch.manual_seed(11)
     again = trial.body()
     again.load_state_dict(body.state_dict())

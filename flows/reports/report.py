@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.in_service import InService
 from flows.reports.charts import draw_curves, read_curves
+from flows.reports.disk import disk_of
 from flows.reports.guards import ABOUT as ABOUT_GUARDS
 from flows.reports.guards import guard_rows
 from flows.reports.ranked import (
@@ -43,6 +44,7 @@ from schemas.dataset import Dataset
 PAGE = "report.html"
 TEMPLATE = "report.html.j2"
 VERDICTS = {"promote": "Promote", "keep": "Keep what is in service", "hold": "Hold, what is in service stays"}
+OF_NOTHING = {"keep": "Not promoted, nothing is in service", "hold": "Hold, nothing is in service"}
 SAME = ("hitrate", "map", "precision")  # with one hidden item a session they are recall, mrr, and recall divided by k
 
 
@@ -103,6 +105,7 @@ def write_report(
         account=session_rows(sessions.facts),
         warnings=[*late, *sessions.facts.get("warnings", [])],
         left_out=left_out_rows(sessions.facts),
+        disk=disk_of(artifacts.root),
         day_page=f"../../{'/'.join(day_page.parts[-3:])}"
         if day_page
         else "",  # opens from a disk and from a server alike
@@ -183,9 +186,11 @@ def _markdown(
     refitted: str,
 ) -> str:
     facts = comparison.facts
-    verdict = VERDICTS[facts.get("verdict") or ("promote" if facts["promote"] else "keep")]
+    verdict = facts.get("verdict") or ("promote" if facts["promote"] else "keep")
+    nothing = facts.get("champion", "") is None and not facts.get("not_compared")
+    title = OF_NOTHING.get(verdict, VERDICTS[verdict]) if nothing else VERDICTS[verdict]
     sentences = " ".join(filter(None, [beaten, facts["reason"], refitted]))
-    lines = [f"# {verdict}: {facts['dataset']} {day or ''}".rstrip(), sentences]
+    lines = [f"# {title}: {facts['dataset']} {day or ''}".rstrip(), sentences]
     lines += markdown_table("scorer", rows)
     lines += markdown_table("label", labels)
     return "\n".join(lines)

@@ -6,6 +6,8 @@ another one hides the options of the layers below, which belong to the one that 
 
 from __future__ import annotations
 
+import difflib
+import re
 from functools import reduce
 from typing import Any
 
@@ -75,7 +77,7 @@ def read_changes(pairs: list[str]) -> tuple[Layer, Layer]:
     """`["body.dim=128", "loss=gbce", "dataset.split=day"]` as dotted changes to the dataset and as a layer.
 
     Raises:
-        InputError: for a pair without '=' or a group that is not known, with the known keys.
+        InputError: for a pair without '=' or a group that is not known, with the nearest keys.
     """
     dataset: Layer = {}
     layer: Layer = {}
@@ -83,9 +85,7 @@ def read_changes(pairs: list[str]) -> tuple[Layer, Layer]:
         key, equals, text = pair.partition("=")
         group, _, rest = key.partition(".")
         if not equals or not group or key.endswith(".") or (group == "dataset" and not rest):
-            raise InputError(
-                f"--set {pair!r}: expected KEY=VALUE such as body.dim=128. Known: {', '.join(known_keys())}."
-            )
+            raise InputError(f"--set {pair!r}: expected KEY=VALUE such as body.dim=128.{_near(pair)}")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -97,7 +97,7 @@ def read_changes(pairs: list[str]) -> tuple[Layer, Layer]:
             given = reduce(lambda inner, name: {name: inner}, reversed(path), value)
             layer = _merge(layer, plain({group: given}))
         else:
-            raise unknown("key", key, known_keys())
+            raise _unknown(key)
     return dataset, layer
 
 
@@ -107,6 +107,38 @@ def known_keys() -> list[str]:
     configs = {name: kind for name, kind in groups.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
     keys = [f"{group}.{name}" for group, kind in configs.items() for name in kind.model_fields if name != "options"]
     return [*keys, "heads.LABEL", "dataset.* (any key of its YAML)"]
+
+
+def _unknown(key: str) -> InputError:
+    """With the nearest keys: all of them are too many to read."""
+    near = _nearest(key)
+    if not near:
+        return unknown("key", key, [*GROUPS, "dataset"])
+    return InputError(f"Unknown key {key!r}. Did you mean {' or '.join(map(repr, near))}?")
+
+
+def _nearest(key: str) -> list[str]:
+    """The keys most like what was given: groups for a word alone, else keys, or keys that end alike."""
+    whole, last = known_keys(), key.rpartition(".")[2]
+    if "." not in key and (groups := difflib.get_close_matches(key, GROUPS, n=1)):
+        return groups
+    ends = {known.rpartition(".")[2]: known for known in reversed(whole)}
+    alike = [ends[end] for end in difflib.get_close_matches(last, ends, n=2)]
+    return difflib.get_close_matches(key, whole, n=3) or alike
+
+
+def _near(pair: str) -> str:
+    """The nearest keys to what was given without '='; where none is near, the groups."""
+    named = re.match(r"[\w.]*", pair.strip())
+    key = (named[0] if named else "").strip(".")
+    whole = known_keys()
+    if key in whole and pair.strip() != key:
+        return f" Did you mean '{key}={pair.strip().removeprefix(key).lstrip(' :=')}'?"
+    inside = [known for known in whole if key and (known.partition(".")[0] == key or known.rpartition(".")[2] == key)]
+    wanted = [known for known in [key, *inside, *_nearest(key)] if known in whole or known in GROUPS][:3]
+    if not wanted:
+        return f" A key begins with one of {', '.join([*GROUPS, 'dataset'])}."
+    return f" Did you mean {' or '.join(f'{name}=VALUE' for name in dict.fromkeys(wanted))}?"
 
 
 def _as_mapping(given: Any) -> Any:

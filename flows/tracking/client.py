@@ -24,6 +24,7 @@ from mlflow.exceptions import MlflowException
 
 ALIAS = "champion"
 REPORT, MODEL, HOLD = "overnight.report", "overnight.model", "overnight.hold"
+PRUNED = "overnight.pruned"  # the day on which a version's folder was removed
 KIND = {"mlflow.experimentKind": "custom_model_development"}  # of the UI's two faces, the one for trained models
 LINES, VALUES = 100, 1000  # parameters or tags, and metrics, that MLflow takes at once
 Json = dict[str, Any]
@@ -45,6 +46,8 @@ def main() -> None:
         record_all(client, job["tonight"], job["files"])
         for dataset, wanted in job["champions"].items():
             tell(champion=dataset, **follow(client, dataset, wanted))
+        for dataset, models in job.get("pruned", {}).get("models", {}).items():
+            tell(pruned=mark_pruned(client, dataset, models, job["pruned"]["day"]))
     except Exception as error:
         tell(failed=_in_words(error))
 
@@ -147,6 +150,18 @@ def follow(client: MlflowClient, dataset: str, wanted: Json) -> Json:
     if wanted["hold"] != held.tags.get(HOLD, ""):
         client.set_registered_model_tag(dataset, HOLD, wanted["hold"])
     return {"version": number, "was": was, "was_model": before}
+
+
+def mark_pruned(client: MlflowClient, dataset: str, models: list[str], day: str) -> int:
+    """How many versions stand for folders that were removed on that day, and are tagged so."""
+    found = [
+        version
+        for model in models
+        for version in client.search_model_versions(f"name = '{dataset}' and tags.`{MODEL}` = '{model}'")
+    ]
+    for version in found:
+        client.set_model_version_tag(dataset, version.version, PRUNED, day)
+    return len(found)
 
 
 def _registered(client: MlflowClient, dataset: str) -> Any:

@@ -17,6 +17,7 @@ from modeling.config import LOWER_IS_BETTER, PromotionConfig
 from modeling.evaluation.pointer import Champion as Champion
 from modeling.evaluation.pointer import champion_of as champion_of
 
+KEEP, KEEP_NOTHING = "keep what is in service", "not promoted, nothing is in service"
 Metrics = Mapping[str, float | None]  # by name; None where undefined
 
 
@@ -28,6 +29,8 @@ class Rival:
     name: str
     note: str = ""
     """What else to know, such as the best baseline where the model in service is the rival."""
+    in_service: bool = True
+    """Whether anything is in service that can be kept."""
 
 
 def best_baseline(metrics: Mapping[str, Metrics], model: str, metric: str) -> tuple[str, float] | None:
@@ -43,12 +46,12 @@ def best_baseline(metrics: Mapping[str, Metrics], model: str, metric: str) -> tu
     return best(defined, key=lambda pair: pair[1])
 
 
-def instead(baseline: tuple[str, float] | None, why: str) -> Rival:
+def instead(baseline: tuple[str, float] | None, why: str, *, in_service: bool = True) -> Rival:
     """The rival where there is no model to compare with: the best baseline, or a score of nothing."""
     if baseline is None:
-        return Rival(0.0, f"nothing ({why}, no baseline was measured)")
+        return Rival(0.0, f"nothing ({why}, no baseline was measured)", in_service=in_service)
     name, score = baseline
-    return Rival(score, f"{name}{'' if name == 'mean' else ', the best baseline'} ({why})")
+    return Rival(score, f"{name}{'' if name == 'mean' else ', the best baseline'} ({why})", in_service=in_service)
 
 
 def judge(promotion: PromotionConfig, new: float, rival: Rival) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def judge(promotion: PromotionConfig, new: float, rival: Rival) -> dict[str, Any
     notes = [gain, *(["lower is better"] if lower else [])]
     notes += [f"{least:.1%} asked for"] if least else []
     notes += [rival.note] if rival.note else []
-    verdict = "promote" if better else "keep what is in service"
+    verdict = "promote" if better else KEEP if rival.in_service else KEEP_NOTHING
     reason = f"{promotion.metric} {new:.4f} against {old:.4f} of {rival.name} ({', '.join(notes)}): {verdict}."
     return {"promote": better, "verdict": "promote" if better else "keep", "old": old, "reason": reason}
 

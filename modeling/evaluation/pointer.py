@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas import lock
 from schemas.artifacts import Artifacts, write_atomically
-from schemas.errors import InputError
+from schemas.errors import InputError, plain, reason
 
 MODEL = r"^models/[0-9a-f]{16}$"
 COMPARISON = r"^comparisons/[0-9a-f]{16}$"
@@ -82,11 +82,6 @@ class Champion(BaseModel):
                 return change
         return None
 
-    def before(self, model: str) -> str | None:
-        """What a model replaced when it was last put into service, but for rollbacks."""
-        changes = [change for change in self.history if change.model == model and change.by != "rollback"]
-        return changes[-1].replaced if changes else None
-
 
 def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
     """The model in service; None before the first promotion, and where a person set `model` to null: nothing is in service.
@@ -103,11 +98,11 @@ def champion_of(artifacts: Artifacts, dataset: str) -> Champion | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = "; ".join(
-            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()
-        ) if isinstance(error, ValidationError) else str(error)  # fmt: skip
+        why = "; ".join(
+            f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {plain(fault['msg'])}" for fault in error.errors()
+        ) if isinstance(error, ValidationError) else reason(error)  # fmt: skip
         raise InputError(
-            f"{path} is not a champion pointer ({reason}). Mend it, or name the model to be in service: "
+            f"{path} is not a champion pointer ({why}). Mend it, or name the model to be in service: "
             f"`overnight promote MODEL --dataset {dataset}`."
         ) from None
 
@@ -178,12 +173,13 @@ def put_in_service(
         replaced = now.model if now else None
         when = datetime.now(UTC)
         change = Change(model=model, replaced=replaced, by=by, comparison=comparison, when=when, because=because)
+        history = (*_history(now), change)
         champion = Champion(
             model=model,
             comparison=comparison,
             promoted=when,
-            previous=now.before(model) if now and by == "rollback" else replaced,
-            history=(*_history(now), change),
+            previous=_before(history) if by == "rollback" else replaced,
+            history=history,
             notes=now.notes if now else (),
             hold=now.hold if now else None,
         )
@@ -241,6 +237,24 @@ def _named_in_emptied(artifacts: Artifacts, dataset: str, comparison: str) -> bo
     except (OSError, ValueError):
         return False
     return comparison in text
+
+
+def _before(history: tuple[Change, ...]) -> str | None:
+    """What a rollback after these changes puts back: each goes one step further.
+
+    A, B and A again were put into service: a rollback gives B, the next one A, and then there is none.
+    """
+    steps: list[str] = []
+    for change in history:
+        if not steps and change.replaced:
+            steps.append(change.replaced)
+        if change.by == "rollback" and change.model in steps[:-1]:
+            steps.pop()
+            while steps[-1] != change.model:
+                steps.pop()
+        elif steps[-1:] != [change.model]:  # a pointer that was changed by hand may name what is there
+            steps.append(change.model)
+    return steps[-2] if len(steps) > 1 else None
 
 
 def _history(now: Champion | None) -> tuple[Change, ...]:

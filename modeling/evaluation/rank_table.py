@@ -25,7 +25,7 @@ import torch
 from modeling.sessions import DAY_MICROSECONDS, Sessions
 from modeling.splits import Cases, Split
 from schemas.columns import END, FIRST_ID, SESSION_ID, USER_ID
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 from schemas.features import FeatureSchema
 
 RANKS = "ranks.parquet"
@@ -65,7 +65,9 @@ def read_ranks(folder: Path, scorer: str) -> pl.DataFrame:
     try:
         rows = pl.scan_parquet(path, glob=False).filter(pl.col(SCORER) == scorer).sort(CASE).collect()
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise InputError(f"{path} holds no ranks that can be read ({error}). Evaluate the model again.") from None
+        raise InputError(
+            f"{path} holds no ranks that can be read ({reason(error)}). Evaluate the model again."
+        ) from None
     if not len(rows):
         raise InputError(f"{path} holds no rank of {scorer!r}.")
     return rows

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from modeling.config import BodyConfig, HeadConfig, InputsConfig, LossConfig, ObjectiveConfig, TrainingConfig
 from schemas import places, plugins
-from schemas.errors import InputError, parse
+from schemas.errors import InputError, parse, reason
 from schemas.yaml_keys import load_yaml
 
 FOLDER = Path(__file__).parent
@@ -52,7 +52,7 @@ def read_preset(name: str) -> Preset:
     try:
         data = load_yaml(path.read_text(), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from None
+        raise InputError(f"{path}: cannot be read ({reason(error)}).") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     return parse(Preset, data, str(path))

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 import torch
 
 from modeling.service.pasts import UserPasts, microseconds
+from modeling.service.popularity import Filling, Popularity, popular_ids, readable
 from modeling.service.recommender import KEYS, Recommender
 from modeling.sessions import Sessions, from_table
 from modeling.splits import Cases
@@ -40,13 +41,14 @@ SOURCE, MODEL, POPULARITY = "source", "model", "popularity"  # the column that s
 
 @dataclass(frozen=True)
 class Histories:
-    """Some histories, whose they are (columns of KEYS, a row each), the item ids that the model does not have, and how many
-    raw events were left out."""
+    """Some histories, whose they are (columns of KEYS, a row each), the item ids that the model does not have, how many raw
+    events were left out, and when their last events were."""
 
     sessions: Sessions
     keys: pl.DataFrame
     unknown: list[Any] = field(default_factory=list)
     left_out: int = 0
+    ends: pl.Series | None = None
 
 
 def write_lists(
@@ -58,12 +60,14 @@ def write_lists(
     filter_seen: bool,
     progress: Callable[[int], object] = lambda histories: None,
     source: bool = False,
+    popularity: Popularity | None = None,
 ) -> dict[str, int]:
     """Write the lists of all histories as OUT/lists.parquet, complete or not at all; how many there are of what.
 
-    `progress` is called with the number of histories done; `source` adds a column that says where an item comes from. Histories
-    without an event get no list and are counted as `empty`; those of which nothing is left to recommend have no row, and are
-    counted as `nothing_left`; raw events without an item, a time or a key are `left_out_events`.
+    `progress` is called with the number of histories done; `source` adds a column that says where an item comes from. Those of
+    which the model knows nothing, as all their items are unknown, get what is `popular`, without scores. Histories without an
+    event get no list and are counted as `empty`; those of which nothing is left to recommend have no row, and are counted as
+    `nothing_left`; raw events without an item, a time or a key are `left_out_events`.
 
     Raises:
         InputError: when OUT is there already, and for what `Recommender.ranked` refuses.
@@ -71,6 +75,8 @@ def write_lists(
     if out.exists() or out.is_symlink():
         raise InputError(f"--out {out} is there already: name a folder that is not, or remove it.")
     counts = {"histories": 0, "empty": 0, "nothing_left": 0, "rows": 0, "unknown_items": 0, "left_out_events": 0}
+    counts |= {"popular": 0} if popularity else {}
+    filling = Filling(recommender, popularity, filter_seen) if popularity else None
     draft = _empty_draft(out)
     writer: pq.ParquetWriter | None = None
     try:
@@ -78,7 +84,7 @@ def write_lists(
             counts["unknown_items"] += len(batch.unknown)
             counts["left_out_events"] += batch.left_out
             for part in torch.arange(len(batch.sessions)).split(HISTORIES):
-                table = _lists(recommender, batch, part, k, filter_seen, counts)
+                table = _lists(recommender, batch, part, k, filter_seen, counts, filling)
                 if source:
                     table = table.append_column(SOURCE, pa.array([MODEL] * table.num_rows, pa.string()))
                 writer = writer or pq.ParquetWriter(draft / LISTS, table.schema)
@@ -119,11 +125,25 @@ def _require_same(schema: pa.Schema, first: pa.Schema) -> None:
 
 
 def _lists(
-    recommender: Recommender, batch: Histories, part: torch.Tensor, k: int, filter_seen: bool, counts: dict[str, int]
+    recommender: Recommender,
+    batch: Histories,
+    part: torch.Tensor,
+    k: int,
+    filter_seen: bool,
+    counts: dict[str, int],
+    filling: Filling | None,
 ) -> pa.Table:
     some = part[batch.sessions.places[part] > 0]
-    ids_NK, scores_NK = recommender.ranked(batch.sessions.select(some), k, filter_seen=filter_seen)
+    sessions = batch.sessions.select(some)
+    ids_NK, scores_NK = recommender.ranked(sessions, k, filter_seen=filter_seen)
+    if filling is not None:
+        unknown = (~readable(recommender.model, sessions)).nonzero().squeeze(1)
+        ends = None if batch.ends is None else batch.ends.gather(some.numpy()).to_list()
+        ids_NK[unknown] = popular_ids(filling, sessions, unknown, ids_NK.shape[1], ends).to(ids_NK.device)
+        scores_NK[unknown] = float("nan")
+        counts["popular"] += len(unknown)
     lists = recommender.table_of(batch.keys[some.numpy()], ids_NK, scores_NK)
+    lists = lists.with_columns(pl.col("score").fill_nan(None))
     counts["histories"] += len(part)
     counts["empty"] += len(part) - len(some)
     counts["nothing_left"] += int((~(ids_NK >= FIRST_ID).any(1)).sum())
@@ -195,7 +215,8 @@ def _prepared(recommender: Recommender, files: list[Path], folder: Path) -> Iter
                 if pasts:
                     frame = _frame(table.select(of_user))
                     histories = pasts.before(histories, frame[USER_ID], microseconds(frame[START]))
-                yield Histories(histories, _frame(table.select(keys)))
+                ends = _frame(table.select([END]))[END].cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+                yield Histories(histories, _frame(table.select(keys)), ends=ends)
 
 
 def of_everyone(recommender: Recommender, at: datetime | None = None) -> Iterator[Histories]:
@@ -209,6 +230,19 @@ def of_everyone(recommender: Recommender, at: datetime | None = None) -> Iterato
     for users in recommender.pasts.users.to_frame(USER_ID).iter_slices(HISTORIES):
         sessions, _ = recommender.histories([[]] * len(users), users[USER_ID].to_list(), at)
         yield Histories(sessions, users)
+
+
+def holds_histories(file: Path) -> bool:
+    """Whether a Parquet file has lists of items, be they of prepared sessions or raw ids, and not an event a row.
+
+    Raises:
+        InputError: where it cannot be read.
+    """
+    try:
+        schema = pq.read_schema(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: cannot be read as Parquet ({' '.join(str(error).split())}).") from None
+    return ITEM_ID in schema.names and _holds_lists(schema, file)
 
 
 def _holds_lists(schema: pa.Schema, file: Path) -> bool:
@@ -284,9 +318,9 @@ def from_events(recommender: Recommender, events: pl.LazyFrame) -> Iterator[Hist
         table = events.filter(pl.col(key).hash(0) % buckets == bucket).collect() if buckets > 1 else events.collect()
         whole = table.drop_nulls([key, *({ITEM_ID, TIMESTAMP} & set(names))])
         if table.height:
-            sessions, unknown, labels = recommender.sessions_of_events(whole)
-            keys = pl.DataFrame({key: pl.Series(labels, dtype=table.schema[key])})
-            yield Histories(sessions, keys, unknown, table.height - whole.height)
+            read = recommender.read_events(whole)
+            keys = pl.DataFrame({key: pl.Series(read.keys, dtype=table.schema[key])})
+            yield Histories(read.sessions, keys, read.missing, table.height - whole.height, read.ends)
 
 
 def _keys(names: list[str], where: Path | str) -> list[str]:

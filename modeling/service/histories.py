@@ -21,7 +21,7 @@ from modeling.model import SequenceModel
 from modeling.service.encoding import Moments, Vocabularies, encoded, typed, why_not
 from modeling.service.values import TIME, as_type, item_ids
 from modeling.sessions import Sessions, from_table
-from schemas.columns import COUNT, END, ID, ITEM_ID, NULL, SESSION_ID, TIMESTAMP, USER_ID, VALUE
+from schemas.columns import COUNT, END, ID, ITEM_ID, NULL, POSITION, SESSION_ID, TIMESTAMP, USER_ID, VALUE
 from schemas.errors import InputError
 from schemas.features import FeatureColumn, FeatureSchema
 
@@ -109,7 +109,8 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> OfEvents:
     """A table of raw events as sessions.
 
     `table` has the columns that the dataset names: `item_id`, and those that features are made of. Rows of one `session_id`, or
-    without it of one `user_id`, are one session; without both all rows are. They are ordered by `timestamp`, if there is one.
+    without it of one `user_id`, are one session; without both all rows are. They are ordered by `timestamp` and `position`, as
+    far as these are there.
     No step of the dataset is done.
 
     Raises:
@@ -121,6 +122,8 @@ def from_events(table: pl.DataFrame, catalogue: Catalogue) -> OfEvents:
     table = table.with_columns(as_type(table[ITEM_ID], dtype, "events"))
     if TIMESTAMP in table.columns:
         table = table.with_columns(as_type(table[TIMESTAMP], TIME, "events", zone))
+    if POSITION in table.columns:
+        table = table.with_columns(as_type(table[POSITION], pl.Int64, "events"))
     for name in (ITEM_ID, *({TIMESTAMP} & set(table.columns))):
         if table[name].null_count():
             raise InputError(f"Column {name!r} of events: row {table[name].is_null().arg_true()[0] + 1} holds nothing.")
@@ -155,7 +158,7 @@ def _in_order(table: pl.DataFrame, key: str | None) -> pl.DataFrame:
     keys = table[key] if key else pl.repeat(0, table.height, eager=True)
     number = pl.DataFrame({"key": keys}).select(pl.col("key").rank("dense").fill_null(0)).to_series()
     first = pl.DataFrame({"n": number}).with_row_index().select(pl.col("index").min().over("n")).to_series()
-    by = [SESSION, *([TIMESTAMP] if TIMESTAMP in table.columns else [])]
+    by = [SESSION, *(name for name in (TIMESTAMP, POSITION) if name in table.columns)]
     return table.with_columns(first.alias(SESSION)).sort(by, maintain_order=True)
 
 

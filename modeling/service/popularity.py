@@ -12,7 +12,7 @@ An item that may not be recommended, by rules or because no training event has i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,12 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import torch
+from torch import Tensor
 
+from modeling.model import SequenceModel
 from modeling.service.recommender import ITEMS, Recommender
+from modeling.sessions import Sessions
 from modeling.vocabularies import read_table
 from schemas.columns import COUNT, END, FIRST_ID, ID, ITEM_ID, VALUE
 from schemas.features import FeatureColumn
@@ -85,6 +89,66 @@ class Popularity:
         yield HOUR, self._by_hour.get(local.hour, NOTHING)
         yield RECENT, self._recent
         yield POPULAR, self._all
+
+
+def readable(model: SequenceModel, sessions: Sessions) -> Tensor:
+    """Of which sessions a model knows anything, bool: an item, a past, or features of unknown items that it can stand on."""
+    session_E, event_E = sessions.event_index()
+    known_N = torch.zeros(len(sessions), dtype=torch.bool)
+    known_N[session_E[sessions.items[event_E] >= FIRST_ID]] = True
+    if sessions.past is not None:
+        known_N |= sessions.past.lengths > 0
+    return known_N | (sessions.places > 0) if model.inputs.items.stands_without_ids else known_N
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Fills lists of sessions with what is popular, under the rules of the recommender."""
+
+    recommender: Recommender
+    popularity: Popularity
+    hide_seen: bool
+
+    def fill(
+        self, sessions: Sessions, place: int, count: int, taken: set[int], when: datetime | None
+    ) -> list[tuple[int, str]]:
+        """`count` columns and their sources for the session at a place whose list holds the columns `taken` already."""
+        ruled, allowed_V = self.recommender.ruled, self.recommender.rankable_V.cpu().numpy()
+        without = taken | (_columns_of(sessions, place) if self.hide_seen else set())
+        if ruled is not None:
+            without |= ruled.bought_in(sessions.select(torch.tensor([place])))
+        may_follow = ruled.may_follow(taken) if ruled is not None else _any
+        moment = Moment(self._category(sessions, place), when)
+        return self.popularity.fill(moment, count, without, allowed_V, may_follow)
+
+    def _category(self, sessions: Sessions, place: int) -> int | None:
+        """The category of the newest event that has one."""
+        column = self.popularity.column
+        if column is None or column.name not in sessions.events:
+            return None
+        first, length = int(sessions.starts[place]), int(sessions.lengths[place])
+        ids = [number for number in sessions.events[column.name][first : first + length].tolist() if number >= FIRST_ID]
+        return int(ids[-1]) if ids else None
+
+
+def popular_ids(
+    filling: Filling, sessions: Sessions, places: Tensor, k: int, times: Sequence[datetime] | None = None
+) -> Tensor:
+    """The encoded ids of what is popular for each of these sessions, [N, k], 0 behind the last; `times` are of all sessions."""
+    ids_NK = torch.zeros(len(places), k, dtype=torch.long)
+    for row, place in enumerate(places.tolist()):
+        columns = [column for column, _ in filling.fill(sessions, place, k, set(), times[place] if times else None)]
+        ids_NK[row, : len(columns)] = torch.tensor(columns, dtype=torch.long) + FIRST_ID
+    return ids_NK
+
+
+def _any(column: int) -> bool:
+    return True
+
+
+def _columns_of(sessions: Sessions, place: int) -> set[int]:
+    first, length = int(sessions.starts[place]), int(sessions.lengths[place])
+    return {item - FIRST_ID for item in sessions.items[first : first + length].tolist()}
 
 
 def category_of(recommender: Recommender) -> FeatureColumn | None:

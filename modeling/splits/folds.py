@@ -112,10 +112,19 @@ class Fold:
         return Split(train.select(keep).without(chosen), hide_last(chosen), test, last_day, "watches", self)
 
     def before(self, days: int) -> Fold | None:
-        """The fold whose test is the last `days` training days of this one; None where none would be left to train on."""
+        """The fold whose test is the last `days` training days of this one: what chooses, and never this one's test.
+
+        None where none would be left to train on, or days are none.
+        """
         if len(self.train_days) <= days:
             return None
-        return replace(self, train_days=self.train_days[:-days], test_days=self.train_days[-days:])
+        config = SplitConfig(
+            rule=None if self._listed else self.config.rule,
+            test_days=days,
+            train_days=self.config.train_days,
+            until=date.fromisoformat(self.train_days[-1]),
+        )
+        return replace(self, config=config, train_days=self.train_days[:-days], test_days=self.train_days[-days:])
 
     def read_chooser(self, days: int, most_validation: int) -> Split | None:
         """Training sessions without the last `days` training days, which validate, evenly spread `most_validation` of them.

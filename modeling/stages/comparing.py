@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from modeling.config import METRICS, EvaluationConfig, PromotionConfig
-from modeling.evaluation.compare import Metrics, Rival, best_baseline, instead, judge
+from modeling.evaluation.compare import KEEP, KEEP_NOTHING, Metrics, Rival, best_baseline, instead, judge
 from modeling.evaluation.pointer import (
     Champion,
     champion_of,
@@ -192,10 +192,11 @@ def _decide(
         reason = f"The model in service learned from {what} and cannot be compared on {'it' if test_day else 'them'}: it stays."
         return {"reason": reason}
     if new is None:
-        return {"reason": f"{metric} is undefined on these test sessions: keep what is in service."}
+        stays = KEEP if champion or damage else KEEP_NOTHING
+        return {"reason": f"{metric} is undefined on these test sessions: {stays}."}
     baseline = best_baseline(evaluation.facts["metrics"], evaluation.facts["model"], metric)
     if champion is None and not damage:
-        return judge(promotion, new, instead(baseline, "nothing is in service"))
+        return judge(promotion, new, instead(baseline, "nothing is in service", in_service=False))
     old, problem, where = None, damage, "What is in service"
     read_as: list[str] = []
     measured: Manifest | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from modeling.config import PromotionConfig
-from modeling.evaluation.compare import Rival, judge
+from modeling.evaluation.compare import KEEP, Rival, judge
 from modeling.evaluation.evidence import LEAST_USERS, Difference, Pairs, Verdict, preflights, users_needed, verdict_of
 from modeling.evaluation.rank_table import read_ranks
 from schemas.artifacts import Manifest
 from schemas.errors import InputError
 
-WORDS = {"promote": "promote", "keep": "keep what is in service", "hold": "hold, what is in service stays"}
+WORDS = {"promote": "promote", "keep": KEEP, "hold": "hold, what is in service stays"}
 
 
 def weigh(

@@ -9,6 +9,7 @@ Both are runs that are resumed: the first one leaves its checkpoints in a folder
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from pydantic import BaseModel, ConfigDict
 
 from modeling.config import Goal, ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
-from modeling.splits import Fold
+from modeling.splits import Fold, Split
 from modeling.training.distributed import is_first, wait
 from modeling.training.fit import costs, fit
 from modeling.training.log import Report
 from schemas.artifacts import write_atomically
 
+Train = Callable[[Split, TrainingConfig, Path], tuple[SequenceModel, dict[str, Any]]]
 CHOICE, CHOOSING = "choice.json", "choosing"  # below the folder of checkpoints
 
 
@@ -60,13 +62,15 @@ def fit_with_newest_days(
     which cost; None where there was none to make). Tokens and seconds are those of both runs. Where too few days are left, or
     none of their cases can be ranked, all epochs are done.
     """
-    choice = _read(folder) or _choose(fold, model_config, config, folder, report, items, goal)
+
+    def train(split: Split, config: TrainingConfig, folder: Path, **more: Any) -> tuple[SequenceModel, dict[str, Any]]:
+        return fit(fold.schema, split, model_config, config, folder, report, items, goal=goal, **more)
+
+    choice = _read(folder) or _choose(fold, config, folder, report, train)
     split = fold.read_whole(config.validation_days, config.validation_sessions)
     epochs = choice.epochs if choice else config.epochs
     shorter = config.model_copy(update={"epochs": epochs})
-    model, facts = fit(
-        fold.schema, split, model_config, shorter, folder, report, items, goal=goal, of_epochs=config.epochs
-    )
+    model, facts = train(split, shorter, folder, of_epochs=config.epochs)
     if choice is None:
         return model, facts | {"choice": None}
     both = [getattr(choice, name) + facts[name] for name in ("tokens", "wall_seconds", "cpu_seconds")]
@@ -75,15 +79,7 @@ def fit_with_newest_days(
     return model, facts | costs(*both) | validated | {"choice": choice.model_dump(mode="json")}
 
 
-def _choose(
-    fold: Fold,
-    model_config: ModelConfig,
-    config: TrainingConfig,
-    folder: Path,
-    report: Report,
-    items: pl.DataFrame,
-    goal: Goal,
-) -> Choice | None:
+def _choose(fold: Fold, config: TrainingConfig, folder: Path, report: Report, train: Train) -> Choice | None:
     inner, split = fold.before(config.validation_days), None
     if inner:
         split = fold.read_chooser(config.validation_days, config.validation_sessions)
@@ -95,7 +91,7 @@ def _choose(
         return None
     report(f"Choosing the number of epochs on {inner.name}, held out whole.")
     probe = config.model_copy(update={"order": "random", "evaluations": config.epochs})
-    _, facts = fit(fold.schema, split, model_config, probe, folder / CHOOSING, report, items, goal=goal)
+    _, facts = train(split, probe, folder / CHOOSING)
     if facts["weights"] != "best validation":
         report(f"No case of {inner.name} can be ranked: no number of epochs is chosen, all {config.epochs} are done.")
         return None

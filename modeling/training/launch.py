@@ -72,7 +72,7 @@ def _start(work: Work, count: int, report: Report) -> None:
                 report(said)
 
     with tempfile.TemporaryDirectory(prefix="overnight-") as folder:
-        given = (count, str(Path(folder) / "store"), work, places.searched(), reports)
+        given = (count, str(Path(folder) / "store"), work, places.searched(), reports, lock.lend())
         started = start_processes(_process, given, count, join=False, daemon=True, start_method="spawn")
         try:
             while not started.join(SECONDS_PER_LOOK):
@@ -91,11 +91,17 @@ def _start(work: Work, count: int, report: Report) -> None:
 
 
 def _process(
-    number: int, count: int, store: str, work: Work, folders: tuple[Path, ...], reports: SimpleQueue[Any]
+    number: int,
+    count: int,
+    store: str,
+    work: Work,
+    folders: tuple[Path, ...],
+    reports: SimpleQueue[Any],
+    locks: tuple[lock.Lent, ...],
 ) -> None:
-    """One of the processes."""
+    """One of the processes, which writes only as long as the one that started it holds its locks."""
     places.use(folders)
-    with distributed.joined(number, count, dist.FileStore(store, count)):
+    with lock.borrowing(locks), distributed.joined(number, count, dist.FileStore(store, count)):
         try:
             _take_part(work, reports.put)
         except InputError as error:

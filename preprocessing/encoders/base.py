@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from preprocessing.groups import Groups
 from schemas.columns import DAY, VALUE
 from schemas.errors import unknown
 
@@ -138,15 +139,21 @@ class Encoder(BaseModel):
         With `day`, which is that of all rows, they are grouped by value alone.
         """
         assert self.fits != "nothing"
-        # Computed once, before rows are grouped: expressions inside groups cost three times as much.
-        rows = rows.with_columns((finite(value) if self.takes == "numbers" else value).alias(_INPUT))
-        fitted_to = pl.col(_INPUT)
+        # Computed once, before rows are grouped: expressions inside groups cost three times as much. And before `finite`, which
+        # asks for it twice.
+        rows, fitted_to = rows.with_columns(value.alias(_INPUT)), pl.col(_INPUT)
+        if self.takes == "numbers":
+            rows = rows.with_columns(finite(fitted_to).alias(_INPUT))
         by = {DAY: pl.col(DAY)} | ({VALUE: self.key(fitted_to)} if self.fits == "by value" else {})
         keys = [name for name in self.keys if name != DAY or day is None]
         statistics = rows.group_by(by[name].alias(name) for name in keys).agg(**self.statistics(fitted_to))
         if VALUE in keys:
             statistics = statistics.filter(pl.col(VALUE).is_not_null())
         return statistics if day is None else statistics.select(pl.lit(day).alias(DAY), pl.all())
+
+    def count_up(self, groups: Groups, values: pl.Series) -> dict[str, pl.Series] | None:
+        """Groups of rows by `keys`, and the rows' values -> the `statistics` of each group, by number; None: only as a plan."""
+        return None
 
     def merge(self, state: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
         """The state after these statistics, in parts: `value`, if by value, and each statistic, without days.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import polars as pl
 
 from preprocessing.encoders import Combine, Encoder, Expressions, Fits, Takes
+from preprocessing.groups import Groups
 from schemas.columns import ITEM_ID
 
 
@@ -29,6 +31,14 @@ class ItemAge(Encoder):
     def statistics(self, value: pl.Expr) -> Expressions:
         """When each item was first seen."""
         return {"first_seen": value.min()}
+
+    def count_up(self, groups: Groups, values: pl.Series) -> dict[str, pl.Series] | None:
+        """When each item was first seen."""
+        if values.null_count():
+            return None
+        first = np.full(groups.size, np.iinfo(np.int64).max)
+        np.minimum.at(first, groups.of_rows, values.to_physical().to_numpy())
+        return {"first_seen": pl.Series(first).cast(values.dtype)}
 
     def transform(self, value: pl.Expr, state: Expressions) -> pl.Expr:
         """Hours, to the second."""

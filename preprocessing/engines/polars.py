@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from preprocessing import frames
-from preprocessing.features.feature import FittedFeature, fit_plans, transform
+from preprocessing.features.feature import FittedFeature
+from preprocessing.features.plans import fit_plans, transform
 from preprocessing.frames import CPU, Rows, Target, collect_all
 from schemas.errors import InputError
 
@@ -43,7 +44,7 @@ class PolarsEngine:
 
     def transform(self, rows: Rows, features: Sequence[FittedFeature], keep: Sequence[str]) -> Rows:
         """One plan for all."""
-        return frames.keep(transform(rows.lazy(), features, keep), self.target)
+        return frames.keep(transform(rows, features, keep), self.target)
 
 
 @cache

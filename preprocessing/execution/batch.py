@@ -17,7 +17,8 @@ from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.division import PARTS, SAMPLE, Division, boundaries_of
-from preprocessing.execution.run import Run
+from preprocessing.execution.emptied import in_words
+from preprocessing.execution.run import Run, Workers, bytes_a_row
 from preprocessing.execution.selection import Selection
 from preprocessing.execution.tasks import Job
 from preprocessing.features.state import FeatureState, State, Statistics, fit_next, merge
@@ -30,6 +31,7 @@ from schemas.columns import DAY, USER_ID
 from schemas.errors import InputError
 
 LARGER = 2  # how many times the rows that a bucket may have one may have: they are divided by a sample, before they are counted
+WHOLE = 600_000_000  # bytes of rows that are a bucket by themselves: its tasks hold about 1.5 GB
 GPU_THREADS = 3  # tasks in hand: the plans of one bucket run while rows of two more are read or written
 
 
@@ -175,9 +177,12 @@ class Batch:
 
     def _num_buckets(self) -> int:
         """So many that none is larger than it should be; one where a step needs all rows."""
-        if self.run.plan.needs_all_rows:
+        run, rows = self.run, self._rows()
+        # What was read into memory is not written to a disk for buckets that are little smaller.
+        in_memory = run.engine == "cpu" and run.source.division is None and run.workers == Workers()
+        if run.plan.needs_all_rows or (in_memory and rows * bytes_a_row(run.source.types) <= WHOLE):
             return 1
-        return max(self.run.workers.min_buckets, -(-self._rows() // self.run.bucket_rows))
+        return max(run.workers.min_buckets, -(-rows // run.bucket_rows))
 
     def _boundaries(self, events: pl.LazyFrame, count: int) -> pl.Series:
         """The last user of each bucket but the last, from a sample of rows."""
@@ -195,7 +200,7 @@ class Batch:
         """The first rows ever must give every feature something to be fitted to."""
         kept = accounts.total(self.account, KEPT)
         if not kept:
-            raise InputError(f"No rows are left: {accounts.in_words(self.account)}")
+            raise InputError(f"No rows are left: {in_words(self.run, self.account)}")
         present = pl.concat([collect(part) for part in self.frames("present")]).sum()
         for column, count in present.row(0, named=True).items():
             if not count:

@@ -27,6 +27,7 @@ from preprocessing.execution.flow import Drop, Flow
 from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
 from preprocessing.execution.places import Places, by_day
 from preprocessing.features.feature import FittedFeature
+from preprocessing.features.plans import fit_plans
 from preprocessing.frames import CPU, Rows, Target, collect, collect_and_keep, to_host
 from preprocessing.plan import Plan
 from preprocessing.plan.own_steps import apply_through, is_built_in
@@ -98,7 +99,7 @@ class Cleaning:
             kept = to_host(kept)
             if self.dataset.split == "day":
                 kept = by_day(kept, DAY)
-            kept, made[OPEN] = places.widen(kept).drop(EVENT_DAY), places.widen(made[OPEN])
+            kept, made[OPEN] = places.widen(kept).drop(EVENT_DAY, strict=False), places.widen(made[OPEN])
         return made, kept, drops
 
     def outputs(self, places: Places | None = None, *, ties: bool) -> tuple[dict[str, pl.LazyFrame], list[Drop]]:
@@ -112,17 +113,20 @@ class Cleaning:
         if any(check.keeps_rows for check in rules.checks):
             outputs[NULLED_ROWS] = rules.nulled(marked, self.now, EVENT_DAY)
         if places is not None:
-            flow = self._in_place(places)
+            flow, fitted_to = self._in_place(places)
         else:
             flow, packing = self._good(marked)
             if (found := order(flow, self.dataset, packing, ties=ties)) is not None:
                 outputs[TIES] = found
-        for fitted in self.early():
-            outputs[f"{EARLY}{fitted.name}"] = fitted.partial_fit(flow.rows)
+            fitted_to = flow.rows
+        early = self.early()
+        outputs |= {f"{EARLY}{one.name}": plan for one, plan in zip(early, fit_plans(fitted_to, early), strict=True)}
         if wanted := self._early_columns() & set(flow.rows.collect_schema()):
             outputs[EARLY_ROWS] = flow.rows.select(sorted(wanted))
         flow.change(close(cut(flow.rows, self.dataset), self.dataset), DAY)
         outputs[OPEN] = flow.rows.filter(pl.col(EVENT_DAY) < pl.col(DAY)).drop(SESSION_INDEX, END)
+        if places is not None:
+            flow.rows = places.drop(flow.rows, self._steps_look_at(places.rows))
         self._sessions(flow)
         outputs[COUNTS] = pl.concat(flow.counts)
         outputs[KEPT_ROWS] = flow.rows
@@ -144,23 +148,22 @@ class Cleaning:
         rest = [name for name, dtype in rows.schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
         return Places.of(rows, self.packing, rest, drop=self.dataset.duplicates == "drop")
 
-    def _in_place(self, places: Places) -> Flow:
-        """Rows in order, without duplicates, of the columns that are looked at before sessions are those that are kept."""
-        flow = Flow(places.narrow(self._looked_at(places.rows)).lazy())
+    def _in_place(self, places: Places) -> tuple[Flow, pl.DataFrame | pl.LazyFrame]:
+        """Rows in order, without duplicates, of the columns that are looked at before sessions are those that are kept.
+
+        They come as a flow and, as far as they are there, as a frame.
+        """
+        rows = places.narrow(self._looked_at(places.rows))
+        flow = Flow(rows.lazy(), eager=True)
         if self.dataset.duplicates == "drop":
             flow.dropped(DUPLICATES, places.rows.select(EVENT_DAY)[places.duplicates])
-        else:
-            drop_duplicates(flow, self.dataset)
-        return flow
+            return flow, rows
+        drop_duplicates(flow, self.dataset)
+        return flow, flow.rows
 
     def _looked_at(self, rows: pl.DataFrame) -> set[str]:
         """The columns that cleaning needs: all, unless steps are filters alone, and no encoder of further ones is fitted."""
-        looked_at = {*sort_keys(self.dataset, rows.columns), EVENT_DAY}
-        for _, step in self.plan.session_steps:
-            kept = step.keeps() if is_built_in(step) else None
-            if kept is None or len(self.plan.session_steps) > 1:
-                return set(rows.columns)
-            looked_at.update(kept.meta.root_names())
+        looked_at = {*sort_keys(self.dataset, rows.columns), EVENT_DAY, *self._steps_look_at(rows)}
         if isinstance(self.dataset.duplicates, tuple):
             looked_at.update(self.dataset.duplicates)
         for one in self.early():
@@ -169,6 +172,14 @@ class Cleaning:
                 return set(rows.columns)
             looked_at.update((one.feature.column, ITEM_ID))
         return looked_at
+
+    def _steps_look_at(self, rows: pl.DataFrame) -> set[str]:
+        """The columns that steps need which look at sessions: all, unless there is one alone, a filter."""
+        steps = self.plan.session_steps
+        if not steps:
+            return set()
+        kept = steps[0][1].keeps() if len(steps) == 1 and is_built_in(steps[0][1]) else None
+        return set(rows.columns) if kept is None else set(kept.meta.root_names())
 
     def early(self) -> list[FittedFeature]:
         """The features whose first encoder to be fitted sees open sessions, too."""

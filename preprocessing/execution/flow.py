@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from preprocessing.account import DROPPED, NULLED, QUARANTINED, READ, Account, count_rows
+from preprocessing.frames import collect
 from preprocessing.sessions import EVENT_DAY
 from schemas.columns import COUNT, DAY, RULE
 from schemas.errors import InputError
@@ -28,8 +29,10 @@ class Drop:
 class Flow:
     """Rows on their way, and plans that count them by day wherever some may be dropped."""
 
-    def __init__(self, rows: pl.LazyFrame) -> None:
+    def __init__(self, rows: pl.LazyFrame, *, eager: bool = False) -> None:
+        """`eager`: rows that several plans go on from are made at once, on a CPU, where threads would wait for each other."""
         self.rows = rows
+        self._eager = eager
         self.day = EVENT_DAY  # the column that says to which day a row counts
         self.counts: list[pl.LazyFrame] = []
         self.drops: list[Drop] = []
@@ -38,12 +41,12 @@ class Flow:
     def change(self, rows: pl.LazyFrame, day: str) -> None:
         """Go on with other rows, which count to other days."""
         # Several plans go on from here, and the optimiser does not see that they all begin alike.
-        self.rows, self.day, self._stage = rows.cache(), day, None
+        self.rows, self.day, self._stage = self._shared(rows), day, None
 
     def through(self, name: str, step: Callable[[pl.LazyFrame], pl.LazyFrame]) -> None:
         """Apply what may drop rows or change columns."""
         before = self._stage if self._stage is not None else self._count(self.rows)
-        self.rows = step(self.rows).cache()
+        self.rows = self._shared(step(self.rows))
         self._stage = self._count(self.rows)
         self.drops.append(Drop(name, before, self._stage))
 
@@ -68,16 +71,23 @@ class Flow:
         # Columns of their own: a filter that looks at neighbours must see rows before any filter is done.
         rows = self.rows.with_columns(**columns, **{PASSES: passed})
         if filters:
-            rows = rows.cache()
+            rows = self._shared(rows)
             for stage, name in stages.items():
                 # Few are dropped: to count them costs less than to sum up what all rows say of themselves by day.
                 dropped = rows.filter(f"drops {name}").group_by(pl.col(self.day).alias(DAY))
                 number = pl.lit(stage, dtype=pl.Int32).alias(STAGE)
                 self.counts.append(dropped.agg(pl.len().cast(pl.Int64).alias(COUNT)).select(number, DAY, COUNT))
                 self.drops.append(Drop(name, stage, None))
-        # Polars 1.44 panics where a filter is all that follows upon rows that are shared; here it is not.
-        left = rows.with_columns(pl.col(PASSES).alias(STAYS)).filter(STAYS)
-        self.change(left.drop(PASSES, STAYS, *columns, *drop), self.day)
+        if self._eager:  # column by column: of a filter over rows, each thread leaves a part
+            left = rows.select(pl.exclude(PASSES, *columns, *drop).filter(PASSES))
+        else:  # Polars 1.44 panics where a filter is all that follows upon rows that are shared; here it is not
+            left = rows.with_columns(pl.col(PASSES).alias(STAYS)).filter(STAYS).drop(PASSES, STAYS, *columns, *drop)
+        self.change(left, self.day)
+
+    def _shared(self, rows: pl.LazyFrame) -> pl.LazyFrame:
+        # A shift leaves a column in two parts, and what is compared with it or filtered by it is cut likewise, at many times
+        # the cost.
+        return collect(rows).rechunk().lazy() if self._eager else rows.cache()
 
     def _count(self, rows: pl.LazyFrame) -> int:
         stage = pl.lit(len(self.counts), dtype=pl.Int32).alias(STAGE)

@@ -67,15 +67,16 @@ class Source:
         now: datetime,
         room: Room,
         before_reading: Callable[[], object] = lambda: None,
+        without: frozenset[str] = frozenset(),
     ) -> Source:
         """List the files and read what is new, once. `types` are those of the line's first days, if there are any.
 
-        `before_reading` is called before a file is opened.
+        `before_reading` is called before a file is opened; paths of `without` are not.
 
         Raises:
             InputError: for files that cannot be read, lack a column or differ in type, and when there are no events.
         """
-        files = EventFiles(dataset)
+        files = EventFiles(dataset, without)
         read = _NewFiles(files, types, room, before_reading)
         with reading(dataset.source):
             index = Index.take(dataset, files.files, kept_in, now, read.scan)

@@ -18,7 +18,7 @@ from typing import Any
 from preprocessing.engines import EngineName, engine_of
 from preprocessing.execution.processes import RETRIES, Processes
 from preprocessing.execution.run import Workers
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 BUCKETS_A_WORKER = 2  # so that one who is done early can take another
 PATIENCE_SECONDS = 600  # a busy machine needs long; no address at all is refused at once
@@ -73,7 +73,7 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
             client = Client(scheduler, timeout=PATIENCE_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(
-                f"No scheduler answers at {scheduler!r} ({error}). Start one: dask scheduler --host 127.0.0.1; "
+                f"No scheduler answers at {scheduler!r} ({reason(error)}). Start one: dask scheduler --host 127.0.0.1; "
                 "its address looks like tcp://127.0.0.1:8786."
             ) from None
         with client:

@@ -1,4 +1,4 @@
-"""A feature of a dataset, compiled: a column and its encoders; and the plans that fit and transform it.
+"""A feature of a dataset, compiled: a column and its encoders; and the plans that fit and transform it alone (all: `plans.py`).
 
     rows (kept events in order of session and time, with `day` and `session_index`)
       -> partial_fit   the statistics of its next encoder: `day`, `value` if by value, and what the encoder counts
@@ -9,21 +9,21 @@ State is kept outside, by name (see `state.py`): what days and buckets of users 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Literal
 
+import numpy as np
 import polars as pl
 
 from preprocessing.encoders import Encoder, Expressions
 from preprocessing.encoders.category import Category
-from preprocessing.frames import Rows, collect
-from preprocessing.sessions import by_day, changed
+from preprocessing.groups import Groups
+from preprocessing.sessions import changed
 from schemas.columns import DAY, VALUE
 
 LARGEST_FLOAT32 = 3.4e38
-LARGE_DAY = 5_000  # rows from which on a plan of its own costs less than it saves
 _COMPUTED = "computed value"  # no column is called so: what is looked up by it is not found by a column
 
 
@@ -113,6 +113,21 @@ class FittedFeature:
         rows, value = encoder.add_columns(rows, value, f"{self.name}.{self.next_place}")
         return encoder.partial_fit(rows, value, day)
 
+    def count_up(self, rows: pl.DataFrame) -> pl.DataFrame | None:
+        """Rows -> the statistics of `partial_fit`, where the encoder can count up small integers; else None."""
+        encoder, feature = self.next_to_fit, self.feature
+        key = encoder.key(pl.col(feature.column)) if encoder and encoder.fits == "by value" else None
+        if encoder is None or key is None or self.next_place or feature.many or not key.meta.is_column():
+            return None
+        by = {DAY: DAY, VALUE: key.meta.output_name()}
+        groups = Groups.of([rows[by[name]] for name in encoder.keys])
+        counted = encoder.count_up(groups, rows[feature.column]) if groups else None
+        if groups is None or counted is None:
+            return None
+        (there,) = np.nonzero(np.bincount(groups.of_rows, minlength=groups.size))
+        keys = [key.alias(name) for name, key in zip(encoder.keys, groups.keys(there), strict=True)]
+        return pl.DataFrame([*keys, *(counted[name].gather(there).alias(name) for name in counted)])
+
     def transform_fitted(self, rows: pl.LazyFrame, joined: Collection[str] = ()) -> tuple[pl.LazyFrame, pl.Expr]:
         """Rows -> rows with helper columns, and the value that comes to `next_to_fit`, or out of the last encoder.
 
@@ -168,61 +183,6 @@ class FittedFeature:
         elements = elements.filter(~(alone & pl.col(column).is_null())).select(row, value.alias(name))
         lists = elements.group_by(row, maintain_order=True).agg(pl.col(name))
         return rows.join(lists, on=row, how="left", maintain_order="left"), pl.col(name).fill_null([])
-
-
-def fit_plans(rows: Rows, features: Sequence[FittedFeature]) -> list[pl.LazyFrame]:
-    """Rows by day -> of each feature, what `FittedFeature.partial_fit` says; on a CPU each day by itself where days are large.
-
-    Grouping a day by value costs a third of grouping all rows by day and value: its groups stay in a processor's cache.
-    """
-    parts = by_day(rows) if isinstance(rows, pl.DataFrame) and DAY in rows.columns else {}
-    small = not parts or rows.height < len(parts) * LARGE_DAY
-    plans = []
-    for feature in features:
-        encoder = feature.next_to_fit
-        if small or encoder is None or not encoder.by_day or encoder.fits != "by value":
-            plans.append(feature.partial_fit(rows.lazy()))
-        else:
-            plans.append(pl.concat([feature.partial_fit(part.lazy(), day) for day, part in parts.items()]))
-    return plans
-
-
-def transform(rows: pl.LazyFrame, features: Sequence[FittedFeature], keep: Sequence[str]) -> pl.LazyFrame:
-    """Rows -> a plan for the columns `keep` and one column a feature, as it is stored."""
-    # A kept column must not shadow a feature of the same name.
-    encoded: Expressions = {}
-    rows, joined = _join_tables(rows, features)
-    for feature in features:
-        rows, encoded[feature.name] = feature.transform(rows, joined)
-    kept = {name: pl.col(name) for name in keep if name not in encoded}
-    return rows.select(**kept, **encoded)
-
-
-def _join_tables(rows: pl.LazyFrame, features: Sequence[FittedFeature]) -> tuple[pl.LazyFrame, set[str]]:
-    """Rows -> rows with the columns of lookup tables, one join for all that are looked up by the same columns; which ones."""
-    tables: dict[tuple[str, ...], list[tuple[str, pl.DataFrame]]] = {}
-    for feature in features:
-        for by, prefix, table in feature.lookups():
-            tables.setdefault(by, []).append((prefix, table))
-    schema, joined = rows.collect_schema(), set()
-    for by, of_key in tables.items():
-        keys = [f"key of {column}" for column in by]
-        whole: pl.LazyFrame | None = None
-        for prefix, table in of_key:
-            named = [column for column in (DAY, VALUE) if column in table.columns]
-            renamed = {f"{prefix} {name}": pl.col(name) for name in table.columns if name not in named}
-            # A column of a table that is all null tonight has no type, and finds nothing.
-            by_key = {
-                key: pl.col(name).cast(schema[column], strict=schema[column] != pl.Null)
-                for key, name, column in zip(keys, named, by, strict=True)
-            }
-            part = table.lazy().select(**by_key, **renamed)
-            whole = part if whole is None else whole.join(part, on=keys, how="full", coalesce=True)
-            joined.add(prefix)
-        assert whole is not None
-        whole = collect(whole).lazy()  # small tables are worked on by the CPU
-        rows = rows.join(whole, left_on=list(by), right_on=keys, how="left", maintain_order="left")
-    return rows, joined
 
 
 def _columns_of(table: pl.DataFrame, prefix: str) -> Expressions:

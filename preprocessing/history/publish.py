@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from preprocessing import account as accounts
+from preprocessing.execution.emptied import in_words
 from preprocessing.execution.run import Run
 from preprocessing.history.changes import COUNTED
 from preprocessing.history.days import Days
@@ -46,9 +47,11 @@ def publish_days(days: Days, window: Window) -> Manifest:
     )
     sessions = dict(rows.select(DAY, "sessions").rows())
     if not sessions.get(window.last):
-        raise InputError(f"No session ends on the test day {window.last}; give another. {_in_words(snapshot)}")
+        raise InputError(f"No session ends on the test day {window.last}; give another. {_in_words(run, snapshot)}")
     if not any(count for day, count in sessions.items() if day < window.last):
-        raise InputError(f"No session to train on is left before the test day {window.last}: {_in_words(snapshot)}")
+        raise InputError(
+            f"No session to train on is left before the test day {window.last}: {_in_words(run, snapshot)}"
+        )
     asked = {"until": str(window.last), "days": [str(first), str(window.last)] if window.first else None}
     return _written(run, snapshot, state_name, ledger.about.line, asked)
 
@@ -65,6 +68,8 @@ def publish_whole(whole: Whole, window: Window) -> Manifest:
 
 def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: dict[str, Any]) -> Manifest:
     if highest(snapshot.state.fitted[ITEM_ID]) < FIRST_ID:
+        if not accounts.total(snapshot.account, accounts.KEPT):
+            raise InputError(f"No session is left: {_in_words(run, snapshot)}")
         encoder = snapshot.features[0].encoders[0]
         raise InputError(f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.")
     parents = tuple(snapshot.days["artifact"])
@@ -93,5 +98,5 @@ def _rows_outside(days: Days, published: pl.DataFrame) -> int:
     return max(0, int(rows - inside - made.filter("aside")[ROWS].sum()))
 
 
-def _in_words(snapshot: Snapshot) -> str:
-    return accounts.in_words(snapshot.account.with_columns(pl.lit(None, dtype=pl.Date).alias(DAY)))
+def _in_words(run: Run, snapshot: Snapshot) -> str:
+    return in_words(run, snapshot.account.with_columns(pl.lit(None, dtype=pl.Date).alias(DAY)))

@@ -7,6 +7,7 @@ import polars as pl
 
 from preprocessing.features.feature import Feature
 from preprocessing.frames import CPU, Rows, Target, collect
+from preprocessing.groups import Groups
 from preprocessing.source.values import TIME
 from preprocessing.vocabulary import below
 from schemas.columns import COUNT, DAY, FIRST_ID, ID, ITEM_ID, TIMESTAMP, VALUE
@@ -15,7 +16,6 @@ from schemas.dataset import Dataset
 LAST_SEEN = "last_seen"
 _KEY, _ITEMS = "key", 2**32
 NEVER = -(2**63)
-DENSE = 4  # so many numbers of groups a row are counted up in an array of all of them, more are sorted first
 
 
 def side_features(features: list[Feature]) -> list[str]:
@@ -54,15 +54,11 @@ def _newest(rows: pl.DataFrame, keys: list[str], moments: pl.Series) -> pl.DataF
     """
     if rows.is_empty():
         return rows
-    group = np.zeros(rows.height, dtype=np.int64)
-    for key in keys:
-        numbers = rows[key].to_physical().to_numpy().astype(np.int64)
-        numbers -= numbers.min()
-        group = group * (numbers.max() + 1) + numbers
-    if group.max() >= DENSE * len(group):
-        group = np.unique(group, return_inverse=True)[1]
+    groups = Groups.of([rows[key] for key in keys], sort=True)
+    assert groups is not None
+    group = groups.of_rows
     when = moments.to_physical().fill_null(NEVER).to_numpy()
-    newest = np.full(group.max() + 1, NEVER)
+    newest = np.full(groups.size, NEVER)
     np.maximum.at(newest, group, when)
     (places,) = np.nonzero(when == newest[group])
     group = group[places]

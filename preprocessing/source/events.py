@@ -7,7 +7,7 @@ said in `canonical`, what types columns have in `column_types`, how times are re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import polars as pl
@@ -40,10 +40,11 @@ class EventFiles:
             or a form of times that cannot be read.
     """
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, without: Collection[str] = ()) -> None:
+        """`without`: paths of files that are not looked at."""
         source = dataset.events
         found = find(dataset, source.path, "events.path", source.file_options)
-        self.files: tuple[SourceFile, ...] = tuple(found.files)
+        self.files: tuple[SourceFile, ...] = tuple(file for file in found.files if file.path not in without)
         self.options = source.file_options
         self.left_out: tuple[tuple[str, str], ...] = found.left_out
         """Files at the same place that are not read, each with why."""

@@ -69,7 +69,7 @@ def find(dataset: Dataset, path: str, key: str, options: FileOptions = PLAIN) ->
     """
     pattern = PurePosixPath(path)
     if pattern.is_absolute() or ".." in pattern.parts or is_remote(path):
-        raise InputError(f"{key} {path!r} leaves the source folder; give a path below it.")
+        raise InputError(f"{_named(key, path)} leaves the source folder; give a path below it.")
     start = PurePosixPath(*takewhile(lambda part: not _is_pattern(part), pattern.parts))
     listed = sorted(list_files(dataset.source, start.as_posix()), key=lambda file: file.path)
     if start != pattern:
@@ -182,13 +182,21 @@ def _check_format(files: list[SourceFile], path: str, key: str, options: FileOpt
     formats = {format_of(file, options): file.path for file in reversed(files)}
     if "" in formats:
         packed = next((_packed(file) for file in files if file.path == formats[""]), "")
-        mend = packed or f"set {key.partition('.')[0]}.format to csv, json or parquet, or rename it"
+        of_yaml = f"set {key.partition('.')[0]}.format to csv, json or parquet, or rename it"
+        mend = packed or ("rename it" if key.startswith("--") else of_yaml)
         raise InputError(
             f"{key}: cannot tell the format of {formats['']!r}: {mend}. Known endings: {', '.join(FORMATS)}."
         )
     if len(formats) > 1:
         mixed = " and ".join(f"{kind} ({name})" for kind, name in formats.items())
-        raise InputError(f"{key} {path!r} mixes {mixed}; keep one format, or narrow it with a glob such as *.parquet.")
+        raise InputError(
+            f"{_named(key, path)} mixes {mixed}; keep one format, or narrow it with a glob such as *.parquet."
+        )
+
+
+def _named(key: str, path: str) -> str:
+    """A path and who gave it; of a whole folder the option names it already."""
+    return key if path == "." else f"{key} {path!r}"
 
 
 def _is_pattern(part: str) -> bool:

@@ -7,12 +7,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.errors import InputError
+from tests.conftest import examples
 from tests.preprocessing.small import NOW, at, dataset_of, decoded, run, sessions_of
 
 LOG_1P_12_50 = 2.6027
@@ -244,7 +245,7 @@ ROWS = st.lists(
 
 
 @given(st.lists(ROWS, min_size=3, max_size=4))
-@settings(max_examples=8, deadline=None)
+@examples(8)
 def test_text_files_give_the_same_by_night_and_at_once(tmp_path_factory: pytest.TempPathFactory, days: Any) -> None:
     folder = tmp_path_factory.mktemp("nights")
     days = [[("10", "0"), ("12.50", "S"), *rows] for rows in days]  # something to learn from on every day

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.source.events import EventFiles, read_events
@@ -21,6 +21,7 @@ from preprocessing.source.listing import SourceFile
 from preprocessing.source.lookups import read_items
 from preprocessing.source.quoting import layout_of
 from schemas.errors import InputError
+from tests.conftest import examples
 from tests.preprocessing import small
 from tests.preprocessing.small import COLUMNS, dataset_of, run
 
@@ -111,7 +112,7 @@ FIELDS = st.sampled_from(["", "a", 'a"b', '"a', 'a"', "x,y", '3"', '""', "a\nb",
     end=st.sampled_from(["\n", "\r\n"]),
     wanted=st.permutations(COLUMNS).flatmap(lambda names: st.integers(1, 3).map(lambda count: names[:count])),
 )
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_what_a_csv_writer_wrote_is_read(
     tmp_path_factory: pytest.TempPathFactory, rows: list[list[str]], quoting: Any, end: str, wanted: list[str]
 ) -> None:

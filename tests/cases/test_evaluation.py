@@ -142,7 +142,9 @@ def test_without_a_case_metrics_are_undefined_and_nothing_is_promoted(tmp_path: 
     assert all("undefined" in line for line in lines) and len(lines) == 3
     decision = compare(artifacts, "ring", evaluation, sessions, PromotionConfig(), CONFIG, quiet).facts
     assert not decision["promote"]
-    assert decision["reason"].startswith("ndcg@20 is undefined on these test sessions: keep what is in service.")
+    assert decision["reason"].startswith(
+        "ndcg@20 is undefined on these test sessions: not promoted, nothing is in service."
+    )
     assert "Guard unknown_share: 100.0%" in decision["reason"]
 
 

@@ -69,3 +69,16 @@ def test_words_stay_words(tmp_path: Path) -> None:
     steps = [{"filter_event_types": {"keep": ["view", "cart"]}}]
     manifest = run(tmp_path, dataset_of(tmp_path, columns=("event_type",), steps=steps))
     assert manifest.facts["dropped"]["filter_event_types"] == 6
+
+
+@pytest.mark.parametrize("split", ["day", "leave_one_out"])
+def test_a_filter_that_leaves_nothing_lists_the_types_that_are_there(tmp_path: Path, split: str) -> None:
+    events_in(tmp_path, pl.String, words=True)
+    steps = [{"filter_event_types": {"keep": ["Ansicht", "Kauf"]}}]
+    with pytest.raises(InputError) as caught:
+        run(tmp_path, dataset_of(tmp_path, columns=("event_type",), steps=steps, split=split))
+    said = str(caught.value)
+    assert (
+        "filter_event_types keeps 'Ansicht', 'Kauf', and event_type holds 'buy' (6), 'cart' (6), 'view' (6): name"
+        in said
+    ), said

@@ -371,7 +371,7 @@ def test_looking_for_changes_costs_the_same_after_many_days(tmp_path: Path, monk
         reads.clear()
         with monkeypatch.context() as patch:
             patch.setattr(pl, "read_parquet", read)
-            patch.setattr("schemas.artifacts.sha256", hashed)
+            patch.setattr("schemas.manifests.sha256", hashed)
             assert run(folder, shop(folder)).reused
         counts.append(len(reads))
     assert counts[0] == counts[1]

@@ -11,13 +11,14 @@ import polars as pl
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.source.canonical import as_found
 from preprocessing.source.events import EventFiles, read_events
 from preprocessing.source.lookups import read_items, with_ids_of
 from schemas.errors import InputError
+from tests.conftest import examples
 from tests.preprocessing.small import at, dataset_of, decoded, run
 
 FIRST = 9_007_199_254_740_992  # 2**53: from here on a float stands for several integers
@@ -129,7 +130,7 @@ def test_an_id_is_the_same_however_it_is_stored(tmp_path: Path, stored: pl.Serie
 
 
 @given(st.lists(st.integers(-(2**63), 2**64 - 1), min_size=1, max_size=5))
-@settings(max_examples=30, deadline=None)
+@examples(30)
 def test_integers_of_any_size_stay_apart(tmp_path_factory: pytest.TempPathFactory, ids: list[int]) -> None:
     folder = tmp_path_factory.mktemp("ids")
     put(folder / "1.parquet", pl.Series(ids, dtype=pl.Int128))

@@ -66,6 +66,10 @@ class Shop:
     def artifacts(self) -> Artifacts:
         return Artifacts(self.folder / "root")
 
+    def copy(self, folder: Path) -> Shop:
+        shutil.copytree(self.folder, folder / "shop")
+        return Shop(folder / "shop")
+
     def prepare(self, features: str, until: int, **events: Any) -> Manifest:
         write_events(self.folder, 7, **events)
         (self.folder / "shop.yaml").write_text(HEADER + features)

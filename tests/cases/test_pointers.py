@@ -4,54 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from flows import in_service
-from flows.cli import app, main
-from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig
-from modeling.evaluation.compare import Rival, best_baseline, instead, judge
+from flows.cli import main
+from modeling.config import ModelConfig
 from modeling.evaluation.pointer import champion_of, changing, pointer_of, put_in_service
-from modeling.service.recommender import Recommender
 from modeling.stages import compare, evaluate, promote, train
 from schemas import lock
 from schemas.artifacts import Artifacts, Manifest
 from schemas.errors import InputError
 from schemas.owner import Owner
 from tests.cases.test_model_in_service import ANY, CONFIG, TRAINING, Shop, quiet
-
-
-@pytest.fixture(scope="module")
-def nights(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    """Two nights that both promoted."""
-    shop = Shop(tmp_path_factory.mktemp("nights"))
-    for until in (5, 6):
-        assert shop.night("", until)["promote"]
-    return shop
+from tests.cases.two_nights import answers, models_of
 
 
 @pytest.fixture
-def shop(nights: Shop, tmp_path: Path) -> Shop:
-    """A copy of its own."""
-    shutil.copytree(nights.folder, tmp_path / "shop")
-    return Shop(tmp_path / "shop")
-
-
-def models_of(shop: Shop) -> list[str]:
-    """The models that were in service, in order."""
-    champion = champion_of(shop.artifacts, "shop")
-    assert champion
-    return [change.model for change in champion.history]
-
-
-def answers(*arguments: object) -> tuple[int, str]:
-    done = CliRunner().invoke(app, [*map(str, arguments)])
-    return done.exit_code if not isinstance(done.exception, InputError) else 2, done.output or str(done.exception)
+def shop(two_nights: Shop, tmp_path: Path) -> Shop:
+    return two_nights.copy(tmp_path)
 
 
 def test_the_name_of_the_dataset_says_which_model_answers(shop: Shop) -> None:
@@ -90,6 +63,34 @@ def test_a_rollback_goes_back_step_by_step(shop: Shop) -> None:
     champion = champion_of(shop.artifacts, "shop")
     assert champion and [change.by for change in champion.history] == ["comparison"] * 3 + ["rollback"] * 2
     assert champion.history[3].because == "odd lists" and champion.history[3].replaced == third
+
+
+def test_each_rollback_goes_further_back(shop: Shop) -> None:
+    """Also past a model that was in service twice, and what is put into service after a rollback begins from there."""
+    first, second = models_of(shop)
+    in_service.promote(shop.artifacts, "shop", first, "the old one was better")
+    root = ["--root", shop.artifacts.root, "--dataset", "shop"]
+    code, output = answers("rollback", *root)
+    assert code == 0 and f"In service: {second}, in place of {first}" in output
+    assert f"A further rollback puts back {first}." in output
+    code, output = answers("rollback", *root)
+    assert (
+        code == 0
+        and f"In service: {first}, in place of {second}" in output
+        and "a further rollback is refused" in output
+    )
+    with pytest.raises(InputError, match=f"No model was in service for 'shop' before {first}"):
+        in_service.rollback(shop.artifacts, "shop")
+    in_service.promote(shop.artifacts, "shop", second)
+    assert in_service.rollback(shop.artifacts, "shop").previous is None
+
+
+def test_a_rollback_of_a_pointer_changed_by_hand_goes_by_what_it_says(shop: Shop) -> None:
+    first, second = models_of(shop)
+    path = pointer_of(shop.artifacts, "shop")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": first, "previous": second}))
+    champion = in_service.rollback(shop.artifacts, "shop")
+    assert (champion.model, champion.previous) == (second, first)
 
 
 def test_the_same_night_again_does_not_undo_a_rollback(shop: Shop) -> None:
@@ -210,33 +211,6 @@ def test_a_night_that_only_puts_the_pointer_back_has_done_something(shop: Shop) 
         assert summary["nothing_to_do"] is not changed and summary["promoted"]
 
 
-METRICS = {"sasrec": {"ndcg@20": 0.0955, "a/rmse": 3.0}, "popularity": {"ndcg@20": 0.0923}}
-METRICS |= {"markov": {"ndcg@20": 0.1721}, "silent": {"ndcg@20": None}, "mean": {"a/rmse": 2.0}}  # type: ignore[dict-item]
-
-
-def test_a_first_model_must_beat_the_best_of_all_baselines() -> None:
-    rival = instead(best_baseline(METRICS, "sasrec", "ndcg@20"), "nothing is in service")
-    verdict = judge(PromotionConfig(), 0.0955, rival)
-    assert verdict["promote"] is False and verdict["old"] == 0.1721
-    assert "against 0.1721 of markov, the best baseline (nothing is in service)" in verdict["reason"]
-    assert judge(PromotionConfig(), 0.18, rival)["promote"]
-    assert best_baseline(METRICS, "sasrec", "a/rmse") == ("mean", 2.0)
-    two = {"sasrec": {"a/rmse": 3.0}, "mean": {"a/rmse": 2.0}, "other": {"a/rmse": 1.0}}
-    assert best_baseline(two, "sasrec", "a/rmse") == ("other", 1.0), "of an error the smallest is the best"
-    assert best_baseline({"sasrec": {"ndcg@20": 0.1}}, "sasrec", "ndcg@20") is None
-
-
-def test_later_nights_name_the_best_baseline_beside_the_model_in_service() -> None:
-    verdict = judge(PromotionConfig(), 0.3, Rival(0.2, "the model in service", "best baseline: markov 0.1721"))
-    assert verdict["promote"] and "(+50.0%, best baseline: markov 0.1721): promote." in verdict["reason"]
-
-
-def test_cutoffs_and_baselines_are_not_named_twice() -> None:
-    for given in ({"cutoffs": [5, 5]}, {"cutoffs": [0]}, {"baselines": ["markov", "markov"]}):
-        with pytest.raises(ValueError):
-            EvaluationConfig.model_validate(given)
-
-
 def test_json_is_json_whatever_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
     from flows.console import end
 
@@ -260,55 +234,6 @@ def test_a_model_that_was_never_measured_recommends_nothing_of_the_session_again
     from flows.in_service import keeps_seen
 
     assert keeps_seen(Artifacts(tmp_path), tmp_path / "models" / "0123456789abcdef") is False
-
-
-def test_what_is_held_stays_until_it_is_released(shop: Shop) -> None:
-    _, second = models_of(shop)
-    root = ["--root", shop.artifacts.root, "--dataset", "shop"]
-    code, output = answers("promote", "--hold", "--because", "Christmas", *root)
-    assert code == 0 and f"{second} is held by hand since" in output and "(Christmas)" in output
-    facts = shop.night("", 6, seed=5)
-    assert facts["compared"] and not facts["promote"] and facts["verdict"] == "hold"
-    assert ": promote. But" in facts["reason"] and "(Christmas)" in facts["reason"] and "--release" in facts["reason"]
-    assert shop.model.name == Path(second).name and shop.night("", 6, seed=5)["reused"]
-    for words, line in ((["--hold"], "held by hand"), ([], "needs a model"), ([second, "--hold"], "held already")):
-        code, output = answers("promote", *words, *root)
-        assert code == 2 and line in output, output
-    assert answers("promote", "--release", *root)[0] == 0
-    assert answers("promote", "--release", *root)[0] == 2
-    assert shop.night("", 6, seed=5)["promote"]
-    champion = champion_of(shop.artifacts, "shop")
-    assert champion and champion.model == facts["candidate"]
-    assert [(note.action, note.because) for note in champion.notes] == [("hold", "Christmas"), ("release", "")]
-
-
-def test_by_hand_a_held_model_is_changed_all_the_same(shop: Shop) -> None:
-    first, second = models_of(shop)
-    root = ["--root", shop.artifacts.root, "--dataset", "shop"]
-    assert answers("promote", first, "--hold", *root)[0] == 0
-    champion = in_service.rollback(shop.artifacts, "shop", "odd lists")
-    assert champion.model == second and champion.hold
-    assert answers("promote", first, "--release", *root)[0] == 0
-    champion = champion_of(shop.artifacts, "shop")
-    assert champion and champion.model == first and not champion.hold
-
-
-def test_a_hold_that_begins_while_a_night_runs_holds(shop: Shop) -> None:
-    _, second = models_of(shop)
-    sessions = shop.prepare("", 6)
-    candidate = train(shop.artifacts, sessions, ModelConfig(), TRAINING.model_copy(update={"seed": 5}), quiet)
-    measured = evaluate(shop.artifacts, candidate, sessions, CONFIG, quiet)
-    comparison = compare(shop.artifacts, "shop", measured, sessions, ANY, CONFIG, quiet)
-    assert comparison.facts["promote"]
-    in_service.keep(shop.artifacts, "shop", True, "a sale")
-    said: list[str] = []
-    champion = promote(shop.artifacts, comparison, said.append)
-    assert champion and champion.model == second and "(a sale)" in said[-1]
-
-
-def test_nothing_in_service_cannot_be_held(tmp_path: Path) -> None:
-    code, output = answers("promote", "--hold", "--root", tmp_path, "--dataset", "shop")
-    assert code == 2 and "Nothing is in service for 'shop'" in output
 
 
 def test_pointers_are_changed_while_a_night_runs_but_by_one_at_a_time(
@@ -390,96 +315,11 @@ def test_a_rollback_to_a_model_that_was_removed_says_so(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "a/../../elsewhere", "/tmp/elsewhere"])
-def test_a_dataset_never_names_a_pointer_elsewhere(nights: Shop, name: str) -> None:
-    artifacts = nights.artifacts
-    pointer = next((nights.artifacts.root / "champions").glob("*.json"))
-    (nights.artifacts.root / "elsewhere.json").write_text(pointer.read_text())
-    try:
-        with pytest.raises(InputError, match="without folders"):
-            champion_of(artifacts, name)
-        with pytest.raises(InputError, match="without folders"):
-            put_in_service(artifacts, name, champion_of(artifacts, pointer.stem).model, by="promote")  # type: ignore[union-attr]
-    finally:
-        (nights.artifacts.root / "elsewhere.json").unlink()
-
-
-class Service(threading.Thread):
-    """Reads the pointer over and over while it is changed, and loads each model that it finds, as a service does."""
-
-    def __init__(self, artifacts: Artifacts) -> None:
-        super().__init__(daemon=True)
-        self.artifacts, self.stop = artifacts, threading.Event()
-        self.reads, self.errors = 0, list[str]()
-        self.loaded: dict[str, Recommender] = {}
-        self.seen: list[str] = []
-
-    def run(self) -> None:
-        while not self.stop.is_set():
-            try:
-                champion = champion_of(self.artifacts, "shop")
-                assert champion
-                if champion.model not in self.loaded:
-                    folder = self.artifacts.get(champion.model, contents=True).folder
-                    self.loaded[champion.model] = Recommender(folder)
-                if self.seen[-1:] != [champion.model]:
-                    self.seen.append(champion.model)
-                    assert self.loaded[champion.model].recommend([["i01", "i02"]], 3)
-                self.reads += 1
-            except Exception as error:
-                self.errors.append(repr(error))
-
-    def waits_for(self, model: str) -> None:
-        """Until it has answered by this model; a service that never does so hangs the test, not a deadline."""
-        while self.seen[-1:] != [model] and not self.errors:
-            time.sleep(0.001)
-
-
-def test_a_service_reads_the_old_model_or_the_new_while_it_is_changed_by_hand(shop: Shop) -> None:
-    first, second = models_of(shop)
-    root = ["--root", shop.artifacts.root, "--dataset", "shop"]
-    service = Service(shop.artifacts)
-    service.start()
-    try:
-        service.waits_for(second)
-        steps: list[tuple[list[str], str]] = [
-            (["rollback", "--because", "odd lists"], first),
-            (["promote", second, "--because", "they were not"], second),
-            (["promote", "--hold", "--because", "a sale"], second),
-            (["promote", first, "--because", "for the sale"], first),
-            (["promote", "--release", "--because", "it is over"], first),
-            (["rollback"], second),
-        ]
-        for words, model in steps:
-            code, output = answers(*words, *root)
-            assert code == 0, output
-            service.waits_for(model)
-    finally:
-        service.stop.set()
-        service.join()
-    assert not service.errors and service.reads
-    assert service.seen == [second, first, second, first, second]
-    champion = champion_of(shop.artifacts, "shop")
-    assert champion
-    by_hand = [(change.by, change.because) for change in champion.history[2:]]
-    assert by_hand == [
-        ("rollback", "odd lists"),
-        ("promote", "they were not"),
-        ("promote", "for the sale"),
-        ("rollback", ""),
-    ]
-    assert [(note.action, note.because) for note in champion.notes] == [("hold", "a sale"), ("release", "it is over")]
-
-
-def test_a_service_never_reads_half_a_pointer(shop: Shop) -> None:
-    """It is changed as fast as can be, and every read finds one of both models."""
-    first, second = models_of(shop)
-    service = Service(shop.artifacts)
-    service.start()
-    try:
-        service.waits_for(second)
-        for number in range(40):
-            put_in_service(shop.artifacts, "shop", (first, second)[number % 2], by="promote")
-    finally:
-        service.stop.set()
-        service.join()
-    assert not service.errors and set(service.seen) <= {first, second}
+def test_a_dataset_never_names_a_pointer_elsewhere(shop: Shop, name: str) -> None:
+    artifacts = shop.artifacts
+    pointer = next((artifacts.root / "champions").glob("*.json"))
+    (artifacts.root / "elsewhere.json").write_text(pointer.read_text())
+    with pytest.raises(InputError, match="without folders"):
+        champion_of(artifacts, name)
+    with pytest.raises(InputError, match="without folders"):
+        put_in_service(artifacts, name, champion_of(artifacts, pointer.stem).model, by="promote")  # type: ignore[union-attr]

@@ -31,7 +31,7 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import UNKNOWN
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from tests.conftest import chain_sessions, random_sessions, schema_of
+from tests.conftest import chain_sessions, random_sessions, schema_of, slow
 from tests.modeling.test_heads import SCHEMA, coin_sessions, model_with
 from tests.modeling.training.test_fit import Interrupt, same_weights
 
@@ -247,6 +247,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         together(print, 2, print)
 
 
+@slow  # tests/flows/test_together.py trains such a model by torchrun
 def test_a_model_of_two_processes_is_another_model(tmp_path: Path) -> None:
     artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
     lines: list[str] = []

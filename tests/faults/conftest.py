@@ -17,6 +17,7 @@ import pytest
 
 from preprocessing.simulate import Shop, simulate
 from tests.flows.conftest import clean_environment
+from tests.flows.conftest import folder_of_all_processes as folder_of_all_processes
 from tests.flows.conftest import shop as shop
 
 YESTERDAY = "2026-03-04"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import Forks, Undisturbed
+from tests.faults.conftest import Forks, Undisturbed, copied
 
 fault = pytest.mark.fault
 
@@ -50,3 +50,22 @@ def test_a_night_that_is_killed_at_every_step_ends_as_an_undisturbed_one(
     assert again.code == 0, again.said
     assert again.answer["verdict"] == undisturbed.summary["verdict"]
     assert undisturbed.same(forks.state(root))
+
+
+@fault("killed while the promoted model is refit", outcome="goes on")
+def test_killed_in_the_refit_the_next_run_goes_on_to_the_same_bits(
+    forks: Forks, evening: Path, events: Path, tmp_path: Path
+) -> None:
+    refit = {"changes": ["training.refit=true"]}
+    whole, root = (copied(evening, tmp_path / name) for name in ("whole", "root"))
+    wanted = forks.night(whole, events, **refit)
+    assert wanted.answer["refit_of"], wanted
+    before = forks.state(root)["in_service"]
+    for when in (["end", "compare"], ["os.rename", "/models/"]):
+        assert forks.night(root, events, when=when, **refit).code == -signal.SIGKILL
+        assert forks.state(root)["in_service"] == before, "nothing takes over before the refit is whole"
+    again = forks.night(root, events, **refit)
+    assert any("Going on from step" in line for line in again.answer["lines"]), again
+    assert again.answer["in_service"] == wanted.answer["in_service"]
+    weights = [(place / again.answer["in_service"] / "model.safetensors").read_bytes() for place in (whole, root)]
+    assert weights[0] == weights[1]

@@ -16,10 +16,11 @@ import pytest
 
 from flows.environment import PATIENT, QUIET
 from flows.server import wait_for_server
+from tests.conftest import slow
 from tests.databases import postgresql, programs
 from tests.flows.conftest import LONG_SECONDS, QUICK, begun, clean_environment, free_port
 
-AWAY_SECONDS = 20.0
+AWAY_SECONDS = 10.0
 RETRAIN = ("retrain", *QUICK, "--json", "--source")
 
 
@@ -84,7 +85,7 @@ def test_a_night_outlives_its_server(shop: Path, tmp_path: Path) -> None:
     assert (tmp_path / "root" / "champions" / "demo.json").is_file()
 
 
-@pytest.mark.skipif(not os.environ.get("OVERNIGHT_SLOW"), reason="takes minutes: OVERNIGHT_SLOW=1 runs it")
+@slow
 @pytest.mark.fault(
     "PostgreSQL is gone for a minute in training (by hand: OVERNIGHT_SLOW=1)", outcome="the night goes on to its end"
 )

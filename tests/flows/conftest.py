@@ -17,6 +17,7 @@ import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,12 @@ from unittest.mock import patch
 import pytest
 from filelock import FileLock
 
+from flows import stages
 from flows.cli import main
+from flows.night import Stages, run_stages
+from flows.night_lock import alone
+from flows.reports.progress import Lines
+from flows.settings.settings import Settings
 from preprocessing.simulate import Shop, simulate
 from schemas import places
 
@@ -122,6 +128,24 @@ def overnight_here(*arguments: str | Path, **environment: str) -> subprocess.Com
             code = 1
             traceback.print_exc()
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+def night_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """`overnight retrain` in this process, whose stages are plain functions: where neither Prefect nor processes are tested.
+
+    A server, a run of it and the process of its stages take four times the CPU time of the stages of a small night.
+    """
+    with patch("flows.cli._run_flow", _stages_here):
+        return overnight_here("retrain", *arguments)
+
+
+def _stages_here(settings: Settings) -> dict[str, Any]:
+    def of(name: str) -> Callable[..., Any]:
+        note = Lines(lambda line: print(f"{name!r} - {line}", file=sys.stderr))
+        return lambda *given: getattr(stages, name)(*given, note)
+
+    with alone(settings, "night", lambda line: print(line, file=sys.stderr)):
+        return run_stages(settings, Stages(**{field.name: of(field.name) for field in fields(Stages)}))
 
 
 def summary_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         (["recommend", "lamp-1", "--from", "a.parquet", "--out", "b"], ["one of them"]),
         (["train", "--source", "SHOP", "--set", "body=bert5"], ["bert5", "Did you mean 'bert'"]),
-        (["recommend", "lamp-1", "--new-items", "/nowhere.csv"], ["/nowhere.csv", "No such file"]),
+        (["recommend", "lamp-1", "--new-items", "/nowhere.csv"], ["/nowhere.csv", "no such file"]),
         (["prepare", "--source", "SHOP", "--until", "2020-01-01"], ["2020-01-01"]),
         (["prepare", "--source", "SHOP", "--engine", "gpuu"], ["engine", "'cpu', 'gpu' or 'nvtabular'", "gpuu"]),
         (["train", "--source", "SHOP", "--workers", "2", "--scheduler", "tcp://127.0.0.1:9"], ["not both"]),

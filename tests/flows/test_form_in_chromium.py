@@ -16,7 +16,8 @@ from flows.pool import POOL
 from flows.serve import running
 from flows.settings.form import UNSET, chosen
 from tests.chromium import CHROMIUM, Page, chromium
-from tests.flows.conftest import answer_of, clean_environment, free_port
+from tests.conftest import slow
+from tests.flows.conftest import answer_of, begun, clean_environment, free_port
 from tests.flows.test_form import drawn
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -65,7 +66,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name)
     for name, value in (QUIET | PATIENT).items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "prefect").mkdir()
+    begun(tmp_path)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     port = free_port()
     with running(tmp_path / "root", None, port):
@@ -74,6 +75,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield served
 
 
+@slow  # tests/flows/test_form.py holds the schemas to the rules that the browser's drawing depends on
 def test_forms_are_drawn_chosen_from_and_refuse_what_is_wrong(server: Server, tmp_path: Path) -> None:
     with chromium(tmp_path) as page:
         for flow in server.deployments:

@@ -279,6 +279,52 @@ def test_months_and_days_that_could_be_swapped_are_said(tmp_path: Path) -> None:
     assert "AMBIGUOUS" in (tmp_path / "s" / "s.yaml").read_text()
 
 
+@pytest.mark.parametrize("owner", ["order_id", "user_id"])
+def test_events_of_one_moment_have_no_order_and_that_is_said(owner: str, tmp_path: Path) -> None:
+    """All lines of an order have the time of the order: a session, of the files or of a user, has no order of its own."""
+    rows = [
+        (
+            f"o{order}",
+            f"u{order % 40}",
+            f"2024-05-{1 + order % 20:02d} 10:{order % 60:02d}:00",
+            f"sku{(order * 7 + line) % 50}",
+        )
+        for order in range(200)
+        for line in range(3)
+    ]
+    table = pl.DataFrame(rows, schema=["order_id", "user_id", "time", "product"], orient="row")
+    table = table if owner == "order_id" else table.drop("order_id")
+    table.write_csv(tmp_path / "e.csv")
+    said = " ".join(map(str, started(tmp_path / "s", tmp_path / "e.csv")["warnings"]))  # type: ignore[call-overload]
+    assert "100% of the events have the same time as another of their" in said and "--column position=NAME" in said
+    ordered = table.with_columns(pl.int_range(pl.len()).alias("position"))
+    ordered.write_csv(tmp_path / "n.csv")
+    said = " ".join(map(str, started(tmp_path / "n", tmp_path / "n.csv", position="position")["warnings"]))  # type: ignore[call-overload]
+    assert "have the same time" not in said
+
+
+def test_a_folder_of_two_formats_is_named_and_not_a_dot(events: pl.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    few = events.head(50).select("user_id", "item_id", "timestamp")
+    few.write_csv(tmp_path / "in" / "day-1.csv")
+    few.write_parquet(tmp_path / "in" / "day-1.parquet")
+    with pytest.raises(InputError) as caught:
+        from flows.init.look import look
+
+        look(str(tmp_path / "in"), ".")
+    assert "'.'" not in str(caught.value) and f"--from {tmp_path / 'in'} mixes" in str(caught.value)
+
+
+def test_names_with_spaces_can_be_pasted_into_a_shell(events: pl.DataFrame, tmp_path: Path) -> None:
+    source = tmp_path / "my events #1"
+    source.mkdir()
+    events.select("user_id", "item_id", "timestamp").write_parquet(source / "e.parquet")
+    said: list[str] = []
+    begin(tmp_path / "my shop", str(source / "e.parquet"), {}, said.append)
+    assert f"cd '{tmp_path / 'my shop'}'," in said[-1]
+    assert f"OVERNIGHT_EVENTS='{source}'\n" in (tmp_path / "my shop" / ".env.example").read_text()
+
+
 def test_what_is_there_is_never_written_over(events: pl.DataFrame, tmp_path: Path) -> None:
     events.select("user_id", "item_id", "timestamp").write_parquet(tmp_path / "e.parquet")
     project = tmp_path / "shop"

@@ -137,6 +137,29 @@ def test_a_wrong_setting_is_refused_before_anything_runs_with_what_would_do(pair
         assert word in str(error.value), error.value
 
 
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("body.dim 128", "Did you mean 'body.dim=128'?"),
+        ("body.dim:128", "Did you mean 'body.dim=128'?"),
+        ("body.dim", "Did you mean body.dim=VALUE"),
+        ("bdy.dim", "Did you mean body.dim=VALUE"),
+        ("dim", "Did you mean body.dim=VALUE"),
+        ("epochs", "Did you mean training.epochs=VALUE"),
+        ("trainin", "Did you mean training=VALUE"),
+        ("loss", "Did you mean loss=VALUE"),
+        ("=3", "A key begins with one of inputs, body, "),
+        ("qqqq", "A key begins with one of"),
+        ("model.dmi=3", "Did you mean 'body.dim'"),
+        ("qqqq=3", "Known: "),
+    ],
+)
+def test_a_pair_that_is_none_is_told_the_nearest_keys_and_not_all(pair: str, words: str) -> None:
+    with pytest.raises(InputError) as error:
+        read_changes([pair])
+    assert words in str(error.value) and len(str(error.value)) < 300, error.value
+
+
 def test_what_is_unfit_alone_may_fit_on_top_of_a_preset_or_a_dataset() -> None:
     with pytest.raises(InputError, match="num_heads 2 does not divide dim 25"):
         settings_of("body.dim=25")

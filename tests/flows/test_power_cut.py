@@ -20,6 +20,7 @@ import pytest
 
 from flows.environment import AUTH_OF_SERVER
 from flows.keeper import below
+from tests.conftest import slow
 from tests.flows.conftest import LONG_SECONDS, answer_of, begun, clean_environment, free_port
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
@@ -141,6 +142,7 @@ def served(root: Path, shop: Path, *, shell: bool = False, auth: str = "") -> It
     "power cut: server, worker and run end at once",
     outcome="at the next start the run is Crashed, and the next night goes on",
 )
+@pytest.mark.fault("`overnight serve` is stopped in training", outcome="no process is left; the next night goes on")
 def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop) as before:
@@ -155,22 +157,30 @@ def test_after_a_power_cut_the_dead_run_is_crashed_and_the_next_night_runs(shop:
         night = after.begin(SHORT)
         wait_until(lambda: after.is_over(night))
         assert after.state(night) == "Completed"
+        lines = after.ask("POST", "/logs/filter", {"logs": {"flow_run_id": {"any_": [night]}}, "limit": 200})
+        assert any("Training sasrec" in line["message"] for line in lines), "what its process says is in the run's log"
         assert after.ask("GET", f"/flow_runs/{dead}")["state"]["message"].startswith("Its process is gone")
+        stopped_in_training(after, signal.SIGTERM)
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "its own SIGKILL", "SIGKILL of what started it"])
+@slow  # tests/flows/test_keeper.py kills what is kept like this without a server
+@pytest.mark.parametrize("how", ["its own SIGKILL", "SIGKILL of what started it"])
 @pytest.mark.fault(
-    "`overnight serve`, or what started it, is stopped or killed in training",
+    "`overnight serve`, or what started it, is killed in training (by hand: OVERNIGHT_SLOW=1)",
     outcome="no process is left; the next night goes on",
 )
-def test_stopped_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_a_night_nothing_is_left(how: str, shop: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     with served(root, shop, shell=how.startswith("SIGKILL")) as night:
-        night.train()
-        pids = of_root(root)
-        assert len(pids) > 4  # serve, server, worker, the run, and those that keep them
-        number = signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL
-        os.kill(night.process.pid, number)
-        night.process.wait(LONG_SECONDS)
-        wait_until(lambda: not of_root(root))
-        assert not any(map(is_there, pids))
+        stopped_in_training(night, signal.SIGKILL)
+
+
+def stopped_in_training(night: Served, number: int) -> None:
+    """Stop what started the server in the middle of a night: no process is left."""
+    night.train()
+    pids = of_root(night.root)
+    assert len(pids) > 4  # serve, server, worker, the run, and those that keep them
+    os.kill(night.process.pid, number)
+    night.process.wait(LONG_SECONDS)
+    wait_until(lambda: not of_root(night.root))
+    assert not any(map(is_there, pids))

@@ -48,6 +48,11 @@ def test_models_are_measured_on_the_same_days_as_by_hand(project: Project) -> No
 def test_what_does_not_fit_is_refused_before_any_work(project: Project, shop: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Unknown dataset"):
         Project("demoo", source=shop)
+    (tmp_path / "file").write_text("")
+    for root in ("file", "file/below/it"):
+        with pytest.raises(InputError, match=f"root .*{tmp_path / 'file'} is a file. Give a folder"):
+            Project("demo", source=shop, root=tmp_path / root)
+    assert Project("demo", source=shop, root=tmp_path / "not" / "yet").settings() and not (tmp_path / "not").exists()
     with pytest.raises(InputError, match="bodies"):
         project.settings(bodies="gru4rec")
     for wrong, why in (

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,6 +15,7 @@ import pytest
 
 from flows.night_lock import may_go_on
 from flows.prune import in_bytes, prune
+from flows.reports.disk import disk_of
 from modeling.evaluation.pointer import put_in_service
 from modeling.service.tracking.store import SECOND, tracked_folder
 from schemas.artifacts import MANIFEST, Artifacts
@@ -107,6 +110,49 @@ def test_the_evaluated_model_of_a_refit_in_service_stays(root: Artifacts) -> Non
     assert {evaluated, refit} <= names(root, "models")
     measured = evaluated.replace("models/", "evaluations/")
     assert measured in names(root, "evaluations"), "it says whether lists hold what was seen"
+
+
+def test_models_of_more_seeds_do_not_count_among_the_newest(root: Artifacts) -> None:
+    """They measure the scatter of a night's recipe, and would push the nights' models out."""
+    age_all(root)
+    nights = [model(root, number, 200 - number) for number in (1, 2, 3)]
+    seeds = [model(root, number, 150 - number) for number in (4, 5)]
+    measured = tuple(f"evaluations/{name.partition('/')[2]}" for name in (nights[2], *seeds))
+    for name in seeds:  # as they are made: no comparison
+        shutil.rmtree(root.root / name.replace("models/", "comparisons/"))
+    with root.write("scatters", "a" * 16, parents=measured):
+        pass
+    prune(root, keep_models=2, keep_days=7, remove=True)
+    assert names(root, "models") == {nights[1], nights[2]}
+    one = model(root, 6, 100)
+    with root.write("scatters", "b" * 16, parents=(measured[2], one.replace("models/", "evaluations/"))):
+        pass
+    prune(root, keep_models=1, keep_days=7, remove=True)
+    assert names(root, "models") == {one}, "what was compared is a night's, also where a measurement took it in"
+
+
+@pytest.mark.parametrize("place", ["unfinished/0123456789abcdef", "tuning/0123456789abcdef/lock"])
+def test_sessions_stay_while_a_process_trains_or_tunes(place: str, root: Artifacts) -> None:
+    age_all(root)
+    held = root.root / place
+    held.parent.mkdir(parents=True, exist_ok=True)
+    held.touch() if held.name == "lock" else held.mkdir()
+    descriptor = os.open(held, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert "sessions" not in prune(root, 14, 0).going
+    finally:
+        os.close(descriptor)
+    assert len(prune(root, 14, 0).going["sessions"]) == 1
+
+
+def test_where_there_is_nothing_one_line_says_so(root: Artifacts, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    lines = list(prune(Artifacts(tmp_path / "empty"), 14, 7).lines())
+    assert len(lines) == 1 and "nothing below this root yet" in lines[0]
+    lines = list(prune(root, 14, 7).lines())
+    assert lines[-1] == "All of it is needed: there is nothing to remove."
+    assert not [line for line in lines if line.split()[2:4] == ["0", "B"]]
 
 
 def test_the_second_of_two_models_that_are_compared_stays(root: Artifacts) -> None:
@@ -233,3 +279,11 @@ def test_sizes_in_words() -> None:
     assert [in_bytes(size) for size in (0, 999, 1000, 1_234_567, 5 * 10**12, 10**16)] == [
         "0 B", "999 B", "1.0 kB", "1.2 MB", "5.0 TB", "10000.0 TB",
     ]  # fmt: skip
+
+
+def test_the_room_of_a_root_is_said(root: Artifacts, tmp_path: Path) -> None:
+    said = disk_of(root.root)
+    assert re.fullmatch(r"The root takes [\d.]+ kB \(.*days [\d.]+ kB.*\); its disk has [\d.]+ \wB left\.", said), said
+    taken = prune(root, 14, 7).sizes.total()
+    assert f"takes {in_bytes(taken)} (" in said, "as prune measures it"
+    assert disk_of(tmp_path / "nowhere") == ""

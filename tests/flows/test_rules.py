@@ -165,7 +165,8 @@ def test_what_the_catalogue_no_longer_lists_is_recommended_no_more(shop: tuple[P
     ("rules", "said"),
     [
         ({"elligible": "price > 0"}, "Did you mean 'serving.rules.eligible'"),
-        ({"eligible": "prize > 0"}, "serving.rules.eligible: Unknown column 'prize'"),
+        ({"eligible": "prize > 0"}, "serving.rules.eligible: Unknown column of the item table 'prize'"),
+        ({"eligible": "in_stock"}, "write it under items.columns, as in `items: {columns: {in_stock: in_stock}}`"),
         ({"eligible": "category"}, "'category' is String; give true or false"),
         ({"eligible": "SUM(1) > 0"}, "an aggregate"),
         ({"boost": "category"}, "give a number"),

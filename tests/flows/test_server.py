@@ -16,7 +16,7 @@ import pytest
 from flows.environment import PATIENT, prepare_environment
 from flows.server import STARTUP_TIMEOUT, startup_seconds
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, clean_environment, overnight
+from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, overnight
 
 SLOW = """
 import sys, time
@@ -53,7 +53,7 @@ def run_a_flow(root: Path, environment: dict[str, str]) -> subprocess.CompletedP
 
 
 def test_a_slow_server_is_waited_for_and_one_line_says_so(tmp_path: Path) -> None:
-    done = run_a_flow(tmp_path / "root", slowed(tmp_path, 12))
+    done = run_a_flow(begun(tmp_path / "root"), slowed(tmp_path, 12))
     assert done.returncode == 0 and "answer 5" in done.stdout, done.stdout + done.stderr
     said = [line for line in done.stderr.splitlines() if line.startswith("Waiting for Prefect's temporary server")]
     assert len(said) == 1 and "up to 10 minutes" in said[0]
@@ -98,7 +98,7 @@ def test_no_server_is_said_in_one_line(settings: dict[str, str], words: list[str
 
 @pytest.mark.fault("a run from a terminal is killed: its temporary server", outcome="ends with it")
 def test_a_killed_run_takes_its_server_with_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN, str(tmp_path), "wait"]
+    command = [sys.executable, "-c", RUN, str(begun(tmp_path)), "wait"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
     )

@@ -12,7 +12,7 @@ import pytest
 
 from flows.together import num_started
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, QUICK, overnight, summary_of
+from tests.flows.conftest import LONG_SECONDS, QUICK, overnight_here, summary_of
 
 
 def test_torchrun_trains_one_model(shop: Path, tmp_path: Path) -> None:
@@ -30,15 +30,14 @@ def test_torchrun_trains_one_model(shop: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     summaries = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(summaries) == 1
-    again = overnight("train", *options, "--devices", "2")
+    again = overnight_here("train", *options, "--devices", "2")
     assert summary_of(again)["artifact"] == json.loads(summaries[0])["artifact"]
     assert "nothing to train" in again.stdout
     assert len(list((tmp_path / "models").iterdir())) == 1
 
 
 def test_what_only_one_process_can_do_is_refused(shop: Path, tmp_path: Path) -> None:
-    environment = {"WORLD_SIZE": "2", "RANK": "0"}
-    done = overnight("retrain", "--source", shop, "--root", tmp_path, environment=environment)
+    done = overnight_here("retrain", "--source", shop, "--root", tmp_path, WORLD_SIZE="2", RANK="0")
     assert done.returncode == 2
     assert "2 processes were started together" in done.stderr
     assert "Start `overnight retrain` once; with --devices 2" in done.stderr

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -17,10 +19,12 @@ import pytest
 from flows import stages
 from flows.keeper import below
 from flows.night import Stages, run_stages
+from flows.prune import prune
 from flows.settings.settings import Data, Settings, resolve
+from flows.tracking import client, start, target, ui
 from flows.tracking import follow as following
-from flows.tracking import start, target, ui
 from flows.tracking.flat import flat, is_secret, numbers, without_secrets
+from flows.tracking.pruned import mark
 from modeling.evaluation.pointer import champion_of
 from schemas.artifacts import Artifacts, Manifest
 from tests.flows.conftest import LONG_SECONDS, free_port, overnight_here
@@ -122,6 +126,23 @@ def copied(
     return replace(recorded[0], root=tmp_path / "copied")
 
 
+@pytest.fixture
+def client_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the client does, in this process, which has imported MLflow: where a process of its own is not what is tested."""
+
+    def run(target: target.Target, job: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
+        said = io.StringIO()
+        with monkeypatch.context() as patch, contextlib.redirect_stdout(said):
+            patch.setattr("sys.stdin", io.StringIO(json.dumps(job)))
+            target.folder.mkdir(parents=True, exist_ok=True)
+            patch.chdir(target.folder)
+            client.main()
+        lines = [json.loads(line) for line in said.getvalue().splitlines() if line.startswith("{")]
+        return lines, next((line["failed"] for line in lines if "failed" in line), "")
+
+    monkeypatch.setattr(following, "run_client", run)
+
+
 def no_client(*_: Any) -> Any:
     raise AssertionError("MLflow was started")
 
@@ -183,6 +204,7 @@ def test_a_night_is_recorded_as_it_was_measured(
     assert again["nothing_to_do"] and not said
 
 
+@pytest.mark.usefixtures("client_here")
 def test_the_alias_follows_the_pointer_and_comes_back(copied: Nights) -> None:
     first = copied.champion
     other = next(f"models/{path.name}" for path in (copied.root / "models").iterdir() if path.name not in first)
@@ -211,6 +233,22 @@ def test_the_alias_follows_the_pointer_and_comes_back(copied: Nights) -> None:
     (copied.root / "champions" / "demo.json").write_text('{"model": null}')  # a person: nothing is in service
     following.follow(copied.artifacts, "demo", said.append)
     assert "champion" not in copied.client.get_registered_model("demo").aliases
+
+
+def test_versions_of_removed_models_are_marked(copied: Nights) -> None:
+    first = copied.champion
+    other = next(f"models/{path.name}" for path in (copied.root / "models").iterdir() if path.name not in first)
+    said: list[str] = []
+    prune(copied.artifacts, 1, 0, remove=True, say=said.append)
+    gone = [name for name in (first, other) if not (copied.root / name).exists()]
+    for name in (first, other):
+        (version,) = copied.client.search_model_versions(f"name='demo' and tags.`overnight.model` = '{name}'")
+        assert ("overnight.pruned" in version.tags) == (name in gone), name
+    assert ("MLflow: 1 version is tagged overnight.pruned." in said) == bool(gone)
+    mark(copied.artifacts, {"demo": [other, "models/unheard-of"], "nobody": [first]}, said.append)
+    (version,) = copied.client.search_model_versions(f"name='demo' and tags.`overnight.model` = '{other}'")
+    assert version.tags["overnight.pruned"].startswith("20")
+    assert said[-1] == "MLflow: 1 version is tagged overnight.pruned."
 
 
 def test_a_root_that_was_moved_is_recorded_where_it_is(copied: Nights) -> None:

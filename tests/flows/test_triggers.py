@@ -25,7 +25,7 @@ from flows.serve import running
 from flows.triggers import Watch, key_of, listing, name_of
 from schemas.dataset import read_dataset
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, answer_of, clean_environment, free_port
+from tests.flows.conftest import LONG_SECONDS, answer_of, begun, clean_environment, free_port
 
 AUTH = "admin:a-long-word"
 
@@ -76,7 +76,7 @@ def test_files_and_events_start_one_night_each(shop: Path, tmp_path: Path, monke
     settings |= {"PREFECT_API_AUTH_STRING": AUTH, "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT0.5S"}
     for name, value in (QUIET | PATIENT | settings).items():
         monkeypatch.setenv(name, value)
-    (tmp_path / "prefect").mkdir()
+    begun(tmp_path)
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
     with running(tmp_path / "root", str(source), port, watch=0.02):

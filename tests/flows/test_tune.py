@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.experiments import read_budget
 from flows.reports.tuning import Trial, best_of, in_order, summary_of, table_of
-from flows.search import BehindError, _judge, in_words
+from flows.search import BehindError, _judge, duration
 from flows.settings.layers import read_changes
 from flows.settings.settings import Data, resolve
 from flows.settings.space import Beginning
@@ -184,7 +184,7 @@ def test_budgets_are_read_as_people_write_them() -> None:
     assert [read_budget(text) for text in ("90s", "30m", "1h30m", "1.5h", " 2 m".replace(" ", ""), "5MIN")] == [
         90, 1800, 5400, 5400, 120, 300,
     ]  # fmt: skip
-    assert [in_words(seconds) for seconds in (45, 750, 10800)] == ["45 s", "12.5 min", "3.0 h"]
+    assert [duration(seconds) for seconds in (45, 750, 10800)] == ["45 s", "12.5 min", "3.0 h"]
 
 
 SHAPE = Shape(100_000, 2_000, 20_000, False)

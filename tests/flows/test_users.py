@@ -42,6 +42,18 @@ def test_a_user_is_asked_about_with_and_without_a_session(root: Path) -> None:
     assert session["recommended"] != plain["recommended"] and "past_events" not in plain
 
 
+def test_the_past_of_a_user_ends_when_it_is_asked(root: Path) -> None:
+    sessions = prepared(root).sort("end")
+    user, item = sessions["user_id"][-1], pl.read_parquet(next((root / "sessions").glob("*/items.parquet")))["value"][0]
+    first, last = (sessions.filter(user_id=user)["end"].sort()[place] for place in (0, -1))
+    asked = {
+        moment: summary_of(overnight_here("recommend", item, "--user", user, "--at", moment, *asking(root), "--json"))
+        for moment in ("2001-01-01", first.isoformat(), f"{last:%Y-%m-%d}T23:59:59+00:00")
+    }
+    before, _, after = (answer["past_events"] for answer in asked.values())
+    assert before == 0 < after
+
+
 def test_everyone_gets_a_list(root: Path, tmp_path: Path) -> None:
     """Each list is that of the user asked about alone."""
     done = summary_of(overnight_here("recommend", "--everyone", "--out", tmp_path / "lists", *asking(root), "--json"))
@@ -66,6 +78,8 @@ def test_everyone_gets_a_list(root: Path, tmp_path: Path) -> None:
     [
         (["--user", "nobody"], ["'nobody' has no session in"]),
         (["--user", "u000001", "--events", "a.csv"], ["--user u000001: that is for the items of one session"]),
+        (["--user", "u000001", "--at", "tomorrow"], ["--at 'tomorrow': give a time such as 2026-03-08T09:00"]),
+        (["lamp-0001", "--at", "2026-03-08"], ["item ids alone", "Give --user or --events"]),
         (["--everyone"], ["(or --everyone) and --out FOLDER go together"]),
         (["--everyone", "--out", "x", "lamp-0001"], ["one of them"]),
     ],

@@ -11,13 +11,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.execution.run import Workers
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.progress import Progress
+from tests.conftest import examples
 from tests.preprocessing.small import NOW, at, content, dataset_of, run, said, three_days
 
 COLUMNS = ("user_id", "session_id", "item_id", "timestamp", "event_type", "price")
@@ -80,7 +81,7 @@ def balanced(manifest: Manifest) -> bool:
     return bool(facts["rows_in"] + facts["carried_in"] == facts["events"] + gone)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(
     EVENTS,
     st.randoms(use_true_random=False),

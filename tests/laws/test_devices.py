@@ -35,7 +35,7 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import read_dataset
 from schemas.features import LabelColumn
 from tests.conftest import model_of, random_sessions, schema_of, split_of
-from tests.laws.test_models import every_pair
+from tests.laws.test_models import one_pair_of_each
 from tests.modeling import test_inputs as wide
 from tests.modeling.test_items import newcomers, write_folder, write_vectors
 from tests.modeling.training.test_fit import Interrupt
@@ -80,7 +80,7 @@ def predict(model: SequenceModel, sessions: Sessions) -> None:
         assert ids_NK.device == score_NK.device == model.device
 
 
-@every_pair
+@one_pair_of_each
 def test_every_body_and_objective(body: str, objective: str, device: PretendedDevice | None) -> None:
     model, sessions = model_of(body, objective=objective), random_sessions(12, 50)
     step(model, sessions)

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -24,6 +24,7 @@ from preprocessing.features.feature import FittedFeature
 from preprocessing.features.state import encoders_by_state, state_as_of
 from schemas import plugins
 from schemas.columns import DAY
+from tests.conftest import examples
 from tests.gpu import untranslatable
 from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY
@@ -114,7 +115,7 @@ def tried(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", NAMES)
 @given(rows=ROWS, others=ROWS, seed=st.integers(0, 1_000))
-@settings(max_examples=EXAMPLES, deadline=None)
+@examples(EXAMPLES)
 def test_every_encoder_obeys(name: str, law: Law, rows: pl.DataFrame, others: pl.DataFrame, seed: int) -> None:
     encoder: type[Encoder] = plugins.find(encoders, name)
     law(laws.Trial(encoder, features_of(rows, tried(name)), rows, others, seed))
@@ -173,7 +174,7 @@ def test_an_encoder_that_breaks_a_law_is_named(encoder: type[Encoder], words: st
 
 @pytest.mark.parametrize("name", NAMES)
 @given(rows=ROWS, day=st.sampled_from(DAYS))
-@settings(max_examples=EXAMPLES, deadline=None)
+@examples(EXAMPLES)
 def test_the_state_as_of_a_day_is_that_of_the_days_before_it(name: str, rows: pl.DataFrame, day: date) -> None:
     features = features_of(rows, tried(name))
     _, now, statistics = encode_batch(features, [rows], {})

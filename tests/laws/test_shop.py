@@ -22,7 +22,7 @@ from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts
 from schemas.dataset import read_dataset
 from schemas.features import FeatureSchema
-from tests.laws.test_models import every_causal_body
+from tests.laws.test_models import a_body_of_each_kind
 
 TRAINING = TrainingConfig(
     epochs=4, tokens_per_step=128, learning_rate=5e-3, evaluations=1, validation_sessions=50, threads=1
@@ -43,7 +43,7 @@ def ndcg(scorer: Scorer, split: Split) -> float:
     return metrics_at(ranks(scorer, split.test.known()), (20,))["ndcg@20"]
 
 
-@every_causal_body
+@a_body_of_each_kind
 def test_it_beats_popularity(body: str, shop: tuple[FeatureSchema, Split], tmp_path: Path) -> None:
     schema, split = shop
     config = ModelConfig.model_validate({"body": {"name": body, "dim": 32, "dropout": 0.1}})

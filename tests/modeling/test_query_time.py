@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 import torch
 
+from flows.recommend import recommend as by_hand
 from modeling.config import EvaluationConfig, ModelConfig, TrainingConfig
 from modeling.evaluation.ranking import ranks, top_k
 from modeling.model import SequenceModel
@@ -218,6 +219,20 @@ def test_evaluation_is_service_asked_at_the_time_of_the_hidden_event(night: Nigh
     assert not torch.equal(ranks(scorer, Cases(late, cases.target)), theirs)
     measured = evaluate(artifacts, model, sessions, EvaluationConfig(baselines=()), lambda line: None).facts
     assert measured["metrics"]["hstu"]["recall@20"] * measured["cases"] == pytest.approx(int((theirs <= 20).sum()))
+
+
+def test_a_file_of_events_is_asked_at_a_moment_by_hand(night: Night) -> None:
+    model = night[2]
+    item, moment = Recommender(model.folder).items["value"][0], datetime(2026, 3, 4, 12, tzinfo=UTC)
+    events = pl.DataFrame({"item_id": [item, item], "timestamp": [moment, moment + timedelta(minutes=1)]})
+    asked = [
+        by_hand(model.folder, events, 5, at=at, say=lambda line: None)["recommended"]
+        for at in (None, moment + timedelta(minutes=2), moment + timedelta(days=300))
+    ]
+    wanted = Recommender(model.folder).read_events(events, moment + timedelta(minutes=2)).sessions
+    assert asked[1] == Recommender(model.folder).recommend(wanted, 5, filter_seen=True)[0]
+    with pytest.raises(InputError, match="is before the last event"):
+        by_hand(model.folder, events, 5, at=moment, say=lambda line: None)
 
 
 def test_who_asks_wrongly_is_answered(night: Night) -> None:

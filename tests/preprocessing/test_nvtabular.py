@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import polars.selectors as cs
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -29,6 +29,7 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import DAY
 from schemas.dataset import Dataset, read_dataset
 from schemas.errors import InputError
+from tests.conftest import examples
 from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY, at, dataset_of, three_days, write
 
@@ -92,7 +93,7 @@ def assert_same(left: pl.DataFrame, right: pl.DataFrame) -> None:
     assert left.columns == right.columns
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(st.lists(st.tuples(EVENT, st.integers(0, 2)), min_size=1, max_size=30), st.booleans())
 def test_both_engines_give_the_same(events: list[tuple[dict[str, Any], int]], at_once: bool) -> None:
     rows = rows_of([event for event, _ in events], [day for _, day in events])

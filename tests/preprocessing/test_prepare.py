@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.history.window import last_full_day
@@ -22,6 +22,7 @@ from schemas.artifacts import Artifacts
 from schemas.dataset import read_dataset
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
+from tests.conftest import examples
 from tests.preprocessing.small import NOW, at, dataset_of, decoded, run, sessions_of, three_days, write
 
 
@@ -243,7 +244,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     EVENTS,
     st.randoms(use_true_random=False),

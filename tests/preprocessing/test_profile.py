@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing import frames
@@ -22,6 +22,7 @@ from preprocessing.frames import CPU
 from preprocessing.output.profile import counts, drift
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
+from tests.conftest import examples
 from tests.gpu import GPU, translating
 from tests.preprocessing.small import at, dataset_of, run, said, write
 
@@ -158,7 +159,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=6, deadline=None)
+@examples(6)
 @given(EVENTS, st.randoms(use_true_random=False))
 def test_profiles_do_not_depend_on_how_rows_are_divided(rows: list[Any], order: random.Random) -> None:
     rows = visits(0) + visits(1) + visits(2) + rows

@@ -11,7 +11,7 @@ import fsspec
 import polars as pl
 import pyarrow
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
@@ -19,6 +19,7 @@ from preprocessing.source.events import FILE, EventFiles, as_found, frozen, read
 from preprocessing.source.files import SAMPLE_ROWS, content_hash, source_files
 from preprocessing.source.listing import SourceFile
 from schemas.errors import InputError
+from tests.conftest import examples
 from tests.preprocessing.small import COLUMNS, at, dataset_of
 
 SECRET = "hush-hush"
@@ -95,7 +96,7 @@ def test_text_files_have_the_types_of_all_their_values(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.sampled_from([pl.Int8, pl.Int32, pl.UInt16, pl.Int64, pl.Float32, pl.Null]), min_size=1, max_size=4))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_the_order_of_files_changes_nothing(tmp_path_factory: pytest.TempPathFactory, dtypes: list[Any]) -> None:
     folder = tmp_path_factory.mktemp("files")
     values = [None if dtype == pl.Null else number for number, dtype in enumerate(dtypes)]

@@ -9,12 +9,13 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from preprocessing.plan import build_steps
 from preprocessing.steps import Step
 from schemas.errors import InputError
+from tests.conftest import examples
 from tests.preprocessing.small import at, dataset_of
 
 TIME = pl.Datetime("us", "UTC")
@@ -77,7 +78,7 @@ events_of_items = st.lists(st.tuples(st.integers(0, 3), moments), max_size=12)
 
 
 @given(changes_of_items, events_of_items)
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_join_latest_is_an_asof_join(changes: list[Any], events: list[Any]) -> None:
     table = pl.DataFrame(changes, schema={"item": pl.Int64, "since": TIME}, orient="row").with_row_index("price")
     rows = pl.DataFrame(events, schema={"item_id": pl.Int64, "timestamp": TIME}, orient="row").with_row_index("place")

@@ -133,17 +133,19 @@ def test_rows_of_many_buckets_wait_on_the_host(tmp_path: Path, monkeypatch: pyte
 
 
 def test_how_often_a_frame_as_long_as_the_rows_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """clean: the raw rows, these with one more column, a hash of each, and what is kept; encode: these,
-    encoded, and of these the columns of lists and those of items, which copies none."""
+    """clean: the raw rows, these with one more column, a hash of each, sessions cut, then twice which rows pass and those that
+    do, which copies few columns, and what is kept; encode: these, encoded, and of these the columns of lists, those of items
+    and, for the profile, hours and prices, which copies few."""
     found = costs(tmp_path, monkeypatch, rows(), gpu=False)
-    assert found[:2] == [("fit", 0), ("clean", 4)] and found[-1] == ("encode", 4)
-    assert sum(count for _, count in found) == 8
+    assert found[:2] == [("fit", 0), ("clean", 9)] and found[-1] == ("encode", 6)
+    assert sum(count for _, count in found) == 15
 
 
 def test_columns_that_no_rule_of_sessions_looks_at_are_copied_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`price` and `kind` are not in what cleaning sorts, filters and cuts, but for rows that tie."""
+    """`price` and `kind` are not in what cleaning sorts, filters and cuts, but for rows that tie; and what cuts sessions is not
+    in what filters them."""
     seen: list[set[str]] = []
     outputs = Cleaning.outputs
 
@@ -155,4 +157,5 @@ def test_columns_that_no_rule_of_sessions_looks_at_are_copied_once(
     monkeypatch.setattr(Cleaning, "outputs", spied)
     costs(tmp_path, monkeypatch, rows(), gpu=False)
     costs(tmp_path / "ties", monkeypatch, rows(ties=True), gpu=False)
-    assert [{"price", "kind"} & names for names in seen] == [set(), {"price", "kind"}]
+    events = {"price", "kind", "user_id", "timestamp"}
+    assert [events & names for names in seen] == [set(), events]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas import artifacts as artifacts_module
+from schemas import writing
 from schemas.artifacts import Artifacts, Manifest, code_version, identify, write_atomically
 from schemas.errors import InputError
 
@@ -156,14 +156,14 @@ def test_work_that_was_refused_before_it_began_leaves_no_folder(tmp_path: Path) 
 def test_a_folder_that_another_process_removes_meanwhile_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, flock = tmp_path / "unfinished/a1", artifacts_module.fcntl.flock
+    folder, flock = tmp_path / "unfinished/a1", writing.fcntl.flock
     removed = iter([folder.rmdir])
 
     def late(descriptor: int, how: int) -> None:
         next(removed, lambda: None)()  # between opening and locking
         flock(descriptor, how)
 
-    monkeypatch.setattr(artifacts_module.fcntl, "flock", late)
+    monkeypatch.setattr(writing.fcntl, "flock", late)
     with Artifacts(tmp_path).unfinished("a1") as made:
         assert made == folder
         assert folder.is_dir()

@@ -17,6 +17,7 @@ from modeling.config import NEXT_ITEM
 from modeling.service.api.asking import Asked
 from modeling.service.api.filling import fill, taken_of
 from modeling.service.api.in_service import Loaded
+from modeling.service.popularity import readable
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID, SESSION_ID, USER_ID
 from schemas.errors import InputError
@@ -180,7 +181,7 @@ def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions
     recommender = loaded.recommender
     if NEXT_ITEM not in recommender.model.heads:
         raise InputError(f"{loaded.place.name} has no head {NEXT_ITEM}: it predicts labels only. Ask /predict.")
-    read_N = _readable(loaded, sessions)
+    read_N = readable(recommender.model, sessions)
     chosen = sessions.select(read_N)
     ids_NK, scores_NK = recommender.ranked(chosen, kind.k, filter_seen=kind.hide_seen)
     table = recommender.table_of(pl.DataFrame({"row": read_N.nonzero().squeeze(1).numpy()}), ids_NK, scores_NK)
@@ -195,13 +196,3 @@ def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions
     lengths = torch.zeros(len(sessions), dtype=torch.long)
     lengths[read_N] = (ids_NK >= FIRST_ID).sum(1).cpu()
     fill(loaded, kind.k, kind.hide_seen, some, sessions, answered, taken_of(ids_NK, read_N), lengths)
-
-
-def _readable(loaded: Loaded, sessions: Sessions) -> torch.Tensor:
-    """Of which sessions the model knows anything: an item, a past, or features of unknown items that it can stand on."""
-    session_E, event_E = sessions.event_index()
-    known_N = torch.zeros(len(sessions), dtype=torch.bool)
-    known_N[session_E[sessions.items[event_E] >= FIRST_ID]] = True
-    if sessions.past is not None:
-        known_N |= sessions.past.lengths > 0
-    return known_N | (sessions.places > 0) if loaded.recommender.model.inputs.items.stands_without_ids else known_N

@@ -19,6 +19,7 @@ from modeling.service.api.batching import Batcher
 from modeling.service.api.gate import Gate
 from modeling.service.api.in_service import InService, Place
 from modeling.service.api.keys import Keys
+from modeling.service.api.known_routes import add_docs
 from modeling.service.api.limits import Limits
 from modeling.service.api.lists import NewestLists
 from modeling.service.api.log import Log
@@ -107,7 +108,9 @@ def make_app(service: Service) -> FastAPI:
         lifespan=service.running,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # /similar is no route, and says so
     )
+    add_docs(app)
     app.add_middleware(
         Gate,
         keys=service.keys,

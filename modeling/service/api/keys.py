@@ -14,7 +14,7 @@ import re
 import secrets
 from pathlib import Path
 
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 VARIABLE = "OVERNIGHT_API_KEYS"
 LINE = re.compile(r"(?P<name>[\w.-]+)\s*:\s*(?P<digest>[0-9a-f]{64})")
@@ -67,7 +67,7 @@ class Keys:
                 places.append((str(self.file), self.file.read_text(encoding="utf8")))
             except (OSError, UnicodeDecodeError) as error:
                 raise InputError(
-                    f"--keys {self.file}: it cannot be read ({error}). Give a file of NAME:DIGEST lines."
+                    f"--keys {self.file}: it cannot be read ({reason(error)}). Give a file of NAME:DIGEST lines."
                 ) from None
         return {digest: name for place, text in places for name, digest in _lines(text, place)}
 

@@ -16,6 +16,7 @@ from modeling.service.api.asking import Asked, read_question
 from modeling.service.api.batching import BusyError
 from modeling.service.api.gate import model_headers
 from modeling.service.api.in_service import Loaded
+from modeling.service.api.known_routes import routes_of
 from modeling.service.api.side_by_side import Second, Sides
 from modeling.service.api.tracking import OFF, Given
 from schemas.errors import InputError
@@ -161,7 +162,7 @@ def _side_by_side(second: Second, first: Loaded | None) -> dict[str, Any]:
 
 def refused(request: Request, error: HTTPException) -> Response:
     """What is said of a path, a method or a request that is none."""
-    paths = "POST /recommend, POST /predict, POST /track, GET /users/ID, GET /similar/ITEM, GET /health, GET /metrics"
+    paths = routes_of(request.app)
     say = {
         404: f"There is no {request.url.path}; there are {paths}.",
         405: f"{request.url.path} does not take {request.method}; there are {paths}.",

@@ -10,7 +10,7 @@ import torch
 import uvicorn
 
 from modeling.service.api.app import Service, make_app
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 GRACE_SECONDS = 30  # that requests under way are given when the service is to end
 log = logging.getLogger("overnight.api")
@@ -66,6 +66,8 @@ def bound(host: str, port: int) -> socket.socket:
         found.bind((host, port))
     except (OSError, OverflowError) as error:
         found.close()
-        raise InputError(f"--host {host} --port {port}: cannot listen there ({error}). Give another port.") from None
+        raise InputError(
+            f"--host {host} --port {port}: cannot listen there ({reason(error)}). Give another port."
+        ) from None
     found.set_inheritable(True)
     return found

@@ -7,6 +7,7 @@ import hmac
 import logging
 import os
 import queue
+import re
 import secrets
 import threading
 from collections.abc import Sequence
@@ -137,6 +138,23 @@ class Store:
 def tracked_folder(root: Path, dataset: str) -> Path:
     """What was shown and clicked for a dataset."""
     return root.expanduser() / TRACKED / dataset
+
+
+def second_models(root: Path) -> set[str]:
+    """The models that are compared with those in service, models/1f2e.
+
+    Raises:
+        InputError: where it cannot be read which: a model that answers users may be named there.
+    """
+    named: set[str] = set()
+    for path in (root / TRACKED).glob(f"*/{SECOND}"):
+        try:
+            named |= set(re.findall(r"models/[0-9a-f]+", path.read_text()))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path} cannot be read ({error}). Start `overnight api` again, which writes it, or remove it."
+            ) from None
+    return named
 
 
 def _salt_of(folder: Path) -> bytes:

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import polars as pl
 
 from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
 from preprocessing.features.feature import Feature
 from preprocessing.frames import CPU, Held, Rows, Target, collect, collect_all
+from preprocessing.groups import Groups
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
@@ -51,16 +53,16 @@ def count(
 ) -> pl.DataFrame:
     """The table of one bucket, but for values that encoders have counted; `lengths` has the days and lengths of sessions."""
     events, packed, plain = rows.lazy(), {}, {}
-    packed[LENGTHS, "length"] = _pack(lengths.lazy(), pl.col(LENGTH))
+    packed[LENGTHS, "length"] = _pack(lengths, pl.col(LENGTH))
     if TIMESTAMP in rows.columns:
-        packed[HOURS, "hour"] = _pack(events, pl.col(TIMESTAMP).dt.epoch("us") // QUARTER)
+        packed[HOURS, "hour"] = _pack(rows, pl.col(TIMESTAMP).dt.epoch("us") // QUARTER)
     for column, feature in columns_of(features).items():
         dtype, value, by_value = rows.schema[column], pl.col(column), isinstance(feature.encoders[0], Category)
         if dtype.is_numeric() and not by_value:
-            packed[column, "number"] = _pack(events, _bin_of(finite(value)))
+            packed[column, "number"] = _pack(rows, _bin_of(finite(value)))
         elif dtype.is_temporal() and not by_value:
             if column != TIMESTAMP:
-                packed[column, "month"] = _pack(events, value.dt.year().cast(pl.Int64) * 12 + value.dt.month() - 1)
+                packed[column, "month"] = _pack(rows, value.dt.year().cast(pl.Int64) * 12 + value.dt.month() - 1)
         else:
             if not is_fitted(feature, dataset):
                 plain[column, "value"] = events.filter(value.is_not_null()).group_by(DAY, value.alias(VALUE))
@@ -89,9 +91,24 @@ def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, featur
     return pl.concat(tables).sort(KEYS)
 
 
-def _pack(rows: pl.LazyFrame, code: pl.Expr) -> pl.LazyFrame:
-    key = pl.col(DAY).cast(pl.Int32).cast(pl.Int64) * _DAYS_APART + (code.cast(pl.Int64).fill_null(_MISSING) + _MIDDLE)
-    return rows.group_by(key.alias(_KEY)).agg(pl.len().cast(pl.Int64).alias(COUNT))
+def _pack(rows: Rows, code: pl.Expr) -> pl.LazyFrame:
+    """Rows -> a plan for how many there are of each day and code; on a CPU codes near each other are counted up at once."""
+    code = code.cast(pl.Int64).alias(_CODE)
+    count = pl.len().cast(pl.Int64).alias(COUNT)
+    if isinstance(rows, pl.DataFrame):
+        found = collect(rows.lazy().select(DAY, code))
+        if (groups := Groups.of(found.get_columns())) is not None:
+            counts = np.bincount(groups.of_rows, minlength=groups.size)
+            (there,) = np.nonzero(counts)
+            day, codes = groups.keys(there)
+            table = pl.DataFrame({DAY: day, _CODE: codes, COUNT: counts[there]})
+            return table.lazy().select(_key(pl.col(_CODE)), COUNT)
+    return rows.lazy().group_by(_key(code)).agg(count)
+
+
+def _key(code: pl.Expr) -> pl.Expr:
+    day = pl.col(DAY).cast(pl.Int32).cast(pl.Int64)
+    return (day * _DAYS_APART + (code.fill_null(_MISSING) + _MIDDLE)).alias(_KEY)
 
 
 def _bin_of(number: pl.Expr) -> pl.Expr:

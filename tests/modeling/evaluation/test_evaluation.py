@@ -148,7 +148,7 @@ def test_a_first_model_must_beat_the_mean_of_the_label(nights: Nights) -> None:
     assert "against 0.5000 of mean (nothing is in service)" in facts["reason"]
     facts = nights.decide("first, lower", 0, "all", metric="dwell/rmse", min_gain=0.999)
     assert not facts["promote"] and facts["old"] == nights.measured(0, "all").facts["metrics"]["mean"]["dwell/rmse"]
-    assert "lower is better, 99.9% asked for): keep" in facts["reason"]
+    assert "lower is better, 99.9% asked for): not promoted" in facts["reason"]
 
 
 @pytest.mark.parametrize("metric", ["bought/log_loss", "dwell/rmse", "dwell/mae", "bought/auc"])
@@ -219,4 +219,7 @@ def test_a_metric_that_is_undefined_is_none_and_promotes_nothing(tmp_path: Path)
     promotion = PromotionConfig(metric="bought/auc", min_gain=-0.999)
     decision = compare(artifacts, "alike", measured, sessions, promotion, CONFIG, lines.append)
     assert not decision.facts["promote"]
-    assert decision.facts["reason"] == "bought/auc is undefined on these test sessions: keep what is in service."
+    assert (
+        decision.facts["reason"]
+        == "bought/auc is undefined on these test sessions: not promoted, nothing is in service."
+    )

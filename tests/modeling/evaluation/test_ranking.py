@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling import scoring
@@ -16,7 +16,7 @@ from modeling.scoring import ModelScorer, VectorScorer
 from modeling.sessions import Sessions
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID
-from tests.conftest import model_of, random_sessions, sessions_of
+from tests.conftest import examples, model_of, random_sessions, sessions_of
 
 
 class Table:
@@ -121,7 +121,7 @@ def test_of_equal_scores_the_lower_id_is_recommended_first(num_items: int) -> No
         assert len(set(best[0].tolist())) == 1, "items that tie have one score"
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     rows=st.lists(st.lists(st.integers(0, 3), min_size=7, max_size=7), min_size=1, max_size=5),
     k=st.integers(1, 9),
@@ -194,7 +194,7 @@ def test_a_chunk_of_long_histories_is_read_in_parts(monkeypatch: pytest.MonkeyPa
     assert ModelScorer(model).queries(sessions.select(torch.arange(0))).shape == (0, 16)
 
 
-@settings(max_examples=20, deadline=None)
+@examples(20)
 @given(seed=st.integers(0, 1000), filter_seen=st.booleans())
 def test_tiled_model_ranks_equal_plain_ones(seed: int, filter_seen: bool) -> None:
     model = model_of("sasrec", num_items=5000)  # more than one tile
@@ -241,7 +241,7 @@ def test_metrics_by_hand() -> None:
     assert found["ndcg@10"] == pytest.approx((1 + 0.5) / 4)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(
     seed=st.integers(0, 1000),
     k=st.sampled_from([1, 3, 20, 70, 100, 300, 1000]),

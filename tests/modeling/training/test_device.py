@@ -25,7 +25,7 @@ from modeling.training.fit import fit
 from modeling.training.optimizer import make_optimizer
 from modeling.training.plan import Plan
 from modeling.training.schedule import make_schedule
-from tests.conftest import model_of, random_sessions, schema_of, split_of
+from tests.conftest import model_of, pared, random_sessions, schema_of, split_of
 from tests.modeling.training.test_fit import Interrupt
 from tests.second_device import PretendedTensor, pretended_cuda
 
@@ -138,7 +138,7 @@ CASES: list[dict[str, Any]] = [
 
 
 @pretended
-@pytest.mark.parametrize("groups", CASES, ids=str)
+@pytest.mark.parametrize("groups", pared(CASES, CASES[:2].__contains__), ids=str)
 def test_replayed_steps_are_the_steps_done_one_by_one(groups: dict[str, Any], tmp_path: Path) -> None:
     """Over several epochs of different sizes, with a learning rate that falls and gradients that are clipped."""
     plain, expected, _ = run(tmp_path / "plain", groups, None, max_grad_norm=0.5)
@@ -214,14 +214,17 @@ def steps_of(groups: dict[str, Any], compiled: Any = None) -> list[float]:
 
 @pytest.mark.parametrize(
     ("body", "objective", "loss"),
-    [
-        ("sasrec", "causal", SAMPLED),
-        ("sasrec", "causal", {"name": "full_softmax", "label_smoothing": 0.1}),
-        ("hstu", "causal", SAMPLED),
-        ("llama", "causal", SAMPLED),
-        ("gpt2", "causal", SAMPLED),
-        ("bert4rec", "masked", SAMPLED),
-    ],
+    pared(
+        [
+            ("sasrec", "causal", SAMPLED),
+            ("sasrec", "causal", {"name": "full_softmax", "label_smoothing": 0.1}),
+            ("hstu", "causal", SAMPLED),
+            ("llama", "causal", SAMPLED),
+            ("gpt2", "causal", SAMPLED),
+            ("bert4rec", "masked", SAMPLED),
+        ],
+        lambda case: case[0] in ("sasrec", "llama", "bert4rec"),
+    ),
     ids=str,
 )
 def test_a_step_is_compiled_whole_and_once_for_all_steps(

@@ -20,13 +20,17 @@ from modeling.training import checkpoints, distributed, launch, optimizer
 from modeling.training.checkpoints import State
 from modeling.training.fit import fit
 from modeling.training.plan import Plan
+from schemas import lock
+from schemas.artifacts import Artifacts
 from schemas.errors import DivergedError, InputError
-from tests.conftest import model_of, random_sessions, schema_of
+from schemas.owner import Owner
+from tests.conftest import model_of, pared, random_sessions, schema_of
 from tests.modeling.test_heads import NUM_ITEMS, coin_sessions, schema_with
 
 Report = Callable[[Any], object]
 CONFIG = TrainingConfig(epochs=3, tokens_per_step=128, evaluations=3, patience=10, threads=1, order="random")
 GROUPS = {"source": "in_batch", "mixed": 0.5, "count": 9, "group": 7}
+SHARDED = pared((False, True), bool)  # a divided table; what is not divided is shared there, too
 LATE = 15  # a step after the first checkpoint, before the last
 TABLE = "inputs.items.table_VE"
 RUNS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # settings of the model and of training
@@ -136,34 +140,55 @@ def fit_with_dropout(folder: Path, shard_items: bool, dies_at: int, report: Repo
         checkpoints.write_tensors(model.state_dict(), folder / "end.safetensors")
 
 
-def fit_then_die(whole: Path, broken: Path, shard_items: bool, report: Report) -> None:
-    fit_with_dropout(whole, shard_items, 0, report)
-    fit_with_dropout(broken, shard_items, LATE, report)
+def fit_then_die(folder: Path, report: Report) -> None:
+    """Both kinds of table as a whole, then the first of the two until it is killed."""
+    for shard_items in SHARDED:
+        fit_with_dropout(folder / f"whole-{shard_items}", shard_items, 0, report)
+    fit_with_dropout(folder / f"broken-{SHARDED[0]}", SHARDED[0], LATE, report)
 
 
-@pytest.mark.parametrize("shard_items", [False, True])
-@pytest.mark.fault("several processes that train together are killed", outcome="goes on")
-def test_killed_processes_go_on_to_the_same_bits(tmp_path: Path, shard_items: bool) -> None:
-    lines: list[str] = []
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    with pytest.raises(ProcessException):
-        launch.together(partial(fit_then_die, whole, broken, shard_items), 2, lambda line: None)
-    facts = json.loads((whole / "facts.json").read_text())
-    assert not (broken / "facts.json").exists()
-    assert checkpoints.steps_of(broken)
-    launch.together(partial(fit_with_dropout, broken, shard_items, 0), 2, lambda line: lines.append(str(line)))
-    assert any("Going on from step" in line for line in lines)
-    assert json.loads((broken / "facts.json").read_text()) == facts
-    ends = [safetensors.torch.load_file(folder / "end.safetensors") for folder in (whole, broken)]
-    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
-
-
-def go_wrong(report: Report) -> None:
+def go_on(folder: Path, number: int, report: Report) -> None:
+    """What was killed to its end; then the next kind until it is killed, or a mistake of the second process."""
+    fit_with_dropout(folder / f"broken-{SHARDED[number]}", SHARDED[number], 0, report)
+    if number + 1 < len(SHARDED):
+        fit_with_dropout(folder / f"broken-{SHARDED[number + 1]}", SHARDED[number + 1], LATE, report)
     if not distributed.is_first():
         raise DivergedError("the second process says so")
     distributed.wait()
 
 
-def test_what_one_process_finds_wrong_ends_all() -> None:
-    with pytest.raises(InputError, match="the second process says so"):
-        launch.together(go_wrong, 2, lambda line: None)
+@pytest.mark.fault("several processes that train together are killed", outcome="goes on")
+def test_killed_processes_go_on_to_the_same_bits_and_what_one_finds_wrong_ends_all(tmp_path: Path) -> None:
+    """As few starts of two processes as can be, each of which imports torch."""
+    with pytest.raises(ProcessException):
+        launch.together(partial(fit_then_die, tmp_path), 2, lambda line: None)
+    for number, shard_items in enumerate(SHARDED):
+        whole, broken = (tmp_path / f"{name}-{shard_items}" for name in ("whole", "broken"))
+        assert not (broken / "facts.json").exists()
+        assert checkpoints.steps_of(broken)
+        lines: list[str] = []
+        with pytest.raises((InputError, ProcessException)) as ended:
+            launch.together(partial(go_on, tmp_path, number), 2, lambda line, lines=lines: lines.append(str(line)))
+        assert any("Going on from step" in line for line in lines)
+        assert (broken / "facts.json").read_text() == (whole / "facts.json").read_text()
+        ends = [safetensors.torch.load_file(folder / "end.safetensors") for folder in (whole, broken)]
+        assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    assert "the second process says so" in str(ended.value)
+
+
+def write_after_another_took_over(root: Path, report: Report) -> None:
+    if distributed.is_first():
+        folder = root / lock.FOLDER / lock.NIGHT
+        newest = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+        (folder / f"{newest + 1:012}").write_text(Owner.here("another night").model_dump_json())
+        with Artifacts(root).write("models", "0" * 16):
+            pass
+
+
+def test_processes_that_train_together_write_only_under_the_lock_of_their_parent(tmp_path: Path) -> None:
+    with (
+        pytest.raises((ProcessException, lock.LostLockError)),
+        lock.holding(tmp_path, lock.NIGHT, "night of shop", lambda line: None),
+    ):
+        launch.together(partial(write_after_another_took_over, tmp_path), 2, lambda line: None)
+    assert not list((tmp_path / "models").iterdir())

@@ -35,3 +35,19 @@ def test_the_page_asks_nothing_of_other_machines(service_of: Callable[..., Servi
         assert page.status_code == 200 and "default-src 'none'" in page.headers["content-security-policy"]
         assert not re.findall(r"https?://|src=|innerHTML", page.text)
         assert client.get("/openapi.json").status_code == 200 and client.get("/docs").status_code == 401
+
+
+def test_what_is_no_route_is_told_all_routes(service_of: Callable[..., Service]) -> None:
+    with serving(service_of()) as client:
+        described = client.get("/openapi.json").json()["paths"]
+        for path in ("/swagger", "/similar", "/users", "/recommend/"):
+            answer = client.get(path)
+            assert answer.status_code == 404, path
+            for name, methods in described.items():
+                wanted = f"{next(iter(methods)).upper()} {re.sub('{(.+)}', lambda found: found[1].upper(), name)}"
+                assert wanted in answer.json()["error"], answer.text
+            assert "GET /openapi.json, " in answer.json()["error"] and "GET / (a page" in answer.json()["error"]
+        refused = client.get("/recommend")
+        assert refused.status_code == 405 and "POST /recommend, " in refused.json()["error"]
+        docs = client.get("/docs", follow_redirects=True)
+        assert docs.status_code == 200 and docs.url.path == "/" and "Overnight: the service" in docs.text

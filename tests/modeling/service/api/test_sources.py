@@ -12,6 +12,7 @@ import httpx
 import polars as pl
 import pytest
 
+from flows.recommend import POPULAR, recommend, recommend_all
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.service.api.app import Service
 from modeling.service.api.in_service import Place
@@ -102,6 +103,37 @@ def test_unknown_items_are_answered_by_their_category(service: Service, client: 
     assert set(known.filter(pl.col("value").is_in(of_category))["category"]) == {name}
     without = ask(client, items=["ghost-1", "ghost-2"], k=10)
     assert len(names(without)) == 10 and not names(without, "model") and not names(without, "category")
+
+
+def test_the_terminal_and_bulk_answer_unknown_items_as_the_service_does(
+    service: Service, client: httpx.Client, tmp_path: Path
+) -> None:
+    place, said = service.place, list[str]()
+    assert place is not None
+    vocabulary = pl.read_parquet(place.folder / "vocabularies/category.parquet")
+    event = {"item_id": "ghost-1", "category": vocabulary["value"][-1], "timestamp": "2026-03-05T12:30:00Z"}
+    known = sorted(in_training(service))[0]
+    events = pl.DataFrame([{"user_id": "a"} | event, {"user_id": "b"} | event | {"item_id": known}])
+    answer = ask(client, events=[event], k=12, hide_seen=True)
+    done = recommend(place.folder, events[:1], 12, recent=place.recent, say=said.append)
+    assert done["recommended"] == names(answer) and done["popular"] and not names(answer, "model")
+    assert POPULAR in said
+    everything = ask(client, items=["ghost-1", "ghost-2"], k=500)
+    done = recommend(place.folder, ["ghost-1", "ghost-2"], 500, recent=place.recent, say=said.append)
+    assert set(done["recommended"]) == set(names(everything)) and len(done["recommended"]) == len(names(everything))
+    events.write_parquet(tmp_path / "events.parquet")
+    bulk = recommend_all(
+        place.folder, tmp_path / "events.parquet", tmp_path / "out", 12, recent=place.recent, say=said.append
+    )
+    lists = pl.read_parquet(tmp_path / "out" / "lists.parquet")
+    for user, rows in (("a", events[:1]), ("b", events[1:])):
+        mine = lists.filter(pl.col("user_id") == user)
+        assert (
+            mine["item"].to_list()
+            == recommend(place.folder, rows, 12, recent=place.recent, say=said.append)["recommended"]
+        )
+        assert mine["score"].is_null().all() == (user == "a") and not mine["score"].is_nan().any()
+    assert bulk["popular"] == 1 and any("1 histories hold no item of the model" in line for line in said)
 
 
 def test_one_known_item_is_enough_for_the_model(service: Service, client: httpx.Client) -> None:
