@@ -4,7 +4,7 @@
 
 Events are made below ROOT, once, by the peers' generator ($OVERNIGHT_SHARED/peers/gen_events.py, or shared/ in the project).
 Variants of an engine follow its name: `plain` runs without clocks (see `clocks`), which wait for the GPU after each plan;
-`copy` copies rows for every plan and back; `parquet` lets the GPU pack sessions.
+`copy` copies rows for every plan and back.
 Each run is a fresh process, which first prepares a few events: for the GPU this loads cuDF, its kernels and the memory pool.
 What that cost is said apart (`warm_up`). Then come wall and CPU seconds by phase, and the most device memory in use. The
 sessions of both engines are read back and compared row by row: where they differ the script ends with status 1.
@@ -95,7 +95,7 @@ def clocks(gpu: bool) -> Spans:
     """Clocks around what may take long. `plan on the GPU` holds `to the GPU`: columns go there when a plan asks for them."""
     from preprocessing.execution import batch, cleaning, reading, tasks
     from preprocessing.features.state import State
-    from preprocessing.frames import Held, device
+    from preprocessing.frames import device
     from preprocessing.history import days
     from preprocessing.output import day, sessions
     from preprocessing.output.profile import Profiles
@@ -117,7 +117,6 @@ def clocks(gpu: bool) -> Spans:
     spans.wrap(device, "from_device", "from the GPU")
     spans.wrap(sessions, "group", "encode: group in all")
     spans.wrap(sessions, "with_lists", "encode: values to the host, list columns")
-    spans.wrap(Held, "write_lists", "encode: Parquet by the GPU (meanwhile)")
     spans.wrap(sessions, "_write", "encode: Parquet of sessions (threads)")
     spans.wrap(tasks.items, "latest_by_day", "encode: latest of items")
     spans.wrap(tasks.counts, "count", "encode: profile")
@@ -152,7 +151,6 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
     from preprocessing import frames
     from preprocessing.engines import polars as engines
     from preprocessing.execution.run import Workers
-    from preprocessing.frames import held
     from preprocessing.pipeline import prepare
     from schemas.artifacts import Artifacts
 
@@ -170,7 +168,6 @@ def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int 
         return [frames.to_host(rows) for rows in plain(plans, target, None)]
 
     frames.run = run
-    held.PARQUET_ON_GPU = "parquet" in variants
     if "copy" in variants:  # as before rows stayed on the GPU
         _never_stay(frames)
     workers = Workers(bucket_rows=bucket_rows)

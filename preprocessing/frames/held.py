@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import count
-from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -17,7 +16,6 @@ import polars as pl
 from preprocessing.frames import device
 
 MARK = "rows on the GPU"  # begins the name of a column that says of which rows a frame is: no column of events is called so
-PARQUET_ON_GPU = False  # see benchmarks/gpu.md
 _numbers = count()
 _held: WeakValueDictionary[str, Held] = WeakValueDictionary()
 
@@ -66,39 +64,6 @@ class Held:
             return self._host
         with device.gpu_is_taken, device.memory_of(self._engine):
             return device.from_device(self._frame(self.columns, None))
-
-    def writes_parquet(self) -> bool:
-        """Whether Parquet of lists of their values is packed by the GPU: where it was found to be faster, and can be."""
-        plain = not any(dtype.is_nested() or dtype == pl.Null for dtype in self.schema.dtypes())
-        return PARQUET_ON_GPU and bool(self._device) and plain
-
-    def write_lists(self, table: pl.DataFrame, offsets: pl.Series, files: Sequence[tuple[Path, int, int]]) -> None:
-        """Write rows of a table with lists of these values, from one offset to the next, as Parquet.
-
-        `files` are paths, each with its first row and its number of rows. Without dictionaries, which lists of ids hardly
-        repeat in.
-        """
-        import pylibcudf as plc
-        from pylibcudf.io import parquet, types
-
-        with device.gpu_is_taken, device.memory_of(self._engine):
-            columns = {name: column.obj for name, column in device.to_device(table, self._stream).column_map.items()}
-            begins = device.to_device(offsets.to_frame(), self._stream).columns[0].obj
-            for name in self.columns:
-                children = [begins, self._device[name].obj]
-                columns[name] = plc.Column(plc.DataType(plc.TypeId.LIST), table.height, None, None, 0, 0, children)
-            bounds = [bound for _, first, number in files for bound in (first, first + number)]
-            parts = plc.copying.slice(plc.Table(list(columns.values())), bounds, stream=self._stream)
-            for (file, _, _), part in zip(files, parts, strict=True):
-                names = types.TableInputMetadata(part)
-                for number, name in enumerate(columns):
-                    names.column_metadata[number].set_name(name)
-                    if name in self.columns:
-                        names.column_metadata[number].child(1).set_name("element")
-                options = parquet.ParquetWriterOptions.builder(types.SinkInfo([str(file)]), part).metadata(names)
-                options = options.compression(types.CompressionType.ZSTD).utc_timestamps(True)
-                options = options.dictionary_policy(types.DictionaryPolicy.NEVER)
-                parquet.write_parquet(options.build(), self._stream)
 
     def columns_of(self, names: Sequence[str], context: Any) -> Any:
         """Some columns as cudf-polars has frames; those that are not on the device yet are copied there."""

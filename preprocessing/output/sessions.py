@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessing.features.feature import Feature
-from preprocessing.frames import CPU, Held, Rows, Target, collect_and_keep, to_host
+from preprocessing.frames import CPU, Rows, Target, collect_and_keep, to_host
 from preprocessing.sessions import ONE_BATCH, SESSION_INDEX, changed, is_last
 from preprocessing.source.values import TIME
 from schemas.columns import (
@@ -128,11 +128,9 @@ def writing(
         table.insert_column(0, pl.concat(numbers).alias(SESSION_ID))
     sessions = replace(sessions, table=table)
     with ThreadPoolExecutor(pl.thread_pool_size()) as threads:
-        if isinstance(sessions.values, Held) and sessions.values.writes_parquet():
-            written = [threads.submit(sessions.values.write_lists, table, sessions.offsets, files)]
-        else:  # packing is the most of a GPU's encoding, and pyarrow packs a file in one thread
-            whole = with_lists(sessions)
-            written = [threads.submit(_write, whole.slice(place, number), file) for file, place, number in files]
+        # Packing is the most of a GPU's encoding, and pyarrow packs a file in one thread; a GPU packs no sooner than 16 cores.
+        whole = with_lists(sessions)
+        written = [threads.submit(_write, whole.slice(place, number), file) for file, place, number in files]
         yield
         for future in written:
             future.result()
