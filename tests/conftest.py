@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 import torch
-from hypothesis import settings
 from torch import Tensor
 
 from modeling.attention import Layout
@@ -26,8 +25,6 @@ SHARED = Path(os.environ.get("OVERNIGHT_SHARED", Path(__file__).parents[1] / "..
 
 Case = TypeVar("Case")
 # What takes long and seldom finds more than the rest: every pair where each half is tested, the same fault by other means.
-SLOW = bool(os.environ.get("OVERNIGHT_SLOW"))
-slow = pytest.mark.skipif(not SLOW, reason="OVERNIGHT_SLOW=1 runs it")
 
 
 # Files that take minutes with few tests. Begun last, they would keep one process busy long after the rest have ended.
@@ -72,16 +69,6 @@ def real_data() -> Callable[[str], Path]:
         return folder
 
     return find
-
-
-def pared(cases: Iterable[Case], usual: Callable[[Case], bool]) -> list[Case]:
-    """Parameters of a test: all cases with OVERNIGHT_SLOW=1, else those for which `usual` holds."""
-    return [case for case in cases if SLOW or usual(case)]
-
-
-def examples(count: int) -> settings:
-    """So many examples of Hypothesis with OVERNIGHT_SLOW=1, else a third: they are others in every run."""
-    return settings(max_examples=count if SLOW else max(count // 3, 3), deadline=None)
 
 
 def schema_of(num_items: int, max_length: int = 20) -> FeatureSchema:

@@ -16,11 +16,11 @@ from flows.new import begin
 from flows.settings import listing
 from schemas import plugins
 from schemas.dataset import read_dataset
-from tests.conftest import SLOW
 from tests.flows.conftest import begun, night_here, overnight_here
 from tests.flows.conftest import folder_of_all_processes as folder_of_all_processes
 from tests.laws import test_models
 from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
+from tests.slow import SLOW
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

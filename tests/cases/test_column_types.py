@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from tests.conftest import examples
 from tests.preprocessing.small import NOW, at, dataset_of, decoded, run, sessions_of
+from tests.slow import examples
 
 LOG_1P_12_50 = 2.6027
 PRICE = {"price": {"encode": "log1p"}}

@@ -21,9 +21,9 @@ from preprocessing.source.listing import SourceFile
 from preprocessing.source.lookups import read_items
 from preprocessing.source.quoting import layout_of
 from schemas.errors import InputError
-from tests.conftest import examples
 from tests.preprocessing import small
 from tests.preprocessing.small import COLUMNS, dataset_of, run
+from tests.slow import examples
 
 compress = partial(gzip.compress, mtime=0)  # the same bytes in every process that collects tests
 

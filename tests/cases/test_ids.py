@@ -18,8 +18,8 @@ from preprocessing.source.canonical import as_found
 from preprocessing.source.events import EventFiles, read_events
 from preprocessing.source.lookups import read_items, with_ids_of
 from schemas.errors import InputError
-from tests.conftest import examples
 from tests.preprocessing.small import at, dataset_of, decoded, run
+from tests.slow import examples
 
 FIRST = 9_007_199_254_740_992  # 2**53: from here on a float stands for several integers
 

@@ -31,9 +31,10 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import UNKNOWN
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from tests.conftest import chain_sessions, random_sessions, schema_of, slow
+from tests.conftest import chain_sessions, random_sessions, schema_of
 from tests.modeling.test_heads import SCHEMA, coin_sessions, model_with
 from tests.modeling.training.test_fit import Interrupt, same_weights
+from tests.slow import slow
 
 SMALL = ModelConfig.model_validate({"body": {"dim": 32, "num_layers": 1, "dropout": 0.1}})
 NONE = torch.tensor([], dtype=torch.long)

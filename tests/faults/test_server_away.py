@@ -16,9 +16,9 @@ import pytest
 
 from flows.environment import PATIENT, QUIET
 from flows.server import wait_for_server
-from tests.conftest import slow
 from tests.databases import postgresql, programs
 from tests.flows.conftest import LONG_SECONDS, QUICK, begun, clean_environment, free_port
+from tests.slow import slow
 
 AWAY_SECONDS = 10.0
 RETRAIN = ("retrain", *QUICK, "--json", "--source")

@@ -17,8 +17,8 @@ from flows.settings.settings import Data
 from flows.tasks import LOST, MISTAKE
 from schemas.errors import InputError
 from schemas.lock import LostLockError
-from tests.conftest import slow
 from tests.flows.conftest import overnight, overnight_here
+from tests.slow import slow
 
 FIRST = date(2026, 3, 8)
 DAYS = [FIRST + timedelta(days=number) for number in range(3)]

@@ -29,9 +29,9 @@ from schemas.errors import DivergedError, InputError, MisfitError, OutsideError,
 from schemas.lock import LostLockError
 from schemas.owner import Owner
 from schemas.progress import Progress, TrainingProgress
-from tests.conftest import slow
 from tests.flows.conftest import LONG_SECONDS, clean_environment
 from tests.flows.test_power_cut import is_there, wait_until
+from tests.slow import slow
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 LITTLE: dict[str, Any] = {

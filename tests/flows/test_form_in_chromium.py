@@ -16,9 +16,9 @@ from flows.pool import POOL
 from flows.serve import running
 from flows.settings.form import UNSET, chosen
 from tests.chromium import CHROMIUM, Page, chromium
-from tests.conftest import slow
 from tests.flows.conftest import answer_of, begun, clean_environment, free_port
 from tests.flows.test_form import drawn
+from tests.slow import slow
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
 

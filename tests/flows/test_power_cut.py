@@ -20,8 +20,8 @@ import pytest
 
 from flows.environment import AUTH_OF_SERVER
 from flows.keeper import below
-from tests.conftest import slow
 from tests.flows.conftest import LONG_SECONDS, answer_of, begun, clean_environment, free_port
+from tests.slow import slow
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks for processes in /proc")
 SHORT = {"training": {"epochs": 1, "threads": 1}, "evaluation": {"baselines": ["popularity"]}}

@@ -15,7 +15,6 @@ import pytest
 from flows.pages import pages_of
 from schemas.artifacts import MANIFEST
 from tests.chromium import CHROMIUM, chromium
-from tests.conftest import SLOW
 from tests.flows.conftest import (
     QUICK,
     clean_environment,
@@ -25,6 +24,7 @@ from tests.flows.conftest import (
     run_and_kill,
     summary_of,
 )
+from tests.slow import SLOW
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ import pytest
 from flows.environment import PATIENT, QUIET
 from flows.serve import running, server_environment
 from schemas.errors import InputError
-from tests.conftest import SLOW
 from tests.flows.conftest import LONG_SECONDS, answer_of, begun, clean_environment, free_port, listening
+from tests.slow import SLOW
 
 RUN = """
 import json, sys

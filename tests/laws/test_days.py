@@ -18,8 +18,8 @@ from preprocessing.execution.run import Workers
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
 from schemas.progress import Progress
-from tests.conftest import examples
 from tests.preprocessing.small import NOW, at, content, dataset_of, run, said, three_days
+from tests.slow import examples
 
 COLUMNS = ("user_id", "session_id", "item_id", "timestamp", "event_type", "price")
 LAST = date(2024, 1, 4)

@@ -24,10 +24,10 @@ from preprocessing.features.feature import FittedFeature
 from preprocessing.features.state import encoders_by_state, state_as_of
 from schemas import plugins
 from schemas.columns import DAY
-from tests.conftest import examples
 from tests.gpu import untranslatable
 from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY
+from tests.slow import examples
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
     "bucketize": [{"encode": "bucketize", "column": "price", "boundaries": [0.5, 2.0]}],

@@ -18,7 +18,8 @@ from modeling.splits import Cases
 from modeling.training.fit import fit
 from modeling.training.schedule import make_schedule
 from schemas import plugins
-from tests.conftest import chain_sessions, model_of, pared, random_sessions, schema_of, split_of
+from tests.conftest import chain_sessions, model_of, random_sessions, schema_of, split_of
+from tests.slow import pared
 
 names = plugins.names(bodies)
 PAIRS = [

@@ -25,8 +25,9 @@ from modeling.model import SequenceModel
 from modeling.training.schedule import make_schedule
 from schemas import places, plugins
 from schemas.errors import InputError
-from tests.conftest import model_of, pared, random_sessions
+from tests.conftest import model_of, random_sessions
 from tests.schemas.own import part
+from tests.slow import pared
 
 DIM = 16
 NAMED = [name for name in plugins.names(bodies) if issubclass(parts.body_class(name), HuggingFace)]

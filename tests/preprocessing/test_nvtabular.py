@@ -29,9 +29,9 @@ from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import DAY
 from schemas.dataset import Dataset, read_dataset
 from schemas.errors import InputError
-from tests.conftest import examples
 from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY, at, dataset_of, three_days, write
+from tests.slow import examples
 
 pytestmark = pytest.mark.skipif(find_spec("nvtabular") is None, reason="NVTabular is not installed; make install does")
 

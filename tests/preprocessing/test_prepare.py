@@ -22,8 +22,8 @@ from schemas.artifacts import Artifacts
 from schemas.dataset import read_dataset
 from schemas.errors import InputError
 from schemas.features import FeatureSchema
-from tests.conftest import examples
 from tests.preprocessing.small import NOW, at, dataset_of, decoded, run, sessions_of, three_days, write
+from tests.slow import examples
 
 
 def test_sessions_of_three_days(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from preprocessing.frames import CPU
 from preprocessing.output.profile import counts, drift
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
-from tests.conftest import examples
 from tests.gpu import GPU, translating
 from tests.preprocessing.small import at, dataset_of, run, said, write
+from tests.slow import examples
 
 COLUMNS = ("user_id", "item_id", "timestamp", "brand", "price", "made")
 DAYS = [str(date(2024, 1, day)) for day in (1, 2, 3)]

@@ -19,8 +19,8 @@ from preprocessing.source.events import FILE, EventFiles, as_found, frozen, read
 from preprocessing.source.files import SAMPLE_ROWS, content_hash, source_files
 from preprocessing.source.listing import SourceFile
 from schemas.errors import InputError
-from tests.conftest import examples
 from tests.preprocessing.small import COLUMNS, at, dataset_of
+from tests.slow import examples
 
 SECRET = "hush-hush"
 USUAL = {name: name for name in COLUMNS}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from preprocessing.plan import build_steps
 from preprocessing.steps import Step
 from schemas.errors import InputError
-from tests.conftest import examples
 from tests.preprocessing.small import at, dataset_of
+from tests.slow import examples
 
 TIME = pl.Datetime("us", "UTC")
 

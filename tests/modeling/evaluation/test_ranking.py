@@ -16,7 +16,8 @@ from modeling.scoring import ModelScorer, VectorScorer
 from modeling.sessions import Sessions
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID
-from tests.conftest import examples, model_of, random_sessions, sessions_of
+from tests.conftest import model_of, random_sessions, sessions_of
+from tests.slow import examples
 
 
 class Table:

@@ -23,9 +23,9 @@ from modeling.service.retrieval import ITEM, VECTOR, item_vectors, query_vectors
 from modeling.sessions import Sessions
 from schemas.errors import InputError
 from schemas.features import LabelColumn
-from tests.conftest import pared
 from tests.modeling.test_inputs import DEVICE, ELAPSED, PRICE, SIZE, TAGS, TYPE, schema_of, sessions_of
 from tests.modeling.test_items import write_folder
+from tests.slow import pared
 
 ASKED = "an empty place is asked"
 LABEL = LabelColumn(name="bought", source="bought", per="event")

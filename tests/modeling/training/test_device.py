@@ -25,9 +25,10 @@ from modeling.training.fit import fit
 from modeling.training.optimizer import make_optimizer
 from modeling.training.plan import Plan
 from modeling.training.schedule import make_schedule
-from tests.conftest import model_of, pared, random_sessions, schema_of, split_of
+from tests.conftest import model_of, random_sessions, schema_of, split_of
 from tests.modeling.training.test_fit import Interrupt
 from tests.second_device import PretendedTensor, pretended_cuda
+from tests.slow import pared
 
 pretended = pytest.mark.skipif(torch.cuda.is_available(), reason="replays are tried on the pretended device")
 KERNELS = 350  # of a step of sasrec

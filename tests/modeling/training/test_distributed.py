@@ -24,8 +24,9 @@ from schemas import lock
 from schemas.artifacts import Artifacts
 from schemas.errors import DivergedError, InputError
 from schemas.owner import Owner
-from tests.conftest import model_of, pared, random_sessions, schema_of
+from tests.conftest import model_of, random_sessions, schema_of
 from tests.modeling.test_heads import NUM_ITEMS, coin_sessions, schema_with
+from tests.slow import pared
 
 Report = Callable[[Any], object]
 CONFIG = TrainingConfig(epochs=3, tokens_per_step=128, evaluations=3, patience=10, threads=1, order="random")
