@@ -141,8 +141,8 @@ def test_however_runs_end_nothing_is_left_and_the_next_one_runs(shop: Path, tmp_
         assert not any(map(is_there, family))
         assert "Traceback" not in log_of(tmp_path)
         killed_then_out_of_time(night)
-        before = log_of(tmp_path)  # with what ended the stages
         night.train()
+        before = log_of(tmp_path)  # with what ended the stages: the process of the run before is gone
         (worker,) = (pid for pid in below(night.process.pid) if is_worker(pid))
         left = of_root(root)
         os.kill(worker, signal.SIGKILL)

@@ -93,7 +93,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     night = found["runs"]["retrain"]
     assert night["state"] == "Completed" and "ndcg@20" in night["message"], found
     assert night["name"] == "demo 2026-03-05"
-    assert found["report"][0].splitlines()[0] == "# Keep what is in service: demo 2026-03-05"
+    assert found["report"][0].splitlines()[0] == "# Not promoted, nothing is in service: demo 2026-03-05"
     if SLOW:
         assert found["runs"]["prune"]["state"] == "Completed" and found["runs"]["prune"]["name"] == "prune, dry run"
     assert found["runs"]["hold"]["name"] == "demo hold"
