@@ -57,16 +57,8 @@ def is_left(folder: Path, since: datetime) -> bool:
         return _touched(folder) < since.timestamp()
     if (folder / OPEN).exists():
         since = min(since, days_ago(OPEN_DAYS))
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
+    if not folder.exists() or is_held(folder):
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
     return folder.name.endswith(GOING) or max(map(_touched, (folder, *folder.rglob("*")))) < since.timestamp()
 
 

@@ -57,7 +57,7 @@ class Artifacts:
     def find(self, kind: str, artifact_id: str, *, contents: bool = False) -> Manifest | None:
         """The manifest of a complete artifact, or None: also when its files are missing or differ from what it lists.
 
-        Files with the size and the time of writing that the manifest lists are taken for whole; the contents of others, and
+        Files with the size and the time of writing that the manifest lists are taken for whole; the contents of the rest, and
         with `contents` of all, are read and compared.
 
         Raises:

@@ -29,7 +29,7 @@ class File(BaseModel):
     def is_at(self, path: Path | str, *, contents: bool = False) -> bool:
         """Whether `path` holds this file: its size and time of writing are as recorded, else its size and content are.
 
-        With `contents` the content is read whatever the time says: what a disk loses by itself changes no time.
+        With `contents` the content is read even where the time is the same: what a disk loses by itself changes no time.
         """
         try:
             found = os.stat(path)  # noqa: PTH116  (a third of the time of Path.stat, for every day of a long history)

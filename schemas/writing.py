@@ -25,7 +25,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `path`, then rename it: a crash leaves the old file or the new one.
+    """Let `write` fill a draft in the same folder as `path`, then rename it: a crash leaves the old file or the new one.
 
     Raises:
         OSError: where the disk is full; also where a library says something else then.

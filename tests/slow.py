@@ -23,5 +23,5 @@ def pared(cases: Iterable[Case], usual: Callable[[Case], bool]) -> list[Case]:
 
 
 def examples(count: int) -> settings:
-    """So many examples of Hypothesis with OVERNIGHT_SLOW=1, else a third: they are others in every run."""
+    """So many examples of Hypothesis with OVERNIGHT_SLOW=1, else a third: every run draws its own."""
     return settings(max_examples=count if SLOW else max(count // 3, 3), deadline=None)

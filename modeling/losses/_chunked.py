@@ -125,7 +125,7 @@ def _whole(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The loss and its gradients, as one operation that `torch.compile` does not look into.
 
-    What it made of the autograd function on a GPU (torch 2.11) gave the right loss and gradients of zero.
+    With what it made of the autograd function on a GPU (torch 2.11) the loss was right and no weight moved.
     """
     loss, (grad_ND, grad_VD, grad_V) = _loss_and_gradients(
         h_ND, items_VD, bias_V, target_N, weight_N, smoothing, dtype, (True, True, bias_V is not None)
@@ -135,15 +135,8 @@ def _whole(
 
 
 @_whole.register_fake
-def _shapes_of_whole(
-    h_ND: Tensor,
-    items_VD: Tensor,
-    bias_V: Tensor | None,
-    target_N: Tensor,
-    weight_N: Tensor,
-    smoothing: float,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _shapes_of_whole(h_ND: Tensor, items_VD: Tensor, bias_V: Tensor | None, *given: Any) -> tuple[Tensor, ...]:
+    dtype: torch.dtype = given[-1]
     wide = torch.promote_types(dtype, torch.float32)
     tensors = (h_ND, items_VD, h_ND.new_empty(0) if bias_V is None else bias_V)
     grad_ND, grad_VD, grad_V = (torch.empty_like(tensor, dtype=wide) for tensor in tensors)

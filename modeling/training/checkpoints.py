@@ -9,7 +9,6 @@ whose weights are chosen so far are kept.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import time
@@ -27,6 +26,7 @@ from modeling.training.distributed import first_alone, is_first, num_processes, 
 from modeling.training.sharding import file_of, is_cut, read_moments, with_own_rows, write_rows
 from schemas import lock
 from schemas.progress import HistoryRow
+from schemas.writing import sync
 
 NAME = "checkpoint-"
 MODEL, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -91,11 +91,11 @@ def _write(draft: Path, model: nn.Module, optimizer: torch.optim.Optimizer, stat
     write_random_state(draft)
     (draft / STATE).write_text(state.model_dump_json() + "\n")
     for path in (*draft.iterdir(), draft):
-        _sync(path)
+        sync(path)
     lock.require_held()
     shutil.rmtree(folder / name, ignore_errors=True)
     draft.rename(folder / name)
-    _sync(folder)
+    sync(folder)
     for old in steps_of(folder):
         if old not in (state.step, state.chosen_step):
             shutil.rmtree(folder / f"{NAME}{old}")
@@ -191,11 +191,3 @@ def read_random_state(folder: Path) -> None:
     torch.set_rng_state(tensors["torch"])
     if "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["cuda"])
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Event files that cannot be read: days before the one that their names say are done without them, all others wait.
+"""Event files that cannot be read: days before the one that their names say are done without them, the rest wait.
 
     until 2026-03-04, events/2026-03-05.parquet is damaged  ->  done; a line says that days from 2026-03-05 on wait for the file
     until 2026-03-05 or later, or a name without a day      ->  refused: which rows are in it nobody knows

@@ -1,4 +1,4 @@
-"""One event file that cannot be read: the days before its own are done, all others wait and say for what."""
+"""One event file that cannot be read: the days before its own are done, the rest wait and say for what."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def unusable(kind: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "message"),
     [
         ("key", r"v\.parquet in inputs\.pretrained\.key 'item_id'.*Known: sku, vector"),
         ("column", r"inputs\.pretrained\.column 'vector'.*Known: embedding, item_id"),
@@ -144,9 +144,9 @@ def unusable(kind: str, folder: Path) -> Path:
         ("npz", r"v\.npy is not a \.npy file of numbers"),
     ],
 )
-def test_files_that_cannot_be_used_are_refused(kind: str, told: str, tmp_path: Path) -> None:
+def test_files_that_cannot_be_used_are_refused(kind: str, message: str, tmp_path: Path) -> None:
     config = config_for(unusable(kind, tmp_path))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read_vectors(config, items_of()["value"])
 
 

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from schemas.writing import sync
+
 ENDING = ".journal"
 Record = dict[str, Any]
 
@@ -45,7 +47,7 @@ class Sealed:
         """Let go of it; with `remove` it is gone."""
         if remove:
             self.path.unlink(missing_ok=True)
-            sync_folder(self.path.parent)
+            sync(self.path.parent)
         os.close(self.descriptor)
 
 
@@ -113,7 +115,7 @@ class Journal:
                 break
             os.close(descriptor)  # another process took it for one that was left, and has removed it
         try:
-            sync_folder(self._folder)
+            sync(self._folder)
         except OSError:
             path.unlink(missing_ok=True)
             os.close(descriptor)
@@ -146,15 +148,6 @@ def read(path: Path) -> tuple[list[Record], int]:
     *lines, _ = path.read_bytes().split(b"\n")
     records = [record for line in lines if (record := _record(line)) is not None]
     return records, len(lines) - len(records)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _record(line: bytes) -> Record | None:

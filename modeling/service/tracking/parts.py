@@ -7,12 +7,12 @@ there twice. Days are those of the events' own times, in UTC.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import polars as pl
 
-from modeling.service.tracking.journal import ENDING, Record, Sealed, read, sync_folder, take
+from modeling.service.tracking.journal import ENDING, Record, Sealed, read, take
+from schemas.writing import replace_file, sync
 
 EVENTS, ANSWERS = "events", "answers"  # what a journal holds
 JOURNALS = "journals"  # their folder
@@ -95,10 +95,6 @@ def recover(folder: Path) -> int:
 def _write(rows: pl.DataFrame, file: Path) -> None:
     """A file that is whole or not there."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.unfinished")
-    rows.write_parquet(draft)
-    with draft.open("rb") as written:
-        os.fsync(written.fileno())
-    draft.rename(file)
-    sync_folder(file.parent)
-    sync_folder(file.parent.parent)
+    replace_file(file, rows.write_parquet)
+    sync(file.parent)
+    sync(file.parent.parent)

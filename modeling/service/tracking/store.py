@@ -16,9 +16,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from modeling.service.tracking.journal import Journal, Record, Sealed, sync_folder
+from modeling.service.tracking.journal import Journal, Record, Sealed
 from modeling.service.tracking.parts import ANSWERS, EVENTS, JOURNALS, make_parts, recover
 from schemas.errors import InputError
+from schemas.writing import sync
 
 TRACKED, SALT = "tracked", "salt"
 SECOND = "second.json"  # the second of two models that are compared
@@ -175,7 +176,7 @@ def _salt_of(folder: Path) -> bytes:
         with suppress(FileExistsError):  # another process was first
             os.link(draft, file)
         draft.unlink()
-        sync_folder(folder)
+        sync(folder)
     salt = file.read_bytes()
     if len(salt) < FEWEST_SALT:
         raise InputError(

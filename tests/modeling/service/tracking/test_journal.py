@@ -62,7 +62,7 @@ def test_days_are_those_of_the_events_and_a_part_made_again_takes_its_own_place(
     assert make_parts(tmp_path, sealed) == 3 and not sealed.path.exists()
     assert sorted(path.name for path in (tmp_path / "clicks").iterdir()) == ["day=2026-03-07", "day=2026-03-08"]
     sealed.path.write_bytes(kept)  # killed before the journal was removed
-    (tmp_path / "clicks" / "day=2026-03-08" / f".{sealed.name}.parquet.unfinished").write_bytes(b"half")
+    (tmp_path / "clicks" / "day=2026-03-08" / f".{sealed.name}.parquet.4194305").write_bytes(b"half")
     assert recover(tmp_path) == 3 and recover(tmp_path) == 0
     assert items_in(tmp_path) == ["a", "b", "c"]
     assert not list(tmp_path.rglob(".*")), "what a kill left half done is gone"
@@ -200,7 +200,7 @@ def test_a_journal_that_cannot_begin_leaves_nothing_open(tmp_path: Path, monkeyp
     journal = Journal(tmp_path, EVENTS)
     before = len(list(Path("/dev/fd").iterdir()))
     with monkeypatch.context() as patch:
-        patch.setattr(journals, "sync_folder", refuse)
+        patch.setattr(journals, "sync", refuse)
         for _ in range(30):
             with pytest.raises(OSError, match="full"):
                 journal.append([event("a")], sync=True)
