@@ -154,7 +154,7 @@ def test_however_runs_end_nothing_is_left_and_the_next_one_runs(shop: Path, tmp_
         cancel(night, run)
         assert not any(map(is_there, family))
         assert "Traceback" not in night.log.read_text()
-        if SLOW:  # tests/flows/test_child.py and test_tries.py do this without a worker
+        if SLOW:  # tests/flows/test_child.py and test_runs.py do this without a worker
             killed_then_out_of_time(night)
         dead = night.train()
         power_cut(root)

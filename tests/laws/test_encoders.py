@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from flows.laws import Law, broken
+from flows.laws import broken
 from flows.laws import encoders as laws
 from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions
@@ -55,7 +55,7 @@ FEATURES: dict[str, list[dict[str, Any]]] = {
     "target_encoding": [{"encode": "target_encoding", "column": "category", "target": "bought", "smoothing": 2.0}],
 }
 DEFAULT = {"anything": "category", "numbers": "price", "times": "timestamp", "dates": "since", "text": "text"}
-EXAMPLES = 12
+EXAMPLES = 9
 NAMES = plugins.names(encoders)
 DAYS = [MONDAY.date() + timedelta(days=day) for day in range(4)]
 
@@ -112,13 +112,13 @@ def tried(name: str) -> dict[str, Any]:
     return {f"{name}_{place}": feature for place, feature in enumerate(features)}
 
 
-@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", NAMES)
 @given(rows=ROWS, others=ROWS, seed=st.integers(0, 1_000))
 @examples(EXAMPLES)
-def test_every_encoder_obeys(name: str, law: Law, rows: pl.DataFrame, others: pl.DataFrame, seed: int) -> None:
+def test_every_encoder_obeys(name: str, rows: pl.DataFrame, others: pl.DataFrame, seed: int) -> None:
+    """All laws on the same rows: to draw them takes as long as to try a law."""
     encoder: type[Encoder] = plugins.find(encoders, name)
-    law(laws.Trial(encoder, features_of(rows, tried(name)), rows, others, seed))
+    assert broken(laws.LAWS, laws.Trial(encoder, features_of(rows, tried(name)), rows, others, seed)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)

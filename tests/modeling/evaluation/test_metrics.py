@@ -13,7 +13,7 @@ from scipy.stats import mannwhitneyu
 
 from modeling.config import LABEL_METRICS, LOWER_IS_BETTER
 from modeling.evaluation import metrics
-from modeling.evaluation.metrics import auc, calibration_error, log_loss, mae, rmse
+from modeling.evaluation.metrics import auc, calibration_error, log_loss, mae, metrics_at, rmse
 from modeling.heads.binary import Binary
 from modeling.heads.regression import Regression
 
@@ -127,3 +127,11 @@ def test_no_cases_are_undefined(metric: object) -> None:
 def test_the_names_in_the_settings_are_those_of_the_heads() -> None:
     assert {"binary": tuple(Binary.metrics), "regression": tuple(Regression.metrics)} == LABEL_METRICS
     assert set(LOWER_IS_BETTER) == {name for names in LABEL_METRICS.values() for name in names} - {"auc"}
+
+
+def test_metrics_by_hand() -> None:
+    measured = metrics_at(torch.tensor([1.0, 3.0, 11.0, torch.inf]), (5, 10))
+    assert measured["recall@5"] == measured["hitrate@5"] == 0.5
+    assert measured["precision@5"] == pytest.approx(0.1)
+    assert measured["mrr@10"] == measured["map@10"] == pytest.approx((1 + 1 / 3) / 4)
+    assert measured["ndcg@10"] == pytest.approx((1 + 0.5) / 4)
