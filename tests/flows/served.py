@@ -129,7 +129,7 @@ def served(
         process = subprocess.Popen(
             command,
             env=clean_environment()
-            | {"OVERNIGHT_ROOT": str(root)}
+            | {"OVERNIGHT_ROOT": str(root), "PREFECT_WORKER_QUERY_SECONDS": "2"}  # of 10: runs wait for less
             | ({AUTH_OF_SERVER: auth} if auth else {})
             | environment,
             stdout=lines,

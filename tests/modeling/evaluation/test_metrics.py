@@ -16,6 +16,7 @@ from modeling.evaluation import metrics
 from modeling.evaluation.metrics import auc, calibration_error, log_loss, mae, metrics_at, rmse
 from modeling.heads.binary import Binary
 from modeling.heads.regression import Regression
+from tests.slow import slow
 
 CASES = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=40)
 
@@ -87,6 +88,7 @@ def test_bins_are_cut_where_quantiles_are(cases: list[tuple[float, bool]]) -> No
     assert calibration_error(probability_N, label_N) == pytest.approx(sum(map(abs, gaps)) / len(cases), abs=1e-12)
 
 
+@slow  # 17 million cases
 def test_more_cases_than_quantiles_are_made_of() -> None:
     """torch.quantile takes 2^24 of them."""
     num_cases = 2**24 + 3

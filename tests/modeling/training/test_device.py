@@ -115,7 +115,7 @@ def run(
     folder: Path, groups: dict[str, Any], recording: type | None, after_step: Interrupt | None = None, **training: Any
 ) -> tuple[dict[str, Tensor], dict[str, Any], list[str]]:
     """Fit a small model on the pretended device; its weights, the facts and the lines said."""
-    sessions, lines = random_sessions(60, 50), []
+    sessions, lines = random_sessions(40, 50), []
     modes: list[str] = []
     model = ModelConfig.model_validate({"body": {"dim": 16, "dropout": 0.3}} | groups)
     config = CONFIG.model_copy(update=training)
