@@ -31,7 +31,8 @@ PAGES = ("README.md", "docs/recommending.md", "docs/events.md", "docs/comparing.
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 # Set-up, this very test run, and a server that stays up (tests/flows/test_serve.py runs it).
 NOT_RUN = {"make test", "make serve"}
-FEW = "SIMULATE=--users 300"  # of the 2,000 of the demo: no command takes other ways for them
+# Of the 2,000 users of the demo, and a night that trains less: no command takes other ways for them.
+FEW, SHORT = "SIMULATE=--users 100", "--set=training.epochs=1"
 
 
 def blocks(language: str) -> list[str]:
@@ -51,7 +52,7 @@ def codes() -> dict[str, str]:
 def done_by(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A command in the working folder; in this process, which has torch loaded, where it needs neither Prefect nor workers."""
     if words[0] == "overnight" and words[1] != "backfill" and "--workers" not in words and not SLOW:
-        return night_here(*words[2:]) if words[1] == "retrain" else overnight_here(*words[1:])
+        return night_here(*words[2:], SHORT) if words[1] == "retrain" else overnight_here(*words[1:])
     if words[0] == "make":
         words = [*words, "-C", str(ROOT), f"SHOP={folder / 'demo-shop'}", f"ROOT={folder / 'overnight-data'}"]
         words += [] if SLOW else [FEW]

@@ -35,6 +35,8 @@ from tests.schemas.own import part
 from tests.slow import SLOW, slow
 
 pytestmark = needs_proc
+# In a traceback. Prefect's server has some of its own on a busy machine: its services find their database locked.
+OUR_CODE = f'File "{Path(__file__).parents[2] / "flows"}/'
 NEVER_ENDS = '''"""Wait."""
 
 import time
@@ -153,7 +155,7 @@ def test_however_runs_end_nothing_is_left_and_the_next_one_runs(shop: Path, tmp_
         run, family = training(night)  # the lock of the root is free, else it would wait
         cancel(night, run)
         assert not any(map(is_there, family))
-        assert "Traceback" not in night.log.read_text()
+        assert OUR_CODE not in night.log.read_text()
         if SLOW:  # tests/flows/test_child.py and test_runs.py do this without a worker
             killed_then_out_of_time(night)
         dead = night.train()
@@ -172,7 +174,7 @@ def test_however_runs_end_nothing_is_left_and_the_next_one_runs(shop: Path, tmp_
         assert not any(map(is_there, left)) and not of_root(elsewhere)
     said = night.log.read_text()
     assert "s3cret" not in said
-    assert "The worker ended by itself" in said.splitlines()[-1] and "Traceback" not in said.removeprefix(before)
+    assert "The worker ended by itself" in said.splitlines()[-1] and OUR_CODE not in said.removeprefix(before)
 
 
 def power_cut(root: Path) -> None:
