@@ -27,9 +27,9 @@ gc.disable()  # what is imported and collected stays: to look through it for gar
 
 # Files that take minutes with few tests. Begun last, they would keep one process busy long after the rest have ended.
 FIRST = (
-    "faults/test_served.py", "test_readme.py", "flows/test_serve.py", "test_wheel.py", "test_docs.py",
-    "flows/test_child.py", "flows/test_retrain.py", "laws/test_encoders.py", "laws/test_models.py",
-    "flows/test_tracking.py", "modeling/training/", "faults/", "flows/", "docker/",
+    "faults/test_served.py", "flows/test_serve.py", "test_readme.py", "flows/test_child.py", "flows/test_retrain.py",
+    "test_wheel.py", "test_docs.py", "flows/test_tracking.py", "laws/test_models.py", "laws/test_encoders.py",
+    "modeling/training/", "faults/", "flows/", "docker/",
 )  # fmt: skip
 
 

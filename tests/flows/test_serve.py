@@ -38,7 +38,7 @@ import json, sys
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 def run(name, parameters):
-    done = run_deployment(name, parameters=parameters, timeout=3000, poll_interval=1)
+    done = run_deployment(name, parameters=parameters, timeout=3000, poll_interval=2)
     with get_client(sync_client=True) as client:
         done = client.read_flow_run(done.id)
     return {"state": done.state.name, "message": done.state.message, "name": done.name}
@@ -71,7 +71,7 @@ def test_what_starts_runs_on_a_server_and_that_nothing_is_left_of_it(
     shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, source = tmp_path / "root", shutil.copytree(shop, tmp_path / "shop")
-    seen_often = {"PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT0.5S"}
+    seen_often = {"PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT2S"}
     monkeypatch.setenv("PREFECT_HOME", str(root / "prefect"))
     with (
         listening() as (address, messages),

@@ -27,7 +27,7 @@ from schemas.columns import DAY
 from tests.gpu import untranslatable
 from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY
-from tests.slow import examples
+from tests.slow import SLOW, examples
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
     "bucketize": [{"encode": "bucketize", "column": "price", "boundaries": [0.5, 2.0]}],
@@ -125,7 +125,8 @@ def test_every_encoder_obeys(name: str, rows: pl.DataFrame, others: pl.DataFrame
 def test_every_encoder_obeys_as_checked_in_a_folder(name: str) -> None:
     """By the rows that `overnight check` draws."""
     features = FEATURES.get(name, [{"encode": name}])
-    for trial in laws.trials_of(plugins.find(encoders, name), name, features, ()):
+    trials = laws.trials_of(plugins.find(encoders, name), name, features, ())
+    for trial in trials if SLOW else trials[:2]:  # without and with nulls
         assert broken(laws.LAWS, trial) == []
 
 
