@@ -55,11 +55,11 @@ class Spans:
     """When functions were at work: of each name, how often, seconds of all threads together, and wall seconds of any."""
 
     def __init__(self) -> None:
-        self.found: dict[str, list[tuple[float, float]]] = {}
+        self.spans: dict[str, list[tuple[float, float]]] = {}
 
     def wrap(self, owner: Any, function: str, name: str, after: Callable[[], object] = lambda: None) -> None:
         """Put a clock around a function or method of a module or class; it stops after `after` is called."""
-        plain, there = getattr(owner, function), self.found.setdefault(name, [])
+        plain, there = getattr(owner, function), self.spans.setdefault(name, [])
 
         @functools.wraps(plain)
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -73,12 +73,12 @@ class Spans:
         setattr(owner, function, timed)
 
     def clear(self) -> None:
-        for spans in self.found.values():
+        for spans in self.spans.values():
             spans.clear()
 
     def summary(self) -> Json:
         """{name: [calls, seconds in all threads, wall seconds]}, the longest first."""
-        rows = {name: [len(spans), sum(b - a for a, b in spans), _wall(spans)] for name, spans in self.found.items()}
+        rows = {name: [len(spans), sum(b - a for a, b in spans), _wall(spans)] for name, spans in self.spans.items()}
         ordered = sorted(rows.items(), key=lambda row: -row[1][2])
         return {name: [calls, *(round(s, 3) for s in seconds)] for name, (calls, *seconds) in ordered if calls}
 
@@ -368,7 +368,7 @@ def main() -> None:
         print(json.dumps(slim))
         if any("error" in run for record in records for engine in engines for run in record[engine]):
             raise SystemExit(1)
-        if not all(found["same_rows"] for record in records for found in record.get("compared", {}).values()):
+        if not all(comparison["same_rows"] for record in records for comparison in record.get("compared", {}).values()):
             raise SystemExit(1)
 
 

@@ -385,10 +385,10 @@ def main() -> None:
         write_page(here.parent / "docs/serving.md", here / "service.json", here / "service_soak.json")
         return
     torch.set_num_threads(1)
-    found = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
-    print(json.dumps(found, indent=2))
+    figures = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
+    print(json.dumps(figures, indent=2))
     if given.out:
-        given.out.write_text(json.dumps(found, indent=2) + "\n")
+        given.out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":
