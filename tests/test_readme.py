@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import shlex
@@ -22,6 +20,7 @@ from tests.flows.conftest import begun, night_here, overnight_here
 from tests.flows.conftest import folder_of_all_processes as folder_of_all_processes
 from tests.laws import test_models
 from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
+from tests.schemas.own import tried
 from tests.slow import SLOW
 
 ROOT = Path(__file__).parents[1]
@@ -127,9 +126,8 @@ def test_the_parts_shown_keep_the_laws_and_pass_their_tests(tmp_path: Path) -> N
     assert len(written) == len(blocks("python"))
     verdict = check_folder(tmp_path / "plugins", say=lambda line: None)
     assert not verdict.broken and not verdict.not_tried and len(verdict.kept) == 5
-    with contextlib.redirect_stdout(io.StringIO()) as said:  # in this process, which has torch loaded
-        code = pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(tmp_path / "plugins")])
-    assert code == 0 and "5 passed" in said.getvalue(), said.getvalue()
+    code, said = tried(tmp_path / "plugins")
+    assert code == 0 and "5 passed" in said, said
 
 
 def test_the_step_and_the_encoder_shown_work(tmp_path: Path) -> None:
