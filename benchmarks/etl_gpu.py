@@ -27,14 +27,8 @@ from etl_gpu_clocks import Laps, Spans, clocks
 from etl_gpu_same import compare
 
 HERE = Path(__file__).resolve().parent
-
-
 PROJECT = HERE.parent
-
-
 WARM_ROWS, PART_ROWS = 100_000, 2_500_000
-
-
 Json = dict[str, Any]
 
 

@@ -24,17 +24,9 @@ from schemas.columns import FIRST_ID
 from schemas.features import EncoderUsed, FeatureColumn, FeatureSchema
 
 DATASET = "load"
-
-
 EVENTS, K = 8, 10
-
-
 Sessions = list[list[dict[str, Any]]]
-
-
 ACTIONS = ["view", "cart", "purchase"]
-
-
 MODEL = ModelConfig.model_validate({"body": {"name": "sasrec", "dim": 64, "num_layers": 2}})
 
 
