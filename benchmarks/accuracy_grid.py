@@ -126,8 +126,8 @@ def prepare_all(grid: Grid, folder: Path) -> None:
             if prepared.windows:
                 made = {which: prepare_hours(data, windows) for which, windows in prepared.windows.items()}
             else:
-                found = resolve(data)
-                made = {"": prepare(found.artifacts, found.dataset, progress=lambda line: None)}
+                resolved = resolve(data)
+                made = {"": prepare(resolved.artifacts, resolved.dataset, progress=lambda line: None)}
             for which, sessions in made.items():
                 kept = folder / name / which / "sessions" / sessions.id
                 shutil.copytree(sessions.folder, kept, dirs_exist_ok=True)

@@ -89,9 +89,9 @@ def prepare_hours(data: Data, windows: Windows) -> Manifest:
     hours = data.root / "hours"
     if not (hours / "items.parquet").is_file():
         write_hours(Path(data.source), hours)
-    found = resolve(data.model_copy(update={"source": str(hours)}))
+    settings = resolve(data.model_copy(update={"source": str(hours)}))
     first = windows.last - windows.first + 1
-    return prepare(found.artifacts, found.dataset, until=day_of(windows.last), days=first, progress=_quiet)
+    return prepare(settings.artifacts, settings.dataset, until=day_of(windows.last), days=first, progress=_quiet)
 
 
 def run_hours(
@@ -112,17 +112,17 @@ def run_hours(
     """
     assert data.source and data.root
     sessions = sessions or prepare_hours(data, windows)
-    found = resolve(data.model_copy(update={"source": str(data.root / "hours")}), preset, given)
+    settings = resolve(data.model_copy(update={"source": str(data.root / "hours")}), preset, given)
     days = sorted(sessions.facts["days"])
     rows: list[Json] = []
     costs, model = {"cpu_seconds": 0.0, "steps": 0}, None
     for place, day in enumerate(days[1:], start=1):
         split = SplitConfig(until=date.fromisoformat(day), train_days=windows.read)
-        training = found.training.model_copy(update={"start_from": model.name} if model else {})
-        model = train(found.artifacts, sessions, found.model, training, _quiet, split)
+        training = settings.training.model_copy(update={"start_from": model.name} if model else {})
+        model = train(settings.artifacts, sessions, settings.model, training, _quiet, split)
         costs = {name: costs[name] + model.facts[name] for name in costs}
         if place > windows.alone:
-            rows.append(_hour(found, sessions, model, split, metrics))
+            rows.append(_hour(settings, sessions, model, split, metrics))
             say(f"{day}: {rows[-1]['metrics']}")
     names = rows[0]["metrics"]
     means = {
@@ -132,13 +132,15 @@ def run_hours(
     return {"metrics": means, **counts, **costs, "hours": len(rows), "per_hour": [row["metrics"] for row in rows]}
 
 
-def _hour(found: Settings, sessions: Manifest, model: Manifest, split: SplitConfig, metrics: tuple[str, ...]) -> Json:
+def _hour(
+    settings: Settings, sessions: Manifest, model: Manifest, split: SplitConfig, metrics: tuple[str, ...]
+) -> Json:
     """One hour: the metrics by name of model and baselines, with cold targets as misses, and how many cases there are."""
     cutoffs = tuple(sorted({int(name.partition("@")[2]) for name in metrics}))
-    own = found.evaluation.model_copy(update={"split": split, "cutoffs": cutoffs, "lists": 0})
+    own = settings.evaluation.model_copy(update={"split": split, "cutoffs": cutoffs, "lists": 0})
     kept = EvaluationConfig(split=split, cutoffs=cutoffs, lists=0, filter_seen=False, baselines=())
-    facts = evaluate(found.artifacts, model, sessions, own, _quiet).facts
-    unfiltered = evaluate(found.artifacts, model, sessions, kept, _quiet).facts
+    facts = evaluate(settings.artifacts, model, sessions, own, _quiet).facts
+    unfiltered = evaluate(settings.artifacts, model, sessions, kept, _quiet).facts
     cold = facts["cold_targets"] + facts["unknown_targets"]
     share = facts["cases"] / max(facts["cases"] + cold, 1)
     measured = facts["metrics"] | {UNFILTERED: unfiltered["metrics"][facts["model"]]}

@@ -83,11 +83,11 @@ def do_histories(run: Run) -> Json:
     assert sessions, f"no prepared sessions in {run.root}"
     _, given = read_changes(list(run.given))
     data = Data(dataset=run.dataset, source=str(run.root), root=run.root, changes=run.changes)
-    found = resolve(data, run.preset, given)
+    settings = resolve(data, run.preset, given)
     with tempfile.TemporaryDirectory() as folder:
-        model = train(Artifacts(folder), sessions, found.model, found.training, say, goal=found.goal)
+        model = train(Artifacts(folder), sessions, settings.model, settings.training, say, goal=settings.goal)
         history = json.loads((model.folder / "history.json").read_text())
-        metrics = measure(model.folder, sessions, found.evaluation.filter_seen, run.metrics)
+        metrics = measure(model.folder, sessions, settings.evaluation.filter_seen, run.metrics)
     goal = model.facts["goal"]
     return metrics | {
         "steps": model.facts["steps"],

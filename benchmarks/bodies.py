@@ -163,9 +163,9 @@ def page(records: list[Json]) -> str:
         "|---|---|" + "---|" * len(offered),
     ]
     for body in names:
-        found = [by.get((body, objective, wide[0], "ours")) for objective in offered]
-        packed = next(one for one in found if one)["packed"]
-        cells = [f"{one['tokens_per_second'] / 1000:.1f}" if one else "-" for one in found]
+        of_objectives = [by.get((body, objective, wide[0], "ours")) for objective in offered]
+        packed = next(one for one in of_objectives if one)["packed"]
+        cells = [f"{one['tokens_per_second'] / 1000:.1f}" if one else "-" for one in of_objectives]
         lines.append(f"| {body} | {'packed' if packed else 'by length'} | " + " | ".join(cells) + " |")
     lines += [
         "",

@@ -135,12 +135,12 @@ def check_same(name: str, folder: str, theirs: Path) -> Json:
     Raises:
         SystemExit: when sessions differ: then their costs are not those of the same work.
     """
-    found = ours("same", folder, theirs)
-    if not found["same"]:
+    compared = ours("same", folder, theirs)
+    if not compared["same"]:
         raise SystemExit(
-            f"{name} and Overnight made different sessions, so they cannot be compared: {json.dumps(found)}"
+            f"{name} and Overnight made different sessions, so they cannot be compared: {json.dumps(compared)}"
         )
-    return dict(found["ours"])
+    return dict(compared["ours"])
 
 
 def against(name: str, rows: list[int] | None, repeat: int) -> Iterator[Json]:
@@ -236,8 +236,8 @@ def figures(
     """All rows, each told and kept as soon as it is there."""
     for mode in measured:
         try:
-            for found in mode(repeat):
-                record = found | {"commit": commit(PROJECT), "load": round(os.getloadavg()[0], 1)}
+            for row in mode(repeat):
+                record = row | {"commit": commit(PROJECT), "load": round(os.getloadavg()[0], 1)}
                 if write:
                     keep([record], HERE)
                 if as_json:
@@ -264,12 +264,12 @@ def main() -> None:
     given = parser.parse_args()
     measured: list[Callable[[int], Iterator[Json]]]
     measured = [partial(against, name, given.rows) for name in (AGAINST if given.all else given.against)]
-    others = {
+    modes = {
         "growth": partial(growth, given.rows),
         "nightly": partial(nightly, given.days),
         "engines": partial(engines, given.rows),
     }
-    measured += [mode for name, mode in others.items() if given.all or getattr(given, name)]
+    measured += [mode for name, mode in modes.items() if given.all or getattr(given, name)]
     if not measured:
         parser.error("say what to measure: --against PEER, --growth, --nightly, --engines or --all")
     records = list(figures(measured, given.repeat, given.json, given.write))

@@ -13,129 +13,23 @@ sessions of both engines are read back and compared row by row: where they diffe
 from __future__ import annotations
 
 import argparse
-import functools
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from etl_gpu_clocks import Laps, Spans, clocks
+from etl_gpu_same import compare
 
 HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent
 WARM_ROWS, PART_ROWS = 100_000, 2_500_000
 Json = dict[str, Any]
-
-
-class Laps:
-    """Wall and CPU seconds of each phase, from the reports of progress."""
-
-    def __init__(self) -> None:
-        self.wall: dict[str, float] = {}
-        self.cpu: dict[str, float] = {}
-        self._began: dict[str, tuple[float, float]] = {}
-
-    def __call__(self, progress: Any) -> None:
-        """Take a report: the first of a phase begins it, the last ends it."""
-        phase, now = progress.phase, (time.perf_counter(), time.process_time())
-        if progress.total and progress.done == 0:
-            self._began[phase] = now
-        elif progress.total and progress.done == progress.total and phase in self._began:
-            began = self._began.pop(phase)
-            self.wall[phase] = round(self.wall.get(phase, 0.0) + now[0] - began[0], 3)
-            self.cpu[phase] = round(self.cpu.get(phase, 0.0) + now[1] - began[1], 3)
-
-
-class Spans:
-    """When functions were at work: of each name, how often, seconds of all threads together, and wall seconds of any."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, list[tuple[float, float]]] = {}
-
-    def wrap(self, owner: Any, function: str, name: str, after: Callable[[], object] = lambda: None) -> None:
-        """Put a clock around a function or method of a module or class; it stops after `after` is called."""
-        plain, there = getattr(owner, function), self.found.setdefault(name, [])
-
-        @functools.wraps(plain)
-        def timed(*arguments: Any, **options: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return plain(*arguments, **options)
-            finally:
-                after()
-                there.append((began, time.perf_counter()))
-
-        setattr(owner, function, timed)
-
-    def clear(self) -> None:
-        for spans in self.found.values():
-            spans.clear()
-
-    def summary(self) -> Json:
-        """{name: [calls, seconds in all threads, wall seconds]}, the longest first."""
-        rows = {name: [len(spans), sum(b - a for a, b in spans), _wall(spans)] for name, spans in self.found.items()}
-        ordered = sorted(rows.items(), key=lambda row: -row[1][2])
-        return {name: [calls, *(round(s, 3) for s in seconds)] for name, (calls, *seconds) in ordered if calls}
-
-
-def _wall(spans: list[tuple[float, float]]) -> float:
-    total, until = 0.0, 0.0
-    for began, ended in sorted(spans):
-        total += max(0.0, ended - max(began, until))
-        until = max(until, ended)
-    return total
-
-
-def clocks(gpu: bool) -> Spans:
-    """Clocks around what may take long. `plan on the GPU` holds `to the GPU`: columns go there when a plan asks for them."""
-    from preprocessing.execution import batch, cleaning, reading, tasks
-    from preprocessing.features.state import State
-    from preprocessing.frames import device
-    from preprocessing.history import days
-    from preprocessing.output import day, sessions
-    from preprocessing.output.profile import Profiles
-    from preprocessing.source import index
-    from schemas import artifacts
-
-    spans, wait = Spans(), _wait if gpu else (lambda: None)
-    spans.wrap(reading, "collect", "read files")
-    spans.wrap(index, "_count", "index: hash and count")
-    spans.wrap(batch.Spool, "divide", "read: days of rows")
-    spans.wrap(tasks, "_rows_made_of", "clean: hash of every row (meanwhile)")
-    spans.wrap(cleaning.Cleaning, "run", "clean: plans in all")
-    spans.wrap(tasks, "account_of", "clean: account")
-    spans.wrap(tasks, "fit_bucket", "clean: fit")
-    spans.wrap(batch.Batch, "_merge", "fit: merge states")
-    spans.wrap(device, "translate", "translate plans")
-    spans.wrap(device, "to_device", "to the GPU", wait)
-    spans.wrap(device, "evaluate", "plan on the GPU", wait)
-    spans.wrap(device, "from_device", "from the GPU")
-    spans.wrap(sessions, "group", "encode: group in all")
-    spans.wrap(sessions, "with_lists", "encode: values to the host, list columns")
-    spans.wrap(sessions, "_write", "encode: Parquet of sessions (threads)")
-    spans.wrap(tasks.items, "latest_by_day", "encode: latest of items")
-    spans.wrap(tasks.counts, "count", "encode: profile")
-    spans.wrap(batch.Batch, "_with_items", "encode: merge items")
-    spans.wrap(Profiles, "of", "commit: profiles")
-    spans.wrap(day.DayWriter, "gather", "commit: gather days")
-    spans.wrap(day.DayWriter, "put", "commit: write days (threads)")
-    spans.wrap(State, "write", "commit: write states (threads)")
-    spans.wrap(artifacts, "sha256", "checksum (threads)")
-    spans.wrap(artifacts, "sync", "fsync (threads)")
-    spans.wrap(days.Days, "enter", "enter into the ledger")
-    return spans
-
-
-def _wait() -> None:
-    """For the GPU to have done what was asked of it: a clock would else stop when it was asked."""
-    from cuda.bindings import runtime
-
-    runtime.cudaDeviceSynchronize()
 
 
 def measure(engine: str, source: Path, warm: Path, root: Path, bucket_rows: int | None, variants: list[str]) -> Json:
@@ -223,53 +117,6 @@ def _counted(engines: Any) -> list[Any]:
 
     engines.memory_resource = counted
     return made
-
-
-def compare(ours: str, theirs: str) -> Json:
-    """Whether two folders of sessions hold the same rows, and which of all files differ by a byte."""
-
-    folders = [Path(ours), Path(theirs)]
-    names = [
-        sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()) for folder in folders
-    ]
-    both = sorted(set(names[0]) & set(names[1]) - {"manifest.json"})
-    other = [name for name in both if _digest(folders[0] / name) != _digest(folders[1] / name)]
-    days = sorted({name.split("/")[1] for name in both if name.startswith("sessions/")})
-    unequal = []
-    for day in days:
-        tables = [_sessions(folder / "sessions" / day) for folder in folders]
-        if not tables[0].equals(tables[1], null_equal=True):
-            unequal.append(f"{day}: {_difference(*tables)}")
-    return {
-        "same_rows": not unequal and bool(days) and _without_parts(names[0]) == _without_parts(names[1]),
-        "days": len(days),
-        "unequal": unequal[:5],
-        "files": len(both),
-        "files_that_differ": other[:12],
-        "only_in_one": sorted(set(names[0]) ^ set(names[1]))[:12],
-    }
-
-
-def _without_parts(names: list[str]) -> set[str]:
-    """How many parts a day has follows from the number of buckets, which the engine chooses."""
-    return {name.rpartition("/")[0] if name.startswith("sessions/") else name for name in names}
-
-
-def _sessions(folder: Path) -> Any:
-    import polars as pl
-
-    return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in sorted(folder.glob("*.parquet"))])
-
-
-def _difference(mine: Any, other: Any) -> str:
-    if mine.shape != other.shape or mine.schema != other.schema:
-        return f"{mine.shape} {mine.schema} / {other.shape} {other.schema}"
-    return ", ".join(name for name in mine.columns if not mine[name].equals(other[name], null_equal=True))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def child(*arguments: object) -> Json:
@@ -368,7 +215,7 @@ def main() -> None:
         print(json.dumps(slim))
         if any("error" in run for record in records for engine in engines for run in record[engine]):
             raise SystemExit(1)
-        if not all(found["same_rows"] for record in records for found in record.get("compared", {}).values()):
+        if not all(comparison["same_rows"] for record in records for comparison in record.get("compared", {}).values()):
             raise SystemExit(1)
 
 

@@ -122,8 +122,8 @@ def _nightly(records: list[Json]) -> str:
     ratio = records[-1]["night"]["cpu_s"] / records[0]["night"]["cpu_s"]
     few, many = records[0]["days"], records[-1]["days"]
     each = (records[-1]["night"]["cpu_s"] - records[0]["night"]["cpu_s"]) / max(many - few, 1) * 1_000
-    found = f"A day after {many} costs {ratio:.2f} times the CPU of a day after {few}; the goal is 1."
-    return f"{table}\n\n{found} Each day of history adds {each:.1f} ms."
+    sentence = f"A day after {many} costs {ratio:.2f} times the CPU of a day after {few}; the goal is 1."
+    return f"{table}\n\n{sentence} Each day of history adds {each:.1f} ms."
 
 
 def _engines(records: list[Json]) -> str:

@@ -69,12 +69,12 @@ def _losses(records: list[Json]) -> str:
     sizes = sorted({record["items"] for record in records})
     heads = ["loss", "group", "gradient"]
     heads += [f"{_short(items)}: {what}" for items in sizes for what in ("ms", "step", "MB")]
-    found = {(_named(record), record["items"]): record for record in records}
+    by_name_and_items = {(_named(record), record["items"]): record for record in records}
     rows = []
-    for named in sorted({one for one, _ in found}, key=_by_kind):
+    for named in sorted({one for one, _ in by_name_and_items}, key=_by_kind):
         row = list(named)
         for items in sizes:
-            record = found.get((named, items))
+            record = by_name_and_items.get((named, items))
             row += _figures(record) if record else ["-"] * 3
         rows.append(row)
     return f"{_table(heads, rows)}\n\nA dash: all scores at once would take more than 4 GB."

@@ -127,10 +127,10 @@ def write_day(day: date, folder: Path) -> None:
 
 def measure(histories: list[History], repeat: int) -> dict[str, dict[int, float]]:
     """Medians of CPU seconds by kind of night and length of history."""
-    found: dict[str, dict[int, list[float]]] = {}
+    by_kind: dict[str, dict[int, list[float]]] = {}
 
     def enter(kind: str, history: History, seconds: float) -> None:
-        found.setdefault(kind, {}).setdefault(history.days, []).append(seconds)
+        by_kind.setdefault(kind, {}).setdefault(history.days, []).append(seconds)
 
     for _ in range(repeat):
         for history in histories:
@@ -142,18 +142,18 @@ def measure(histories: list[History], repeat: int) -> dict[str, dict[int, float]
             enter("prepare, nothing to do; all days", history, nothing)
             night = history.run("retrain", "trained", NEWEST - timedelta(days=1), *WINDOW, *QUICK)
             enter("retrain, nothing to do; a window of 7 days", history, night)
-    return {kind: {days: median(runs) for days, runs in by_days.items()} for kind, by_days in found.items()}
+    return {kind: {days: median(runs) for days, runs in by_days.items()} for kind, by_days in by_kind.items()}
 
 
-def page(found: dict[str, dict[int, float]], repeat: int) -> Iterator[str]:
+def page(by_kind: dict[str, dict[int, float]], repeat: int) -> Iterator[str]:
     """The figures as Markdown."""
-    days = list(next(iter(found.values())))
+    days = list(next(iter(by_kind.values())))
     first, last = days[0], days[-1]
     yield f"Measured on {machine()}, at commit {commit(PROJECT)}; CPU seconds, medians of {repeat}."
     yield ""
     yield f"| a night after so many days | {' | '.join(f'{number:,}' for number in days)} | {last:,} to {first:,} |"
     yield f"| --- |{' --- |' * (len(days) + 1)}"
-    for kind, of_kind in found.items():
+    for kind, of_kind in by_kind.items():
         ratio = of_kind[last] / of_kind[first]
         yield f"| {kind} | {' | '.join(f'{of_kind[number]:.2f}' for number in days)} | {ratio:.2f} |"
 

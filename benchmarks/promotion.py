@@ -102,13 +102,13 @@ def widened(difference: Difference, scatter: float, promotion: PromotionConfig) 
 
 def measurements(users: int, scatter: float) -> list[float]:
     """The variance between seeds as so many nights would measure it."""
-    rng, by, found = np.random.default_rng(7), move_for(scatter), []
+    rng, by, variances = np.random.default_rng(7), move_for(scatter), []
     for _ in range(MEASUREMENTS):
         user_N = np.repeat(np.arange(users), rng.integers(1, 4, users))
         about = {"case": np.arange(len(user_N)), "user": user_N}
         ranks = ranks_of(rng, len(user_N), *(rng.normal(size=3) * by))
-        found.append(variance_of([pl.DataFrame(about | {"rank": rank_N}) for rank_N in ranks], METRIC))
-    return found
+        variances.append(variance_of([pl.DataFrame(about | {"rank": rank_N}) for rank_N in ranks], METRIC))
+    return variances
 
 
 def show_seeds(users: int, scatter: float, moves: dict[float, float], pairs: int, promotion: PromotionConfig) -> None:
@@ -116,9 +116,9 @@ def show_seeds(users: int, scatter: float, moves: dict[float, float], pairs: int
     measured = measurements(users, scatter)
     mean, spread = np.mean(measured), np.std(measured)
     print(f"{users:,} users: a measurement of s^2 = {scatter**2:.6f} gives {mean:.6f} +- {spread:.6f}", flush=True)
-    found = [rates_with_seeds(users, moved, scatter, measured, pairs, promotion) for moved in moves.values()]
-    for name in found[0]:
-        cells = (f"{100 * of[name]['promote'] / pairs:.1f} / {100 * of[name]['keep'] / pairs:.1f}" for of in found)
+    shares = [rates_with_seeds(users, moved, scatter, measured, pairs, promotion) for moved in moves.values()]
+    for name in shares[0]:
+        cells = (f"{100 * of[name]['promote'] / pairs:.1f} / {100 * of[name]['keep'] / pairs:.1f}" for of in shares)
         print(f"{users:>9,} users, {name:<11}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
 
 
@@ -136,8 +136,8 @@ def main() -> None:
         if given.seed_scatter:
             show_seeds(users, given.seed_scatter, moves, given.pairs, promotion)
             continue
-        found = [rates(users, moved, given.pairs, promotion) for moved in moves.values()]
-        cells = (f"{100 * of['promote']:.1f} / {100 * of['keep']:.1f}" for of in found)
+        shares = [rates(users, moved, given.pairs, promotion) for moved in moves.values()]
+        cells = (f"{100 * of['promote']:.1f} / {100 * of['keep']:.1f}" for of in shares)
         print(f"{users:>9,} users            " + "".join(f"{cell:>12}" for cell in cells), flush=True)
 
 

@@ -12,135 +12,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
+from service_running import DATASET, K, Running, ask, cpu_seconds, folder, histories, memory_mb, write_model
+from service_soak import soak
 
-from modeling.config import ModelConfig
-from modeling.evaluation.pointer import pointer_of, put_in_service
-from modeling.model import SequenceModel
-from modeling.service.recommender import Recommender
+from modeling.evaluation.pointer import put_in_service
 from schemas.artifacts import Artifacts
-from schemas.columns import FIRST_ID
-from schemas.features import EncoderUsed, FeatureColumn, FeatureSchema
-
-DATASET = "load"
-EVENTS, K = 8, 10
-Sessions = list[list[dict[str, Any]]]
-ACTIONS = ["view", "cart", "purchase"]
-MODEL = ModelConfig.model_validate({"body": {"name": "sasrec", "dim": 64, "num_layers": 2}})
-
-
-def schema_of(num_items: int) -> FeatureSchema:
-    """Items, what was done, and the hour."""
-    category, hour = EncoderUsed(name="category"), EncoderUsed(name="hour", options={"time_zone": "UTC"})
-    made_of = {
-        "item_id": ("item_id", num_items, category),
-        "action": ("event_type", len(ACTIONS), category),
-        "hour": ("timestamp", 24, hour),
-    }
-    columns = tuple(
-        FeatureColumn(
-            name=name,
-            kind="categorical",
-            source=source,
-            dtype="int32",
-            cardinality=FIRST_ID + number,
-            vocabulary=f"vocabularies/{name}.parquet" if encoder is category else None,
-            transform=(encoder.name,),
-            encoders=(encoder,),
-        )
-        for name, (source, number, encoder) in made_of.items()
-    )
-    return FeatureSchema(dataset=DATASET, max_length=50, split="day", columns=columns)
-
-
-def write_model(artifacts: Artifacts, num_items: int, seed: int) -> str:
-    """A model of random weights as an artifact; its name."""
-    torch.manual_seed(seed)
-    model = SequenceModel(MODEL, schema_of(num_items))
-    items = pl.DataFrame({"id": pl.int_range(FIRST_ID, FIRST_ID + num_items, dtype=pl.Int32, eager=True)})
-    items = items.with_columns(pl.format("item-{}", pl.col("id")).alias("value"), pl.lit(1).alias("count"))
-    artifact_id = f"{num_items:08x}{seed:08x}"
-    with artifacts.write("models", artifact_id, parameters={}) as draft:
-        model.save(draft.folder)
-        extra = {"action": pl.lit(FIRST_ID, pl.Int32), "hour": pl.lit(FIRST_ID, pl.Int32)}
-        items.with_columns(**extra).write_parquet(draft.folder / "items.parquet")
-        (draft.folder / "vocabularies").mkdir()
-        items.write_parquet(draft.folder / "vocabularies/item_id.parquet")
-        ids = pl.Series("id", range(FIRST_ID, FIRST_ID + 3), dtype=pl.Int32)
-        pl.DataFrame({"value": ACTIONS, "id": ids}).write_parquet(draft.folder / "vocabularies/action.parquet")
-    return f"models/{artifact_id}"
-
-
-def histories(num_items: int, count: int, seed: int = 0) -> Sessions:
-    """Sessions of raw events."""
-    draw = random.Random(seed)
-    return [
-        [
-            {
-                "item_id": f"item-{draw.randrange(FIRST_ID, FIRST_ID + num_items)}",
-                "timestamp": f"2026-03-08T{draw.randrange(24):02d}:{place:02d}:00Z",
-                "event_type": draw.choice(ACTIONS),
-            }
-            for place in range(EVENTS)
-        ]
-        for _ in range(count)
-    ]
-
-
-class Running:
-    """The service as a process of its own, on one core."""
-
-    def __init__(self, root: Path, port: int = 0) -> None:
-        self.root, self.port = root, port
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "flows.cli", "api", "--dataset", DATASET, "--root", str(self.root)]
-        command += ["--port", str(self.port), "--poll", "0.5", "--json"]
-        core = min(os.sched_getaffinity(0))
-        process = subprocess.Popen(["taskset", "-c", str(core), *command], stdout=subprocess.PIPE, text=True)
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("{"):
-                self.port = int(json.loads(line)["address"].rpartition(":")[2])
-                return process
-        raise RuntimeError("the service did not start")
-
-    def end(self, number: int) -> int:
-        """Send a signal and wait for the end; the exit code."""
-        self.process.send_signal(number)
-        return self.process.wait()
-
-    def restart(self) -> None:
-        """Start it at the same port."""
-        self.process = self._start()
-
-
-async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> tuple[int, bytes]:
-    """One request on an open connection: status and body."""
-    head = f"POST /recommend HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
-    writer.write(head.encode() + body)
-    await writer.drain()
-    status = int((await reader.readuntil(b"\r\n")).split()[1])
-    headers = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(headers.partition(b"content-length: ")[2].partition(b"\r\n")[0])
-    return status, await reader.readexactly(length)
 
 
 async def load(port: int, bodies: list[bytes], clients: int, seconds: float) -> list[float]:
@@ -196,158 +81,6 @@ def measure(num_items: list[int], seconds: float) -> list[dict[str, Any]]:
     return rows
 
 
-def cpu_seconds(process: int) -> float:
-    """What a process has used."""
-    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def memory_mb(process: int) -> int:
-    """What it holds now."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS"))
-
-
-BAD = [
-    (b"{", 422),
-    (b"", 422),
-    (b'{"itms": []}', 422),
-    (b'{"items": [null]}', 422),
-    (b'{"events": [{"item_id": "item-5", "timestamp": "yesterday"}]}', 422),
-    (b'{"items": [], "k": -1}', 422),
-    (b"x" * (2**20 + 1), 413),
-]
-
-
-def soak(seconds: float, num_items: int) -> dict[str, Any]:
-    """Clients that ask all the while, as models are changed, one of them damaged, and the service is ended and killed.
-
-    Every request is asked until it is answered. An answer counts as right when its list is that of the model it names.
-    """
-    account: Counter[str] = Counter()
-    with folder() as root:
-        artifacts = Artifacts(root)
-        names = [write_model(artifacts, num_items, seed) for seed in (0, 1)]
-        damaged = write_model(artifacts, num_items, 2)
-        weights = root / damaged / "model.safetensors"
-        weights.write_bytes(weights.read_bytes()[:1000])
-        put_in_service(artifacts, DATASET, names[0], by="promote")
-        sessions = histories(num_items, 40)
-        right = {}
-        for name in names:
-            recommender = Recommender(root / name, "cpu", borrow=False)
-            lists = [recommender.recommend(pl.DataFrame(events), K, filter_seen=True)[0] for events in sessions]
-            right |= {(name, number): items for number, items in enumerate(lists)}
-        running = Running(root)
-        try:
-            soaking = Soak(running, artifacts, names, damaged, account)
-            asyncio.run(soaking.run(sessions, right, seconds))
-        finally:
-            running.end(signal.SIGTERM)
-    return {"seconds": seconds, "items": num_items} | dict(sorted(account.items()))
-
-
-class Soak:
-    """Who does what to the service, and the account of it."""
-
-    def __init__(
-        self, running: Running, artifacts: Artifacts, names: list[str], damaged: str, account: Counter[str]
-    ) -> None:
-        self.running, self.artifacts, self.names, self.damaged = running, artifacts, names, damaged
-        self.account, self.ended = account, asyncio.Event()
-
-    async def run(self, sessions: Sessions, right: dict[tuple[str, int], list[str]], seconds: float) -> None:
-        """Everybody at once, for so many seconds."""
-        work = [
-            *(self.good(number, sessions, right) for number in range(8)),
-            *(self.bad(number) for number in range(2)),
-        ]
-        tasks = [asyncio.create_task(job) for job in (*work, self.change(), self.kill(seconds / 5))]
-        await asyncio.sleep(seconds)
-        self.ended.set()
-        await asyncio.gather(*tasks)
-
-    async def good(self, number: int, sessions: Sessions, right: dict[tuple[str, int], list[str]]) -> None:
-        """Asks, again where there was no answer, until the end."""
-        draw, client = random.Random(number), Client(self.running, self.account)
-        while not self.ended.is_set():
-            case = draw.randrange(len(sessions))
-            body = json.dumps({"sessions": [{"events": sessions[case]}, {"events": 7}], "k": K}).encode()
-            self.account["requests"] += 1
-            status, answer = await client.until_answered(body)
-            if status != 200:
-                self.account[f"answered {status}"] += 1
-                continue
-            said = json.loads(answer)
-            listed = [entry["item"] for entry in said["sessions"][0]["items"]]
-            is_right = listed == right[said["model"], case] and "error" in said["sessions"][1]
-            self.account["answered rightly" if is_right else "answered wrongly"] += 1
-            self.account[f"by {said['model']}"] += 1
-
-    async def bad(self, number: int) -> None:
-        """Asks what is refused, and goes away in the middle."""
-        draw = random.Random(number)
-        while not self.ended.is_set():
-            body, wanted = draw.choice(BAD)
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.running.port)
-                if draw.random() < 0.3:
-                    writer.write(b"POST /recommend HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\n{")
-                    await writer.drain()
-                    self.account["bad: went away"] += 1
-                else:
-                    status, _ = await ask(reader, writer, body)
-                    right = status == wanted
-                    self.account["bad: refused rightly" if right else f"bad: answered {status} for {wanted}"] += 1
-                writer.close()
-            await asyncio.sleep(0.02)
-
-    async def change(self) -> None:
-        """Another model every two seconds, the fourth one damaged."""
-        number = 0
-        while not self.ended.is_set():
-            number += 1
-            name = self.damaged if number % 4 == 0 else self.names[number % 2]
-            await asyncio.to_thread(put_in_service, self.artifacts, DATASET, name, by="promote")
-            self.account["pointers changed"] += 1
-            await asyncio.sleep(2.0)
-
-    async def kill(self, every: float) -> None:
-        """Ends the service and starts it again, by turns in peace and not."""
-        for number in (signal.SIGTERM, signal.SIGKILL) * 100:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.ended.wait(), every)
-            if self.ended.is_set():
-                return
-            await asyncio.to_thread(self.running.end, number)
-            if json.loads(pointer_of(self.artifacts, DATASET).read_text())["model"] == self.damaged:
-                put_in_service(self.artifacts, DATASET, self.names[0], by="promote")
-            await asyncio.to_thread(self.running.restart)
-            self.account[f"ended by {signal.Signals(number).name}"] += 1
-
-
-class Client:
-    """One connection, opened again where it was cut."""
-
-    def __init__(self, running: Running, account: Counter[str]) -> None:
-        self.running, self.account = running, account
-        self.connection: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def until_answered(self, body: bytes) -> tuple[int, bytes]:
-        """The answer, however often it has to be asked for."""
-        while True:
-            try:
-                self.connection = self.connection or await asyncio.open_connection("127.0.0.1", self.running.port)
-                return await asyncio.wait_for(ask(*self.connection, body), 60)
-            except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-                refused = isinstance(error, ConnectionRefusedError)
-                self.account["asked again: not taken on" if refused else "asked again: cut off"] += 1
-                if self.connection:
-                    self.connection[1].close()
-                self.connection = None
-                await asyncio.sleep(0.05)
-
-
 def write_page(page: Path, load_file: Path, soak_file: Path) -> None:
     """Put what was measured into the page, between its marks."""
     rows = json.loads(load_file.read_text())
@@ -366,13 +99,6 @@ def write_page(page: Path, load_file: Path, soak_file: Path) -> None:
     page.write_text(text)
 
 
-@contextlib.contextmanager
-def folder() -> Iterator[Path]:
-    """A folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="overnight-service-") as name:
-        yield Path(name)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["load", "soak", "page"])
@@ -385,10 +111,10 @@ def main() -> None:
         write_page(here.parent / "docs/serving.md", here / "service.json", here / "service_soak.json")
         return
     torch.set_num_threads(1)
-    found = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
-    print(json.dumps(found, indent=2))
+    figures = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
+    print(json.dumps(figures, indent=2))
     if given.out:
-        given.out.write_text(json.dumps(found, indent=2) + "\n")
+        given.out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -111,9 +111,9 @@ def ours(train: Sessions, test: Cases, num_items: int, length: int, model: Json,
     config = TrainingConfig.model_validate({"order": "random", "evaluations": 1, "threads": 1} | training)
     with tempfile.TemporaryDirectory() as folder, kept_memory():
         fitted, facts = fit(schema, split, ModelConfig.model_validate(model), config, Path(folder), lambda line: None)
-    found = metrics_at(ranks(ModelScorer(fitted), test, filter_seen=seen), (10,))
+    metrics = metrics_at(ranks(ModelScorer(fitted), test, filter_seen=seen), (10,))
     kept = ("tokens_per_cpu_second", "cpu_seconds", "tokens")
-    return {name: facts[name] for name in kept} | {"epochs": config.epochs, "ndcg@10": round(found["ndcg@10"], 4)}
+    return {name: facts[name] for name in kept} | {"epochs": config.epochs, "ndcg@10": round(metrics["ndcg@10"], 4)}
 
 
 def histories(items: pl.Series, lengths: pl.Series) -> Sessions:

@@ -15,11 +15,11 @@ def datasets(as_json: JsonOption = False) -> None:
     """The datasets that can be named: where to get them, on what terms, and where each comes from."""
     from flows.settings import listing
 
-    found = listing.datasets()
-    for name, about in found.items():
+    listed = listing.datasets()
+    for name, about in listed.items():
         say(f"{name}: {about['title']}\n    get it: {about['obtain']}\n    terms:  {about['terms']}")
         say(f"    from:   {about['origin']}")
-    end(found, as_json)
+    end(listed, as_json)
 
 
 def steps(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
@@ -27,10 +27,10 @@ def steps(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
     from flows.settings import listing
 
     use_plugins_of(dataset)
-    found = listing.for_datasets()
-    for line in listing.lines(found):
+    listed = listing.for_datasets()
+    for line in listing.lines(listed):
         say(line)
-    end(found, as_json)
+    end(listed, as_json)
 
 
 def models(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None:
@@ -38,10 +38,10 @@ def models(dataset: OfDatasetOption = None, as_json: JsonOption = False) -> None
     from flows.settings import listing
 
     use_plugins_of(dataset)
-    found = listing.for_models()
-    for line in listing.lines(found, listing.of_all()):
+    listed = listing.for_models()
+    for line in listing.lines(listed, listing.of_all()):
         say(line)
-    end(found, as_json)
+    end(listed, as_json)
 
 
 def new(

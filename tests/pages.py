@@ -37,13 +37,16 @@ class Ran:
     blocks: list[tuple[str, str]]
 
 
-def run(page: str, folder: Path) -> Ran:
-    """Run the blocks of a page in `folder`. What is shown after a block that shows nothing is empty."""
+def run(page: str, folder: Path, instead: tuple[str, str] = ("", "")) -> Ran:
+    """Run the blocks of a page in `folder`, with the second of `instead` for the first.
+
+    What is shown after a block that shows nothing is empty.
+    """
     text, namespace = (DOCS / page).read_text(), {"__name__": page}
     parts, blocks, done = [], [], 0
     with contextlib.chdir(folder), pl.Config():
         for match in BLOCK.finditer(text):
-            code, shown = match[1], match[3]
+            code, shown = match[1].replace(*instead) if all(instead) else match[1], match[3]
             line = text[: match.start()].count("\n") + 1
             said = io.StringIO()
             with contextlib.redirect_stdout(said):

@@ -1,4 +1,4 @@
-"""The checks of `tests/cuda.py`, where there is a GPU; what they need next to torch may be missing there."""
+"""The checks of `tests/cuda`, where there is a GPU; what they need next to torch may be missing there."""
 
 from __future__ import annotations
 

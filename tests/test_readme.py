@@ -20,6 +20,7 @@ from tests.flows.conftest import begun, night_here, overnight_here
 from tests.flows.conftest import folder_of_all_processes as folder_of_all_processes
 from tests.laws import test_models
 from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
+from tests.schemas.own import tried
 from tests.slow import SLOW
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +30,8 @@ PAGES = ("README.md", "docs/recommending.md", "docs/events.md", "docs/comparing.
 TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 # Set-up, this very test run, and a server that stays up (tests/flows/test_serve.py runs it).
 NOT_RUN = {"make test", "make serve"}
-FEW = "SIMULATE=--users 300"  # of the 2,000 of the demo: no command takes other ways for them
+# Of the 2,000 users of the demo, and a night that trains less: no command takes other ways for them.
+FEW, SHORT = "SIMULATE=--users 100", "--set=training.epochs=1"
 
 
 def blocks(language: str) -> list[str]:
@@ -49,7 +51,7 @@ def codes() -> dict[str, str]:
 def done_by(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """A command in the working folder; in this process, which has torch loaded, where it needs neither Prefect nor workers."""
     if words[0] == "overnight" and words[1] != "backfill" and "--workers" not in words and not SLOW:
-        return night_here(*words[2:]) if words[1] == "retrain" else overnight_here(*words[1:])
+        return night_here(*words[2:], SHORT) if words[1] == "retrain" else overnight_here(*words[1:])
     if words[0] == "make":
         words = [*words, "-C", str(ROOT), f"SHOP={folder / 'demo-shop'}", f"ROOT={folder / 'overnight-data'}"]
         words += [] if SLOW else [FEW]
@@ -124,9 +126,8 @@ def test_the_parts_shown_keep_the_laws_and_pass_their_tests(tmp_path: Path) -> N
     assert len(written) == len(blocks("python"))
     verdict = check_folder(tmp_path / "plugins", say=lambda line: None)
     assert not verdict.broken and not verdict.not_tried and len(verdict.kept) == 5
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "plugins")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "5 passed" in done.stdout, done.stdout
+    code, said = tried(tmp_path / "plugins")
+    assert code == 0 and "5 passed" in said, said
 
 
 def test_the_step_and_the_encoder_shown_work(tmp_path: Path) -> None:

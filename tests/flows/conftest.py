@@ -56,13 +56,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 START = """
-import sys
+import os, sys
 from pathlib import Path
 from flows.environment import prepare_environment
+from flows.pool import prepare_pool
 from flows.server import prefect_server
 prepare_environment(Path(sys.argv[1]))
-with prefect_server(print):
-    pass
+with prefect_server(print) as url:
+    prepare_pool(url, os.environ | {"PREFECT_API_URL": url})
 """
 ready: list[Path] = []  # the folder of this run of all tests, for a database that is made once
 
@@ -75,7 +76,7 @@ def folder_of_all_processes(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def begun(root: Path) -> Path:
-    """An artifact root whose Prefect server has run once: to make its database takes 6 seconds of CPU time."""
+    """An artifact root whose Prefect server has run once, and has the work pool: its database takes 6 seconds of CPU time."""
     home = root / "prefect"
     if not ready or home.exists():
         return root

@@ -30,7 +30,7 @@ from schemas.lock import LostLockError
 from schemas.owner import Owner
 from schemas.progress import Progress, TrainingProgress
 from tests.flows.conftest import LONG_SECONDS, clean_environment
-from tests.flows.test_power_cut import is_there, wait_until
+from tests.flows.served import is_there, wait_until
 from tests.slow import slow
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
@@ -154,7 +154,7 @@ def test_a_killed_training_is_one_clear_line_and_goes_on_to_the_same_bits(
         with pytest.raises(StageEndedError, match=r"by the kernel, as memory ran out.*training.tokens_per_step"):
             train(settings, sessions, second := Watch(0.45, out_of_memory))
         assert not processes()
-        model = train(settings, sessions, third := Watch())
+    model = stages.train(settings, sessions, third := Watch())
     assert "Going on from step" not in first.text
     assert "Going on from step" in second.text and "Going on from step" in third.text
     assert not list(tmp_path.glob("unfinished/*"))

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from modeling.config import EvaluationConfig
 from tests.flows.conftest import QUICK, overnight, overnight_here, summary_of
+from tests.slow import slow
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +179,7 @@ def test_the_page_of_any_day_can_be_had(shop: Path, root: Path) -> None:
     assert missing.returncode == 2 and "2026-03-02 to 2026-03-05" in missing.stderr, missing.stderr
 
 
+@slow  # tests/preprocessing/test_workers.py compares the rows, tests/test_readme.py runs the command
 def test_workers_prepare_the_same_sessions(shop: Path, root: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
     done = overnight("prepare", "--source", shop, "--root", tmp_path, "--workers", "2", "--json")

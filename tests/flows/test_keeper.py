@@ -11,7 +11,7 @@ import pytest
 
 from flows.keeper import PROCESSES, start, stop
 from tests.flows.conftest import LONG_SECONDS
-from tests.flows.test_power_cut import is_there, wait_until
+from tests.flows.served import is_there, wait_until
 
 pytestmark = pytest.mark.skipif(not PROCESSES.exists(), reason="looks for processes in /proc")
 # Starts what leaves its group and its parent, and one more that does not listen to SIGTERM; then ends or sleeps.

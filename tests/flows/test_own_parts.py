@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from schemas.dataset import read_dataset
 from schemas.errors import InputError
 from schemas.places import KINDS, singular
 from tests.flows.conftest import overnight_here
-from tests.schemas.own import DATASET, STEP, part
+from tests.schemas.own import DATASET, STEP, part, tried
 
 ALL = [(singular(kind), f"my_{singular(kind)}") for kind in KINDS]
 
@@ -40,9 +38,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_begun_passes_its_tests(begun: Path) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(begun)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0 and f"{len(ALL)} passed" in done.stdout, done.stdout
+    code, said = tried(begun)
+    assert code == 0 and f"{len(ALL)} passed" in said, said
 
 
 def test_what_is_begun_keeps_every_law(begun: Path) -> None:

@@ -1,19 +1,14 @@
-"""Progress in numbers, as a bar, as lines, as an artifact of a run."""
+"""Progress in numbers, as a bar, as lines. tests/flows/test_runs.py has the artifact of a run."""
 
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from flows.reports.progress import PREPARE, TRAIN, Lines, TerminalProgress, as_progress, share_done
 from schemas.progress import Progress, TrainingProgress
-from tests.flows.conftest import LONG_SECONDS, begun, clean_environment
 
 
 def terminal() -> Console:
@@ -82,48 +77,3 @@ def test_training_shows_its_numbers() -> None:
         progress(TrainingProgress("train", 8, 8, "step 8 of 8"))
     printed = progress.console.export_text()
     assert "train: step 8 of 8" in printed and "4 of 8" not in printed
-
-
-RUN = """
-import json, sys
-from pathlib import Path
-from flows.environment import prepare_environment
-from flows.server import prefect_server
-from schemas.progress import Progress
-prepare_environment(Path(sys.argv[1]))
-with prefect_server(print):
-    from prefect import flow, task
-    from prefect.client.orchestration import get_client
-    from flows.reports import progress
-    progress.REST = 3600
-    lines = []
-    @task
-    def work():
-        with progress.run_progress("work", ("one", "two"), lines.append) as tell:
-            with get_client(sync_client=True) as client:
-                def shown():
-                    return [artifact.data for artifact in client.read_artifacts() if artifact.key == "work"]
-                tell(Progress("one", 1, 2, "half"))
-                first = shown()
-                tell(Progress("one", 2, 2))
-                resting = shown()
-                progress.REST = -1
-                tell(Progress("two", 1, 2))
-                second = shown()
-                tell("a line")
-        with get_client(sync_client=True) as client:
-            return first, resting, second, shown()
-    @flow
-    def run():
-        return work()
-    print(json.dumps([run(), lines]))
-"""
-
-
-def test_a_run_has_an_artifact_that_moves_but_not_all_the_time(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN, str(begun(tmp_path))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG_SECONDS, env=clean_environment())
-    assert done.returncode == 0, done.stderr
-    shown, lines = json.loads(done.stdout.splitlines()[-1])
-    assert shown == [[25.0], [25.0], [75.0], [100.0]]
-    assert lines == ["one: half", "one: 2 of 2 (100%)", "two: 1 of 2 (50%)", "a line"]

@@ -26,16 +26,42 @@ from tests.flows.conftest import (
 )
 from tests.slow import SLOW
 
+KILLED_AT = [  # a line of its output, and whether it is tried in every run; tests/faults/test_kills.py kills the stages alone
+    (r"'prepare' - clean", False),
+    (r"\((1[5-9]|[2-9]\d)%\), loss", False),
+    (r"\([4-9]\d%\), loss", True),
+    (r"'evaluate' - popularity", False),
+    (r"'compare' - Finished", False),
+]
+
 
 @pytest.fixture(scope="module")
-def whole(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object]]:
-    """A night that nobody disturbed."""
-    root = tmp_path_factory.mktemp("whole")
+def killed(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], list[str]]:
+    """A night that was killed with its server and run again: root, summary, and what was said."""
+    root = tmp_path_factory.mktemp("killed")
+    arguments = ["retrain", "--source", shop, "--root", root, *QUICK, "--json"]
+    kills = [line for line, is_usual in KILLED_AT if is_usual or SLOW]
+    said = [run_and_kill(re.compile(line).search, *arguments) for line in kills]
     shown = {"OVERNIGHT_MLFLOW": "on", "OVERNIGHT_MLFLOW_UI": "http://127.0.0.1:5000"}
-    done = overnight(
-        "retrain", "--source", shop, "--root", root, *QUICK, "--json", environment=clean_environment() | shown
-    )
-    return root, summary_of(done)
+    done = overnight(*arguments, environment=clean_environment() | shown)
+    return root, summary_of(done), [*itertools.chain(*said), done.stderr]
+
+
+@pytest.fixture(scope="module")
+def whole(killed: tuple[Path, dict[str, object], list[str]]) -> tuple[Path, dict[str, object]]:
+    """A night in its root, with its summary."""
+    return killed[:2]
+
+
+@pytest.mark.fault("a run from a terminal is killed with its server in any stage", outcome="goes on")
+def test_killed_at_any_stage_the_next_run_goes_on(
+    shop: Path, killed: tuple[Path, dict[str, object], list[str]], tmp_path: Path
+) -> None:
+    _, summary, said = killed
+    assert any("Going on from step" in line for line in said)
+    undisturbed = summary_of(night_here("--source", shop, "--root", tmp_path, *QUICK, "--json"))
+    for name in ("metrics", "verdict", "in_service"):
+        assert summary[name] == undisturbed[name]
 
 
 def test_a_night_promotes_its_first_model_and_reports(whole: tuple[Path, dict[str, object]]) -> None:
@@ -135,29 +161,6 @@ def test_with_nothing_to_do_a_server_that_is_named_must_answer(
     ):
         done = overnight(*arguments, environment=clean_environment() | setting)
         assert done.returncode == 2 and words in done.stderr, done.stdout + done.stderr
-
-
-KILLED_AT = [  # a line of its output, and whether it is tried in every run; tests/faults/test_kills.py kills the stages alone
-    (r"'prepare' - clean", False),
-    (r"\((1[5-9]|[2-9]\d)%\), loss", False),
-    (r"\([4-9]\d%\), loss", True),
-    (r"'evaluate' - popularity", False),
-    (r"'compare' - Finished", False),
-]
-
-
-@pytest.mark.fault("a run from a terminal is killed with its server in any stage", outcome="goes on")
-def test_killed_at_any_stage_the_next_run_goes_on(
-    shop: Path, whole: tuple[Path, dict[str, object]], tmp_path: Path
-) -> None:
-    arguments = ["retrain", "--source", shop, "--root", tmp_path, *QUICK, "--json"]
-    kills = [line for line, is_usual in KILLED_AT if is_usual or SLOW]
-    said = [run_and_kill(re.compile(line).search, *arguments) for line in kills]
-    done = overnight(*arguments)
-    assert any("Going on from step" in line for line in [*itertools.chain(*said), done.stderr])
-    summary = summary_of(done)
-    assert summary["metrics"] == whole[1]["metrics"]
-    assert summary["verdict"] == whole[1]["verdict"]
 
 
 def test_a_better_model_takes_over_and_a_worse_one_does_not(shop: Path, whole: tuple[Path, dict[str, object]]) -> None:

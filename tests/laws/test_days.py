@@ -81,7 +81,7 @@ def balanced(manifest: Manifest) -> bool:
     return bool(facts["rows_in"] + facts["carried_in"] == facts["events"] + gone)
 
 
-@examples(20)
+@examples(9)
 @given(
     EVENTS,
     st.randoms(use_true_random=False),

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from flows.laws import Law, broken
+from flows.laws import broken
 from flows.laws import encoders as laws
 from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions
@@ -27,7 +27,7 @@ from schemas.columns import DAY
 from tests.gpu import untranslatable
 from tests.preprocessing.encoding import ROW, encode_batch, features_of
 from tests.preprocessing.small import MONDAY
-from tests.slow import examples
+from tests.slow import SLOW, examples
 
 FEATURES: dict[str, list[dict[str, Any]]] = {
     "bucketize": [{"encode": "bucketize", "column": "price", "boundaries": [0.5, 2.0]}],
@@ -55,7 +55,7 @@ FEATURES: dict[str, list[dict[str, Any]]] = {
     "target_encoding": [{"encode": "target_encoding", "column": "category", "target": "bought", "smoothing": 2.0}],
 }
 DEFAULT = {"anything": "category", "numbers": "price", "times": "timestamp", "dates": "since", "text": "text"}
-EXAMPLES = 12
+EXAMPLES = 9
 NAMES = plugins.names(encoders)
 DAYS = [MONDAY.date() + timedelta(days=day) for day in range(4)]
 
@@ -112,20 +112,21 @@ def tried(name: str) -> dict[str, Any]:
     return {f"{name}_{place}": feature for place, feature in enumerate(features)}
 
 
-@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("name", NAMES)
 @given(rows=ROWS, others=ROWS, seed=st.integers(0, 1_000))
 @examples(EXAMPLES)
-def test_every_encoder_obeys(name: str, law: Law, rows: pl.DataFrame, others: pl.DataFrame, seed: int) -> None:
+def test_every_encoder_obeys(name: str, rows: pl.DataFrame, others: pl.DataFrame, seed: int) -> None:
+    """All laws on the same rows: to draw them takes as long as to try a law."""
     encoder: type[Encoder] = plugins.find(encoders, name)
-    law(laws.Trial(encoder, features_of(rows, tried(name)), rows, others, seed))
+    assert broken(laws.LAWS, laws.Trial(encoder, features_of(rows, tried(name)), rows, others, seed)) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_encoder_obeys_as_checked_in_a_folder(name: str) -> None:
     """By the rows that `overnight check` draws."""
     features = FEATURES.get(name, [{"encode": name}])
-    for trial in laws.trials_of(plugins.find(encoders, name), name, features, ()):
+    trials = laws.trials_of(plugins.find(encoders, name), name, features, ())
+    for trial in trials if SLOW else trials[:2]:  # without and with nulls
         assert broken(laws.LAWS, trial) == []
 
 

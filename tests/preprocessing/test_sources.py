@@ -20,7 +20,7 @@ from preprocessing.source.files import SAMPLE_ROWS, content_hash, source_files
 from preprocessing.source.listing import SourceFile
 from schemas.errors import InputError
 from tests.preprocessing.small import COLUMNS, at, dataset_of
-from tests.slow import examples
+from tests.slow import examples, pared
 
 SECRET = "hush-hush"
 USUAL = {name: name for name in COLUMNS}
@@ -316,7 +316,9 @@ def fill(store: Any, folder: Path, prefix: str) -> None:
         store.pipe(f"shop/{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "csv.gz", "jsonl", "jsonl.zst"])
+@pytest.mark.parametrize(
+    "ending", pared(["parquet", "csv", "csv.gz", "jsonl", "jsonl.zst"], {"parquet", "csv.gz", "jsonl.zst"}.__contains__)
+)
 def test_object_stores_give_what_folders_give(tmp_path: Path, bucket: Any, ending: str) -> None:
     for day, name in ((1, "a é"), (2, "b%20")):
         place = tmp_path / f"day={day}" / f"{name}.{ending}"

@@ -119,7 +119,7 @@ with workers_of("cpu", workers=2) as workers:
 
 def stuck(folder: str, number: int) -> None:
     (Path(folder) / f"{number}.{os.getpid()}").touch()
-    time.sleep(600)
+    time.sleep(3600)
 
 
 @pytest.mark.fault("a night that prepares with workers is killed", outcome="no process is left")
@@ -131,7 +131,7 @@ def test_a_killed_night_leaves_no_worker_behind(tmp_path: Path) -> None:
         night.kill()
     left = [int(file.suffix[1:]) for file in tmp_path.iterdir()]
     while left:  # as long as it takes, but not as long as their tasks
-        assert all(time.time() - file.stat().st_mtime < 300 for file in tmp_path.iterdir())
+        assert all(time.time() - file.stat().st_mtime < 3000 for file in tmp_path.iterdir())
         left = [worker for worker in left if Path(f"/proc/{worker}").exists()]
         time.sleep(0.1)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from pathlib import Path
+
+import pytest
 
 DATASET = (
     "name: corner-shop\nevents:\n  columns: {user_id: user_id, item_id: item_id, timestamp: timestamp, price: price}\n"
@@ -41,3 +45,10 @@ def package(folder: Path, **points: str) -> None:
     part(folder, "corner_parts-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: corner-parts\nVersion: 1.2\n")
     text = "".join(f"[overnight.{kind}]\n{point}\n" for kind, point in points.items())
     part(folder, "corner_parts-1.2.dist-info/entry_points.txt", text)
+
+
+def tried(folder: Path) -> tuple[int, str]:
+    """The tests of a folder of parts, run by pytest in this process, which has torch loaded: its exit code, what it said."""
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = pytest.main(["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib", str(folder)])
+    return int(code), said.getvalue()

@@ -88,8 +88,8 @@ def make_parts(folder: Path, sealed: Sealed) -> int:
 
 def recover(folder: Path) -> int:
     """Turn the journals that killed processes left into parts; how many records they had."""
-    found = sorted((folder / JOURNALS).glob(f"*{ENDING}"))
-    return sum(make_parts(folder, sealed) for path in found if (sealed := take(path)) is not None)
+    journals = sorted((folder / JOURNALS).glob(f"*{ENDING}"))
+    return sum(make_parts(folder, sealed) for journal in journals if (sealed := take(journal)) is not None)
 
 
 def _write(rows: pl.DataFrame, file: Path) -> None:

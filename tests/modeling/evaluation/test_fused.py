@@ -21,7 +21,7 @@ from schemas.columns import FIRST_ID
 from schemas.errors import DivergedError
 from tests.conftest import sessions_of
 from tests.modeling.evaluation import plain_kernels
-from tests.modeling.evaluation.test_ranking import Table
+from tests.modeling.evaluation.scorers import Table
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,9 +13,10 @@ from scipy.stats import mannwhitneyu
 
 from modeling.config import LABEL_METRICS, LOWER_IS_BETTER
 from modeling.evaluation import metrics
-from modeling.evaluation.metrics import auc, calibration_error, log_loss, mae, rmse
+from modeling.evaluation.metrics import auc, calibration_error, log_loss, mae, metrics_at, rmse
 from modeling.heads.binary import Binary
 from modeling.heads.regression import Regression
+from tests.slow import slow
 
 CASES = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=1, max_size=40)
 
@@ -87,6 +88,7 @@ def test_bins_are_cut_where_quantiles_are(cases: list[tuple[float, bool]]) -> No
     assert calibration_error(probability_N, label_N) == pytest.approx(sum(map(abs, gaps)) / len(cases), abs=1e-12)
 
 
+@slow  # 17 million cases
 def test_more_cases_than_quantiles_are_made_of() -> None:
     """torch.quantile takes 2^24 of them."""
     num_cases = 2**24 + 3
@@ -127,3 +129,11 @@ def test_no_cases_are_undefined(metric: object) -> None:
 def test_the_names_in_the_settings_are_those_of_the_heads() -> None:
     assert {"binary": tuple(Binary.metrics), "regression": tuple(Regression.metrics)} == LABEL_METRICS
     assert set(LOWER_IS_BETTER) == {name for names in LABEL_METRICS.values() for name in names} - {"auc"}
+
+
+def test_metrics_by_hand() -> None:
+    measured = metrics_at(torch.tensor([1.0, 3.0, 11.0, torch.inf]), (5, 10))
+    assert measured["recall@5"] == measured["hitrate@5"] == 0.5
+    assert measured["precision@5"] == pytest.approx(0.1)
+    assert measured["mrr@10"] == measured["map@10"] == pytest.approx((1 + 1 / 3) / 4)
+    assert measured["ndcg@10"] == pytest.approx((1 + 0.5) / 4)
