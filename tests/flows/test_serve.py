@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
         again = subprocess.run(
             [*RETRAIN, "--source", shop, "--root", tmp_path / "root"], capture_output=True, text=True
         )
+        linked = re.findall(r"\]\((http://127.0.0.1:\d+/[^)]*)\)", done.stdout)
+        pages = [urllib.request.urlopen(link, timeout=LONG_SECONDS).read() for link in linked]
         asked = urllib.request.Request(
             f"http://127.0.0.1:{port}/api/flow_runs/filter", b"{}", {"Content-Type": "application/json"}
         )
@@ -89,6 +92,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing to do" in again.stdout and "This run in the Prefect UI" in again.stdout, again.stdout + again.stderr
     assert sum(run["name"] == "demo 2026-03-05" for run in whole) >= 2, whole
+    assert any(b"demo" in page for page in pages), "what the run links to opens"
     found = json.loads(done.stdout.splitlines()[-1])
     night = found["runs"]["retrain"]
     assert night["state"] == "Completed" and "ndcg@20" in night["message"], found
