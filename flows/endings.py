@@ -1,16 +1,39 @@
-"""Why a process that did a stage ended before it had a result, in one line."""
+"""How processes end: commands that are asked to, and why one that did a stage ended before it had a result, in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 SIGNALS = 192  # codes of a keeper above this say that a signal ended its command: 256 less its number
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
-EVENTS = Path("/sys/fs/cgroup/memory.events")  # of the container, or of the service
+OWN_GROUP, GROUPS, MACHINE = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"), Path("/proc/vmstat")
 AGAIN = "Run it again: finished stages stay, and training goes on from its last checkpoint."
 LESS = "To need less: a lower training.tokens_per_step or body.dim, or fewer days (--days)."
+
+
+@contextlib.contextmanager
+def in_order() -> Iterator[None]:
+    """While the block lasts, SIGTERM and SIGHUP end it as an exception does, with code 143 or 129: locks are given back, and
+    processes and files of its own removed. Where they are ignored (nohup) or something else is done on them, they stay so.
+    """
+    ours = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                ours[number] = signal.signal(number, _exit)
+    try:
+        yield
+    finally:
+        for number, before in ours.items():
+            signal.signal(number, before)
+
+
+def _exit(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def describe_end(stage: str, code: int, last_line: str = "", *, no_memory: bool = False) -> str:
@@ -44,10 +67,28 @@ def name_of(number: int) -> str:
 
 
 def num_kills() -> int:
-    """How often the kernel has killed a process of this container for want of memory; 0 where it does not say."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in EVENTS.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
+    """How often the kernel has killed a process for want of memory: of this service or container; 0 where it does not say.
+
+    A memory limit of their own is counted with them, by either version of control groups; else all kills of the machine are.
+    """
+    for file in (*_own_counts(), MACHINE):
+        with contextlib.suppress(OSError, ValueError):
+            for line in file.read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
     return 0
+
+
+def _own_counts() -> Iterator[Path]:
+    """Where the group of this process may be counted. A container may see its own group as the top, under the host's name."""
+    with contextlib.suppress(OSError):
+        for line in OWN_GROUP.read_text().splitlines():
+            _, kinds, name = line.split(":", 2)
+            if not kinds:
+                yield from (GROUPS / name[1:] / "memory.events", GROUPS / "memory.events")
+            elif "memory" in kinds.split(","):
+                yield from (
+                    GROUPS / "memory" / name[1:] / "memory.oom_control",
+                    GROUPS / "memory" / "memory.oom_control",
+                )
