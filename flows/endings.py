@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,23 +19,28 @@ LESS = "To need less: a lower training.tokens_per_step or body.dim, or fewer day
 
 @contextlib.contextmanager
 def in_order() -> Iterator[None]:
-    """While the block lasts, SIGTERM and SIGHUP end it as an exception does, with code 143 or 129: locks are given back, and
-    processes and files of its own removed. Where they are ignored (nohup) or something else is done on them, they stay so.
+    """While the block lasts, SIGTERM and SIGHUP end it as an exception does: locks are given back, processes and files of its own
+    removed. Then they end this process, as they would have. What is ignored (nohup) or handled by somebody else stays so.
     """
-    ours = {}
+    ours: list[signal.Signals] = []
+    came: list[int] = []
+
+    def leave(number: int, _: object) -> None:
+        came.append(number)
+        raise SystemExit(128 + number)
+
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:
-                ours[number] = signal.signal(number, _exit)
+        ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        for number, before in ours.items():
-            signal.signal(number, before)
-
-
-def _exit(number: int, _: object) -> None:
-    raise SystemExit(128 + number)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        if came:
+            sys.stdout.flush()
+            os.kill(os.getpid(), came[0])
 
 
 def describe_end(stage: str, code: int, last_line: str = "", *, no_memory: bool = False) -> str:
