@@ -19,8 +19,8 @@ LESS = "To need less: a lower training.tokens_per_step or body.dim, or fewer day
 
 @contextlib.contextmanager
 def in_order() -> Iterator[None]:
-    """While the block lasts, SIGTERM and SIGHUP end it as an exception does: locks are given back, processes and files of its own
-    removed. Then they end this process, as they would have. What is ignored (nohup) or handled by somebody else stays so.
+    """While the block lasts, SIGTERM and SIGHUP end it as an exception does: locks are given back, its processes and files
+    removed. Then they end this process, as they would have. What is ignored (nohup) or handled elsewhere stays so.
     """
     ours: list[signal.Signals] = []
     came: list[int] = []
