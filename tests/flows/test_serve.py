@@ -106,7 +106,7 @@ def test_ad_hoc_runs_of_the_deployments_complete(shop: Path, tmp_path: Path, mon
     assert (backfill["state"], backfill["name"]) == ("Failed", "demo 2026-03-05 to 2026-03-06")
     assert backfill["message"] == "1 of 2 days failed: 2026-03-06"
     assert found["below"] == ["demo 2026-03-05", "demo 2026-03-06"]
-    assert len(messages) == 2, messages
+    assert len(messages) == 2, "\n".join(messages)
     of_night, of_backfill = messages
     assert of_night.startswith("Overnight, demo 2026-03-05: not promoted. ndcg@20 ") and "/runs/flow-run/" in of_night
     assert of_backfill.startswith(

@@ -102,6 +102,8 @@ def test_files_and_events_start_one_night_each(shop: Path, tmp_path: Path, monke
         event = {"event": "overnight.new-data", "resource": {"prefect.resource.id": "overnight.source"}}
         with pytest.raises(urllib.error.HTTPError, match="401"):
             send(api, event, auth="admin:another")
+        sleep(14)
+        assert len(runs(api)) == 1, "no event has come, and none starts a night"
         for _ in range(4):
             send(api, event)
             sleep(0.5)
