@@ -209,7 +209,8 @@ def test_memory_that_really_runs_out_is_said(
         timeout=LONG_SECONDS,
     )
     line = run.stderr.splitlines()[-1]
-    assert "StageEndedError: The stage train has no result: its process was killed (SIGKILL), by the kernel, as memory ran out." in line
+    assert "StageEndedError: The stage train has no result" in line
+    assert "its process was killed (SIGKILL), by the kernel, as memory ran out." in line
     assert "a lower training.tokens_per_step" in line
     assert not list(tmp_path.glob("models/*")) and lock.owner_of(tmp_path) is None
 
