@@ -1,7 +1,7 @@
 """`overnight`: the stages of a night from a terminal. Exit code 0: done; 2: a mistake to mend, said in one line; 1: failure."""
 
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from flows.api import api
 from flows.both_ways import Commands
 from flows.by_hand import backfill, promote, prune, rollback, run_flow
 from flows.console import end, in_lines, say, say_aside
+from flows.endings import in_order
 from flows.environment import prepare_environment
 from flows.experiments import compare, tune
 from flows.export import export, vectors
@@ -28,7 +29,7 @@ from flows.options import (
 from flows.parts import check, datasets, models, new, steps
 from flows.reading import recommend, similar, why
 from flows.shown import shown
-from flows.together import in_turn, taking_part
+from flows.together import in_turn, num_started, taking_part
 from schemas import machine
 from schemas.errors import InputError, StageEndedError
 from schemas.lock import LostLockError
@@ -308,8 +309,8 @@ def _train(settings: "Settings", sessions: "Manifest") -> "Manifest":
 def main() -> None:
     """Run a command; a user's mistake ends with one line and code 2, a failure with its traceback and code 1."""
     try:
-        with machine.in_words(passing=True):
-            app()
+        with machine.in_words(passing=True), in_order() if num_started() == 1 else nullcontext():
+            app()  # one of several that torchrun started waits for the rest, and is ended by torchrun
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)

@@ -1,16 +1,46 @@
-"""Why a process that did a stage ended before it had a result, in one line."""
+"""How processes end: commands that are asked to, and why one that did a stage ended before it had a result, in one line."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 SIGNALS = 192  # codes of a keeper above this say that a signal ended its command: 256 less its number
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
-EVENTS = Path("/sys/fs/cgroup/memory.events")  # of the container, or of the service
+OWN_GROUP, GROUPS, MACHINE = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"), Path("/proc/vmstat")
 AGAIN = "Run it again: finished stages stay, and training goes on from its last checkpoint."
 LESS = "To need less: a lower training.tokens_per_step or body.dim, or fewer days (--days)."
+
+
+@contextlib.contextmanager
+def in_order() -> Iterator[None]:
+    """While the block lasts, SIGTERM and SIGHUP end it as an exception does: locks are given back, its processes and files
+    removed. Then they end this process, as they would have. What is ignored (nohup) or handled elsewhere stays so.
+    """
+    ours: list[signal.Signals] = []
+    came: list[int] = []
+
+    def leave(number: int, _: object) -> None:
+        came.append(number)
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        ours = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        if came:
+            sys.stdout.flush()
+            os.kill(os.getpid(), came[0])
 
 
 def describe_end(stage: str, code: int, last_line: str = "", *, no_memory: bool = False) -> str:
@@ -44,10 +74,28 @@ def name_of(number: int) -> str:
 
 
 def num_kills() -> int:
-    """How often the kernel has killed a process of this container for want of memory; 0 where it does not say."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in EVENTS.read_text().splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
+    """How often the kernel has killed a process for want of memory: of this service or container; 0 where it does not say.
+
+    A memory limit of their own is counted with them, by either version of control groups; else all kills of the machine are.
+    """
+    for file in (*_own_counts(), MACHINE):
+        with contextlib.suppress(OSError, ValueError):
+            for line in file.read_text().splitlines():
+                name, _, count = line.partition(" ")
+                if name == "oom_kill":
+                    return int(count)
     return 0
+
+
+def _own_counts() -> Iterator[Path]:
+    """Where the group of this process may be counted. A container may see its own group as the top, under the host's name."""
+    with contextlib.suppress(OSError):
+        for line in OWN_GROUP.read_text().splitlines():
+            _, kinds, name = line.split(":", 2)
+            if not kinds:
+                yield from (GROUPS / name[1:] / "memory.events", GROUPS / "memory.events")
+            elif "memory" in kinds.split(","):
+                yield from (
+                    GROUPS / "memory" / name[1:] / "memory.oom_control",
+                    GROUPS / "memory" / "memory.oom_control",
+                )

@@ -1,11 +1,15 @@
 """The pages of reports and days below a root, to be read in a browser on this machine: Prefect's UI opens no files of a disk.
 
+    python -m flows.pages --root /artifacts --host 0.0.0.0      in a container, whose port is published on this machine
+
 Only GET and HEAD of `/reports/ID/report.html`, `/profiles/ID/profile.html` and `/quality/DATASET/quality.html` are answered,
-with what lies there. No other path is looked at, and nothing outside the root, by any link.
+with what lies there, and `/health`. No other path is looked at, and nothing outside the root, by any link. Runs link to where
+$OVERNIGHT_PAGES says that a browser finds them: `overnight serve` sets it, and so does compose.yaml.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import re
@@ -15,8 +19,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-VARIABLE = "OVERNIGHT_PAGES"  # where the pages are while `overnight serve` runs, for runs that begin then
+VARIABLE = "OVERNIGHT_PAGES"  # where a browser finds the pages, for runs that begin while they are answered for
 HOST, PORT = "127.0.0.1", 4210
+HEALTH = "/health"
 POLL_SECONDS = 0.1  # until the end of the block is seen
 PAGE = re.compile(
     r"/(reports/[0-9a-f]{4,64}/report|profiles/[0-9a-f]{4,64}/profile|quality/[a-z0-9][a-z0-9_-]{0,99}/quality)\.html"
@@ -33,7 +38,7 @@ HEADERS = {
 @contextlib.contextmanager
 def pages_of(root: Path) -> Iterator[str]:
     """Answer for the pages below a root while the block lasts, at the address that it gives."""
-    server = _listen(root.resolve())
+    server = _listen(root.resolve(), HOST, (PORT, 0))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(POLL_SECONDS,), daemon=True)
     thread.start()
@@ -50,7 +55,7 @@ def pages_of(root: Path) -> Iterator[str]:
 
 def link(page: Path, words: str) -> str:
     """A page in Markdown: a link where pages are answered for, else its path."""
-    address, path = os.environ.get(VARIABLE), "/" + "/".join(page.parts[-3:])
+    address, path = os.environ.get(VARIABLE, "").rstrip("/"), "/" + "/".join(page.parts[-3:])
     return f"[{words}]({address}{path})" if address and PAGE.fullmatch(path) else f"{words}: `{page}`"
 
 
@@ -66,8 +71,8 @@ def find(root: Path, path: str) -> Path | None:
     return file if inside and file.is_file() else None
 
 
-def _listen(root: Path) -> ThreadingHTTPServer:
-    """A server at its own port, so that links of earlier runs open, or at any other where that is taken."""
+def _listen(root: Path, host: str, ports: tuple[int, ...]) -> ThreadingHTTPServer:
+    """A server at the first of these ports that is free: its own, so that links of earlier runs open, or any (0) after that."""
 
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "Overnight", ""
@@ -82,10 +87,10 @@ def _listen(root: Path) -> ThreadingHTTPServer:
             name = self.headers.get("Host", "").partition(":")[0]
             ours = name in (HOST, "localhost")  # and no name of somebody else's that leads here
             file = find(root, self.path) if ours else None
-            if file is None:
+            if file is None and not (ours and self.path == HEALTH):
                 self.send_error(HTTPStatus.NOT_FOUND if ours else HTTPStatus.FORBIDDEN)
                 return
-            content = file.read_bytes()
+            content = file.read_bytes() if file else b""
             self.send_response(HTTPStatus.OK)
             for header, value in HEADERS.items():
                 self.send_header(header, value)
@@ -97,7 +102,22 @@ def _listen(root: Path) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Not to the terminal."""
 
-    try:
-        return ThreadingHTTPServer((HOST, PORT), Handler)
-    except OSError:
-        return ThreadingHTTPServer((HOST, 0), Handler)
+    for port in ports[:-1]:
+        with contextlib.suppress(OSError):
+            return ThreadingHTTPServer((host, port), Handler)
+    return ThreadingHTTPServer((host, ports[-1]), Handler)
+
+
+def main() -> None:
+    """Answer for the pages until it is ended."""
+    options = argparse.ArgumentParser(prog="python -m flows.pages", description=__doc__.partition("\n")[0])
+    options.add_argument("--root", type=Path, default=Path(os.environ.get("OVERNIGHT_ROOT", "overnight-data")))
+    options.add_argument("--host", default=HOST)
+    options.add_argument("--port", type=int, default=PORT)
+    given = options.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        _listen(given.root.resolve(), given.host, (given.port,)).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ from pathlib import Path
 from flows.here import deployments_folder
 from flows.keeper import Keeper, start, stop
 from flows.night_lock import is_under_way
+from flows.pages import VARIABLE, pages_of
 from flows.pool import POOL, end_dead_runs, prepare_pool
 from flows.server import HOST, startup_seconds, wait_for_server
 from flows.serving import serving_at
@@ -77,7 +78,8 @@ def running(root: Path, source: str | None, port: int, watch: float | None = Non
     environment = server_environment(root, source, port)
     url = environment["PREFECT_API_URL"]
     processes: list[Keeper] = []
-    with serving_at(url, _say) as held:
+    with serving_at(url, _say) as held, pages_of(root) as pages:
+        environment[VARIABLE] = pages
         with socket.socket() as probe:
             if probe.connect_ex((HOST, port)) == 0:
                 raise InputError(f"Port {port} is taken. Give another: overnight serve --port {port + 1}.")
@@ -98,6 +100,7 @@ def running(root: Path, source: str | None, port: int, watch: float | None = Non
             if watch is not None:
                 command = [sys.executable, "-m", "flows.triggers", url, str(root.resolve()), str(watch)]
                 processes.append(start(command, environment, folder, (held,)))
+            _say(f"Reports and days, linked from runs: {pages}")
             yield processes
         finally:
             _stop_all(processes)

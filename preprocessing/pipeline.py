@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, date, datetime
 from functools import partial
+from pathlib import Path
 
 import polars as pl
 
@@ -23,11 +24,11 @@ from preprocessing.history.days import Days
 from preprocessing.history.ledger import Ledger
 from preprocessing.history.lines import check_source, introduce, line_of, place_of
 from preprocessing.history.publish import publish_days, publish_whole
-from preprocessing.history.unreadable import without_later
+from preprocessing.history.unreadable import require_readable, without_unreadable
 from preprocessing.history.whole import Whole
 from preprocessing.history.window import choose_window
 from preprocessing.plan import build_steps
-from preprocessing.source.index import ROWS
+from preprocessing.source.index import ROWS, new_files
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.columns import DAY
 from schemas.dataset import Dataset
@@ -68,8 +69,13 @@ def prepare(
         ledger = Ledger.read(artifacts, line)
         scratch = since_boot(folder)
         room = room_of(scratch, engine, workers, steps)
-        taken = partial(index, artifacts, dataset, ledger, now or datetime.now(UTC), progress, room)
-        source = without_later(dataset, until, taken, lambda line: progress(Progress("index", message=line)))
+        kept_in = _index_of(artifacts, dataset, ledger)
+        take = partial(index, artifacts, dataset, ledger, kept_in, now or datetime.now(UTC), progress, room)
+        is_new = partial(new_files, kept_in=kept_in)
+        source = without_unreadable(
+            dataset, ledger, take, is_new, lambda line: progress(Progress("index", message=line))
+        )
+        require_readable(source, until)
         run = Run(artifacts, dataset, source, line, scratch, engine, workers, progress, secrets)
         try:
             run.plan  # noqa: B018  (compiled now: what does not fit is said before a row is cleaned)
@@ -84,6 +90,7 @@ def prepare(
             introduce(artifacts, ledger, dataset, changes, run.say)
             window = choose_window(_rows_by_day(ledger, changes), source, until, days)
             assert window.last
+            require_readable(source, until, window.last)
             history: Days | Whole = (finished := Days(run, ledger, changes))
             to_do = finished.work(window.last, redo, used_from=window.first, verify=verify)
         else:
@@ -106,6 +113,7 @@ def index(
     artifacts: Artifacts,
     dataset: Dataset,
     ledger: Ledger,
+    kept_in: Path,
     now: datetime,
     progress: Report,
     room: Room,
@@ -113,10 +121,6 @@ def index(
 ) -> Source:
     """Which days' events every file of the source holds; only files that are new or changed are opened, none of `without`."""
     progress(Progress("index", 0, 1))
-    place = identify(code="", place=place_of(dataset.source))[
-        :8
-    ]  # other files elsewhere may have the same names and times
-    kept_in = artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
     source = Source.open(dataset, kept_in, ledger.types, now, room, artifacts.begin_work, without)
     files, left_out = len(source.files.files), source.files.left_out
     message = f"{source.index.rows:,} rows in {files:,} {'file' if files == 1 else 'files'}"
@@ -128,6 +132,12 @@ def index(
         message += f"; left out: {listed}{more}"
     progress(Progress("index", 1, 1, message))
     return source
+
+
+def _index_of(artifacts: Artifacts, dataset: Dataset, ledger: Ledger) -> Path:
+    """Where the index is kept, for each place: other files elsewhere may have the same names and times."""
+    place = identify(code="", place=place_of(dataset.source))[:8]
+    return artifacts.root / "inventories" / f"{ledger.about.line}-{place}.parquet"
 
 
 def _rows_by_day(ledger: Ledger, changes: Changes) -> dict[date, int]:

@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -31,12 +32,13 @@ from schemas.manifests import Manifest as Manifest
 from schemas.manifests import damaged_files as damaged_files
 from schemas.manifests import require_whole as require_whole
 from schemas.manifests import sha256 as sha256
-from schemas.writing import lock_on, make_and_lock, remove_if_abandoned
+from schemas.writing import is_locked, lock_on, make_and_lock, remove_if_abandoned
 from schemas.writing import replace_file as replace_file
 from schemas.writing import sync as sync
 from schemas.writing import write_atomically as write_atomically
 
 UNFINISHED = "unfinished"  # the folder of what is being made
+WAIT_SECONDS = 0.5  # between two looks whether another process is still at work
 LIBRARIES = ("overnight", "polars", "pyarrow", "torch", "transformers", "prefect")
 
 
@@ -102,7 +104,11 @@ class Artifacts:
 
     @contextmanager
     def write(self, kind: str, artifact_id: str, **about: Any) -> Iterator[Draft]:
-        """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well."""
+        """Fill `draft.folder` and `draft.facts`; the artifact appears, complete, when the block ends well.
+
+        One that another process has finished since the block began is what this one would be: it stays, and `draft.manifest` is
+        its own, so that who reads it already may go on.
+        """
         final = self._folder(kind, artifact_id)
         drafts = self.root / UNFINISHED  # not among finished ones: to look for what was left there, all would be listed
         for left in os.listdir(drafts) if drafts.is_dir() else ():  # noqa: PTH208  (names alone: once an artifact)
@@ -112,7 +118,7 @@ class Artifacts:
         folder.mkdir(parents=True)
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = lock_on(folder)
-        draft = Draft(folder)
+        draft, began = Draft(folder), datetime.now(UTC)
         try:
             with room_in(drafts):
                 yield draft
@@ -132,8 +138,15 @@ class Artifacts:
             (folder / MANIFEST).write_text(draft.manifest.model_dump_json(indent=2) + "\n")
             draft.sync()
             require_held(self.root)
-            shutil.rmtree(final, ignore_errors=True)
-            folder.rename(final)
+            try:
+                folder.rename(final)
+            except OSError:  # something is there
+                there = self.find(kind, artifact_id, contents=True)
+                if there and there.created >= began:
+                    draft.manifest = there.model_copy(update={"reused": False})
+                else:  # damaged, or to be made anew
+                    shutil.rmtree(final, ignore_errors=True)
+                    folder.rename(final)
             sync(final.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -164,6 +177,16 @@ class Artifacts:
             with suppress(OSError):
                 folder.rmdir()
             os.close(lock)
+
+    def wait_for(self, artifact_id: str, say: Callable[[str], object]) -> bool:
+        """Wait while another process is working in `unfinished(artifact_id)`, with one line to `say`: whether one was."""
+        folder, waited = self._folder(UNFINISHED, artifact_id), False
+        while is_locked(folder):
+            if not waited:
+                say(f"Another process is working on {artifact_id}, which this one waits for; Ctrl-C gives up.")
+            waited = True
+            time.sleep(WAIT_SECONDS)
+        return waited
 
     def _folder(self, kind: str, artifact_id: str) -> Path:
         folder = (self.root / kind / artifact_id).resolve()

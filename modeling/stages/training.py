@@ -54,7 +54,7 @@ def train(
     one process, so their number names the model too. The first one writes; all return the same manifest.
 
     Raises:
-        InputError: when another process trains the same model; for processes that do not fit the settings.
+        InputError: for processes that do not fit the settings.
     """
     shape = Shape.of(sessions)
     model_config, config, chosen = settings_by_shape(model_config, config, shape)
@@ -88,7 +88,13 @@ def train(
 
 
 def make(job: Job, progress: Report) -> Manifest:
-    """Do a training, in as many processes as it asks for -> the model's folder."""
+    """Do a training, in as many processes as it asks for -> the model's folder. Where another process is at it, its model."""
+    by_torchrun = int(os.environ.get("WORLD_SIZE") or 1) > 1  # then the first process is at it for all
+    if not by_torchrun and job.artifacts.wait_for(job.id, progress):
+        if made := job.artifacts.find(MODELS, job.id):
+            progress(f"Model {made.name} is there now: nothing to train.")
+            return made
+        progress(f"The other process has not finished models/{job.id}: going on from its last checkpoint.")
     if job.training.devices == 1:
         return _fit(job, progress)
     from modeling.training import launch  # torch is only loaded when there is something to train

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from multiprocessing.queues import SimpleQueue
@@ -21,6 +24,7 @@ from schemas.errors import InputError
 Report = Callable[[Any], object]
 Work = Callable[[Report], object]
 SECONDS_PER_LOOK = 0.2
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 def together(work: Work, count: int, report: Report) -> None:
@@ -99,7 +103,8 @@ def _process(
     reports: SimpleQueue[Any],
     locks: tuple[lock.Lent, ...],
 ) -> None:
-    """One of the processes, which writes only as long as the one that started it holds its locks."""
+    """One of the processes, which writes only as long as the one that started it holds its locks, and ends with it."""
+    _die_with_parent()
     places.use(folders)
     with lock.borrowing(locks), distributed.joined(number, count, dist.FileStore(store, count)):
         try:
@@ -107,3 +112,14 @@ def _process(
         except InputError as error:
             reports.put(InputError(str(error)))
             raise
+
+
+def _die_with_parent() -> None:
+    """Be killed when the process that started this one is gone, however it ended: torch would interrupt it, which may be passed
+    over in a destructor, and takes seconds. What is on the disk outlives a kill at any moment.
+    """
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+        if parent != os.getppid():
+            os.kill(os.getpid(), signal.SIGKILL)

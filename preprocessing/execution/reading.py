@@ -54,6 +54,8 @@ class Source:
     """Rows of new files that hold an empty list where events were to be, and so give none."""
     window: Window = NO_LIMIT
     """Days beyond which events of a dataset that is taken whole are left out."""
+    held_back: Mapping[date, str] = field(default_factory=dict)
+    """Days that are not to be done yet, as a file of theirs cannot be read, and what to say of it."""
     division: Division | None = field(default=None, repr=False)
     """New files that are too large to be kept in memory."""
     _in_memory: tuple[tuple[str, ...], pl.LazyFrame] | None = field(default=None, repr=False)

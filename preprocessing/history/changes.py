@@ -110,18 +110,21 @@ def find_changes(run: Run, ledger: Ledger) -> Changes:
     now = index.table.filter(index.usable & (pl.col(ROWS) > 0)).select(PATH, DAY, ROWS, DIGEST)
     if since:
         now = now.filter(pl.col(DAY) >= since)
+    now = now.filter(~pl.col(DAY).is_in(list(run.source.held_back)))
     made, until = ledger.parts(), ledger.about.until
     same_hash = ledger.about.hashed_by == HASH
     differing = _differing_days(now, made, same_hash)
     placed, undated = _place_undated(index, made, until)
+    placed = placed.filter(~pl.col(COUNTED).is_in(list(run.source.held_back)))
     dated = now.select(pl.col(DAY).alias(COUNTED), PATH, DAY, ROWS, DIGEST)
     changes = Changes(dated.vstack(placed), [], _whole_days(now, differing, ledger), undated=undated)
     to_judge = sorted(day for day in differing if until and day <= until)
     beyond: dict[date, list[SetAside]] = {}
+    with_own = set(made.filter(pl.col(DAY) == pl.col(FINISHED))[FINISHED])
     for day in to_judge:
         new = now.filter(pl.col(DAY) == day).select(PATH, DAY, ROWS, DIGEST).rows()
         held, beyond[day] = _judge(run, ledger, day, new, made, same_hash)
-        if held:
+        if held or (ledger.has(day) and day not in with_own):  # no row of its own can be lost
             changes.held.add(day)
     for day in to_judge:
         if (day in changes.held or not ledger.has(day)) and _next_is_free(day, ledger, changes.held):
@@ -150,7 +153,7 @@ def _judge(
 
 def _whole_days(now: pl.DataFrame, differing: set[date], ledger: Ledger) -> set[date]:
     """Finished days that are there as they were; those without rows of their own hold none to be lost."""
-    own = ledger.parts().filter(pl.col(DAY) == pl.col(FINISHED))["finished"]
+    own = ledger.parts().filter(pl.col(DAY) == pl.col(FINISHED))[FINISHED]
     return (set(now[DAY].unique()) - differing) | (set(ledger.days[DAY]) - set(own) - differing)
 
 

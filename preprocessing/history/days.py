@@ -40,6 +40,7 @@ from schemas.errors import InputError
 
 ONE_DAY = timedelta(days=1)
 CHANGED = "its events have changed since it was done"
+LATE = "its events have come after those of later days"
 
 
 @dataclass
@@ -227,8 +228,8 @@ class Days:
                 day = before
                 self._why.setdefault(day, "what was open when it ended is lost")
             else:
-                why = self._why.get(day, CHANGED)
-                self.run.say(f"{day}: {why}; doing it again.")
+                again = "doing it again" if self._had_events(day) else "doing it now"
+                self.run.say(f"{day}: {self._reason(day)}; {again}.")
             done.add(day)
             try:
                 work = self._day_again(day)
@@ -236,8 +237,18 @@ class Days:
                 self.run.say(f"{day}: it cannot be done again, and stays as it is. {error}")
                 self._drop_pending(day)
             else:
-                self._done_again.append(f"{day} was done again: {self._why.get(day, CHANGED)}")
+                done_again = "done again" if self._had_events(day) else "done late"
+                self._done_again.append(f"{day} was {done_again}: {self._reason(day)}")
                 yield work
+
+    def _reason(self, day: date) -> str:
+        """Why a day is done that is not new."""
+        return self._why.get(day, CHANGED if self._had_events(day) else LATE)
+
+    def _had_events(self, day: date) -> bool:
+        """Whether it was made of events of its own: else it had none yet, but may have sessions of the evening before."""
+        row = self.ledger.row(day)
+        return row is not None and facts_of(row)["rows_in"] > 0
 
     def _follow(self, new: dict[str, Any], old: dict[str, Any] | None) -> None:
         """What a day that is done again means for others: states kept before later days are stale, the next may follow."""

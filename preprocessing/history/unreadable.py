@@ -1,24 +1,30 @@
-"""Event files that cannot be read: days before the one that their names say are done without them, the rest wait.
+"""Event files that cannot be read: the days that they are of are held back, and the rest are done as if these had no events.
 
-    until 2026-03-04, events/2026-03-05.parquet is damaged  ->  done; a line says that days from 2026-03-05 on wait for the file
-    until 2026-03-05 or later, or a name without a day      ->  refused: which rows are in it nobody knows
+    events/2026-03-05.parquet is damaged  ->  2026-03-04 and 2026-03-06 are done, and 2026-03-05 once the file is mended
 
-A name decides only where a file cannot be read. Should the mended file hold events of an earlier day after all, that day's
-events have changed, and it is done again as any other.
+Of which days such a file is, its name says, and how far the days in the other files are from those in their names: an export
+of a week is called by its first day, and one by UTC reaches into a second day of New York. A day that is held back is done
+late, as any whose events come after those of later days. A finished day stays as it is. What is refused: the day that a run is
+for, where it is held back, and a file whose name says no day, as which rows are in it nobody knows.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from datetime import date
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
 
 import polars as pl
 
+from preprocessing.execution.reading import Source
+from preprocessing.history.changes import days_in_words
+from preprocessing.history.ledger import Ledger
 from preprocessing.source.events import EventFiles
 from preprocessing.source.files import reading
+from preprocessing.source.index import PATH, ROWS, Index
 from preprocessing.source.listing import SourceFile
+from schemas.columns import DAY
 from schemas.dataset import Dataset
 from schemas.errors import InputError
 
@@ -27,33 +33,61 @@ DAYS = re.compile(
     r"|year=(\d{4})/month=(\d{1,2})/day=(\d{1,2})(?!\d)"
 )
 MOST = 5  # files that are named
-Indexed = TypeVar("Indexed")
+SHARE = 0.05  # of the rows of files that have a day in their names: fewer at a distance from it are stragglers
 
 
-def without_later(
-    dataset: Dataset, until: date | None, index: Callable[[frozenset[str]], Indexed], say: Callable[[str], object]
-) -> Indexed:
-    """What `index` gives of all files, else of those without the unreadable ones that are of days after `until` by their names.
+def without_unreadable(
+    dataset: Dataset,
+    ledger: Ledger,
+    take: Callable[[frozenset[str]], Source],
+    is_new: Callable[[Sequence[SourceFile]], list[SourceFile]],
+    say: Callable[[str], object],
+) -> Source:
+    """What `take` gives of all files, else of all but those that cannot be read, with the days that are held back for them.
+
+    `is_new` gives those of files that `take` would open.
 
     Raises:
-        InputError: where another file cannot be read, with the day that its name says.
+        InputError: as `take` does, where it is not for single files, or for one whose name says no day.
     """
     try:
-        return index(frozenset())
+        return take(frozenset())
     except InputError as error:
-        later = _unreadable(dataset, until) if until else {}
-        if not later:
-            raise _with_hint(error, dataset) from None
-    listed = "; ".join(f"{path} ({reason})" for path, reason in list(later.items())[:MOST])
-    first = min(day for path in later if (day := day_of(path)))
-    say(
-        f"Left out of this run, as they cannot be read and are of later days by their names: {listed}. Days from {first} on "
-        "wait until these are mended or removed."
-    )
-    try:
-        return index(frozenset(later))
-    except InputError as error:
-        raise _with_hint(error, dataset) from None
+        files = EventFiles(dataset) if type(error) is InputError else None
+        bad = _unreadable(files, is_new(files.files), ledger) if files else {}
+        named = {path: day for path in bad if (day := day_of(path))}
+        if not bad or named.keys() != bad.keys() or (files and len(bad) == len(files.files)):
+            raise
+    source = take(frozenset(bad))
+    reach = _reach(source.index)
+    held = {day + away: bad[path] for path, day in named.items() for away in reach}
+    done = set(ledger.rows_by_day())
+    first, today = dataset.since or date.min, source.index.today
+    held = {day: why for day, why in sorted(held.items()) if first <= day < today and day not in done}
+    say(_in_words(bad, list(held)))
+    return replace(source, held_back=held)
+
+
+def require_readable(source: Source, until: date | None, newest: date | None = None) -> None:
+    """Refuse a run whose own day is held back: `until`, else any after `newest`, the last that can be done.
+
+    Where events are not split by day, a run is of all days up to `until`.
+
+    Raises:
+        InputError: with the file and what to do.
+    """
+    if source.dataset.split != "day":
+        days = [day for day in source.held_back if until is None or day <= until]
+    elif until:
+        days = [day for day in source.held_back if day == until]
+    else:
+        days = [day for day in source.held_back if newest and day > newest]
+    if days:
+        which = "other days are" if source.dataset.split == "day" else "days before it are"
+        raise InputError(
+            f"{source.held_back[days[-1]].rstrip('.')}. By its name it may hold events of {days_in_words(days)}: {which} done "
+            "without it (--until, or a backfill), that one when the file is mended or removed."
+        )
 
 
 def day_of(path: str) -> date | None:
@@ -68,32 +102,40 @@ def day_of(path: str) -> date | None:
     return min(days, default=None)
 
 
-def _unreadable(dataset: Dataset, until: date) -> dict[str, str]:
-    """By path, why a file of later days by its name cannot be read."""
-    files = EventFiles(dataset)
-    later = [file for file in files.files if (day := day_of(file.path)) and day > until]
-    return {file.path: reason for file in later if (reason := _why_not(files, file))}
+def _reach(index: Index) -> list[timedelta]:
+    """How far the days in files are from those in their names: none, and what is usual in the files that can be read."""
+    rows = index.table.filter(index.usable & (pl.col(ROWS) > 0)).select(PATH, DAY, ROWS)
+    days = {path: day for path in rows[PATH].unique() if (day := day_of(path))}
+    named = pl.DataFrame({PATH: list(days), "named": list(days.values())}, schema={PATH: pl.String, "named": pl.Date})
+    away = rows.join(named, on=PATH).group_by((pl.col(DAY) - pl.col("named")).alias("away")).agg(pl.col(ROWS).sum())
+    usual = away.filter(pl.col(ROWS) >= SHARE * pl.col(ROWS).sum())["away"]
+    return sorted({timedelta(0), *usual})
 
 
-def _why_not(files: EventFiles, file: SourceFile) -> str:
-    """Why not all rows of a file can be read; empty where they can."""
+def _unreadable(files: EventFiles, new: Iterable[SourceFile], ledger: Ledger) -> dict[str, str]:
+    """By path, what to say of a file that cannot be read."""
+    return {file.path: reason for file in new if (reason := _fault(files, file, ledger.types))}
+
+
+def _fault(files: EventFiles, file: SourceFile, types: pl.Schema | None) -> str:
+    """What to say of a file not all rows of which can be read; empty where they can."""
     try:
         with reading(file.url):
-            files.scan([file]).select(pl.struct(pl.all()).hash().sum()).collect(engine="streaming")
+            rows = files.scan([file], expected=types)
+            rows.select(pl.struct(pl.all()).hash().sum()).collect(engine="streaming")
     except InputError as error:
-        return str(error).removeprefix(file.url).strip(" :")
+        return str(error).replace(file.url, file.path)
     return ""
 
 
-def _with_hint(error: InputError, dataset: Dataset) -> InputError:
-    """The error, and what can be done without the file that it names."""
-    if type(error) is not InputError:
-        return error
-    named = [file for file in EventFiles(dataset).files if file.url in str(error)]
-    day = day_of(max(named, key=lambda file: len(file.url)).path) if named else None
-    if day is None:
-        return error
-    return InputError(
-        f"{str(error).rstrip('.')}. By its name it is of {day}: days before it are done without it (--until, or a backfill), "
-        "days from then on when it is mended or removed."
+def _in_words(bad: dict[str, str], held: list[date]) -> str:
+    """One line for people."""
+    listed = "; ".join(reason.rstrip(".") for reason in list(bad.values())[:MOST])
+    more = f" and {len(bad) - MOST} more" if len(bad) > MOST else ""
+    wait = (
+        f"By their names {days_in_words(held)} {'wait' if len(held) > 1 else 'waits'} until they are mended or removed, and "
+        f"{'are' if len(held) > 1 else 'is'} done then."
+        if held
+        else "No day waits for them: by their names they are of days that are finished, or not over yet."
     )
+    return f"Left out, as they cannot be read: {listed}{more}. {wait}"

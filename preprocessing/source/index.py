@@ -97,6 +97,12 @@ class Index:
         return self.table.filter(pl.col(ROWS) > 0)[PATH].unique().sort().to_list()
 
 
+def new_files(files: Sequence[SourceFile], kept_in: Path) -> list[SourceFile]:
+    """Those that `Index.take` would open: new, or not as they were when the index was kept."""
+    known = set(_read(kept_in).select(PATH, "size", "stamp").rows())
+    return [file for file in files if (file.path, file.size, file.stamp) not in known]
+
+
 def earliest_of(dataset: Dataset) -> date:
     """The first day that events can be of: what the check `not_before` of their times says, or its default."""
     for check in dataset.checks:

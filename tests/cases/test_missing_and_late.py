@@ -275,9 +275,16 @@ def test_a_file_that_cannot_be_read_fails_its_night_and_no_other(nights: Nights)
     with pytest.raises(InputError, match=rf"{day(5)}\.parquet \(Parquet\): cannot be read"):
         nights.night()
     assert nights.in_service == before
-    nights.comes(5, 6)
+    nights.comes(6)
+    summary = nights.night()
+    assert summary["test_day"] == str(day(6)) and summary["promoted"]
+    held_back = f"{day(5)} is held back: events/{day(5)}.parquet"
+    assert sum(line.startswith(held_back) for line in summary["warnings"]) == 1
+    assert f"{day(5)} is held back" in summary["page"]
+    nights.comes(5)
     summary = nights.night()
     assert summary["facts"]["days"].keys() >= {str(day(5)), str(day(6))} and summary["test_day"] == str(day(6))
+    assert f"{day(5)}: its events have come after those of later days; doing it now." in "\n".join(nights.lines)
 
 
 def test_files_that_expired_take_no_day_with_them(nights: Nights) -> None:

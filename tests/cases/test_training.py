@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from dataclasses import replace
@@ -263,17 +264,39 @@ def test_a_model_of_two_processes_is_another_model(tmp_path: Path) -> None:
     assert len([line for line in lines if line.startswith("Training sasrec")]) == 1
     assert train(artifacts, sessions, SMALL, both, say).reused
     assert train(artifacts, sessions, SMALL, TRAINING, say).id != model.id
-    (model.folder / "manifest.json").unlink()
-    with artifacts.unfinished(model.id), pytest.raises(InputError, match="Another process is working on"):
-        train(artifacts, sessions, SMALL, both, say)
 
 
-def test_a_second_process_on_the_same_model_is_refused(tmp_path: Path) -> None:
+@pytest.mark.fault(
+    "a model is trained by hand while a night trains the very same one",
+    outcome="the second waits, with one line, and takes the model; where the first is killed, it goes on from its checkpoint",
+)
+@pytest.mark.parametrize("ends", ["with the model", "killed"])
+def test_a_second_process_on_the_same_model_waits_for_it(ends: str, tmp_path: Path) -> None:
     artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
-    model_id = train(artifacts, sessions, SMALL, TRAINING, lambda line: None).id
-    (artifacts.root / "models" / model_id / "manifest.json").unlink()
-    with artifacts.unfinished(model_id), pytest.raises(InputError, match="Another process is working on"):
-        train(artifacts, sessions, SMALL, TRAINING, lambda line: None)
+    lines: list[str] = []
+    made = train(artifacts, sessions, SMALL, TRAINING, lambda line: None)
+    aside = made.folder.rename(tmp_path / "aside")
+    ready, go_on = os.pipe(), os.pipe()
+    if not (child := os.fork()):  # another process, with the lock that one has which trains
+        with artifacts.unfinished(made.id):
+            os.write(ready[1], b"x")
+            os.read(go_on[0], 1)
+            if ends == "with the model":
+                aside.rename(made.folder)
+            os._exit(0)  # as SIGKILL leaves it: no end of the block
+    os.read(ready[0], 1)
+
+    def say(line: object) -> None:
+        lines.append(str(line))
+        if "waits for" in str(line):
+            os.write(go_on[1], b"x")
+
+    again = train(artifacts, sessions, SMALL, TRAINING, say)
+    os.waitpid(child, 0)
+    assert again.id == made.id and again.reused == (ends == "with the model")
+    assert sum("Another process is working on" in line for line in lines) == 1
+    assert any(line.startswith("Training ") for line in lines) == (ends == "killed")
+    assert not (artifacts.root / "unfinished" / made.id).exists() or ends == "with the model"
 
 
 def test_of_several_gpus_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""One event file that cannot be read: the days before its own are done, the rest wait and say for what."""
+"""Event files that cannot be read: their days are held back, said, and done when they are mended; the rest goes on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from preprocessing.history.unreadable import day_of
 from schemas.dataset import Dataset
 from schemas.errors import InputError
-from tests.preprocessing.small import MONDAY, at, content, dataset_of, run
+from tests.preprocessing.small import MONDAY, at, content, dataset_of, decoded, run
 
 DAYS = [MONDAY.date() + timedelta(days=number) for number in range(5)]
 BROKEN = 3
@@ -50,26 +50,102 @@ def source(folder: Path, name: str) -> Dataset:
     return dataset_of(folder, events={"path": "events"})
 
 
+@pytest.mark.fault(
+    "an event file that cannot be read, of a day before the newest",
+    outcome="its day is held back and named in each night's warnings; later days are done, and that day once it is mended",
+)
 @pytest.mark.parametrize("name", ["{}.parquet", "shop_{:%Y%m%d}.csv", "day={}/part-0.parquet", "export-{}.csv.gz"])
-def test_days_before_the_broken_one_are_done_and_later_ones_say_what_they_wait_for(name: str, tmp_path: Path) -> None:
+def test_the_broken_day_is_held_back_and_done_when_it_is_mended(name: str, tmp_path: Path) -> None:
     dataset = source(tmp_path, name)
     damage(tmp_path / "events" / name.format(DAYS[BROKEN]))
     said: list[str] = []
     for until in DAYS[1:BROKEN]:
         done = run(tmp_path, dataset, until=until, progress=lambda line: said.append(str(line)))
         assert done.facts["test_day"] == str(until)
-    assert f"Days from {DAYS[BROKEN]} on wait until these are mended" in "\n".join(said)
-    for until in DAYS[BROKEN:]:
-        with pytest.raises(
-            InputError, match=rf"By its name it is of {DAYS[BROKEN]}: days before it are done without it"
-        ):
-            run(tmp_path, dataset, until=until)
+    assert f"By their names {DAYS[BROKEN]} waits until they are mended or removed" in "\n".join(said)
+    with pytest.raises(InputError, match=rf"By its name it may hold events of {DAYS[BROKEN]}: other days are done"):
+        run(tmp_path, dataset, until=DAYS[BROKEN])
+    without = run(tmp_path, dataset)
+    assert without.facts["test_day"] == str(DAYS[-1]) and str(DAYS[BROKEN]) not in without.facts["days"]
+    (warning,) = (line for line in without.facts["warnings"] if "held back" in line)
+    assert warning.startswith(f"{DAYS[BROKEN]} is held back: events/{name.format(DAYS[BROKEN])}")
+    assert not any("no events" in line for line in without.facts["warnings"]), "that is another thing"
+    assert run(tmp_path, dataset).reused, "which it says again, and no more"
     write(tmp_path, BROKEN, name)
+    said.clear()
+    mended = run(tmp_path, dataset, progress=lambda line: said.append(str(line)))
+    assert f"{DAYS[BROKEN]}: its events have come after those of later days; doing it now." in "\n".join(said)
+    (tmp_path / "whole").mkdir()
+    shutil.copytree(tmp_path / "events", tmp_path / "whole" / "events")
+    whole = run(tmp_path / "whole", dataset_of(tmp_path / "whole", events={"path": "events"}))
+    assert content(mended) == content(whole), "all ids were known before: a day that is done late is as one in time"
+
+
+def test_of_a_day_in_several_files_no_part_is_done_and_its_open_sessions_follow(tmp_path: Path) -> None:
+    """Half a day would be taken for a whole one. Sessions over midnight, before and after it, are as in a night for each."""
+    for day in range(5):
+        for user in range(3):
+            times = [at(day, 0, 5), at(day, 10), at(day, 10, 1), at(day, 23, 50), at(day, 23, 55)]
+            items = [f"i{day - 1}", "i1", "i2", f"i{day}", "i1"]
+            file = tmp_path / "events" / f"{DAYS[day]}" / f"part-{user}.parquet"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pl.DataFrame({"user_id": f"u{user}", "item_id": items, "timestamp": times}).write_parquet(file)
+    dataset = dataset_of(tmp_path, events={"path": "events"})
+    file = tmp_path / "events" / f"{DAYS[BROKEN]}" / "part-1.parquet"
+    whole = file.read_bytes()
+    damage(file)
+    without = run(tmp_path, dataset, until=DAYS[-1])
+    assert without.facts["days"][str(DAYS[BROKEN])] == 3, "those of the evening before: nothing of the day's own files"
+    file.write_bytes(whole)
     mended = run(tmp_path, dataset, until=DAYS[-1])
     (tmp_path / "whole").mkdir()
     shutil.copytree(tmp_path / "events", tmp_path / "whole" / "events")
-    whole = run(tmp_path / "whole", dataset_of(tmp_path / "whole", events={"path": "events"}), until=DAYS[-1])
-    assert content(mended) == content(whole), "day by day gives what all at once gives"
+    in_time = run(tmp_path / "whole", dataset_of(tmp_path / "whole", events={"path": "events"}), until=DAYS[-1])
+    assert decoded(mended) == decoded(in_time)
+    assert mended.facts["days"] == in_time.facts["days"]
+
+
+def test_files_that_reach_further_than_their_names_hold_back_all_that_they_may_hold(tmp_path: Path) -> None:
+    """Two days in each file, called by the first: the second is not done either, though another file has a straggler of it."""
+    names = [f"from-{DAYS[0] + timedelta(days=2 * number)}.parquet" for number in range(4)]
+    (tmp_path / "events").mkdir()
+    for number, name in enumerate(names):
+        rows = [rows_of(2 * number), rows_of(2 * number + 1)]
+        pl.concat(rows if number != 2 else [*rows, rows_of(3).head(1)]).write_parquet(tmp_path / "events" / name)
+    damage(tmp_path / "events" / names[1])
+    done = run(tmp_path, dataset_of(tmp_path, events={"path": "events"}))
+    first = DAYS[0]
+    expected = [str(first + timedelta(days=number)) for number in (0, 1, 4, 5, 6, 7)]
+    assert sorted(done.facts["days"]) == expected
+    assert sum("is held back" in line for line in done.facts["warnings"]) == 2
+
+
+def test_a_finished_day_whose_file_is_damaged_stays_and_new_days_are_done(tmp_path: Path) -> None:
+    dataset = source(tmp_path, "{}.parquet")
+    before = run(tmp_path, dataset, until=DAYS[3])
+    damage(tmp_path / "events" / f"{DAYS[1]}.parquet")
+    said: list[str] = []
+    after = run(tmp_path, dataset, progress=lambda line: said.append(str(line)))
+    assert before.facts["days"].items() <= after.facts["days"].items() and after.facts["test_day"] == str(DAYS[-1])
+    assert not any("held back" in line for line in after.facts["warnings"])
+    assert "No day waits for them" in "\n".join(said)
+
+
+def test_the_file_of_a_day_that_is_not_over_may_be_half_there(tmp_path: Path) -> None:
+    dataset = source(tmp_path, "{}.parquet")
+    damage(tmp_path / "events" / f"{DAYS[-1]}.parquet")
+    done = run(tmp_path, dataset, now=at(4, 3))
+    assert done.facts["test_day"] == str(DAYS[3])
+
+
+def test_histories_are_not_taken_without_a_file(tmp_path: Path) -> None:
+    dataset = source(tmp_path, "{}.parquet").model_copy(update={"split": "leave_one_out"})
+    damage(tmp_path / "events" / f"{DAYS[2]}.parquet")
+    with pytest.raises(
+        InputError, match=rf"cannot be read.*By its name it may hold events of {DAYS[2]}: days before it are done"
+    ):
+        run(tmp_path, dataset)
+    assert run(tmp_path, dataset, until=DAYS[1]).facts["events"] == 18
 
 
 def test_a_name_without_a_day_says_nothing_of_any(tmp_path: Path) -> None:
@@ -85,7 +161,7 @@ def test_a_night_without_a_day_asked_for_is_refused_too(tmp_path: Path) -> None:
     """What is newest would be another day than the one that is there."""
     dataset = source(tmp_path, "{}.parquet")
     damage(tmp_path / "events" / f"{DAYS[-1]}.parquet")
-    with pytest.raises(InputError, match=rf"cannot be read.*By its name it is of {DAYS[-1]}"):
+    with pytest.raises(InputError, match=rf"cannot be read.*By its name it may hold events of {DAYS[-1]}"):
         run(tmp_path, dataset)
 
 

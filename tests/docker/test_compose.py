@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
+import time
 import tomllib
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,7 +20,10 @@ import pytest
 import yaml
 
 from flows.init.folder import contents
+from flows.keeper import start, stop
+from flows.pages import HEALTH, VARIABLE
 from flows.pool import BY_HAND, NIGHTS, POOL
+from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -110,7 +117,8 @@ def test_one_service_builds_each_image(which: str) -> None:
 @of_both
 def test_ports_are_published_on_this_machine_only(which: str) -> None:
     published = [str(port) for service in services_of(which).values() for port in service.get("ports", ())]
-    assert published == ["127.0.0.1:${OVERNIGHT_PORT:-4200}:4200", "127.0.0.1:${MLFLOW_PORT:-5000}:5000"]
+    of_host = ["OVERNIGHT_PORT:-4200", "MLFLOW_PORT:-5000", "PAGES_PORT:-4210"]
+    assert published == [f"127.0.0.1:${{{port}}}:{port[-4:]}" for port in of_host]
     assert not [name for name, service in services_of(which).items() if "network_mode" in service]
 
 
@@ -166,6 +174,7 @@ def test_services_wait_for_what_they_need() -> None:
         "postgres": {},
         "server": {"postgres": healthy},
         "mlflow": {},
+        "pages": {},
         "deploy": {"server": healthy},
         **{name: {"server": healthy, "mlflow": healthy, "deploy": done} for name in WORKERS},
     }
@@ -173,7 +182,7 @@ def test_services_wait_for_what_they_need() -> None:
 
 
 def test_health_checks_leave_a_busy_machine_minutes() -> None:
-    for name in ("postgres", "server", "mlflow", *WORKERS):
+    for name in ("postgres", "server", "mlflow", "pages", *WORKERS):
         check = SERVICES[name]["healthcheck"]
         assert check["start_period"].endswith("m") and int(check["start_period"][:-1]) >= 5, name
         assert int(check["timeout"].removesuffix("s")) >= 30, name
@@ -244,10 +253,55 @@ def test_prefect_takes_the_commands_with_their_options(service: str, words: list
     from prefect.cli import app  # noqa: F401  (registers the commands)
     from prefect.cli._app import _app  # its own parser; running the commands would need a server
 
-    if words[0] == "mlflow":
-        return  # `make image` starts it; its parser is in an extra
+    if words[0] in ("mlflow", "python"):
+        return  # tests below start them
     assert words[0] == "prefect"
     _app.parse_args([word for word in words[1:] if word != "--no-prompt"], exit_on_error=False, print_error=False)
+
+
+@of_both
+def test_runs_link_to_where_the_pages_are_published(which: str) -> None:
+    services = services_of(which)
+    (published,) = services["pages"]["ports"]
+    for name in WORKERS:
+        assert services[name]["environment"][VARIABLE] == f"http://{published.rpartition(':')[0]}"
+    words, check = shlex.split(services["pages"]["command"]), health_url("pages")
+    assert words[:3] == ["python", "-m", "flows.pages"] and words[words.index("--host") + 1] == "0.0.0.0"
+    assert words[words.index("--port") + 1] == published.rpartition(":")[2] == str(urlsplit(check).port)
+    assert urlsplit(check).path == HEALTH
+    assert all(volume["read_only"] for volume in services["pages"]["volumes"])
+
+
+def test_mlflow_is_started_without_its_assistant(tmp_path: Path) -> None:
+    """It would run shell commands for whoever reaches the port; and who asks by another name is refused, as before."""
+    pytest.importorskip("mlflow")
+    port = free_port()
+    text = SERVICES["mlflow"]["command"].replace("0.0.0.0", "127.0.0.1").replace("/mlflow/", f"{tmp_path}/")
+    words = [word if word != "5000" else str(port) for word in shlex.split(text)]
+    environment = clean_environment() | {key: str(value) for key, value in SERVICES["mlflow"]["environment"].items()}
+    log = (tmp_path / "log").open("wb")
+    process = start([sys.executable, "-m", *words], environment, tmp_path, output=log)
+
+    def status(path: str, host: str = f"127.0.0.1:{port}") -> int:
+        request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"Host": host})
+        try:
+            return int(urllib.request.urlopen(request, timeout=LONG_SECONDS).status)
+        except urllib.error.HTTPError as error:
+            return error.code
+        except urllib.error.URLError:
+            return 0
+
+    try:
+        while not (answer := status("/health")):
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.5)
+        assert answer == 200
+        assert status("/ajax-api/3.0/mlflow/assistant/config") == 404
+        assert status("/ajax-api/2.0/mlflow/experiments/get?experiment_id=0") == 200
+        assert status("/ajax-api/2.0/mlflow/experiments/get?experiment_id=0", "evil.example") == 403
+    finally:
+        stop(process)
+        log.close()
 
 
 def test_prefect_has_the_settings_that_the_services_are_given() -> None:

@@ -46,7 +46,7 @@ def fails(forks: Forks, root: Path, source: Path, undisturbed: Undisturbed, **gi
     return line
 
 
-@fault("a truncated Parquet file in the source", outcome="one line")
+@fault("a truncated Parquet file of the newest day in the source", outcome="one line")
 @fault("an empty, a missing or another file where an item table was", outcome="one line")
 @fault("a column is missing in the newest file", outcome="one line")
 def test_a_spoiled_source_is_named_and_once_mended_goes_on(

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,9 +135,12 @@ def test_results_are_those_of_this_process_bit_for_bit(shop: Path, tmp_path: Pat
 def test_a_killed_training_is_one_clear_line_and_goes_on_to_the_same_bits(
     shop: Path, tmp_path: Path, sessions: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings, events = settings_of(shop, tmp_path), tmp_path / "memory.events"
+    settings, events = settings_of(shop, tmp_path), tmp_path / "shop" / "memory.events"
+    events.parent.mkdir()
     events.write_text("low 0\noom_kill 3\n")
-    monkeypatch.setattr(endings, "EVENTS", events)
+    (tmp_path / "own").write_text("1:name=systemd:/\n0::/shop\n")
+    monkeypatch.setattr(endings, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(endings, "GROUPS", tmp_path)
 
     def out_of_memory() -> None:
         events.write_text("low 0\noom_kill 4\n")
@@ -162,6 +165,54 @@ def test_a_killed_training_is_one_clear_line_and_goes_on_to_the_same_bits(
     whole = stages.train(elsewhere, stages.prepare(elsewhere, lambda _: None), lambda _: None)
     assert whole.id == model.id
     assert (whole.folder / "model.safetensors").read_bytes() == (model.folder / "model.safetensors").read_bytes()
+
+
+@pytest.fixture
+def memory_limit() -> Iterator[Callable[[int], Path]]:
+    """Makes a control group with a limit of memory, of either version."""
+    made: list[Path] = []
+
+    def group(limit: int) -> Path:
+        first = endings.GROUPS / "memory" if (endings.GROUPS / "memory").is_dir() else endings.GROUPS
+        folder = first / f"overnight-{os.getpid()}"
+        try:
+            folder.mkdir()
+            made.append(folder)
+            file = next(folder / name for name in ("memory.limit_in_bytes", "memory.max") if (folder / name).exists())
+            file.write_text(str(limit))
+        except (OSError, StopIteration):
+            pytest.skip("a control group with a limit of memory takes root")
+        return folder
+
+    yield group
+    for folder in made:
+        folder.rmdir()
+
+
+@pytest.mark.fault(
+    "the kernel kills what trains, as a real limit of memory is reached",
+    outcome="one line says so and what to do; it is not tried again, and the model in service stays",
+)
+def test_memory_that_really_runs_out_is_said(
+    shop: Path, tmp_path: Path, sessions: Manifest, memory_limit: Callable[[int], Path]
+) -> None:
+    """The run is in the group, too, as in a container: the process that trains is the one to go."""
+    hungry = LITTLE | {"body": {"dim": 2048, "num_layers": 4}}  # weights and moments of 3 GB
+    group = memory_limit(900 << 20)
+    enter = f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n"
+    run = subprocess.run(
+        [sys.executable, "-c", enter + TRAIN, str(shop), str(tmp_path), json.dumps(hungry)],
+        env=clean_environment(),
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=LONG_SECONDS,
+    )
+    line = run.stderr.splitlines()[-1]
+    assert "StageEndedError: The stage train has no result" in line
+    assert "its process was killed (SIGKILL), by the kernel, as memory ran out." in line
+    assert "a lower training.tokens_per_step" in line
+    assert not list(tmp_path.glob("models/*")) and lock.owner_of(tmp_path) is None
 
 
 def test_mistakes_have_the_text_they_have_here(shop: Path, tmp_path: Path, sessions: Manifest) -> None:

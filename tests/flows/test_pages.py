@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import http.client
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from flows.pages import VARIABLE, find, link, pages_of
+from tests.flows.conftest import LONG_SECONDS, clean_environment, free_port
 
 REPORT = "/reports/1f2e3d4c/report.html"
 
@@ -116,3 +120,27 @@ def test_a_page_is_a_link_while_pages_are_answered_for(root: Path, monkeypatch: 
         assert link(page, "The whole report") == f"[The whole report]({address}{REPORT})"
         assert link(page.parent / "other.html", "Another") == f"Another: `{page.parent / 'other.html'}`"
     assert VARIABLE not in os.environ
+
+
+def test_in_a_container_the_pages_are_answered_for_by_themselves(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As compose.yaml starts it, but for the port: the links that a run makes there lead to what this one answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "flows.pages", "--host", "0.0.0.0", "--port", str(port)]
+    process = subprocess.Popen(command, env=clean_environment() | {"OVERNIGHT_ROOT": str(root)})
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                assert ask(address, "/health")[:2] == (200, "")
+                break
+            except ConnectionRefusedError:
+                assert process.poll() is None
+                time.sleep(0.1)
+        monkeypatch.setenv(VARIABLE, address)
+        linked = link(root / REPORT[1:], "The whole report")
+        assert linked == f"[The whole report]({address}{REPORT})"
+        assert ask(address, REPORT)[:2] == (200, "<p>reports/1f2e3d4c/report.html</p>")
+        assert ask(address, REPORT, host="evil.example")[0] == 403
+    finally:
+        process.terminate()
+        assert process.wait(LONG_SECONDS) != 1

@@ -7,12 +7,14 @@ One server for all: to start it takes as much CPU time as two nights.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import urllib.error
+import urllib.request
 import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -103,8 +105,11 @@ def ad_hoc_runs_complete(night: Served, source: Path, webhook: str, messages: li
     given = ["--preset", "esasrec", *RETRAIN, "--source", source, "--root", night.root]
     again = overnight("retrain", *given, environment=clean_environment() | here)
     assert "Nothing to do" in again.stdout and "This run in the Prefect UI" in again.stdout, again.stdout + again.stderr
+    linked = re.findall(r"\]\((http://127.0.0.1:\d+/[^)]*)\)", done.stdout)
+    pages = [urllib.request.urlopen(link, timeout=LONG_SECONDS).read() for link in linked]
     whole = [run for run in night.ask("POST", "/flow_runs/filter", {}) if run["state_name"] in ("Completed", "Cached")]
     assert sum(run["name"] == "demo 2026-03-05" for run in whole) >= 2, whole
+    assert any(b"demo" in page for page in pages), "what the run links to opens"
     found = json.loads(done.stdout.splitlines()[-1])
     retrain = found["runs"]["retrain"]
     assert retrain["state"] == "Completed" and "ndcg@20" in retrain["message"], found
@@ -118,6 +123,7 @@ def ad_hoc_runs_complete(night: Served, source: Path, webhook: str, messages: li
     assert (backfill["state"], backfill["name"]) == ("Failed", "demo 2026-03-05 to 2026-03-06")
     assert backfill["message"] == "1 of 2 days failed: 2026-03-06"
     assert found["below"] == ["demo 2026-03-05", "demo 2026-03-06"]
+    assert len(messages) == 2, "\n".join(messages)
     of_night, of_backfill = messages
     assert of_night.startswith("Overnight, demo 2026-03-05: not promoted. ndcg@20 ") and "/runs/flow-run/" in of_night
     assert of_backfill.startswith(
@@ -156,6 +162,8 @@ def files_and_events_start_one_night_each(night: Served, source: Path) -> None:
     night.ask("PUT", f"/automations/{automation['id']}", {key: automation[key] for key in UPDATED})
     with pytest.raises(urllib.error.HTTPError, match="401"):
         send_event(replace(night, headers={}))
+    sleep(14)
+    assert len(runs(night)) == len(before) + 1, "no event has come, and none starts a night"
     for _ in range(4):
         send_event(night)
         sleep(0.5)

@@ -60,6 +60,19 @@ def test_a_damaged_artifact_is_as_good_as_none(tmp_path: Path, damage: str) -> N
     assert write(Artifacts(tmp_path)).folder.is_dir()
 
 
+def test_what_another_process_finished_meanwhile_stays(tmp_path: Path) -> None:
+    """Who reads it already may go on; and the later one has the same."""
+    with Artifacts(tmp_path).write("things", "a1") as draft:
+        (draft.folder / "data.json").write_text("this one's")
+        os.rename(draft.folder, tmp_path / "aside")  # two processes have drafts of their own  # noqa: PTH104
+        first = write(Artifacts(tmp_path))
+        inode = (first.folder / "sub" / "data.json").stat().st_ino
+        os.rename(tmp_path / "aside", draft.folder)  # noqa: PTH104
+    assert draft.manifest == first
+    assert (first.folder / "sub" / "data.json").stat().st_ino == inode
+    assert write(Artifacts(tmp_path)).created > first.created, "one that was there before is made anew"
+
+
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), Artifacts(tmp_path).write("things", "a1") as draft:
         (draft.folder / "x").write_text("half")
