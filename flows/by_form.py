@@ -18,7 +18,7 @@ from flows.child import Child
 from flows.night_lock import alone, may_go_on
 from flows.prune import in_bytes
 from flows.prune import prune as run_prune
-from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
+from flows.reports.day_by_day import PICTURE, TABLE, differences
 from flows.reports.run_names import name_run
 from flows.settings.form import ANY_DATASET, ANY_PRESET, DATASET, BacktestForm, DatasetName, Lines, PresetName, chosen
 from flows.settings.settings import resolve
@@ -69,7 +69,7 @@ def backtest(
     run = str(runtime.flow_run.id or "")
     with alone(settings, "backtest", log, run), may_go_on(settings.artifacts, about), Child() as child:
         done = run_backtest(settings, dates.first, dates.last, names, window or None, log, child.does)
-    lines = list(differences([Total.model_validate(total) for total in done.facts["totals"]]))
+    lines = differences(done.facts)
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")
     picture = base64.b64encode((done.folder / PICTURE).read_bytes()).decode()

@@ -188,7 +188,7 @@ def backtest(
     """Day by day: train on what was there before, measure on the day. Stopped, it goes on where it was."""
     from flows.backtest import backtest as run
     from flows.night_lock import alone, may_go_on
-    from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
+    from flows.reports.day_by_day import PICTURE, TABLE, differences
 
     if settings.data.until or settings.data.days:
         raise InputError("backtest takes --from, --to and --window in the place of --until and --days.")
@@ -208,7 +208,7 @@ def backtest(
     with alone(settings, "backtest", say_aside), may_go_on(settings.artifacts, about):
         done = run(settings, first.date(), last.date(), names, window, say)
     say((done.folder / TABLE).read_text())
-    for line in differences([Total.model_validate(total) for total in done.facts["totals"]]):
+    for line in differences(done.facts):
         say(line)
     say(f"Picture: {done.folder / PICTURE}")
     end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)
