@@ -16,6 +16,7 @@ from datetime import date
 from flows.console import in_lines
 from flows.folds import Fold, OnProgress, nights_of
 from flows.measuring import Does, Kind, Stage, measure_all, record, require_ranks
+from flows.night_lock import alone, may_go_on
 from flows.reports.day_by_day import PICTURE, files_of
 from flows.reports.templates import HERE
 from flows.settings.settings import Settings
@@ -55,6 +56,27 @@ class Policy:
 
 def _starting(settings: Settings, start: str | None) -> Settings:
     return replace(settings, training=settings.training.model_copy(update={"start_from": start}))
+
+
+def backtest_alone(
+    settings: Settings,
+    first: date,
+    last: date,
+    policies: str,
+    window: int | None,
+    say: Say,
+    wait: Say,
+    run: str = "",
+    does: Does = lambda stage: stage,
+) -> Manifest:
+    """`backtest` by policies with commas between, while nobody else writes below the root; stopped, it may go on.
+
+    `wait` is said who has the root; `run` is the flow run that this is.
+    """
+    names = tuple(name.strip() for name in policies.split(",") if name.strip())
+    about = {"dataset": settings.dataset.name, "from": first, "to": last, "policy": names, "window": window}
+    with alone(settings, "backtest", wait, run), may_go_on(settings.artifacts, about):
+        return backtest(settings, first, last, names, window, say, does)
 
 
 def backtest(

@@ -12,10 +12,9 @@ from prefect.states import Completed
 
 from flows import in_service
 from flows.backfill import Period, layers_of
-from flows.backtest import backtest as run_backtest
+from flows.backtest import backtest_alone
 from flows.by_hand import KEEP_DAYS, KEEP_MODELS
 from flows.child import Child
-from flows.night_lock import alone, may_go_on
 from flows.prune import in_bytes
 from flows.prune import prune as run_prune
 from flows.reports.day_by_day import PICTURE, TABLE, differences
@@ -56,19 +55,10 @@ def backtest(
     settings, dates = resolve(given, chosen(preset), layer), parse(Period, period, "period")
     if settings.data.until or settings.data.days or settings.data.redo:
         raise InputError("A backtest takes period and window in the place of until and days, and no redo.")
-    names = tuple(name.strip() for name in policies.split(",") if name.strip())
     name_run(f"{settings.dataset.name} {dates.first} to {dates.last}")
-    about = {
-        "dataset": settings.dataset.name,
-        "from": dates.first,
-        "to": dates.last,
-        "policy": names,
-        "window": window or None,
-    }
-    log = get_run_logger().info
-    run = str(runtime.flow_run.id or "")
-    with alone(settings, "backtest", log, run), may_go_on(settings.artifacts, about), Child() as child:
-        done = run_backtest(settings, dates.first, dates.last, names, window or None, log, child.does)
+    log, run = get_run_logger().info, str(runtime.flow_run.id or "")
+    with Child() as child:
+        done = backtest_alone(settings, dates.first, dates.last, policies, window or None, log, log, run, child.does)
     lines = differences(done.facts)
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flows.reports.comparison import Row, Total
@@ -9,6 +10,7 @@ from flows.reports.tables import markdown_table
 from flows.reports.templates import render
 
 TABLE, PICTURE = "table.md", "days.svg"
+Point = tuple[str, str, float | None, tuple[float, float] | None]  # day, policy, value, bounds of the value
 COLORS = {"scratch": "#3657c8", "warm": "#c8502f", "frozen": "#778"}
 WIDTH, HEIGHT, LEFT, TOP = 620, 240, 60, 30  # of the picture's plots
 APART, OF_A_DAY = 6.0, 0.6  # points of policies on a day: so many units apart, over so much of the day at most
@@ -82,11 +84,11 @@ def draw_days(rows: list[Row], metric: str) -> str:
 
 def _plot(
     title: str,
-    points: list[tuple[str, str, float | None, tuple[float, float] | None]],
+    points: Sequence[Point],
     place: int,
     low: float | None = None,
 ) -> dict[str, Any]:
-    """One plot of (day, policy, value, bounds of the value); its values begin at `low`, or at the least of them."""
+    """One plot; its values begin at `low`, or at the least of them."""
     values = [value for *_, value, bounds in points for value in (value, *(bounds or ())) if value is not None]
     low, high = min(values, default=0.0) if low is None else low, max(values, default=0.0)
     span = (high - low) or 1.0
