@@ -1,6 +1,7 @@
 """Lists for users at midnight, from what they did before, judged by the last item of each session of the day after.
 
     python benchmarks/midnight.py --root overnight-data --model models/1f2e [--lists NAME=FILE.parquet ...] [--write]
+    python benchmarks/midnight.py --root overnight-data --model sessions/77aa ...         without a model's lists
 
 One list of 20 a user, made by a model with `inputs.past_events` of sessions that ended before the test day began; by baselines
 that are fit on all that each user did before, as one history, and asked about that history; the most popular items of training;
@@ -40,10 +41,6 @@ HERE = Path(__file__).parent
 K, SPARE = 20, 200  # SPARE: made before items that the user has had are left out
 KEY = ("user_id", "item_id")
 METRICS = (f"recall@{K}", f"ndcg@{K}")
-RECORDED = (  # its environment brings another torch, so it is not run again here; --lists judges its table where it was
-    "Cicerone 0.8.5, its default night on the simulated shop of 14 days and 2,000 users, which hides what a user has had: "
-    "Recall@20 .0700, NDCG@20 .0287 (recorded on 2026-11-26)."
-)
 
 
 def ours(recommender: Recommender, users: pl.Series, midnight: datetime) -> pl.DataFrame:
@@ -63,15 +60,15 @@ def from_histories(name: str, before: pl.DataFrame, users: pl.Series, *, filter_
     items = before["item_id"].unique().sort()
     column = pl.col("item_id").replace_strict(items, range(FIRST_ID, FIRST_ID + len(items)), return_dtype=pl.Int32)
     by_user = before.group_by("user_id", maintain_order=True).agg(column)
-    length_S = torch.from_numpy(by_user["item_id"].list.len().cast(pl.Int64).to_numpy())
-    ids = torch.from_numpy(by_user["item_id"].explode().to_numpy())
+    length_S = torch.from_numpy(by_user["item_id"].list.len().cast(pl.Int64).to_numpy(writable=True))
+    ids = torch.from_numpy(by_user["item_id"].explode(empty_as_null=True).to_numpy(writable=True))
     histories = Sessions({ITEM_ID: ids}, length_S.cumsum(0) - length_S, length_S, torch.zeros(len(length_S)))
     baseline: Scorer = plugins.find(baselines, name)(histories, histories, len(items))
     there = by_user["user_id"].is_in(users.implode())
     ids_NK, _ = top_k(baseline, histories.select(torch.from_numpy(there.to_numpy())), K, filter_seen=filter_seen)
     lists = pl.Series("item_id", items.gather(ids_NK.flatten().numpy() - FIRST_ID)).reshape((len(ids_NK), K))
     table = pl.DataFrame({"user_id": by_user["user_id"].filter(there), "item_id": lists.arr.to_list()}).explode(
-        "item_id"
+        "item_id", empty_as_null=True
     )
     return table.with_columns(rank=pl.int_range(1, pl.len() + 1).over("user_id"))
 
@@ -125,9 +122,10 @@ def judge(ranks: np.ndarray, base: np.ndarray, users: pl.Series) -> dict[str, ob
     return row
 
 
-def raw_events(sessions: Manifest, recommender: Recommender) -> tuple[pl.DataFrame, pl.DataFrame]:
+def raw_events(sessions: Manifest) -> tuple[pl.DataFrame, pl.DataFrame]:
     """(user_id, item_id) of all events before the test day, and of the last event of each session of the test day."""
-    names = recommender.items.select(pl.col("id").cast(pl.Int32), item_id="value")
+    items = pl.read_parquet(sessions.folder / "items.parquet", glob=False)
+    names = items.select(pl.col("id").cast(pl.Int32), item_id="value")
     table = pl.scan_parquet(sessions.folder / "sessions", hive_partitioning=True).select(
         "user_id", "day", ids="item_id"
     )
@@ -144,17 +142,23 @@ def measure(
 ) -> tuple[list[dict[str, Any]], dict[str, object]]:
     """A row for each kind of list, and what was measured on."""
     artifacts = Artifacts(root)
-    manifest = model_of(artifacts, model)
-    sessions = artifacts.get(manifest.parents[0])
-    recommender = Recommender(manifest.folder, past=sessions.folder)
-    before, targets = raw_events(sessions, recommender)
+    recommender: Recommender | None = None
+    if model.startswith("models/"):
+        manifest = model_of(artifacts, model)
+        sessions = artifacts.get(manifest.parents[0])
+        recommender = Recommender(manifest.folder, past=sessions.folder)
+    else:
+        sessions = artifacts.get(model)
+    before, targets = raw_events(sessions)
     users = targets["user_id"].unique().sort()
     day = date.fromisoformat(str(sessions.facts["test_day"]))
-    midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(recommender.schema.time_zone))
     popular, had, rows = popularity(before, users), before.unique(), []
     for seen, hidden in (("kept", None), ("hidden", had)):
         kinds = {name: read_lists(file) for name, file in given.items()} | {"popularity": popular}
-        kinds |= {"ours, a model of sessions and the past": ours(recommender, users, midnight)}
+        if recommender:
+            midnight = datetime(day.year, day.month, day.day, tzinfo=ZoneInfo(recommender.schema.time_zone))
+            past = recommender.model.settings.inputs.past_events
+            kinds[f"a model that reads {past} past events"] = ours(recommender, users, midnight)
         for name in named:
             kinds[f"{name} of whole histories"] = from_histories(name, before, users, filter_seen=hidden is not None)
         base: np.ndarray | None = None
@@ -162,9 +166,8 @@ def measure(
             ranks, without = ranks_of(lists, popular, targets, hidden)
             base = ranks if base is None else base
             rows.append({"lists": name, "seen": seen, "without": without} | judge(ranks, base, targets["user_id"]))
-    about = {"day": str(day), "cases": len(targets), "users": len(users), "model": manifest.name}
-    about["base"] = next(iter(given), "popularity")
-    return rows, about | {"past_events": recommender.model.settings.inputs.past_events}
+    about = {"day": str(day), "cases": len(targets), "users": len(users)}
+    return rows, about | {"base": next(iter(given), "popularity")}
 
 
 def page(rows: list[dict[str, Any]], about: dict[str, object]) -> str:
@@ -172,7 +175,7 @@ def page(rows: list[dict[str, Any]], about: dict[str, object]) -> str:
     against = " | ".join(f"{metric} against {about['base']}" for metric in METRICS)
     lines = [
         f"Last items of {about['cases']:,} sessions of {about['users']:,} users on {about['day']}; one list of {K} a user, "
-        f"made of what was there before that day ({about['past_events']} past events of {about['model']}).",
+        "made of what was there before that day. Differences are paired by case, intervals 95 % over users.",
         "",
         f"| lists | seen items | {' | '.join(METRICS)} | {against} | cases without a list |",
         "|---|---|---|---|---|---|---|",
@@ -181,13 +184,15 @@ def page(rows: list[dict[str, Any]], about: dict[str, object]) -> str:
         values = " | ".join(f"{row[metric]:.4f}" for metric in METRICS)
         changes = " | ".join("{:+.4f} ({:+.4f} to {:+.4f})".format(*row[f"{metric} against"]) for metric in METRICS)
         lines.append(f"| {row['lists']} | {row['seen']} | {values} | {changes} | {row['without']} |")
-    return "\n".join([*lines, "", RECORDED]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--model", required=True, help="such as models/1f2e, trained with inputs.past_events")
+    parser.add_argument(
+        "--model", required=True, help="models/ID, trained with inputs.past_events; or sessions/ID: no model"
+    )
     parser.add_argument("--lists", action="append", default=[], metavar="NAME=FILE.parquet")
     parser.add_argument("--baselines", default="ease,item_knn", help="of whole histories, with commas between")
     parser.add_argument("--write", action="store_true", help="the table to benchmarks/midnight.md")

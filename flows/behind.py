@@ -1,6 +1,6 @@
 """Which trials of a search are cut short: those that are behind for sure, not those whose validation is low by chance.
 
-A trial is compared, after each epoch but the first, with the trial that has the median validation of those trained to their
+A trial is compared, once a third of its training is done, with the trial that has the median validation of those trained to their
 end, at the same epoch and case by case: both were asked the same. It is cut short where the mean difference lies below zero
 with its whole interval (one side, `CHANCE`). With few cases the interval is wide, and nothing is cut short that might be good.
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import optuna
 
 CURVES = 4  # trials that run to their end before any is cut short
-FIRST_EPOCHS = 1  # in which none is: a rate that is still rising says little
+FIRST_SHARE = 1 / 3  # of its steps, in which none is: what learns late looks behind there (modeling/LOG.md)
 CHANCE = 0.025  # that a trial as good as the median is cut short at a look
 DIGITS = 4  # of what a case adds, as it is kept
 Gains = Sequence[float]  # what each validation case adds to the metric
@@ -37,12 +37,12 @@ def rest_at(study: optuna.Study, epoch: int) -> list[Gains]:
     return [trial.user_attrs[gains_at(epoch)] for trial in trained if trial.user_attrs.get(gains_at(epoch))]
 
 
-def is_behind(gains: Gains, rest: Sequence[Gains], epoch: int) -> bool:
-    """Whether a trial after an epoch is behind the median of the rest, by more than the choice of cases explains."""
+def is_behind(gains: Gains, rest: Sequence[Gains], share: float) -> bool:
+    """Whether a trial is behind the median of the rest after a share of its steps, by more than the choice of cases explains."""
     from modeling.evaluation.bootstrap import Bootstrap
 
     alike = sorted((trained for trained in rest if len(trained) == len(gains)), key=sum)
-    if not gains or len(alike) < CURVES or epoch <= FIRST_EPOCHS:
+    if not gains or len(alike) < CURVES or share <= FIRST_SHARE:
         return False
     change_N = np.asarray(gains) - np.asarray(alike[(len(alike) - 1) // 2])
     if change_N.mean() >= 0:

@@ -119,7 +119,7 @@ def _measure_fold(
         if name in measured.left_out:
             continue
         progress(f"{fold.name}, {place} of {len(contenders)}: {name}")
-        here = baselines if contender.trains or not trains else ()
+        own_baselines = baselines if contender.trains or not trains else ()
         try:
             models[name], cost = contender.model_for(fold, models.get(name), does(stages.train), progress)
         except DivergedError as error:
@@ -129,15 +129,17 @@ def _measure_fold(
             measured.left_out[name] = f"{fold.name}: {error}"
             progress(f"{name} is left out: {error}")
             continue
-        how = replace(fold.settings, evaluation=fold.settings.evaluation.model_copy(update={"baselines": here}))
+        how = replace(
+            fold.settings, evaluation=fold.settings.evaluation.model_copy(update={"baselines": own_baselines})
+        )
         evaluation = does(stages.evaluate)(how, models[name], fold.sessions, progress)
         if evaluation.facts["learned_from_test_day"]:
             measured.warnings.append(
                 f"{name} learned from {fold.name}, on which it is tested: its metrics are too good."
             )
         measured.settings.setdefault(name, settings_of(models[name]))
-        measured.rows += rows_of(name, fold.name, models[name], evaluation, cost, here)
-        baselines = () if here else baselines
+        measured.rows += rows_of(name, fold.name, models[name], evaluation, cost, own_baselines)
+        baselines = () if own_baselines else baselines
 
 
 def record(

@@ -171,11 +171,11 @@ def _judge(trial: optuna.Trial, report: TrainingProgress, seconds: float) -> Non
     """Write down a validation, and cut a trial short that is surely behind; never the default, nor one that is done."""
     if not report.message or report.validation is None or report.done >= report.total:
         return
-    epoch = int(report.epoch)
+    epoch, share = int(report.epoch), report.done / report.total
     trial.set_user_attr("seconds", seconds)
     trial.report(-report.validation if _is_error(report.metric) else report.validation, epoch)
     trial.set_user_attr(gains_at(epoch), [round(gain, DIGITS) for gain in report.gains])
-    if trial.user_attrs.get("start") != DEFAULT and is_behind(report.gains, rest_at(trial.study, epoch), epoch):
+    if trial.user_attrs.get("start") != DEFAULT and is_behind(report.gains, rest_at(trial.study, epoch), share):
         raise BehindError
 
 

@@ -104,7 +104,9 @@ def _identity(settings: Settings, sessions: Manifest, beginnings: dict[str, Begi
     """What names a search: the sessions, where it may begin, the space, and the code that trains."""
     return identify(
         code=code_of(
-            ROOT, ("flows.settings.space", "modeling.stages.measure"), alone=(__name__, "flows.behind", "flows.search", "flows.study")
+            ROOT,
+            ("flows.settings.space", "modeling.stages.measure"),
+            alone=(__name__, "flows.behind", "flows.search", "flows.study"),
         ),
         parents=(sessions.name,),
         goal=settings.goal.model_dump(),

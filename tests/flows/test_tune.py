@@ -267,9 +267,9 @@ def test_settings_that_were_tried_are_not_tried_again(study: optuna.Study) -> No
     assert [trial.ignored for trial in rows(study)] == [False, True] and len(in_order(rows(study))) == 1
 
 
-def progress(epoch: float, gains: Sequence[float], done: int = 1) -> TrainingProgress:
+def progress(epoch: int, gains: Sequence[float], done: int | None = None) -> TrainingProgress:
     about = {"epoch": epoch, "metric": "ndcg@20", "validation": float(np.mean(gains)), "gains": tuple(gains)}
-    return TrainingProgress("train", done, 9, "validated", **about)
+    return TrainingProgress("train", done or 2 * epoch, 9, "validated", **about)
 
 
 CASES = np.random.default_rng(5).random(60)  # what each adds: a mean of about .5
@@ -285,7 +285,7 @@ def test_a_trial_that_is_surely_behind_the_median_is_cut_short_but_not_the_defau
             _judge(trial, progress(epoch, CASES * (0.7 + 0.1 * number)), 1.0)
         tell(trial, "COMPLETE", 0.3)
     behind = study.ask()
-    _judge(behind, progress(1, 0.5 * CASES), 1.0)  # the first epoch says little
+    _judge(behind, progress(1, 0.5 * CASES), 1.0)  # the first third of a training says little
     _judge(behind, progress(2, 0.5 * CASES, done=9), 1.0)
     with pytest.raises(BehindError):
         _judge(behind, progress(2, 0.5 * CASES), 1.0)
@@ -305,17 +305,17 @@ def test_a_trial_that_only_chance_puts_behind_goes_on() -> None:
     alike = below = 0
     for _ in range(trials):
         rest = [(0.2 + rng.normal(0, 0.3, 60)).tolist() for _ in range(CURVES)]
-        alike += is_behind((0.2 + rng.normal(0, 0.3, 60)).tolist(), rest, 2)
-        below += is_behind((rng.normal(0, 0.3, 60)).tolist(), rest, 2)
+        alike += is_behind((0.2 + rng.normal(0, 0.3, 60)).tolist(), rest, 0.5)
+        below += is_behind((rng.normal(0, 0.3, 60)).tolist(), rest, 0.5)
     assert alike / trials < 2.5 * CHANCE and below / trials > 0.8
 
 
 def test_trials_that_were_asked_otherwise_are_not_compared() -> None:
     rest = [CASES.tolist() for _ in range(CURVES)]
-    assert is_behind((0.5 * CASES).tolist(), rest, 2)
-    assert not is_behind((0.5 * CASES).tolist(), rest[1:], 2), "too few"
-    assert not is_behind((0.5 * CASES[1:]).tolist(), rest, 2), "other cases"
-    assert not is_behind((), [()] * CURVES, 2), "a metric that is no mean over cases"
+    assert is_behind((0.5 * CASES).tolist(), rest, 0.5)
+    assert not is_behind((0.5 * CASES).tolist(), rest[1:], 0.5), "too few"
+    assert not is_behind((0.5 * CASES[1:]).tolist(), rest, 0.5), "other cases"
+    assert not is_behind((), [()] * CURVES, 0.5), "a metric that is no mean over cases"
 
 
 def test_less_is_better_of_errors(study: optuna.Study) -> None:
