@@ -1,6 +1,6 @@
 """Which trials of a search are cut short: those that are behind for sure, not those whose validation is low by chance.
 
-A trial is compared, once a third of its training is done, with the trial that has the median validation of those trained to their
+Once a third of its training is done, a trial is compared with the one that has the median validation of those trained to their
 end, at the same epoch and case by case: both were asked the same. It is cut short where the mean difference lies below zero
 with its whole interval (one side, `CHANCE`). With few cases the interval is wide, and nothing is cut short that might be good.
 
@@ -38,7 +38,7 @@ def rest_at(study: optuna.Study, epoch: int) -> list[Gains]:
 
 
 def is_behind(gains: Gains, rest: Sequence[Gains], share: float) -> bool:
-    """Whether a trial is behind the median of the rest after a share of its steps, by more than the choice of cases explains."""
+    """Whether a trial is behind the median of the rest, after a share of its steps, by more than chance explains."""
     from modeling.evaluation.bootstrap import Bootstrap
 
     alike = sorted((trained for trained in rest if len(trained) == len(gains)), key=sum)
