@@ -12,13 +12,12 @@ from prefect.states import Completed
 
 from flows import in_service
 from flows.backfill import Period, layers_of
-from flows.backtest import backtest as run_backtest
+from flows.backtest import backtest_alone
 from flows.by_hand import KEEP_DAYS, KEEP_MODELS
 from flows.child import Child
-from flows.night_lock import alone, may_go_on
 from flows.prune import in_bytes
 from flows.prune import prune as run_prune
-from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
+from flows.reports.day_by_day import PICTURE, TABLE, differences
 from flows.reports.run_names import name_run
 from flows.settings.form import ANY_DATASET, ANY_PRESET, DATASET, BacktestForm, DatasetName, Lines, PresetName, chosen
 from flows.settings.settings import resolve
@@ -56,20 +55,11 @@ def backtest(
     settings, dates = resolve(given, chosen(preset), layer), parse(Period, period, "period")
     if settings.data.until or settings.data.days or settings.data.redo:
         raise InputError("A backtest takes period and window in the place of until and days, and no redo.")
-    names = tuple(name.strip() for name in policies.split(",") if name.strip())
     name_run(f"{settings.dataset.name} {dates.first} to {dates.last}")
-    about = {
-        "dataset": settings.dataset.name,
-        "from": dates.first,
-        "to": dates.last,
-        "policy": names,
-        "window": window or None,
-    }
-    log = get_run_logger().info
-    run = str(runtime.flow_run.id or "")
-    with alone(settings, "backtest", log, run), may_go_on(settings.artifacts, about), Child() as child:
-        done = run_backtest(settings, dates.first, dates.last, names, window or None, log, child.does)
-    lines = list(differences([Total.model_validate(total) for total in done.facts["totals"]]))
+    log, run = get_run_logger().info, str(runtime.flow_run.id or "")
+    with Child() as child:
+        done = backtest_alone(settings, dates.first, dates.last, policies, window or None, log, log, run, child.does)
+    lines = differences(done.facts)
     table = (done.folder / TABLE).read_text()
     create_markdown_artifact("\n\n".join([*lines, table]), key="backtest", description=lines[0] if lines else "")
     picture = base64.b64encode((done.folder / PICTURE).read_bytes()).decode()

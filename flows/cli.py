@@ -187,9 +187,8 @@ def backtest(
     as_json: JsonOption = False,
 ) -> None:
     """Day by day: train on what was there before, measure on the day. Stopped, it goes on where it was."""
-    from flows.backtest import backtest as run
-    from flows.night_lock import alone, may_go_on
-    from flows.reports.day_by_day import PICTURE, TABLE, Total, differences
+    from flows.backtest import backtest_alone as run
+    from flows.reports.day_by_day import PICTURE, TABLE, differences
 
     if settings.data.until or settings.data.days:
         raise InputError("backtest takes --from, --to and --window in the place of --until and --days.")
@@ -198,18 +197,9 @@ def backtest(
             f"backtest takes no --redo, got {settings.data.redo}: it would do these days again for every day it predicts. "
             "Do them again with `overnight prepare --redo` first."
         )
-    names = tuple(name.strip() for name in policy.split(",") if name.strip())
-    about = {
-        "dataset": settings.dataset.name,
-        "from": first.date(),
-        "to": last.date(),
-        "policy": names,
-        "window": window,
-    }
-    with alone(settings, "backtest", say_aside), may_go_on(settings.artifacts, about):
-        done = run(settings, first.date(), last.date(), names, window, say)
+    done = run(settings, first.date(), last.date(), policy, window, say, say_aside)
     say((done.folder / TABLE).read_text())
-    for line in differences([Total.model_validate(total) for total in done.facts["totals"]]):
+    for line in differences(done.facts):
         say(line)
     say(f"Picture: {done.folder / PICTURE}")
     end(done.facts | {"folder": str(done.folder), "artifact": done.name}, as_json)

@@ -13,10 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from flows.folds import Fold, OnProgress
+from flows.in_service import model_of
+from flows.measuring import Stage, require_ranks
 from flows.settings.layers import Layer, over, read_changes
 from flows.settings.settings import Settings, resolve
-from modeling.config import NEXT_ITEM
 from modeling.presets import known_presets
+from schemas.artifacts import Manifest
 from schemas.errors import InputError, unknown
 
 DEFAULT, MODEL, PRESET = "default", "models/", "preset"
@@ -26,7 +29,7 @@ FIXED = ("evaluation", "promotion")  # groups that are the same for all that are
 
 
 @dataclass(frozen=True)
-class Contender:
+class NamedModel:
     """One of those compared: its name as it was written, and the `models/ID` or the preset and the settings it stands for.
 
     These are given as pairs such as `body.dropout=0.3` (`own`) or by group (`layer`), which goes over them.
@@ -49,8 +52,22 @@ class Contender:
         made = resolve(fold.data, self.preset or fold.preset, over(own, fold.given))
         return replace(made, evaluation=fold.evaluation, promotion=fold.promotion)
 
+    @property
+    def trains(self) -> bool:
+        """Whether it is trained, not there already."""
+        return self.model is None
 
-def contenders_of(text: str, settings: Settings) -> list[Contender]:
+    def model_for(
+        self, fold: Fold, before: Manifest | None, train: Stage, progress: OnProgress
+    ) -> tuple[Manifest, float]:
+        """The model trained for a fold, or the one that is there, and the CPU seconds that took."""
+        if self.model:
+            return model_of(fold.settings.artifacts, self.model), 0.0
+        model = train(self.settings(fold.settings), fold.sessions, progress)
+        return model, float(model.facts["cpu_seconds"])
+
+
+def contenders_of(text: str, settings: Settings) -> list[NamedModel]:
     """The contenders that a list such as `default,esasrec,sasrec+body.dim=128` names, each tried against the settings.
 
     Raises:
@@ -72,7 +89,7 @@ def contenders_of(text: str, settings: Settings) -> list[Contender]:
     return contenders
 
 
-def named(models: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[Contender]:
+def named(models: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[NamedModel]:
     """The contenders of names and settings by group, with or without a preset: {"small": {"preset": "esasrec", "loss": "bce"}}.
 
     Raises:
@@ -93,17 +110,14 @@ def named(models: Mapping[str, Mapping[str, Any]], settings: Settings) -> list[C
             raise InputError(f"{name!r} sets {fixed[0]}, which is the same for all that are compared: give it to all.")
         if name in settings.evaluation.baselines:
             raise InputError(f"{name!r} is the name of a baseline; give the model another.")
-        contenders.append(Contender(name, preset=given.get(PRESET), layer=layer))
+        contenders.append(NamedModel(name, preset=given.get(PRESET), layer=layer))
         _check(contenders[-1], contenders[-1].settings(settings))
     return contenders
 
 
-def _check(contender: Contender, made: Settings) -> None:
+def _check(contender: NamedModel, made: Settings) -> None:
     """Raise InputError for settings with which a model cannot be compared with the rest."""
-    if NEXT_ITEM not in made.model.heads:
-        raise InputError(
-            f"{contender.name!r} ranks no items (heads has no {NEXT_ITEM}), so its ranks cannot be compared."
-        )
+    require_ranks(contender.name, made)
     if made.training.start_from:
         raise InputError(
             f"{contender.name!r} has training.start_from {made.training.start_from}, a model that may have learned "
@@ -111,9 +125,9 @@ def _check(contender: Contender, made: Settings) -> None:
         )
 
 
-def _contender(name: str) -> Contender:
+def _contender(name: str) -> NamedModel:
     if name.startswith(MODEL):
-        return Contender(name, model=name)
+        return NamedModel(name, model=name)
     preset, *own = (part.strip() for part in re.split(BEFORE_A_KEY, name))
     if preset not in (DEFAULT, *known_presets()):
         raise unknown("name in --presets", preset, _known())
@@ -124,7 +138,7 @@ def _contender(name: str) -> Contender:
                 f"--presets: {name!r} sets {pair!r}, and {group} is the same for all that are compared. Give it by --set."
             )
     read_changes(own)
-    return Contender(name, preset=None if preset == DEFAULT else preset, own=tuple(own))
+    return NamedModel(name, preset=None if preset == DEFAULT else preset, own=tuple(own))
 
 
 def _known() -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.behind import DIGITS, gains_at, is_behind, rest_at
 from flows.folds import OnProgress
 from flows.reports.tuning import DEFAULT, Trial, best_of, line_of
 from flows.settings.defaults import defaults_of
@@ -33,7 +34,7 @@ class OutOfTimeError(Exception):
 
 
 class BehindError(Exception):
-    """A trial is behind the median of the rest."""
+    """A trial is surely behind the median of the rest."""
 
 
 class Search:
@@ -167,12 +168,14 @@ class Search:
 
 
 def _judge(trial: optuna.Trial, report: TrainingProgress, seconds: float) -> None:
-    """Hand a validation to the study, and cut a trial short that is behind; never the default, nor one that is done."""
+    """Write down a validation, and cut a trial short that is surely behind; never the default, nor one that is done."""
     if not report.message or report.validation is None or report.done >= report.total:
         return
+    epoch, share = int(report.epoch), report.done / report.total
     trial.set_user_attr("seconds", seconds)
-    trial.report(-report.validation if _is_error(report.metric) else report.validation, int(report.epoch))
-    if trial.user_attrs.get("start") != DEFAULT and trial.should_prune():
+    trial.report(-report.validation if _is_error(report.metric) else report.validation, epoch)
+    trial.set_user_attr(gains_at(epoch), [round(gain, DIGITS) for gain in report.gains])
+    if trial.user_attrs.get("start") != DEFAULT and is_behind(report.gains, rest_at(trial.study, epoch), share):
         raise BehindError
 
 

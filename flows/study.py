@@ -25,8 +25,6 @@ STUDY, LOCK = "study.db", "lock"
 SEED = 17
 PRESET = "preset"
 FREE = 6  # trials near the best, in addition to one a preset, before TPE takes over
-CURVES = 4  # trials that run to their end before any is cut short
-FIRST_EPOCHS = 1  # in which none is: a rate that is still rising says little
 
 
 def require_optuna() -> None:
@@ -76,7 +74,7 @@ def _open(file: Path, random_trials: int) -> optuna.Study:
     study.sampler = optuna.samplers.TPESampler(
         seed=SEED + len(study.trials), n_startup_trials=random_trials, multivariate=True, group=True
     )
-    study.pruner = optuna.pruners.MedianPruner(n_startup_trials=CURVES, n_warmup_steps=FIRST_EPOCHS + 1)
+    study.pruner = optuna.pruners.NopPruner()  # what is cut short is for `flows.behind` to say
     for left in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         trial, continues = optuna.trial.Trial(study, left._trial_id), left.user_attrs.get("continues")
         if continues is not None and not study.trials[continues].user_attrs.get("paused"):

@@ -6,7 +6,7 @@
 
 A trial trains a model as `overnight train` does, but for the newest training day, which it is then measured on, whole, by the
 metric of promotion (`training.validation_days`: days). Where there are no days it is worth its validation metric. The test is
-never looked at. One that is behind the median of the rest at the same epoch is cut short. Models of trials are not kept.
+never looked at. One that is surely behind the rest is cut short (`flows.behind`). Models of trials are not kept.
 
     <root>/tuning/<id>/study.db      the trials (Optuna)
     <root>/tuning/<id>/table.md      the same as a table
@@ -104,7 +104,9 @@ def _identity(settings: Settings, sessions: Manifest, beginnings: dict[str, Begi
     """What names a search: the sessions, where it may begin, the space, and the code that trains."""
     return identify(
         code=code_of(
-            ROOT, ("flows.settings.space", "modeling.stages.measure"), alone=(__name__, "flows.search", "flows.study")
+            ROOT,
+            ("flows.settings.space", "modeling.stages.measure"),
+            alone=(__name__, "flows.behind", "flows.search", "flows.study"),
         ),
         parents=(sessions.name,),
         goal=settings.goal.model_dump(),

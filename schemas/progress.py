@@ -36,7 +36,8 @@ class TrainingProgress(Progress):
     """Progress of training: `done` of `total` steps.
 
     `epoch` counts passes over the sessions, with the share of the one at hand; `loss` is the mean since the last report that
-    had another; `validation` is the newest value of `metric`; `seconds` since the run began or went on.
+    had another; `validation` is the newest value of `metric`, and `gains` in the report of a validation what each of its cases
+    adds, where the metric is a mean over cases; `seconds` since the run began or went on.
     """
 
     epoch: float = 0.0
@@ -44,6 +45,7 @@ class TrainingProgress(Progress):
     metric: str = ""
     validation: float | None = None
     seconds: float = 0.0
+    gains: tuple[float, ...] = ()
 
     @property
     def measured(self) -> str:

@@ -1,4 +1,4 @@
-"""What a comparison measured: a row a fold and scorer, totals with intervals and paired differences, a table.
+"""What a comparison or a backtest measured: a row a fold and scorer, totals with intervals and paired differences, a table.
 
 N cases of all folds that every scorer was measured on, S scorers, M metrics of ranks, U users.
 """
@@ -50,6 +50,7 @@ class Row(BaseModel):
     cases: int
     cpu_seconds: float | None  # of training; None for what was not trained here
     metrics: dict[str, float | None]
+    intervals: dict[str, tuple[float, float] | None] = {}  # of metrics of ranks, as the evaluation has them
 
 
 class Total(BaseModel):
@@ -75,12 +76,13 @@ def rows_of(
 ) -> list[Row]:
     """The row of a model and those of the baselines of its evaluation."""
     facts, of_lists = evaluation.facts, evaluation.facts["lists"]["metrics"]
+    bounds = facts.get("intervals", {}).get("metrics", {})
     costs = facts.get("baseline_seconds", {})
     about: dict[str, Any] = {"fold": fold, "model": model.name, "evaluation": evaluation.name, "cases": facts["cases"]}
 
     def row(name: str, scorer: str, **more: Any) -> Row:
         metrics = facts["metrics"][scorer] | of_lists.get(scorer, {})
-        return Row(name=name, scorer=scorer, metrics=metrics, **about, **more)
+        return Row(name=name, scorer=scorer, metrics=metrics, intervals=bounds.get(scorer, {}), **about, **more)
 
     return [
         row(name, facts["model"], cpu_seconds=cost),
@@ -114,7 +116,11 @@ def totals_of(rows: list[Row], root: Path, cutoffs: tuple[int, ...]) -> tuple[li
     for row in rows:
         gain_NM = gains[row.name][fold_N == row.fold]
         of_ranks = dict(zip(metrics, map(defined, gain_NM.mean(0).tolist() if len(gain_NM) else []), strict=False))
-        measured.append(row.model_copy(update={"metrics": row.metrics | of_ranks, "cases": len(gain_NM)}))
+        stale: dict[str, Any] = (
+            {} if len(gain_NM) == row.cases else {"intervals": {}}
+        )  # bounds of more cases than these
+        cases = {"metrics": row.metrics | of_ranks, "cases": len(gain_NM)}
+        measured.append(row.model_copy(update=cases | stale))
     bounds = _bounds(common[USER], gains, metrics)
     return measured, [
         _total(name, [row for row in measured if row.name == name], bounds.get(name, {})) for name in names

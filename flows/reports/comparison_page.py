@@ -9,13 +9,30 @@ from typing import Any
 
 from markupsafe import Markup
 
-from flows.reports.comparison import CPU, SHOWN, Row, Total, cells_of, columns, in_order, number, title_of
+from flows.reports.comparison import (
+    CPU,
+    SHOWN,
+    TABLE,
+    Row,
+    Total,
+    cells_of,
+    columns,
+    in_order,
+    number,
+    table_of,
+    title_of,
+)
 from flows.reports.plot import script_file
 from flows.reports.templates import render
 from modeling.evaluation.list_metrics import NAMES as OF_LISTS
 from modeling.evaluation.slices import CONFIDENCE
 
 PAGE = "comparison.html"
+
+
+def files_of(facts: dict[str, Any], rows: list[Row], totals: list[Total]) -> dict[str, str]:
+    """The files of a comparison: its table in Markdown, and its page."""
+    return {TABLE: table_of(totals, facts["metric"]), PAGE: page_of(facts["title"], facts, rows, totals)}
 
 
 def page_of(title: str, facts: dict[str, Any], rows: list[Row], totals: list[Total]) -> str:

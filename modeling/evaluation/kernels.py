@@ -90,12 +90,12 @@ def open_groups(scores_RV: Tensor, words_RG: Tensor, group_RB: Tensor, num_items
 @triton.jit
 def _mark(words, pairs, num_pairs, num_items, num_words, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
     pair = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    there = pair < num_pairs
-    row = tl.load(pairs + 2 * pair, mask=there, other=0)
-    column = tl.load(pairs + 2 * pair + 1, mask=there, other=-1)
-    there = there & (column >= 0) & (column < num_items)
+    inside = pair < num_pairs
+    row = tl.load(pairs + 2 * pair, mask=inside, other=0)
+    column = tl.load(pairs + 2 * pair + 1, mask=inside, other=-1)
+    inside = inside & (column >= 0) & (column < num_items)
     bit = tl.full((SIZE,), 1, tl.int32) << (column % 32).to(tl.int32)
-    tl.atomic_or(words + row * num_words + column // 32, bit, mask=there)
+    tl.atomic_or(words + row * num_words + column // 32, bit, mask=inside)
 
 
 @triton.jit
@@ -104,12 +104,12 @@ def _shown(scores, words, row, width, score_stride, word_stride, first_word, sta
     group = tl.arange(0, SIZE // 32)
     bit = tl.arange(0, 32)
     column = start + group[:, None] * 32 + bit[None, :]
-    there = column < width
-    score = tl.load(scores + row * score_stride + column, mask=there, other=-float("inf"))
+    inside = column < width
+    score = tl.load(scores + row * score_stride + column, mask=inside, other=-float("inf"))
     word = tl.load(
         words + row * word_stride + first_word + start // 32 + group, mask=start + group * 32 < width, other=-1
     )
-    shown = there & (((word[:, None] >> bit[None, :]) & 1) == 0)
+    shown = inside & (((word[:, None] >> bit[None, :]) & 1) == 0)
     return score, shown
 
 
@@ -141,16 +141,16 @@ def _maxima(scores, words, maxima, width, score_stride, word_stride, maxima_stri
 def _open(scores, words, groups, opened, count, num_items, score_stride, word_stride, GROUPS: tl.constexpr):  # type: ignore[no-untyped-def]
     row = tl.program_id(0).to(tl.int64)
     place = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
-    there = place < count
-    group = tl.load(groups + row * count + place, mask=there, other=0)
-    word = tl.load(words + row * word_stride + group, mask=there, other=-1)
+    inside = place < count
+    group = tl.load(groups + row * count + place, mask=inside, other=0)
+    word = tl.load(words + row * word_stride + group, mask=inside, other=-1)
     bit = tl.arange(0, 32)
     column = group[:, None] * 32 + bit[None, :]
     shown = (column < num_items) & (((word[:, None] >> bit[None, :]) & 1) == 0)
     score = tl.load(scores + row * score_stride + column, mask=shown, other=-float("inf"))
     score = tl.where(score != score, float("inf"), score)
     to = opened + row * count * 32 + place[:, None] * 32 + bit[None, :]
-    tl.store(to, score, mask=there[:, None] & (bit[None, :] >= 0))
+    tl.store(to, score, mask=inside[:, None] & (bit[None, :] >= 0))
 
 
 @triton.jit
@@ -158,10 +158,10 @@ def _select(values, best, places, width, stride, count, SIZE: tl.constexpr):  # 
     """The threshold is found bit by bit: floats are in the order of integers whose lower bits are turned where they are < 0."""
     row = tl.program_id(0).to(tl.int64)
     column = tl.arange(0, SIZE)
-    there = column < width
-    value = tl.load(values + row * stride + column, mask=there, other=-float("inf"))
+    inside = column < width
+    value = tl.load(values + row * stride + column, mask=inside, other=-float("inf"))
     bits = value.to(tl.int32, bitcast=True)
-    key = tl.where(there, bits ^ ((bits >> 31) & 0x7FFFFFFF), -2147483648)
+    key = tl.where(inside, bits ^ ((bits >> 31) & 0x7FFFFFFF), -2147483648)
     limit = tl.where(tl.sum((key >= 0).to(tl.int32), 0) >= count, 0, -2147483648)
     for step in range(31):
         higher = limit + (tl.full((), 1, tl.int32) << (30 - step))

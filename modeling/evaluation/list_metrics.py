@@ -138,13 +138,13 @@ def list_metrics(
             for name, value_NK in zip(names, by_item, strict=True):
                 sums[f"{name}@{cutoff}"] += float(((value_NK * filled).sum(1) / count_N).sum())
             sums[f"intra_list_diversity@{cutoff}"] += float(alike.distance(column, filled).double().sum())
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for cutoff in cutoffs:
         count_C = counts[cutoff][catalogue.rankable_V]
-        found[f"catalog_coverage@{cutoff}"] = float((count_C > 0).sum()) / max(catalogue.size, 1)
-        found[f"gini_index@{cutoff}"] = gini_index(count_C)
-        found |= {f"{name}@{cutoff}": sums[f"{name}@{cutoff}"] / len(histories) for name in NAMES[2:]}
-    return found
+        metrics[f"catalog_coverage@{cutoff}"] = float((count_C > 0).sum()) / max(catalogue.size, 1)
+        metrics[f"gini_index@{cutoff}"] = gini_index(count_C)
+        metrics |= {f"{name}@{cutoff}": sums[f"{name}@{cutoff}"] / len(histories) for name in NAMES[2:]}
+    return metrics
 
 
 def gini_index(count_C: Tensor) -> float:

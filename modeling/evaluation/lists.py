@@ -55,12 +55,12 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
         chosen = histories.select(part)
         queries = scorer.queries(chosen)
         if fuses:
-            found = fused.best(scorer, tiles, queries, pairs_to_hide(chosen, seen=filter_seen), k)
+            ranked = fused.best(scorer, tiles, queries, pairs_to_hide(chosen, seen=filter_seen), k)
         elif room is not None:
-            found = _by_groups(scorer, queries, Hidden(tiles, chosen, GROUP_ROWS, seen=filter_seen), k, room)
+            ranked = _by_groups(scorer, queries, Hidden(tiles, chosen, GROUP_ROWS, seen=filter_seen), k, room)
         else:
-            found = _by_tiles(scorer, queries, Hidden(tiles, chosen, ROWS[device], seen=filter_seen), k)
-        scores_NB, column_NB, least_N = found
+            ranked = _by_tiles(scorer, queries, Hidden(tiles, chosen, ROWS[device], seen=filter_seen), k)
+        scores_NB, column_NB, least_N = ranked
         if not bool((scores_NB < torch.inf).all()):  # NaN or infinite
             raise DivergedError(DIVERGED)
         scores_NK, column_NK = _first_of_ties(
@@ -113,13 +113,13 @@ def _by_tiles(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int) -> tuple[
 
 
 def _first_of_ties(
-    scorer: Scorer, queries: Tensor, seen: Sessions | None, found: tuple[Tensor, Tensor, Tensor], k: int
+    scorer: Scorer, queries: Tensor, seen: Sessions | None, ranked: tuple[Tensor, Tensor, Tensor], k: int
 ) -> tuple[Tensor, Tensor]:
     """The list of each history: of the items that tie with the k-th best, those with the lowest ids take the last places.
 
-    `found` is what `_by_groups` and `_by_tiles` give. Where it lacks some of those ties, the catalogue is read again.
+    `ranked` is what `_by_groups` and `_by_tiles` give. Where it lacks some of those ties, the catalogue is read again.
     """
-    scores_NB, column_NB, least_N = found
+    scores_NB, column_NB, least_N = ranked
     if scores_NB.shape[1] <= k:
         return scores_NB, column_NB
     border_N1 = scores_NB[:, k - 1 : k]

@@ -113,9 +113,9 @@ def _parts(about: pl.DataFrame) -> list[tuple[str, str, np.ndarray]]:
 
 def _between(value_N: np.ndarray, edges: dict[str, float], *, inclusive: bool) -> list[tuple[str, np.ndarray]]:
     """(part, which values) of parts that end at these edges, in order."""
-    found, before_N = [], np.isnan(value_N)
+    parts, before_N = [], np.isnan(value_N)
     for name, edge in edges.items():
         upto_N = (value_N <= edge) if inclusive else (value_N < edge) | np.isinf(edge) & ~np.isnan(value_N)
-        found.append((name, upto_N & ~before_N))
+        parts.append((name, upto_N & ~before_N))
         before_N = before_N | upto_N
-    return found
+    return parts

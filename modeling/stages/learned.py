@@ -33,12 +33,12 @@ def saw_later(model: Manifest, sessions: Manifest) -> bool | None:
     By the newest event; where that is the same, or there are no times, by the number of events: of events that are among these
     the last one of a history is hidden, or not among them. A refitted model read the last items, too.
     """
-    own, here = model.facts.get(UNTIL), end_of(sessions)
+    own, tested = model.facts.get(UNTIL), end_of(sessions)
     if own is None:
         return None
-    if own["newest_event"] and here["newest_event"] and own["newest_event"] != here["newest_event"]:
-        return bool(own["newest_event"] > here["newest_event"])
-    return bool(model.facts.get("refit_of") or own["events"] > here["events"])
+    if own["newest_event"] and tested["newest_event"] and own["newest_event"] != tested["newest_event"]:
+        return bool(own["newest_event"] > tested["newest_event"])
+    return bool(model.facts.get("refit_of") or own["events"] > tested["events"])
 
 
 def how_it_learned(model: Manifest, sessions: Manifest, test_day: str | None) -> str:

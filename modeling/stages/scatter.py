@@ -107,12 +107,12 @@ def variance_of(ranks: Sequence[pl.DataFrame], metric: str) -> float:
     """
     from modeling.evaluation.evidence import Pairs  # torch is only loaded when there is something to measure
 
-    found = []
+    variances = []
     for new, old in combinations(ranks, 2):
         difference = Pairs.of(new, old).difference(metric, ONE_SIGMA)
         spread = (difference.below + difference.above) / 2
-        found.append((difference.gain**2 - spread**2) / 2)
-    return sum(found) / len(found)
+        variances.append((difference.gain**2 - spread**2) / 2)
+    return sum(variances) / len(variances)
 
 
 def _measure(
@@ -157,9 +157,9 @@ def _measure(
 def _measured(artifacts: Artifacts, dataset: str, metric: str) -> list[Manifest]:
     """What was measured for a dataset and a metric, the oldest day first."""
     folders = sorted(path.parent.name for path in (artifacts.root / SCATTERS).glob("*/manifest.json"))
-    found = [made for name in folders if (made := artifacts.read_manifest(SCATTERS, name))]
-    mine = [made for made in found if (made.facts["dataset"], made.facts["metric"]) == (dataset, metric)]
-    return sorted(mine, key=lambda made: (made.facts["day"], made.created))
+    all_made = [made for name in folders if (made := artifacts.read_manifest(SCATTERS, name))]
+    of_metric = [made for made in all_made if (made.facts["dataset"], made.facts["metric"]) == (dataset, metric)]
+    return sorted(of_metric, key=lambda made: (made.facts["day"], made.created))
 
 
 def _night(evaluation: Manifest) -> date:

@@ -58,9 +58,10 @@ class Log:
             line += f"validation {goal} {metrics[goal]:.4f}, "
             if self.judge.consider(state, metrics[goal], plan.config.patience):
                 self.report(describe_collapse(self.judge, state, metrics[goal]))
-        self._report(f"{line}{time.perf_counter() - self.started:.0f} s" if line else "")
+        seconds = time.perf_counter() - self.started
+        self._report(f"{line}{seconds:.0f} s" if line else "", validated=goal in metrics)
 
-    def _report(self, message: str) -> None:
+    def _report(self, message: str, *, validated: bool = False) -> None:
         self.reported = time.perf_counter()
         state = self.state
         report = TrainingProgress(
@@ -73,6 +74,7 @@ class Log:
             metric=self.judge.goal,
             validation=self.validation,
             seconds=self.reported - self.started,
+            gains=self.judge.gains if validated else (),
         )
         self.report(report)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modeling.config import LOWER_IS_BETTER, NEXT_ITEM, Goal
-from modeling.evaluation.metrics import metrics_at
+from modeling.evaluation.metrics import gains_of, metrics_at
 from modeling.evaluation.ranking import ranks
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer, predict
@@ -24,12 +24,13 @@ RANKED = ("ndcg@20", "recall@20")
 FEW = 100  # cases; with fewer, the standard error of an NDCG of .2 is above .03
 
 
-@dataclass(frozen=True)
+@dataclass
 class Judge:
     """Validation cases, on the model's device; `goal` is the metric by which they judge, defined on `count` of them.
     Items are ranked with or without seen ones (`filter_seen`).
 
     With `chooses` the best validated weights are kept and the patience stops a run; else validations are there to be watched.
+    `gains` are what each case added to the goal in the newest validation; none where it is no mean over cases.
     """
 
     cases: Cases
@@ -37,10 +38,12 @@ class Judge:
     count: int
     chooses: bool
     filter_seen: bool = False
+    gains: tuple[float, ...] = ()
 
     def validate(self, model: SequenceModel) -> dict[str, float]:
         """See `validate`."""
-        return validate(model, self.cases, Goal(metric=self.goal, filter_seen=self.filter_seen))
+        metrics, self.gains = _validate(model, self.cases, Goal(metric=self.goal, filter_seen=self.filter_seen))
+        return metrics
 
     @property
     def lower_is_better(self) -> bool:
@@ -115,20 +118,31 @@ def validate(
 
     What is undefined on these cases is left out. Several processes share the cases.
     """
+    return _validate(model, cases, goal)[0]
+
+
+def _validate(model: SequenceModel, cases: Cases, goal: Goal) -> tuple[dict[str, float], tuple[float, ...]]:
+    """What `validate` returns, and what each case adds to the goal, where that is a metric of ranks."""
     with whole(model):
-        return _validate(model, cases, goal)
+        metrics, gains = _validate_items(model, cases, goal)
+        return metrics | _validate_labels(model, cases), gains
 
 
-def _validate(model: SequenceModel, cases: Cases, goal: Goal) -> dict[str, float]:
+def _validate_items(model: SequenceModel, cases: Cases, goal: Goal) -> tuple[dict[str, float], tuple[float, ...]]:
+    if NEXT_ITEM not in model.heads or not len((known := cases.known()).target):
+        return {}, ()
+    rank_N = divided(
+        len(known.target),
+        known.target.device,
+        partial(_ranks, ModelScorer(model), known, filter_seen=goal.filter_seen),
+    )
+    metrics = metrics_at(rank_N, tuple(sorted({20, goal.cutoff or 20})))
+    measured = {name: metrics[name] for name in dict.fromkeys([*RANKED, *([goal.metric] if goal.cutoff else [])])}
+    return measured, tuple(gains_of(goal.metric, rank_N).tolist()) if goal.cutoff else ()
+
+
+def _validate_labels(model: SequenceModel, cases: Cases) -> dict[str, float]:
     measured: dict[str, float] = {}
-    if NEXT_ITEM in model.heads and len((known := cases.known()).target):
-        rank_N = divided(
-            len(known.target),
-            known.target.device,
-            partial(_ranks, ModelScorer(model), known, filter_seen=goal.filter_seen),
-        )
-        metrics = metrics_at(rank_N, tuple(sorted({20, goal.cutoff or 20})))
-        measured = {name: metrics[name] for name in dict.fromkeys([*RANKED, *([goal.metric] if goal.cutoff else [])])}
     for label, head in model.label_heads.items():
         histories, value_N = label_cases(cases, head.column, back=model.schema.split == "day")
         predict_label = partial(_predict, model, label, histories)

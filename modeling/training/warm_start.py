@@ -165,15 +165,15 @@ class Start:
 
     def _reach(self, model: SequenceModel, train: Sessions) -> None:
         """What the other model trained is read and recommended, too, as far as tonight's sessions hold it."""
-        mine, theirs = model.inputs, self.parent.inputs
-        self._also(mine.items.reached.reached_V, theirs.items.reached.reached_V, ITEM_ID)
+        own, old = model.inputs, self.parent.inputs
+        self._also(own.items.reached.reached_V, old.items.reached.reached_V, ITEM_ID)
         features = {column.name: feature.value for column, feature in features_of(self.parent)}
         for column, feature in features_of(model):
             if isinstance(feature.value, Category):
                 then = features[column.name]
                 assert isinstance(then, Category)
                 self._also(feature.value.reached.reached_V, then.reached.reached_V, column.name)
-        mine.most_seconds.copy_(torch.maximum(mine.most_seconds, theirs.most_seconds))
+        own.most_seconds.copy_(torch.maximum(own.most_seconds, old.most_seconds))
         model.longest = max(model.longest, self.parent.longest)
         if NEXT_ITEM in model.heads:
             head, id_V = model.next_item, self._trained(ITEM_ID, self._item_rows_trained())

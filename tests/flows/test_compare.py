@@ -131,7 +131,7 @@ def test_run_again_it_does_nothing_and_one_more_fold_trains_only_that(
         (["--presets", "models/12"], "'models/12' is not there"),
         (["--presets", "default", "--folds", "9"], "9 folds of 1 day and a day to train on"),
         (["--presets", "default+training.start_from=champion"], "may have learned from the days of the folds"),
-        (["--presets", WILD, "--folds", "1"], "the first of --presets, with which the rest are compared, has diverged"),
+        (["--presets", WILD, "--folds", "1"], "the first, with which the rest are compared, has diverged"),
         (["--presets", "default", "--dataset", "globo"], "Two datasets: 'demo', and --dataset 'globo'"),
     ],
 )
@@ -204,6 +204,19 @@ def test_differences_are_paired_and_cases_that_one_lacks_do_not_count(tmp_path: 
     assert second.metrics["gini_index@2"] == 0.5
     assert [total.name for total in in_order([first, second], "recall@2")] == ["b", "a"]
     assert "| b | 0.7468 (" in table_of([first, second], "recall@2")
+
+
+def test_cases_of_one_user_count_as_one(tmp_path: Path) -> None:
+    ranks = np.random.default_rng(3).integers(1, 5, 60).repeat(4).astype(float).tolist()
+    together = [row("a", "1", tmp_path, ranks, [f"u{number}" for number in np.arange(60).repeat(4)])]
+    apart = [row("a", "1", tmp_path, ranks, [f"u{number}" for number in range(240)])]
+    widths = []
+    for rows in (together, apart):
+        _, (total,) = totals_of(rows, tmp_path, (2,))
+        low, high = total.intervals["ndcg@2"]
+        assert low < (total.metrics["ndcg@2"] or 0) < high
+        widths.append(high - low)
+    assert widths[0] / widths[1] == pytest.approx(2, rel=0.2), "four cases alike are as good as one"
 
 
 def test_folds_without_a_case_leave_their_metrics_undefined(tmp_path: Path) -> None:

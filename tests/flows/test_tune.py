@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from flows.behind import CHANCE, CURVES, is_behind
 from flows.cli import app
 from flows.experiments import read_budget
 from flows.reports.tuning import Trial, best_of, in_order, summary_of, table_of
@@ -19,7 +21,7 @@ from flows.search import BehindError, _judge, duration
 from flows.settings.layers import read_changes
 from flows.settings.settings import Data, resolve
 from flows.settings.space import Beginning
-from flows.study import CURVES, ask, opened, plan, tell
+from flows.study import ask, opened, plan, tell
 from flows.tune import TUNING, tune
 from modeling.presets.by_shape import Shape
 from schemas.dataset import SHIPPED
@@ -265,30 +267,55 @@ def test_settings_that_were_tried_are_not_tried_again(study: optuna.Study) -> No
     assert [trial.ignored for trial in rows(study)] == [False, True] and len(in_order(rows(study))) == 1
 
 
-def progress(epoch: float, value: float, done: int = 1) -> TrainingProgress:
-    return TrainingProgress("train", done, 9, "validated", epoch=epoch, metric="ndcg@20", validation=value)
+def progress(epoch: int, gains: Sequence[float], done: int | None = None) -> TrainingProgress:
+    about = {"epoch": epoch, "metric": "ndcg@20", "validation": float(np.mean(gains)), "gains": tuple(gains)}
+    return TrainingProgress("train", done or 2 * epoch, 9, "validated", **about)
 
 
-def test_a_trial_behind_the_median_is_cut_short_but_not_the_default_nor_one_that_is_done(study: optuna.Study) -> None:
-    for _ in range(CURVES):
+CASES = np.random.default_rng(5).random(60)  # what each adds: a mean of about .5
+
+
+def test_a_trial_that_is_surely_behind_the_median_is_cut_short_but_not_the_default_nor_one_that_is_done(
+    study: optuna.Study,
+) -> None:
+    for number in range(CURVES):
         trial = study.ask()
         trial.set_user_attr("changes", {})
         for epoch in (1, 2, 3):
-            _judge(trial, progress(epoch, 0.1 * epoch), 1.0)
+            _judge(trial, progress(epoch, CASES * (0.7 + 0.1 * number)), 1.0)
         tell(trial, "COMPLETE", 0.3)
     behind = study.ask()
-    _judge(behind, progress(1, 0.0), 1.0)  # the first epoch says little
-    _judge(behind, progress(2, 0.0, done=9), 1.0)
+    _judge(behind, progress(1, 0.5 * CASES), 1.0)  # the first third of a training says little
+    _judge(behind, progress(2, 0.5 * CASES, done=9), 1.0)
     with pytest.raises(BehindError):
-        _judge(behind, progress(2, 0.0), 1.0)
+        _judge(behind, progress(2, 0.5 * CASES), 1.0)
     tell(behind, "PRUNED", changes={})
     ahead = study.ask()
     for epoch in (1, 2, 3):
-        _judge(ahead, progress(epoch, 0.2 * epoch), 1.0)
+        _judge(ahead, progress(epoch, CASES), 1.0)
     study.enqueue_trial({}, user_attrs={"start": "default"})
     default = study.ask()
-    _judge(default, progress(2, 0.0), 1.0)
+    _judge(default, progress(2, 0.5 * CASES), 1.0)
     assert rows(study)[CURVES].outcome == "cut short" and rows(study)[CURVES].seconds == 1.0
+
+
+def test_a_trial_that_only_chance_puts_behind_goes_on() -> None:
+    """Where trials are alike, a look cuts one short as seldom as `CHANCE` says, and one that is far behind nearly always."""
+    rng, trials = np.random.default_rng(1), 400
+    alike = below = 0
+    for _ in range(trials):
+        rest = [(0.2 + rng.normal(0, 0.3, 60)).tolist() for _ in range(CURVES)]
+        alike += is_behind((0.2 + rng.normal(0, 0.3, 60)).tolist(), rest, 0.5)
+        below += is_behind((rng.normal(0, 0.3, 60)).tolist(), rest, 0.5)
+    assert alike / trials < 2.5 * CHANCE and below / trials > 0.8
+
+
+def test_trials_that_were_asked_otherwise_are_not_compared() -> None:
+    rest = [CASES.tolist() for _ in range(CURVES)]
+    assert is_behind((0.5 * CASES).tolist(), rest, 0.5)
+    assert not is_behind((0.5 * CASES).tolist(), rest[1:], 0.5), "too few"
+    assert not is_behind((0.5 * CASES[1:]).tolist(), rest, 0.5), "other cases"
+    assert not is_behind((), [()] * CURVES, 0.5), "a metric that is no mean over cases"
 
 
 def test_less_is_better_of_errors(study: optuna.Study) -> None:

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -31,26 +32,47 @@ TARGETS = pl.DataFrame({"user_id": ["u", "u", "v", "w"], "item_id": ["b", "x", "
 POPULAR = lists_of(u=["a", "b", "c"], v=["a", "b", "c"], w=["a", "b", "c"])
 
 
+HIT_TWO, HIT_THREE = 1 / math.log2(3), 1 / math.log2(4)
+
+
 def test_each_session_is_a_case_and_users_without_a_list_get_the_popular_items(midnight: ModuleType) -> None:
-    found = midnight.judge(lists_of(u=["a", "b"], v=["c", "a"]), POPULAR, TARGETS, None)
-    at_two, at_three = 1 / math.log2(3), 1 / math.log2(4)
-    assert found["recall@20"] == 3 / 4 and found["without a list"] == 1
-    assert found["ndcg@20"] == pytest.approx((at_two + at_two + at_three) / 4)
+    ranks, without = midnight.ranks_of(lists_of(u=["a", "b"], v=["c", "a"]), POPULAR, TARGETS, None)
+    assert ranks.tolist() == [2, math.inf, 2, 3] and without == 1
+    row = midnight.judge(ranks, ranks, TARGETS["user_id"])
+    assert row["recall@20"] == 3 / 4 and row["ndcg@20"] == pytest.approx((HIT_TWO + HIT_TWO + HIT_THREE) / 4)
+    assert row["ndcg@20 against"] == (0, 0, 0)
 
 
 def test_what_a_user_had_before_is_left_out_and_the_rest_moves_up(midnight: ModuleType) -> None:
     had = pl.DataFrame({"user_id": ["u", "v"], "item_id": ["a", "a"]})
-    found = midnight.judge(lists_of(u=["a", "b"], v=["c", "a"]), POPULAR, TARGETS, had)
-    assert found["recall@20"] == 2 / 4
-    assert found["ndcg@20"] == pytest.approx((1 + 1 / math.log2(4)) / 4)
+    ranks, _ = midnight.ranks_of(lists_of(u=["a", "b"], v=["c", "a"]), POPULAR, TARGETS, had)
+    assert ranks.tolist() == [1, math.inf, math.inf, 3]
 
 
 def test_only_twenty_count_after_some_are_left_out(midnight: ModuleType) -> None:
     long = lists_of(u=[f"i{place}" for place in range(30)])
     target = pl.DataFrame({"user_id": ["u", "u"], "item_id": ["i19", "i20"]})
-    assert midnight.judge(long, POPULAR, target, None)["recall@20"] == 0.5
+    assert midnight.ranks_of(long, POPULAR, target, None)[0].tolist() == [20, math.inf]
     had = pl.DataFrame({"user_id": ["u"], "item_id": ["i0"]})
-    assert midnight.judge(long, POPULAR, target, had)["recall@20"] == 1
+    assert midnight.ranks_of(long, POPULAR, target, had)[0].tolist() == [19, 20]
+
+
+def test_differences_are_paired_and_over_users(midnight: ModuleType) -> None:
+    users = pl.Series([f"u{number // 2}" for number in range(80)])
+    row = midnight.judge(np.array([1.0, 1.0, math.inf, math.inf] * 20), np.full(80, math.inf), users)
+    mean, low, high = row["recall@20 against"]
+    assert mean == 0.5 and high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 40), rel=0.15), (
+        "40 users, not 80 cases"
+    )
+
+
+def test_a_baseline_of_whole_histories_lists_what_goes_with_them(midnight: ModuleType) -> None:
+    pairs = [(f"{kind}{user}", f"{kind}-{item}") for kind in "ab" for user in range(8) for item in range(30)]
+    pairs += [("who", "a-0"), ("who", "a-1")]
+    before = pl.DataFrame(pairs, schema=["user_id", "item_id"], orient="row")
+    lists = midnight.from_histories("ease", before, pl.Series(["who", "nobody"]), filter_seen=True)
+    assert set(lists["user_id"]) == {"who"} and lists["rank"].to_list() == list(range(1, 21))
+    assert all(item.startswith("a-") for item in lists["item_id"]) and not {"a-0", "a-1"} & set(lists["item_id"])
 
 
 def test_lists_of_another_system_are_in_order_of_rank_or_score(midnight: ModuleType, tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ class SecondOrderMarkov(Baseline):
         session, event = (values.numpy() for values in train.event_index())
         items = train.items[event].numpy().astype(np.int64) - FIRST_ID
         good = (items >= 0) & (items < self.num_items)
-        one = good[:-1] & good[1:] & (np.diff(session) == 0)
-        self.after_one = self._counts(items[:-1][one], items[1:][one], self.num_items)
-        two = one[:-1] & one[1:]
-        pair = items[:-2][two] * self.num_items + items[1:-1][two]
+        follows = good[:-1] & good[1:] & (np.diff(session) == 0)
+        self.after_one = self._counts(items[:-1][follows], items[1:][follows], self.num_items)
+        both_follow = follows[:-1] & follows[1:]
+        pair = items[:-2][both_follow] * self.num_items + items[1:-1][both_follow]
         self.pairs, context = np.unique(pair, return_inverse=True)
-        self.after_two = self._counts(context, items[2:][two], len(self.pairs))
+        self.after_two = self._counts(context, items[2:][both_follow], len(self.pairs))
         # The newest day first, all of training a thousandth of it: items the day never had stay in order.
         overall, newest = (self.popularity(part).astype(np.float64) for part in (train, last_day))
         shares = (_shares(overall), _shares(newest + 1e-3 * _shares(overall)))
@@ -50,20 +50,20 @@ class SecondOrderMarkov(Baseline):
         place = np.minimum(np.searchsorted(self.pairs, pair), len(self.pairs) - 1)
         has = self.pairs[place] == pair if len(self.pairs) else np.zeros(len(pair), dtype=bool)
         # Both back-offs at once: popularity is multiplied by the shares left over, then what followed is added to its cells.
-        one, share_one = _followed(self.after_one, last)
-        two, share_two = _followed(self.after_two, np.where(has, place, -1))
+        after_one, share_one = _followed(self.after_one, last)
+        after_two, share_two = _followed(self.after_two, np.where(has, place, -1))
         prior_V = self.prior[int(self.setting["newest_day"])]
         scores_NV: np.ndarray = (share_two * share_one).astype(np.float32)[:, None] * prior_V
-        for row, column, probability in ((*one[:2], one[2] * share_two[one[0]]), two):
+        for row, column, probability in ((*after_one[:2], after_one[2] * share_two[after_one[0]]), after_two):
             scores_NV[row, column] += probability.astype(np.float32)
         return torch.from_numpy(scores_NV)
 
     def _from_end(self, histories: Sessions, place: int) -> np.ndarray:
         """The catalogue column of the item `place` places before the last, -1 where there is none."""
-        there = histories.lengths > place
-        column = histories.select(there).item_from_end(place) - FIRST_ID
+        long_enough = histories.lengths > place
+        column = histories.select(long_enough).item_from_end(place) - FIRST_ID
         columns = torch.full((len(histories),), -1, dtype=torch.int64)
-        columns[there] = torch.where((column >= 0) & (column < self.num_items), column, -1)
+        columns[long_enough] = torch.where((column >= 0) & (column < self.num_items), column, -1)
         return columns.numpy()
 
 

@@ -83,6 +83,8 @@ def test_cases_whose_target_training_does_not_know_are_no_cases() -> None:
     assert "no validation case has a ndcg@20" in describe_cases(nothing)
     assert validate(model, unknown) == {}
     assert set(validate(model, known)) == {"ndcg@20", "recall@20"}
+    judge = judge_of(model, known, "random")
+    assert judge.validate(model)["ndcg@20"] == pytest.approx(sum(judge.gains) / 2) and len(judge.gains) == 2
 
 
 def test_few_cases_choose_and_that_is_said() -> None:
