@@ -82,8 +82,7 @@ class Cleaning:
         """All outputs by name but the kept rows; these, which stay where the plans run; what may drop rows, in order."""
         places = self._places()
         # A GPU looks at a further column only where all before it are equal: to sort by all at once costs it next to nothing.
-        ties = places.tied if places else target != CPU
-        made, kept, drops = self._collect(None if ties else places, target, ties=ties)
+        made, kept, drops = self._collect(places, target, ties=places is None and target != CPU)
         if TIES in made and made[TIES].item():
             made, kept, drops = self._collect(None, target, ties=True)
         return made, kept, drops

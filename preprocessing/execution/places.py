@@ -14,28 +14,29 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from preprocessing.execution.ordering import LAST, Packing
+from preprocessing.execution.ordering import KEY, LAST, Packing
 from preprocessing.plan.rules import RULE_CODE
-from preprocessing.sessions import EVENT_DAY
+from preprocessing.sessions import EVENT_DAY, differs
 
 PLACE = "place of row"  # no column of events is called so
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where good rows lie, in order, without those that are the same as the one before them in all that orders rows."""
+    """Where good rows lie, in order, without those that are left out as the same as the one before them."""
 
     rows: pl.DataFrame
     """In any order, bad ones among them."""
     places: pl.Series
     duplicates: pl.Series
     """Where the rows lie that are left out as the same."""
-    tied: bool
-    """Whether any of these differs from the row before it in another column: then this order is not all there is to say."""
 
     @classmethod
     def of(cls, rows: pl.DataFrame, packing: Packing, rest: Sequence[str], *, drop: bool) -> Places:
-        """`rows` have RULE_CODE; `rest` are the columns by which rows that are the same may differ; `drop` these rows."""
+        """`rows` have RULE_CODE; `rest` are the columns that order rows which agree in all keys; `drop` rows that are the same.
+
+        Rows are the same that agree in all keys and in `rest`, but for EVENT_DAY.
+        """
         good = pl.col(RULE_CODE) == 0
         keys = rows.select(pl.when(good).then(packing.key()).otherwise(LAST)).to_series().to_numpy()
         order = np.argsort(keys)
@@ -46,9 +47,11 @@ class Places:
         same[:1] = False
         np.equal(keys[1:], keys[:-1], out=same[1:])
         (later,) = np.nonzero(same)
-        tied = _differ(rows, _places(order[later]), _places(order[later - 1]), rest)
+        if _differ(rows, _places(order[later]), _places(order[later - 1]), rest):
+            _break_ties(rows, order, same, rest)
+            (later,) = np.nonzero(same)
         kept = np.delete(order, later) if drop and len(later) else order
-        return cls(rows, _places(kept), _places(order[later] if drop else order[:0]), tied)
+        return cls(rows, _places(kept), _places(order[later] if drop else order[:0]))
 
     def narrow(self, columns: Collection[str]) -> pl.DataFrame:
         """These columns of the rows in order, and PLACE unless there are no other columns."""
@@ -90,6 +93,22 @@ def by_day(rows: pl.DataFrame, day: str) -> pl.DataFrame:
 
 def _places(places: np.ndarray) -> pl.Series:
     return pl.Series(PLACE, places.astype(np.uint32, copy=False))
+
+
+def _break_ties(rows: pl.DataFrame, order: np.ndarray, same: np.ndarray, rest: Sequence[str]) -> None:
+    """Put rows that agree in all keys in order of `rest`, in place; `same` then says which are the same as the one before.
+
+    Few rows tie, as a rule: to order these alone costs a hundredth of ordering all rows by all columns.
+    """
+    member = same.copy()
+    member[:-1] |= same[1:]
+    (at,) = np.nonzero(member)
+    group = pl.Series(KEY, np.cumsum(~same[at]))
+    tied = rows.select(rest)[_places(order[at])].with_columns(group).with_row_index(PLACE)
+    tied = tied.sort(KEY, *rest, PLACE)
+    order[at] = order[at][tied[PLACE].to_numpy()]
+    compared = [KEY, *(name for name in rest if name != EVENT_DAY)]
+    same[at] = ~tied.select(differs(compared)).to_series().to_numpy()
 
 
 def _differ(rows: pl.DataFrame, one: pl.Series, other: pl.Series, columns: Sequence[str]) -> bool:

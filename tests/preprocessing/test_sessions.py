@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from preprocessing.execution.cleaning import order
 from preprocessing.execution.flow import Flow
 from preprocessing.execution.ordering import Packing, packing_of
+from preprocessing.execution.places import Places
+from preprocessing.plan.rules import RULE_CODE
 from preprocessing.sessions import (
     EVENT_DAY,
     ONE_BATCH,
@@ -103,6 +105,31 @@ def test_one_integer_orders_as_all_keys_do(rows: list[tuple[int, int, int, int]]
     packing = packing_of(events.lazy(), sort_keys(dataset, events.columns))
     assert packing is not None
     assert ordered(events, dataset, packing).equals(ordered(events, dataset))
+
+
+PRICES = st.sampled_from([None, float("nan"), -1.0, 2.0])
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 2), st.integers(1, 2), st.integers(0, 2), PRICES, st.sampled_from(["a", "b", None])),
+        min_size=1,
+    ),
+    st.sampled_from(["drop", "keep"]),
+)
+def test_rows_that_tie_are_ordered_by_their_other_columns(rows: list[tuple[Any, ...]], duplicates: str) -> None:
+    """As a sort by all columns orders them, where only those that tie are ordered by more than the one integer."""
+    dataset = dataset_of(".", columns=("price", "kind"), duplicates=duplicates)
+    events = events_of([(user, item, at(0, second), *rest) for user, item, second, *rest in rows], "price", "kind")
+    events = events.with_columns(pl.lit(at(0).date()).alias(EVENT_DAY))
+    packing = packing_of(events.lazy(), sort_keys(dataset, events.columns))
+    assert packing is not None
+    bad = pl.lit(1, dtype=pl.Int32).alias(RULE_CODE)
+    marked = pl.concat([events.with_columns(bad * 0), events.head(1).with_columns(bad)])
+    places = Places.of(marked, packing, ["price", "kind", EVENT_DAY], drop=duplicates == "drop")
+    expected = ordered(events, dataset)
+    assert places.rows.drop(RULE_CODE)[places.places].equals(expected)
+    assert len(places.duplicates) == events.height - expected.height
 
 
 @pytest.mark.parametrize(
