@@ -108,10 +108,10 @@ def _in_order(rows: pl.DataFrame, packing: Packing) -> tuple[np.ndarray, np.ndar
         if len(short.columns) == len(packing.columns) or same.sum() * FEW <= len(same):
             return order, same, short.left
     keys = _keys(rows, packing, LAST)
-    order = np.argsort(keys)
-    keys = keys[order]
+    places = np.argsort(keys)
+    keys = keys[places]
     last = np.searchsorted(keys, LAST)
-    return order[:last].astype(np.uint32), _same(keys[:last]), packing.left
+    return places[:last].astype(np.uint32), _same(keys[:last]), packing.left
 
 
 def _keys(rows: pl.DataFrame, packing: Packing, bad: int) -> np.ndarray:
