@@ -74,6 +74,7 @@ class VectorScorer(ABC):
         self.length_V = self.items_VE.norm(dim=1)
         self.is_finite = bool(self.length_V.isfinite().all())
         self.blocks = _blocks(self.items_VE).unbind() if on_cpu else None
+        self._vectors = [block_ET[:-1] for block_ET in self.blocks or ()]
 
     @abstractmethod
     def queries(self, histories: Sessions) -> Tensor:
@@ -81,7 +82,10 @@ class VectorScorer(ABC):
 
     def tile(self, queries: Tensor, first: int, last: int, out: Tensor | None = None) -> Tensor:
         """query . item + bias, [N, last - first]; of queries that are `relative`, what these are made for."""
-        if self.blocks is not None and first % BLOCK == 0 and last - first <= BLOCK:
+        if self.blocks is not None and last - first == BLOCK and first % BLOCK == 0:
+            relative = queries.shape[1] > self.items_VE.shape[1]
+            vectors_ET = (self.blocks if relative else self._vectors)[first // BLOCK]
+        elif self.blocks is not None and first % BLOCK == 0 and last - first <= BLOCK:
             vectors_ET = self.blocks[first // BLOCK][: queries.shape[1], : last - first]
         else:
             vectors_ET = self.items_VE[first:last].T

@@ -17,6 +17,7 @@ LEAST = torch.finfo(torch.float32).min
 SLOTS = 4  # times k: fewer make the limit lower, so that more groups are opened; more take time to be sorted
 HELD = 2**23  # scores, 32 MB: the more tiles are held, the fewer groups are opened before the limit is high
 MOST_OPENED = 3  # times what is kept: groups of a history opened at a time, on average; more are a sign of many ties
+SCARCE = 8  # of so many groups one is opened at most, on average, where they are opened tile by tile
 
 
 def best_of_tile(scores_RT: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -46,8 +47,10 @@ class Candidates:
     """Items of N histories that may belong to their best k, on a CPU.
 
     Every item is in one of S slots. The k-th best of the slots' maxima is no better than the k-th best item, and not much
-    worse: it is the limit that a group's maximum, and then an item, must reach to be kept. Groups are opened when the room is
-    full, by the limit of that moment. Rows are sorted and flags listed by numpy, in a tenth to a third of torch's time.
+    worse: it is the limit that a group's maximum, and then an item, must reach to be kept. Groups of the first tiles are opened
+    when the room is full, by the limit of that moment. Those of later tiles, of which few reach it, are opened `at_once`, while
+    the tile's scores are in the second cache: then only maxima lie in the room until it is full and the limit is raised. Rows
+    are sorted and flags listed by numpy, in a tenth to a third of torch's time.
     """
 
     def __init__(self, room: Room, rows: int, k: int) -> None:
@@ -58,26 +61,38 @@ class Candidates:
         self.num_banks = -(-SLOTS * k // self.num_groups)
         self.slots_NS = torch.full((rows, self.num_banks * self.num_groups), -torch.inf)
         self.limit_N = np.full(rows, LEAST, np.float32)
-        self.dropped_N = np.full(
-            rows, -np.inf, np.float32
-        )  # the best item, or group, that reached the limit and is not kept
+        # The best item, or group, that reached the limit and is not kept.
+        self.dropped_N = np.full(rows, -np.inf, np.float32)
         self.firsts: list[int] = []  # the first items of the tiles that the room holds
-        self.num_tiles = self.num_held = 0
-        self.held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # row, column, score of P items
+        self.at_once = False
+        self.num_tiles = self.num_opened = self.num_waiting = self.num_held = 0
+        # Of P groups opened: row, the column of the first item, scores. Then of P items: row, column, score.
+        self.waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.held: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def next_tile(self, first: int) -> int:
         """The place in the room of the tile whose first item that is."""
-        if len(self.firsts) == len(self.scores_WNT):
-            self._open()
+        if len(self.firsts) == len(self.most_WNG):
+            self._empty()
         self.firsts.append(first)
         return len(self.firsts) - 1
+
+    def open(self, begin: int, scores: np.ndarray, most_RG: np.ndarray) -> None:
+        """Open groups of the newest tile: `most_RG` are the maxima of those of rows from `begin` on, `scores` all in a row."""
+        place_P = np.flatnonzero(most_RG >= self.limit_N[begin : begin + len(most_RG), None])
+        if len(place_P):
+            row_P, group_P = _divided(place_P, self.num_groups)
+            place_P = row_P * self.scores_WNT.shape[2] + group_P
+            self._take(scores, place_P, row_P + begin, group_P + self.firsts[-1])
+            if self.num_waiting > MOST_OPENED * self.kept * self.num_rows:
+                self._sift()
 
     def best(self) -> tuple[Tensor, Tensor, Tensor]:
         """The best k items and a few more, best first, their columns, and the score above which none is missing.
 
         A row with a score that is no number or infinite has a NaN or an infinity.
         """
-        self._open()
+        self._empty()
         row_P, column_P, score_P, place_P = self._best_held()
         scores_NB = np.full((self.num_rows, self.kept), -np.inf, np.float32)
         columns_NB = np.zeros((self.num_rows, self.kept), np.int64)
@@ -86,19 +101,20 @@ class Candidates:
         best_NB = torch.from_numpy(scores_NB).where(most_N1 < torch.inf, most_N1)
         return best_NB, torch.from_numpy(columns_NB), torch.from_numpy(np.maximum(self.limit_N, self.dropped_N))
 
-    def _open(self) -> None:
-        """Keep what may belong to the lists of the tiles that the room holds, and empty it."""
+    def _empty(self) -> None:
+        """Raise the limit by the tiles that the room holds, keep what may belong to the lists of them, and empty it."""
         most_WNG = self.most_WNG[: len(self.firsts)]
         self._raise_limit(most_WNG)
-        limit_N1 = self.limit_N[:, None]
-        place_P = np.flatnonzero(most_WNG.numpy() >= limit_N1)
-        if len(place_P) > MOST_OPENED * self.kept * self.num_rows:
-            place_P = self._best_groups(most_WNG)
-        self._keep(place_P)
-        self.firsts = []
-        if self.num_held > 2 * MOST_OPENED * self.kept * self.num_rows:
-            row_P, column_P, score_P, _ = self._best_held()
-            self.held, self.num_held = [(row_P, column_P, score_P)], len(row_P)
+        if not self.at_once:
+            limit_N1 = self.limit_N[:, None]
+            place_P = np.flatnonzero(most_WNG.numpy() >= limit_N1)
+            self.num_opened = len(place_P)
+            if len(place_P) > MOST_OPENED * self.kept * self.num_rows:
+                place_P = self._best_groups(most_WNG)
+            self._keep(place_P)
+        self._sift()
+        self.at_once = self.num_opened * SCARCE <= most_WNG.numel()
+        self.firsts, self.num_opened = [], 0
 
     def _raise_limit(self, most_WNG: Tensor) -> None:
         for bank in range(self.num_banks):
@@ -111,19 +127,35 @@ class Candidates:
         np.fmax(self.limit_N, limit_N - np.abs(limit_N) * np.float32(SLACK), out=self.limit_N)  # fmax passes over NaN
 
     def _keep(self, place_P: np.ndarray) -> None:
-        """Open groups, given by their places among the maxima of all held tiles, and keep items that reach the limit."""
-        width, num_groups = self.scores_WNT.shape[2], self.num_groups
-        line_P, group_P = _divided(place_P, num_groups)  # a line is a row of a tile
+        """Open groups, given by their places among the maxima of all held tiles."""
+        line_P, group_P = _divided(place_P, self.num_groups)  # a line is a row of a tile
         tile_P, row_P = _divided(line_P, self.num_rows)
+        place_P = line_P * self.scores_WNT.shape[2] + group_P
+        self._take(self.scores_WNT.view(-1).numpy(), place_P, row_P, np.array(self.firsts)[tile_P] + group_P)
+
+    def _take(self, scores: np.ndarray, place_P: np.ndarray, row_P: np.ndarray, column_P: np.ndarray) -> None:
+        """Open groups, given by where their first scores lie."""
         # A group is 16 scores from its first on, num_groups apart.
-        flat = self.scores_WNT.view(-1)
-        groups_PG = flat.as_strided((len(flat) - width + num_groups, GROUP), (1, num_groups))
-        scores_PG = groups_PG[torch.from_numpy(line_P * width + group_P)].numpy()
+        shape, strides = (len(scores) - (GROUP - 1) * self.num_groups, GROUP), (4, 4 * self.num_groups)
+        groups_PG = np.ndarray(shape, np.float32, scores, 0, strides)
+        self.waiting.append((row_P, column_P, groups_PG[place_P]))
+        self.num_waiting += len(row_P)
+        self.num_opened += len(row_P)
+
+    def _sift(self) -> None:
+        """Of the groups that are open, hold the items that reach the limit."""
+        if not self.waiting:
+            return
+        row_P, column_P, scores_PG = (np.concatenate(of) for of in zip(*self.waiting, strict=True))
         item_P = np.flatnonzero(scores_PG.reshape(-1) >= np.repeat(self.limit_N[row_P], GROUP))
         pair_P, member_P = _divided(item_P, GROUP)
-        column_P = (np.array(self.firsts)[tile_P] + group_P)[pair_P] + member_P * num_groups
+        column_P = column_P[pair_P] + member_P * self.num_groups
         self.held.append((row_P[pair_P], column_P, scores_PG.reshape(-1)[item_P]))
         self.num_held += len(item_P)
+        self.waiting, self.num_waiting = [], 0
+        if self.num_held > 2 * MOST_OPENED * self.kept * self.num_rows:
+            row_P, column_P, score_P, _ = self._best_held()
+            self.held, self.num_held = [(row_P, column_P, score_P)], len(row_P)
 
     def _best_groups(self, most_WNG: Tensor) -> np.ndarray:
         """The places of each row's best groups in the room; the rest, of which many may tie, are dropped."""

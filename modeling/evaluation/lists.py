@@ -4,13 +4,15 @@ N histories of a chunk, R of them taken at a time, V items of the catalogue, T i
 items of a tile, B items that are kept.
 
 Of two items that tie (see `ranking`) the lower id comes first. On a CPU most of a tile is never looked at: a first pass finds
-the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened, those of several
-tiles together: the limit is high by then. On a GPU, where the host must not wait for what a tile holds, as many groups as
-could matter are opened in each tile, or by kernels of its own (see `fused`) of the whole catalogue.
+the maximum of each group of 16 items, and only groups whose maximum reaches the k-th best so far are opened: those of the
+first tiles together, for the limit is high by then, those of later ones tile by tile. On a GPU, where the host must not wait
+for what a tile holds, as many groups as could matter are opened in each tile, or by kernels of its own (see `fused`) of the
+whole catalogue.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -75,24 +77,37 @@ def top_k(scorer: Scorer, histories: Sessions, k: int, *, filter_seen: bool = Fa
 def _by_groups(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int, room: Room) -> tuple[Tensor, Tensor, Tensor]:
     """More than the best k, best first, their columns, and the score above which none is missing: [N, B], [N, B], [N]."""
     candidates = Candidates(room, len(queries), k)
-    views = [_views(candidates, place, queries, hidden) for place in range(len(candidates.scores_WNT))]
+    held = [_views(candidates, place, queries, hidden) for place in range(len(candidates.scores_WNT))]
+    passing = [_views(candidates, place, queries, hidden, passing=True) for place in range(len(held))]
     for tile, (first, last) in enumerate(hidden.tiles.spans):
-        width = last - first
-        for part, (some, scores_RT, groups_RGT, most_RG) in enumerate(views[candidates.next_tile(first)]):
+        width, place = last - first, candidates.next_tile(first)
+        views = passing if candidates.at_once else held
+        for part, (some, scores_RT, flat, groups_RGT, most_RG, maxima_RG) in enumerate(views[place]):
             if width == BLOCK:
-                hidden.mask(scorer.tile(some, first, last, out=scores_RT), tile, part)
+                scorer.tile(some, first, last, out=scores_RT)
+                hidden.mask(scores_RT, tile, part, flat)
             else:
                 narrow_RT = hidden.mask(scorer.tile(some, first, last), tile, part)
                 scores_RT.copy_(F.pad(narrow_RT, (0, BLOCK - width), value=-torch.inf))
             torch.amax(groups_RGT, 1, out=most_RG)  # while the scores are in the second cache
+            if candidates.at_once:
+                candidates.open(hidden.parts[part][0], flat, maxima_RG)
     return candidates.best()
 
 
-def _views(candidates: Candidates, place: int, queries: Tensor, hidden: Hidden) -> list[tuple[Tensor, ...]]:
-    """Of each part of the histories: queries, where their scores of a tile go, these by groups, and where maxima go."""
-    scores_NT, most_NG = candidates.scores_WNT[place], candidates.most_WNG[place]
-    rows = [slice(*part) for part in hidden.parts]
-    return [(queries[r], scores_NT[r], scores_NT[r].view(-1, GROUP, most_NG.shape[1]), most_NG[r]) for r in rows]
+def _views(
+    candidates: Candidates, place: int, queries: Tensor, hidden: Hidden, *, passing: bool = False
+) -> list[tuple[Tensor, Tensor, np.ndarray, Tensor, Tensor, np.ndarray]]:
+    """Of each part of the histories: queries, where their scores of a tile go, these in a row, these by groups, and where
+    maxima go, twice; of all parts to the same memory if they are `passing`.
+    """
+    scores_NT, most_NG = candidates.scores_WNT[0 if passing else place], candidates.most_WNG[place]
+    views = []
+    for begin, end in hidden.parts:
+        scores_RT, most_RG = scores_NT[: end - begin] if passing else scores_NT[begin:end], most_NG[begin:end]
+        groups_RGT = scores_RT.view(-1, GROUP, most_NG.shape[1])
+        views.append((queries[begin:end], scores_RT, scores_RT.view(-1).numpy(), groups_RGT, most_RG, most_RG.numpy()))
+    return views
 
 
 def _by_tiles(scorer: Scorer, queries: Tensor, hidden: Hidden, k: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -119,14 +119,15 @@ class Hidden:
         self._place_of_cpu_P = self._place_P.numpy() if self._place_P.device.type == "cpu" else None
         self._bounds = torch.searchsorted(key_P, torch.arange(end + 1, device=key_P.device)).tolist()
 
-    def mask(self, scores_RT: Tensor, tile: int, part: int) -> Tensor:
-        """Hide, in place, what falls into tiles.spans[tile] and parts[part]; the scores are contiguous."""
+    def mask(self, scores_RT: Tensor, tile: int, part: int, flat: np.ndarray | None = None) -> Tensor:
+        """Hide, in place, what falls into tiles.spans[tile] and parts[part]; the scores are contiguous, `flat` on a CPU."""
         if self._any:
             place = self._first_of[tile] + part
             low, high = self._bounds[place], self._bounds[place + 1]
             if high > low:
                 if self._place_of_cpu_P is not None:  # a third of the time of index_fill_ for as few as these
-                    scores_RT.view(-1).numpy()[self._place_of_cpu_P[low:high]] = -torch.inf
+                    flat = scores_RT.view(-1).numpy() if flat is None else flat
+                    flat[self._place_of_cpu_P[low:high]] = -torch.inf
                 else:
                     scores_RT.view(-1).index_fill_(0, self._place_P[low:high], -torch.inf)
         if self._some_never:

@@ -82,8 +82,7 @@ class Cleaning:
         """All outputs by name but the kept rows; these, which stay where the plans run; what may drop rows, in order."""
         places = self._places()
         # A GPU looks at a further column only where all before it are equal: to sort by all at once costs it next to nothing.
-        ties = places.tied if places else target != CPU
-        made, kept, drops = self._collect(None if ties else places, target, ties=ties)
+        made, kept, drops = self._collect(places, target, ties=places is None and target != CPU)
         if TIES in made and made[TIES].item():
             made, kept, drops = self._collect(None, target, ties=True)
         return made, kept, drops
@@ -221,7 +220,7 @@ class Cleaning:
         for name, step in steps:
             flow.through(name, partial(apply_through, name, step))
         columns = flow.rows.collect_schema().names()
-        if packing is not None and [name for name, *_ in packing.columns] != sort_keys(self.dataset, columns):
+        if packing is not None and packing.names != sort_keys(self.dataset, columns):
             packing = None  # a step has taken a key away
         if self.carried is not None and self.carried.height:
             carried = self.carried.lazy()
@@ -255,7 +254,7 @@ def order(flow: Flow, dataset: Dataset, packing: Packing | None, *, ties: bool) 
     rest = [name for name, dtype in schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
     if packing is not None:
         key = packing.key() if good is None else pl.when(good).then(packing.key()).otherwise(LAST)
-        flow.rows, keys = flow.rows.with_columns(key.alias(KEY)), [KEY]
+        flow.rows, keys = flow.rows.with_columns(key.alias(KEY)), [KEY, *packing.left]
     flow.rows = flow.rows.sort([*keys, *rest] if ties else keys).cache()
     tied = None if ties or not rest else has_ties(flow.rows, keys, rest, good)
     drop = tuple(name for name in (KEY, RULE_CODE) if name in (*keys, *schema))

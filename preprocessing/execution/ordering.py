@@ -1,13 +1,16 @@
-"""The order of events: by several keys or, on a CPU and where their ranges fit, by one integer that holds them all.
+"""The order of events: by several keys or, on a CPU, by one integer that holds the first of them, as many as fit.
 
 Sorting by one integer costs half of what sorting by three columns does, and what is equal is then found by one comparison:
 
     user 7..9, time (whole seconds) 0..59, item 100..149  ->  key = ((user - 7) * 60 + second) * 50 + item - 100
+
+Where items are text, or too far from each other, the integer holds user and time, and items order what ties.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import polars as pl
 
@@ -21,10 +24,30 @@ UNITS = (1_000_000, 1_000, 1)  # whole seconds, milliseconds, microseconds
 
 @dataclass(frozen=True)
 class Packing:
-    """How the columns that order events become one integer."""
+    """How the first of the columns that order events become one integer."""
 
     columns: tuple[tuple[str, int, int, int], ...]
     """Name, least value, unit, and how many units there are from the least value to the greatest."""
+    left: tuple[str, ...] = ()
+    """The columns that order events after these."""
+
+    @property
+    def names(self) -> list[str]:
+        """All columns that order events."""
+        return [*(name for name, *_ in self.columns), *self.left]
+
+    @property
+    def size(self) -> int:
+        """How many integers there are: all are below."""
+        return prod(count for *_, count in self.columns)
+
+    def shortened(self, size: int) -> Packing:
+        """With fewer columns, so that there are at most so many integers."""
+        packing = self
+        while packing.columns and packing.size > size:
+            (name, *_) = packing.columns[-1]
+            packing = Packing(packing.columns[:-1], (name, *packing.left))
+        return packing
 
     def key(self) -> pl.Expr:
         """The integer of a row, from 0; the order of integers is that of the columns."""
@@ -38,34 +61,33 @@ class Packing:
 
 
 def packing_of(events: pl.LazyFrame, keys: list[str]) -> Packing | None:
-    """Events and the columns that order them -> how these fit into one integer; None where they do not.
+    """Events and the columns that order them -> how the first of these fit into one integer; None where not two of them do.
 
     Only numbers of the events are read back: the least and the greatest value of each key. Keys of text, and keys that may be
     null, do not fit.
     """
     schema = events.collect_schema()
-    if not all(name in schema and (schema[name] in INT64_HOLDS or schema[name] == TIME) for name in keys):
-        return None
+    whole = [name in schema and (schema[name] in INT64_HOLDS or schema[name] == TIME) for name in keys]
+    packed = keys[: [*whole, False].index(False)]
     numbers = []
-    for name in keys:
+    for name in packed:
         value = pl.col(name).to_physical()
         numbers += [value.min().alias(f"{name} low"), value.max().alias(f"{name} high")]
         numbers.append(value.null_count().alias(f"{name} nulls"))
         if schema[name] == TIME:
             numbers += [(value % unit == 0).all().alias(f"{name} {unit}") for unit in UNITS[:1]]
-    found = collect(events.select(numbers)).row(0, named=True)
-    columns, size = [], 1
-    for name in keys:
+    found = collect(events.select(numbers)).row(0, named=True) if packed else {}
+    columns: list[tuple[str, int, int, int]] = []
+    for name in packed:
         low, high = found[f"{name} low"], found[f"{name} high"]
         if found[f"{name} nulls"] or low is None:
-            return None
+            break
         unit = 1
         if schema[name] == TIME:
             unit = UNITS[0] if found[f"{name} {UNITS[0]}"] else _finer(events, name)
-        count = (high - low) // unit + 1
-        columns.append((name, low, unit, count))
-        size *= count
-    return Packing(tuple(columns)) if size < LAST else None
+        columns.append((name, low, unit, (high - low) // unit + 1))
+    packing = Packing(tuple(columns), tuple(keys[len(columns) :])).shortened(LAST - 1)
+    return packing if len(packing.columns) > 1 else None
 
 
 def _finer(events: pl.LazyFrame, name: str) -> int:

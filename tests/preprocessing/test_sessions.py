@@ -7,12 +7,14 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from preprocessing.execution.cleaning import order
 from preprocessing.execution.flow import Flow
 from preprocessing.execution.ordering import Packing, packing_of
+from preprocessing.execution.places import Places
+from preprocessing.plan.rules import RULE_CODE
 from preprocessing.sessions import (
     EVENT_DAY,
     ONE_BATCH,
@@ -105,13 +107,50 @@ def test_one_integer_orders_as_all_keys_do(rows: list[tuple[int, int, int, int]]
     assert ordered(events, dataset, packing).equals(ordered(events, dataset))
 
 
-@pytest.mark.parametrize(
-    ("users", "items"),
-    [(["a"], [1]), ([None, 1], [1, 1]), ([-(2**40), 2**40], [1, 2**40])],
-    ids=["text", "null", "too wide"],
+PRICES = st.sampled_from([None, float("nan"), -1.0, 2.0])
+# An integer of user, time and item holds a row's place, too; holds no place of more than a few rows; holds no item.
+ITEMS = {"near": [1, 2, 3], "far": [1, 2, 2**48], "too far": [1, 2, 2**62], "text": ["1", "10", "2"]}
+
+
+@pytest.mark.parametrize("items", ITEMS.values(), ids=ITEMS)
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 2), st.integers(0, 2), st.integers(0, 2), PRICES, st.sampled_from(["a", "b", None])),
+        min_size=1,
+        max_size=20,
+    ),
+    st.sampled_from(["drop", "keep"]),
 )
-def test_keys_that_do_not_fit_one_integer_order_by_themselves(users: list[Any], items: list[int]) -> None:
-    events = events_of([(user, item, at(0)) for user, item in zip(users, items, strict=True)])
+def test_places_order_rows_as_all_columns_do(items: list[Any], rows: list[tuple[Any, ...]], duplicates: str) -> None:
+    """As a sort by all columns orders them, where only those that tie are ordered by more than the one integer."""
+    dataset = dataset_of(".", columns=("price", "kind"), duplicates=duplicates)
+    named = [(user, items[item], at(0, second), *rest) for user, item, second, *rest in rows]
+    events = events_of(named, "price", "kind").with_columns(pl.lit(at(0).date()).alias(EVENT_DAY))
+    packing = packing_of(events.lazy(), sort_keys(dataset, events.columns))
+    assert packing is not None
+    bad = pl.lit(1, dtype=pl.Int32).alias(RULE_CODE)
+    marked = pl.concat([events.with_columns(bad * 0), events.head(1).with_columns(bad)])
+    places = Places.of(marked, packing, ["price", "kind", EVENT_DAY], drop=duplicates == "drop")
+    expected = ordered(events, dataset)
+    assert places.rows.drop(RULE_CODE)[places.places].equals(expected)
+    assert len(places.duplicates) == events.height - expected.height
+    assert ordered(events, dataset, packing).equals(expected)
+
+
+def test_which_keys_one_integer_holds() -> None:
+    for name, items in ITEMS.items():
+        events = events_of([(user, item, at(0, user)) for user, item in enumerate(items)])
+        packing = packing_of(events.lazy(), ["user_id", "timestamp", "item_id"])
+        assert packing is not None and packing.names == ["user_id", "timestamp", "item_id"]
+        assert packing.left == (("item_id",) if name in ("too far", "text") else ())
+
+
+@pytest.mark.parametrize(
+    "users", [["a", "b"], [None, 1], [-(2**62), 2**62], [1, 2**63 - 2]], ids=["text", "null", "too far", "with times"]
+)
+def test_keys_of_which_not_two_fit_one_integer_order_by_themselves(users: list[Any]) -> None:
+    events = events_of([(user, 1, at(0, second)) for second, user in enumerate(users)])
     assert packing_of(events.lazy(), ["user_id", "timestamp", "item_id"]) is None
 
 
