@@ -48,6 +48,12 @@ class EvaluationConfig(Concern):
     filter_seen: bool = Field(
         False, title="Filter seen items", description="Never recommend what the session already holds."
     )
+    rules: bool = Field(
+        False,
+        title="Rules",
+        description="Rank and recommend under the rules of the dataset (serving.rules), as the service does; a target that "
+        "they forbid is a miss.",
+    )
     baselines: tuple[str, ...] = Field(
         ("popularity", "recent_popularity", "item_knn", "markov", "second_order_markov", "vstan"),
         title="Baselines",

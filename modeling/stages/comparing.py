@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modeling.config import METRICS, EvaluationConfig, PromotionConfig
 from modeling.evaluation.compare import KEEP, KEEP_NOTHING, Metrics, Rival, best_baseline, instead, judge
@@ -24,6 +24,9 @@ from modeling.stages.learned import saw_later
 from modeling.stages.rival import measure_in_service
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from modeling.service.rules import Rules
 
 COMPARISONS = "comparisons"
 METRIC_OF_RANKS = re.compile(rf"({'|'.join(METRICS)})@\d+$")
@@ -201,7 +204,9 @@ def _decide(
     read_as: list[str] = []
     measured: Manifest | None = None
     if champion:
-        measured, read_as, problem = measure_in_service(artifacts, champion, rival, sessions, config, progress)
+        measured, read_as, problem = measure_in_service(
+            artifacts, champion, rival, sessions, config, progress, _rules_of(evaluation)
+        )
         old = _metrics(measured).get(metric) if measured else None
         where = f"{champion.model}, in service by {pointer_of(artifacts, facts['dataset'])},"
     if problem:
@@ -234,6 +239,15 @@ def _learned_from(model: Manifest, sessions: Manifest, day: str | None) -> bool:
     if day or until:
         return bool(day and until and until > day)
     return bool(saw_later(model, sessions))
+
+
+def _rules_of(evaluation: Manifest) -> Rules | None:
+    """The rules of the candidate's evaluation; torch is only loaded where there are some."""
+    if not evaluation.facts.get("rules"):
+        return None
+    from modeling.stages.under_rules import rules_kept
+
+    return rules_kept(evaluation)
 
 
 def _metrics(evaluation: Manifest) -> Metrics:
