@@ -88,8 +88,9 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
 
     artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
     recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
+    second = settings.dataset.serving.side_by_side
     promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
-    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due, second)
 
 
 def refit(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> Manifest | None:

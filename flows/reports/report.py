@@ -133,6 +133,8 @@ def summarise(
     stages = (sessions, model, evaluation, comparison, *([] if late else [report]))  # a report that says so is no work
     tested = (evaluation.facts.get("split") or {}).get("test")
     serves = model.name in (in_service.model, in_service.refit_of)
+    clicks = comparison.facts.get("clicks") or {}
+    by_clicks = in_service.changed and in_service.model == clicks.get("challenger")
     nothing = all(manifest.reused for manifest in stages) and not in_service.changed
     return {
         "dataset": dataset,
@@ -144,7 +146,7 @@ def summarise(
         "quarantined": sessions.facts.get("quarantined", {}),
         "warnings": sessions.facts.get("warnings", []),
         "late": list(late),
-        "promoted": serves and (in_service.changed or comparison.facts["promote"]),
+        "promoted": by_clicks or (serves and (in_service.changed or comparison.facts["promote"])),
         "compared": comparison.facts.get("compared"),
         "in_service": in_service.model,
         "refit_of": in_service.refit_of or None,

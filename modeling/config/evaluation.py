@@ -136,6 +136,12 @@ class PromotionConfig(Concern):
         title="More seeds",
         description="Trainings beyond the night's own that a measurement of the scatter does.",
     )
+    clicks: bool = Field(
+        False,
+        title="Clicks decide",
+        description="Whether a model takes over from the one in service is said by the clicks of users who get it as the "
+        "second model (serving.side_by_side); what would be promoted by its metric is held until then.",
+    )
     guards: GuardsConfig = Field(
         GuardsConfig(), title="Guards", description="Limits beyond which a new model is held, whatever its metric."
     )

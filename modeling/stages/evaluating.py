@@ -41,8 +41,8 @@ def evaluate(
 
     With `config.rules` ranks, lists and examples are made under `rules`, by the code that serves; `rules.hide_seen`, if given,
     goes over `config.filter_seen`. The fact `rules` names them (`written`, `digest`; they are kept in `rules.json` and
-    `rules.parquet`), and says the `catalogue` that they leave, `forbidden_targets`, which count as misses, what a `rank` is (see
-    `stages.under_rules`) and `without`, the metrics of the model without rules, whose ranks are in `ranks.parquet`, too.
+    `rules.parquet`), and says the `catalogue` that they leave, `forbidden_targets`, which count as misses, what a `rank` is
+    (see `stages.under_rules`) and `without`, the metrics of the model without rules, whose ranks are in `ranks.parquet`, too.
 
     The cases are those of the newest fold of `config.split`, which `split` describes: its rule, the first and the last day of
     training and test, and what `Fold.counts` counts. The facts hold `metrics` by name of model or baseline (the mean over

@@ -1,8 +1,8 @@
 """Ranks and lists of a model or a baseline: as the service answers, where `evaluation.rules` asks for it, or without rules.
 
 A rule of single items (allow, deny, stock, catalogue, eligible, boost) changes which items are ranked and by what score, so
-ranks stay exact over all that may be recommended. A rule of lists (most per group, new items, what was bought) has no score: then the
-rank of a target is its place in the final list, and one that is not in it is a miss.
+ranks stay exact over all that may be recommended. A rule of lists (most per group, new items, what was bought) has no score:
+then the rank of a target is its place in the final list, and one that is not in it is a miss.
 
 N cases, K items of a list.
 """
