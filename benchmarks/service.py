@@ -2,6 +2,7 @@
 
     python benchmarks/service.py load --items 10000 100000 1000000 --out benchmarks/service.json
     python benchmarks/service.py soak --seconds 60 --out benchmarks/service_soak.json
+    python benchmarks/service.py bulk --items 100000 --histories 20000 [--rectools PYTHON]
     python benchmarks/service.py page       # both into docs/serving.md
 
 The service is pinned to one core; the clients are not. Models have random weights (sasrec, 64 wide, 2 layers): what an
@@ -27,13 +28,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 
 from modeling.config import ModelConfig
 from modeling.evaluation.pointer import pointer_of, put_in_service
 from modeling.model import SequenceModel
+from modeling.service.bulk import Histories, write_lists
 from modeling.service.recommender import Recommender
+from modeling.sessions import Sessions as Encoded
 from schemas.artifacts import Artifacts
 from schemas.columns import FIRST_ID
 from schemas.features import EncoderUsed, FeatureColumn, FeatureSchema
@@ -101,6 +105,66 @@ def histories(num_items: int, count: int, seed: int = 0) -> Sessions:
         ]
         for _ in range(count)
     ]
+
+
+RECTOOLS = """
+import sys, time
+import numpy as np, torch
+from rectools.models.rank import Distance, TorchRanker
+torch.set_num_threads(1)
+queries, items = (torch.from_numpy(np.load(f"{sys.argv[1]}/{name}.npy")) for name in ("queries", "items"))
+ranker = TorchRanker(distance=Distance.DOT, device="cpu", subjects_factors=queries, objects_factors=items)
+began = time.process_time()
+ranker.rank(np.arange(len(queries)), k=int(sys.argv[2]))
+print(time.process_time() - began)
+"""
+
+
+def bulk(num_items: int, count: int, rectools: str | None, k: int = 20) -> dict[str, Any]:
+    """CPU seconds of lists in bulk, from encoded sessions to Parquet, next to those of the bare matrix product.
+
+    `product` multiplies the same vectors and does no more; `body` is what makes the queries; `lists` is all of `write_lists`;
+    `rectools` is RecTools' ranker on these vectors, in an environment whose Python is given. One thread each.
+    """
+    with folder() as root:
+        artifacts = Artifacts(root / "root")
+        recommender = Recommender(artifacts.root / write_model(artifacts, num_items, 0), "cpu")
+        draw = torch.Generator().manual_seed(0)
+        ids = torch.randint(FIRST_ID, FIRST_ID + num_items, (count * EVENTS,), generator=draw, dtype=torch.int32)
+        events = {"item_id": ids, "action": torch.full_like(ids, FIRST_ID), "hour": torch.full_like(ids, FIRST_ID)}
+        starts = torch.arange(count) * EVENTS
+        sessions = Encoded(events, starts, torch.full_like(starts, EVENTS), torch.zeros_like(starts))
+        scorer = recommender.scorer
+        seconds: dict[str, float] = {}
+        with torch.no_grad():
+            began = time.process_time()
+            queries = torch.cat([scorer.queries(sessions.select(part)) for part in torch.arange(count).split(1024)])
+            seconds["body"] = time.process_time() - began
+            began = time.process_time()
+            for part in queries.split(1024):
+                torch.mm(part, scorer.items_VE.T)
+            seconds["product"] = time.process_time() - began
+        batches = iter([Histories(sessions, pl.DataFrame({"user_id": pl.int_range(count, eager=True)}))])
+        began = time.process_time()
+        write_lists(recommender, batches, root / "out", k, filter_seen=False)
+        seconds["lists"] = time.process_time() - began
+        if rectools:
+            np.save(root / "queries.npy", queries.numpy())
+            np.save(root / "items.npy", scorer.items_VE.detach().numpy())
+            command = [rectools, "-c", RECTOOLS, str(root), str(k)]
+            seconds["rectools"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    shares = {
+        "product / (lists - body)": seconds["product"] / (seconds["lists"] - seconds["body"]),
+        "(product + body) / lists": (seconds["product"] + seconds["body"]) / seconds["lists"],
+    }
+    if rectools:
+        shares["product / rectools"] = seconds["product"] / seconds["rectools"]
+    about = {"items": num_items, "histories": count, "k": k}
+    return (
+        about
+        | {f"{name}_cpu_s": round(value, 2) for name, value in seconds.items()}
+        | {name: round(value, 3) for name, value in shares.items()}
+    )
 
 
 class Running:
@@ -375,7 +439,9 @@ def folder() -> Iterator[Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["load", "soak", "page"])
+    parser.add_argument("what", choices=["load", "soak", "bulk", "page"])
+    parser.add_argument("--histories", type=int, default=20_000)
+    parser.add_argument("--rectools", help="Python of an environment that has RecTools and torch.")
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--out", type=Path)
@@ -385,7 +451,11 @@ def main() -> None:
         write_page(here.parent / "docs/serving.md", here / "service.json", here / "service_soak.json")
         return
     torch.set_num_threads(1)
-    found = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
+    found: Any
+    if given.what == "bulk":
+        found = [bulk(number, given.histories, given.rectools) for number in given.items]
+    else:
+        found = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
     print(json.dumps(found, indent=2))
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n")
