@@ -152,7 +152,7 @@ def bulk(num_items: int, count: int, rectools: str | None, k: int = 20) -> dict[
             np.save(root / "queries.npy", queries.numpy())
             np.save(root / "items.npy", scorer.items_VE.detach().numpy())
             command = [rectools, "-c", RECTOOLS, str(root), str(k)]
-            seconds["rectools"] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            seconds["rectools"] = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     shares = {
         "product / (lists - body)": seconds["product"] / (seconds["lists"] - seconds["body"]),
         "(product + body) / lists": (seconds["product"] + seconds["body"]) / seconds["lists"],

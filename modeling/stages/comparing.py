@@ -81,7 +81,7 @@ def compare(
     if withdrawn or held:
         artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, held=held, **about)
     clicks = clicks_tonight(artifacts, dataset, champion, side_by_side, promotion)
-    more = {"clicks": clicks} if clicks else {}
+    more: dict[str, Any] = {"clicks": clicks} if clicks else {}
     more |= {"older": True} if is_older(promotion.guards, sessions, due) else {}
     if more:
         artifact_id = identify(code="", parents=(f"{COMPARISONS}/{artifact_id}",), **more)

@@ -112,7 +112,13 @@ class Service:
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """Answer while the block lasts; what waits when it ends is answered first."""
         models = self.models
-        looks = [models.refresh, models.refresh_rules, models.refresh_items, self.lists.refresh, self.keys.refresh]
+        looks: list[Callable[[], object]] = [
+            models.refresh,
+            models.refresh_rules,
+            models.refresh_items,
+            self.lists.refresh,
+            self.keys.refresh,
+        ]
         looks += [self._of_second(name) for name in ("refresh", "refresh_rules", "refresh_items")]
         looks += [self._tidy, self.refresh_tracked]
         if self.store:
