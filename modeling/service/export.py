@@ -81,8 +81,8 @@ def _write(recommender: Recommender, out: Path, format: Format) -> Export:
     dense = Dense(recommender.model)
     if format == "onnx" and (body := dense.model.settings.body.name) in NOT_IN_ONNX:
         raise InputError(
-            f"The body {body} is not written as ONNX: torch.onnx does not come to an end with it. Take --format torch, or serve "
-            "the model with `overnight api`."
+            f"The body {body} is not written as ONNX: torch.onnx does not come to an end with it. Take --format torch, or "
+            "serve the model with `overnight api`."
         )
     program, length = _exported(dense)
     file = out / FILES[format]

@@ -150,7 +150,7 @@ def test_longformer_is_a_package_of_torch_and_no_onnx(tmp_path: Path) -> None:
     folder = write_folder(model, tmp_path / "model")
     (folder / "schema.json").write_text("{}")
     recommender = Recommender(folder, "cpu")
-    with pytest.raises(InputError, match="longformer is not written as ONNX.*Take --format torch"):
+    with pytest.raises(InputError, match=r"longformer is not written as ONNX.*Take --format torch"):
         export(recommender, tmp_path / "out")
     about = export(recommender, tmp_path / "out", "torch")
     assert about.difference < 1e-4 and about.length == about.reads
