@@ -2,6 +2,7 @@
 
     python benchmarks/service.py load --items 10000 100000 1000000 --out benchmarks/service.json
     python benchmarks/service.py soak --seconds 60 --out benchmarks/service_soak.json
+    python benchmarks/service.py bulk --items 100000 --histories 20000 [--rectools PYTHON]
     python benchmarks/service.py page       # both into docs/serving.md
 
 The service is pinned to one core; the clients are not. Models have random weights (sasrec, 64 wide, 2 layers): what an
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from service_bulk import bulk
 from service_running import DATASET, K, Running, ask, cpu_seconds, folder, histories, memory_mb, write_model
 from service_soak import soak
 
@@ -101,7 +103,9 @@ def write_page(page: Path, load_file: Path, soak_file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["load", "soak", "page"])
+    parser.add_argument("what", choices=["load", "soak", "bulk", "page"])
+    parser.add_argument("--histories", type=int, default=20_000)
+    parser.add_argument("--rectools", help="Python of an environment that has RecTools and torch.")
     parser.add_argument("--items", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--out", type=Path)
@@ -111,7 +115,11 @@ def main() -> None:
         write_page(here.parent / "docs/serving.md", here / "service.json", here / "service_soak.json")
         return
     torch.set_num_threads(1)
-    figures = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
+    figures: Any
+    if given.what == "bulk":
+        figures = [bulk(number, given.histories, given.rectools) for number in given.items]
+    else:
+        figures = measure(given.items, given.seconds) if given.what == "load" else soak(given.seconds, given.items[0])
     print(json.dumps(figures, indent=2))
     if given.out:
         given.out.write_text(json.dumps(figures, indent=2) + "\n")

@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +73,15 @@ def api(
         end({"key": key, "line": line}, as_json)
         return
     from flows.api_log import log_of
-    from flows.api_sources import described, finder, items_reader, lists_finder, rules_reader, second_of, store_of
+    from flows.api_sources import (
+        described,
+        finder,
+        items_reader,
+        lists_finder,
+        rules_reader,
+        tracked_of,
+        tracked_reader,
+    )
     from modeling.service.api.app import Service
     from modeling.service.api.server import bound, make_server, require_safe
 
@@ -83,7 +90,7 @@ def api(
     require_safe(host, bool(found), without_keys)
     find = finder(dataset, root, model)
     of_model = described(dataset, find)
-    store = store_of(of_model, root)
+    tracked = tracked_of(of_model, dataset, root, source)
     service = Service(
         find,
         keys=found,
@@ -93,12 +100,13 @@ def api(
         read_rules=rules_reader(of_model, dataset, source),
         find_lists=lists_finder(dataset, root, lists),
         poll_seconds=poll,
-        store=store,
-        late=timedelta(hours=of_model.serving.tracking.late_hours if of_model and of_model.serving.tracking else 0),
-        second=second_of(of_model, dataset, root, source),
+        store=tracked.store,
+        late=tracked.late,
+        second=tracked.second,
+        read_tracked=tracked_reader(of_model, dataset, root, source, tracked),
     )
-    if store:
-        store.start()
+    if tracked.store:
+        tracked.store.start()
     listening = bound(host, port)
     _load(service.models.load, wait)
     service.lists.refresh()

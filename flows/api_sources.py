@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -19,6 +19,7 @@ from modeling.evaluation.pointer import champion_of
 from modeling.service.api.in_service import InService, Place
 from modeling.service.api.metrics import Metrics
 from modeling.service.api.side_by_side import Second
+from modeling.service.api.tracking import Tracked
 from modeling.service.rules import Rules
 from modeling.service.tracking.split import Split
 from modeling.service.tracking.store import SECOND, Store, tracked_folder
@@ -69,13 +70,17 @@ def finder(dataset: str, root: Path, model: str | None) -> Callable[[], Place]:
     return find
 
 
-def second_finder(dataset: str, root: Path, model: str) -> Callable[[], Place]:
+def second_finder(
+    dataset: str, root: Path, model: str, keep: Callable[[], object] = lambda: None
+) -> Callable[[], Place]:
     """As `finder`, of the second model of `serving.side_by_side`: models/ID, or previous, the one in service before.
+
+    `keep` is called before a model that is named, and is there, is used.
 
     What it returns raises InputError of a model of another dataset, as `overnight promote` does.
     """
     if model != "previous":
-        return _of_dataset(name_of(dataset), finder(dataset, root, model))
+        return _of_dataset(name_of(dataset), finder(dataset, root, model), keep)
     artifacts, name = Artifacts(root), name_of(dataset)
     made: dict[str, Callable[[], Place]] = {}
 
@@ -91,7 +96,7 @@ def second_finder(dataset: str, root: Path, model: str) -> Callable[[], Place]:
     return find
 
 
-def _of_dataset(name: str, find: Callable[[], Place]) -> Callable[[], Place]:
+def _of_dataset(name: str, find: Callable[[], Place], keep: Callable[[], object]) -> Callable[[], Place]:
     """As `find`, of one dataset."""
     seen: list[Path] = []
 
@@ -104,6 +109,7 @@ def _of_dataset(name: str, find: Callable[[], Place]) -> Callable[[], Place]:
                     f"serving.side_by_side.model: {place.name} is a model of {other!r}, not of {name!r}. `overnight prune` "
                     "lists what there is."
                 )
+            keep()
             seen[:] = [place.folder]
         return place
 
@@ -113,12 +119,16 @@ def _of_dataset(name: str, find: Callable[[], Place]) -> Callable[[], Place]:
 def second_of(described: Dataset | None, dataset: str, root: Path, source: str | None) -> Second | None:
     """The second model of a dataset, loaded if it can be; None where one model answers all."""
     wanted = described.serving.side_by_side if described else None
-    if described is not None:
-        _keep(tracked_folder(root, described.name) / SECOND, wanted.model if wanted else None)
+    if described is None:
+        return None
+    file = tracked_folder(root, described.name) / SECOND
+    if wanted is None or _kept(file) != wanted.model:
+        file.unlink(missing_ok=True)
     if wanted is None:
         return None
+    model = wanted.model
     models = InService(
-        second_finder(dataset, root, wanted.model),
+        second_finder(dataset, root, model, lambda: _keep(file, model)),
         Metrics(),
         log_form=log_of(described),
         read_rules=rules_reader(described, dataset, source),
@@ -130,13 +140,62 @@ def second_of(described: Dataset | None, dataset: str, root: Path, source: str |
     return Second(models, Split(wanted.share, wanted.salt))
 
 
-def _keep(file: Path, model: str | None) -> None:
+def _kept(file: Path) -> str | None:
+    """The model that the file names; None where it names none that can be read."""
+    try:
+        return str(json.loads(file.read_text())["model"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(file: Path, model: str) -> None:
     """Have `overnight prune` leave a model where it is, as long as the file names it."""
-    if model is None:
-        file.unlink(missing_ok=True)
-        return
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps({"model": model}) + "\n")
+
+
+def tracked_of(described: Dataset | None, dataset: str, root: Path, source: str | None) -> Tracked:
+    """What is tracked and compared of a dataset."""
+    return Tracked(store_of(described, root), _late(described), second_of(described, dataset, root, source))
+
+
+def tracked_reader(
+    described: Dataset | None, dataset: str, root: Path, source: str | None, now: Tracked
+) -> Callable[[], Tracked | None]:
+    """A function that gives what is tracked and compared whenever the dataset's YAML says that otherwise than before.
+
+    Of `now` stays what is as it was: the store, and the second model with its answers.
+    """
+    if described is None:
+        return lambda: None
+    last, given, stamp = [described], [now], [_changed(Path(dataset))]
+
+    def read() -> Tracked | None:
+        changed = _changed(Path(dataset))
+        if changed == stamp[0]:
+            return None
+        loaded, before = load_dataset(dataset), last[0].serving
+        if loaded.name != described.name:
+            raise InputError(
+                f"{dataset} is called {loaded.name!r} by now, not {described.name!r}: start the service again."
+            )
+        stamp[0], last[0] = changed, loaded
+        if (loaded.serving.tracking, loaded.serving.side_by_side) == (before.tracking, before.side_by_side):
+            return None
+        same = loaded.serving.tracking == before.tracking, loaded.serving.side_by_side == before.side_by_side
+        given[0] = Tracked(
+            given[0].store if same[0] else store_of(loaded, root),
+            _late(loaded),
+            given[0].second if same[1] else second_of(loaded, dataset, root, source),
+        )
+        return given[0]
+
+    return read
+
+
+def _late(described: Dataset | None) -> timedelta:
+    tracking = described.serving.tracking if described else None
+    return timedelta(hours=tracking.late_hours if tracking else 0)
 
 
 def store_of(described: Dataset | None, root: Path) -> Store | None:

@@ -97,6 +97,22 @@ def rules_of(dataset: str, of_model: str) -> Rules | None:
     return reader.read() if reader else None
 
 
+def rules_of_evaluation(dataset: Dataset) -> Rules:
+    """The rules that an evaluation keeps where `evaluation.rules` asks for it, as they are now.
+
+    Raises:
+        InputError: where there are none, and for rules that cannot be read.
+    """
+    reader = reader_of(dataset, dataset.source or None)
+    rules = reader.read() if reader else None
+    if rules is None:
+        raise InputError(
+            f"evaluation.rules is true, and {dataset.name!r} has no rules: write them into its YAML ({KEY}), or leave "
+            "evaluation.rules out."
+        )
+    return rules
+
+
 def needs_items(dataset: Dataset) -> bool:
     """Whether the item table says what may be recommended."""
     return _listed_only(dataset) or dataset.serving.rules.of_columns
@@ -130,6 +146,7 @@ def _compiled(dataset: Dataset, rules: Written, rows: pl.DataFrame | None) -> Ru
         min_new=rules.min_new,
         hide_seen=rules.hide_seen,
         hide_bought=rules.hide_bought,
+        written=rules.model_dump(mode="json", exclude_defaults=True),
     )
 
 

@@ -121,7 +121,7 @@ class Search:
         model = train(artifacts, self.sessions, made.model, made.training, watch, self.chooser or self.split, goal)
         about: dict[str, Any]
         if self.chooser:
-            only = {"split": self.chooser, "baselines": (), "lists": 0}
+            only = {"split": self.chooser, "baselines": (), "lists": 0, "rules": False}
             config = self.settings.evaluation.model_copy(update=only)
             facts = evaluate(artifacts, model, self.sessions, config, watch).facts
             metric = goal.metric

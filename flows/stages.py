@@ -18,6 +18,7 @@ from schemas.features import FeatureSchema
 from schemas.progress import Progress
 
 if TYPE_CHECKING:
+    from modeling.service.rules import Rules
     from preprocessing.execution.run import Workers
 
 OnProgress = Callable[[Progress | str], object]
@@ -61,6 +62,7 @@ def train(settings: Settings, sessions: Manifest, progress: OnProgress = print) 
     from modeling.stages import train
 
     settings.introduce(progress)
+    _rules(settings)  # said now, not after training: whether they can be read
     if settings.evaluation.diversity is not None:  # said now, not after training: which features are lists
         columns = FeatureSchema.read(sessions.folder / "schema.json").side_features
         names = [column.name for column in columns if column.per == "event" and not column.many]
@@ -73,7 +75,7 @@ def evaluate(settings: Settings, model: Manifest, sessions: Manifest, progress: 
     """Model and baselines on the hidden last items of the test sessions -> `evaluations/<id>`: metrics."""
     from modeling.stages import evaluate
 
-    return evaluate(settings.artifacts, model, sessions, settings.evaluation, progress)
+    return evaluate(settings.artifacts, model, sessions, settings.evaluation, progress, _rules(settings))
 
 
 def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progress: OnProgress = print) -> Manifest:
@@ -86,8 +88,9 @@ def compare(settings: Settings, evaluation: Manifest, sessions: Manifest, progre
 
     artifacts, dataset, judged = settings.artifacts, settings.dataset.name, settings.evaluation
     recipe = Recipe(settings.model, settings.training, judged, settings.promotion)
+    second = settings.dataset.serving.side_by_side
     promotion = with_scatter(artifacts, dataset, sessions, evaluation, recipe, progress)
-    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due)
+    return compare(artifacts, dataset, evaluation, sessions, promotion, judged, progress, settings.due, second)
 
 
 def refit(settings: Settings, comparison: Manifest, progress: OnProgress = print) -> Manifest | None:
@@ -178,6 +181,15 @@ def record(settings: Settings, report: Manifest, progress: OnProgress = print) -
     from flows.tracking.follow import record
 
     return record(settings, report, progress)
+
+
+def _rules(settings: Settings) -> Rules | None:
+    """The rules that models are measured under; None of no evaluation that asks for them."""
+    if not settings.evaluation.rules:
+        return None
+    from flows.rules import rules_of_evaluation
+
+    return rules_of_evaluation(settings.dataset)
 
 
 def _in_service(settings: Settings) -> Manifest | None:

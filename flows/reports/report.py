@@ -29,6 +29,7 @@ from flows.reports.tables import (
     describe_refit,
     describe_training,
     evaluation_warnings,
+    example_rows,
     format_metric,
     item_rows,
     label_rows,
@@ -100,7 +101,7 @@ def write_report(
         labels=labels,
         about_labels=describe_label_cases(evaluation.facts),
         curves=draw_curves(read_curves(model)),
-        examples=json.loads((evaluation.folder / "examples.json").read_text()),
+        examples=example_rows(json.loads((evaluation.folder / "examples.json").read_text())),
         root=artifacts.root,
         account=session_rows(sessions.facts),
         warnings=[*late, *sessions.facts.get("warnings", [])],
@@ -132,6 +133,8 @@ def summarise(
     stages = (sessions, model, evaluation, comparison, *([] if late else [report]))  # a report that says so is no work
     tested = (evaluation.facts.get("split") or {}).get("test")
     serves = model.name in (in_service.model, in_service.refit_of)
+    clicks = comparison.facts.get("clicks") or {}
+    by_clicks = in_service.changed and in_service.model == clicks.get("challenger")
     nothing = all(manifest.reused for manifest in stages) and not in_service.changed
     return {
         "dataset": dataset,
@@ -143,7 +146,7 @@ def summarise(
         "quarantined": sessions.facts.get("quarantined", {}),
         "warnings": sessions.facts.get("warnings", []),
         "late": list(late),
-        "promoted": serves and (in_service.changed or comparison.facts["promote"]),
+        "promoted": by_clicks or (serves and (in_service.changed or comparison.facts["promote"])),
         "compared": comparison.facts.get("compared"),
         "in_service": in_service.model,
         "refit_of": in_service.refit_of or None,

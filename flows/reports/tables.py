@@ -8,6 +8,7 @@ from typing import Any
 
 Values = dict[str, float | None]  # None: undefined on these cases
 Metrics = dict[str, Values]  # by scorer, the model first
+SHOWN = 10  # recommendations of an example
 UNDEFINED = "undefined"
 BAR = r"\|"  # within a cell of a Markdown table
 MOST_FILES = 20  # that are named one by one
@@ -98,7 +99,52 @@ def describe_item_cases(facts: dict[str, Any]) -> str:
         + (f"; left out: {others}" if others else "")
         + f") ranked among all {facts['catalogue']:,} items that can be recommended{of_all}, {facts['ties']}. "
         + (f"Seen items filtered: {seen} and count as misses." if facts["filter_seen"] else f"Seen items kept: {seen}.")
+        + (f" {describe_rules(facts)}" if facts.get("rules") else "")
     )
+
+
+def describe_rules(facts: dict[str, Any]) -> str:
+    """Facts of an evaluation under `serving.rules` -> which rules, what they forbid, what a rank is, metrics without."""
+    rules, cases = facts["rules"], facts["cases"]
+    names = ", ".join(rules["written"]) or "the item table"
+    k = max(int(key.partition("@")[2]) for key in rules["without"])
+    forbidden = (
+        f"{rules['forbidden_targets']:,} of these targets ({rules['forbidden_targets'] / cases if cases else 0.0:.1%})"
+    )
+    sentences = [
+        f"Under the rules of the dataset ({names}) {rules['catalogue']:,} items can be recommended: {forbidden} are forbidden "
+        "and count as misses."
+    ]
+    if rules["rank"] == "list":
+        sentences.append(f"A rank is the place in the final list; what is not among its {k} items is missed.")
+    without = {name: format_metric(rules["without"][f"{name}@{k}"]) for name in ("recall", "ndcg")}
+    sentences.append(
+        f"Without rules the model has recall@{k} {without['recall']} and NDCG@{k} {without['ndcg']}. Baselines have no boost."
+        if "boost" in rules["written"]
+        else f"Without rules the model has recall@{k} {without['recall']} and NDCG@{k} {without['ndcg']}."
+    )
+    return " ".join(sentences)
+
+
+def example_rows(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`examples.json` -> history and what came next in words, and the first `SHOWN` recommendations with the events that speak
+    for each, most first: those without which its score falls, and the one event of a history that has no other.
+    """
+    return [
+        {
+            "history": [_in_history(item) for item in example["history"]],
+            "next": example["next"],
+            "recommended": [
+                (item, [_in_history(event) for event, fall in events if fall is None or fall > 0])
+                for item, events in zip(example["recommended"][:SHOWN], example["because"], strict=False)
+            ],
+        }
+        for example in examples
+    ]
+
+
+def _in_history(item: Any) -> Any:
+    return "(new)" if item is None else item
 
 
 def evaluation_warnings(facts: dict[str, Any]) -> list[str]:

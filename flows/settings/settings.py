@@ -146,12 +146,29 @@ def resolve(data: Data, preset: str | None = None, given: Layer | None = None) -
         parts.check(model)
     _check_baselines(groups.evaluation.baselines)
     groups.promotion.check(groups.evaluation, model.heads)
+    if groups.promotion.clicks:
+        _check_clicks(dataset)
     groups.evaluation.check_diversity(
         [name for name, feature in dataset.features.items() if _is_of_items(name, feature)]
     )
     return Settings(
         data, preset, given or {}, dataset, model, groups.training, groups.evaluation, groups.promotion, groups.limits
     )
+
+
+def _check_clicks(dataset: Dataset) -> None:
+    """Raise InputError where clicks are to decide, and none are counted that could."""
+    serving = dataset.serving
+    if serving.tracking is None:
+        raise InputError(
+            f"promotion.clicks is true, and {dataset.name!r} tracks no clicks: add `serving: {{tracking: {{}}}}` to its YAML, "
+            "or leave promotion.clicks out."
+        )
+    if serving.side_by_side and serving.side_by_side.model == "previous":
+        raise InputError(
+            "promotion.clicks is true, and serving.side_by_side.model is previous: clicks decide whether a model that is named "
+            "takes over, such as models/1f2e."
+        )
 
 
 def _check_baselines(names: tuple[str, ...]) -> None:

@@ -47,10 +47,13 @@ class Longformer(HuggingFace):
         length = x_BLD.shape[1]
         missing = -length % self.window
         inside_BL = F.pad((layout.segments_BL > 0).long(), (0, missing))
-        out = self.model(
-            inputs_embeds=F.pad(x_BLD, (0, 0, 0, missing)),
-            attention_mask=inside_BL,
-            position_ids=torch.zeros_like(inside_BL),
+        nothing_BL = torch.zeros_like(inside_BL)
+        h_BLD: Tensor = self.model.embeddings(
+            inputs_embeds=F.pad(x_BLD, (0, 0, 0, missing)), position_ids=nothing_BL, token_type_ids=nothing_BL
         )
-        h_BLD: Tensor = out.last_hidden_state[:, :length]
-        return h_BLD
+        outside_BL = inside_BL == 0
+        mask_BL = h_BLD.new_zeros(outside_BL.shape).masked_fill(outside_BL, torch.finfo(h_BLD.dtype).min)
+        # The layers one by one: the encoder asks the data whether an event sees everything, for which the host waits.
+        for layer in self.model.encoder.layer:
+            h_BLD = layer(h_BLD, attention_mask=mask_BL, is_index_masked=outside_BL, is_global_attn=False)[0]
+        return h_BLD[:, :length]

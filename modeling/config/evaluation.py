@@ -48,6 +48,12 @@ class EvaluationConfig(Concern):
     filter_seen: bool = Field(
         False, title="Filter seen items", description="Never recommend what the session already holds."
     )
+    rules: bool = Field(
+        False,
+        title="Rules",
+        description="Rank and recommend under the rules of the dataset (serving.rules), as the service does; a target that "
+        "they forbid is a miss.",
+    )
     baselines: tuple[str, ...] = Field(
         ("popularity", "recent_popularity", "item_knn", "markov", "second_order_markov", "vstan"),
         title="Baselines",
@@ -129,6 +135,12 @@ class PromotionConfig(Concern):
         le=20,
         title="More seeds",
         description="Trainings beyond the night's own that a measurement of the scatter does.",
+    )
+    clicks: bool = Field(
+        False,
+        title="Clicks decide",
+        description="Whether a model takes over from the one in service is said by the clicks of users who get it as the "
+        "second model (serving.side_by_side); what would be promoted by its metric is held until then.",
     )
     guards: GuardsConfig = Field(
         GuardsConfig(), title="Guards", description="Limits beyond which a new model is held, whatever its metric."

@@ -7,13 +7,13 @@ users.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modeling.evaluation.ranking import Scorer, top_k
 from modeling.sessions import Sessions
 from schemas.columns import FIRST_ID
 
@@ -98,15 +98,15 @@ class Alike:
 
 @torch.no_grad()
 def list_metrics(
-    scorer: Scorer,
+    lists: Callable[[Sessions, int], Tensor],
     histories: Sessions,
     cutoffs: tuple[int, ...],
     catalogue: Catalogue,
     alike: Alike,
-    *,
-    filter_seen: bool = False,
 ) -> dict[str, float]:
-    """Metrics of the lists that a scorer makes for these histories, at each cut-off, named as in `gini_index@20`; NaN of none.
+    """Metrics of the lists of some histories, at each cut-off, named as in `gini_index@20`; NaN of none.
+
+    `lists` makes them: histories and k -> the encoded ids of the k best items, [N, K], 0 where none is left.
 
     catalog_coverage: distinct items of all lists / items that can be recommended (CatalogCoverage, normalised).
     gini_index: sum_i (2 i - C - 1) n_i / (C sum_i n_i), n_i how often an item is recommended, the rarest of C first: 0 where
@@ -119,20 +119,21 @@ def list_metrics(
     """
     if not len(histories):
         return {f"{name}@{cutoff}": float("nan") for cutoff in cutoffs for name in NAMES}
-    k = min(max(cutoffs), scorer.num_items)
+    num_items = len(catalogue.rankable_V)
+    k = min(max(cutoffs), num_items)
     rows = max(1, min(MOST_LISTS, MOST_VALUES // (k * max(alike.width, k if alike.codes_V is not None else 1))))
     sums = {f"{name}@{cutoff}": 0.0 for cutoff in cutoffs for name in NAMES[2:]}
-    counts = {cutoff: torch.zeros(scorer.num_items, dtype=torch.int64) for cutoff in cutoffs}
+    counts = {cutoff: torch.zeros(num_items, dtype=torch.int64) for cutoff in cutoffs}
     surprise_V = -(catalogue.sessions_V.clamp(min=1) / max(catalogue.num_sessions, 1)).log2()
     for part in torch.arange(len(histories)).split(rows):
         chosen = histories.select(part.to(histories.starts.device))
-        id_NK = top_k(scorer, chosen, k, filter_seen=filter_seen)[0].cpu()
+        id_NK = lists(chosen, k).cpu()
         seen_NK = _seen(chosen.to("cpu"), id_NK)
         column_NK, filled_NK = (id_NK - FIRST_ID).clamp(min=0), id_NK >= FIRST_ID
         for cutoff in cutoffs:
             column, filled = column_NK[:, :cutoff], filled_NK[:, :cutoff]
             count_N = filled.sum(1).clamp(min=1)
-            counts[cutoff] += torch.bincount(column[filled], minlength=scorer.num_items)
+            counts[cutoff] += torch.bincount(column[filled], minlength=num_items)
             by_item = (catalogue.events_V[column].double(), surprise_V[column].double(), seen_NK[:, :cutoff].double())
             names = ("avg_rec_popularity", "mean_inv_user_freq", "repeats")
             for name, value_NK in zip(names, by_item, strict=True):

@@ -27,7 +27,7 @@ class Change(BaseModel):
 
     model: str = Field(pattern=MODEL)
     replaced: str | None = None
-    by: Literal["comparison", "promote", "rollback"] = "comparison"
+    by: Literal["comparison", "clicks", "promote", "rollback"] = "comparison"
     comparison: str | None = Field(None, pattern=COMPARISON)
     when: datetime
     because: str = ""
@@ -154,7 +154,7 @@ def put_in_service(
     dataset: str,
     model: str,
     *,
-    by: Literal["comparison", "promote", "rollback"],
+    by: Literal["comparison", "clicks", "promote", "rollback"],
     comparison: str | None = None,
     because: str = "",
 ) -> Champion:

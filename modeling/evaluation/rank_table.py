@@ -4,6 +4,7 @@
     user                 the raw user id; the session's id where the sessions have no users
     scorer               the model's body, or the name of a baseline
     rank                 of the hidden item, from 1, ties as halves; infinity where it can never be recommended
+    rank_without_rules   the same without `serving.rules`, where the evaluation keeps them (`evaluation.rules`); of the model
     history_length       events before the hidden one
     target_popularity    training events of the hidden item
     target_age_days      days since the hidden item's first training session; null where no single event has a time
@@ -30,6 +31,7 @@ from schemas.features import FeatureSchema
 
 RANKS = "ranks.parquet"
 CASE, USER, SCORER, RANK = "case", "user", "scorer", "rank"
+WITHOUT_RULES = "rank_without_rules"
 HISTORY, POPULARITY, AGE, RETURNING = "history_length", "target_popularity", "target_age_days", "returning"
 ABOUT = (CASE, USER, HISTORY, POPULARITY, AGE, RETURNING)
 NEVER = torch.iinfo(torch.int64).max
@@ -37,20 +39,28 @@ NEVER = torch.iinfo(torch.int64).max
 
 @dataclass
 class RankTable:
-    """What is known of N cases, and the ranks of their targets by scorer, the model first: arrays of float64, [N]."""
+    """What is known of N cases, and the ranks of their targets by scorer, the model first: arrays of float64, [N].
+
+    Under rules `without_rules` holds the ranks of some scorers as they are without.
+    """
 
     about: pl.DataFrame
     ranks: dict[str, np.ndarray] = field(default_factory=dict)
+    without_rules: dict[str, np.ndarray] = field(default_factory=dict)
 
     def of(self, scorer: str) -> pl.DataFrame:
         """The rows of one scorer."""
         name, rank = pl.lit(scorer).alias(SCORER), pl.Series(RANK, self.ranks[scorer], dtype=pl.Float64)
-        return self.about.select(CASE, USER, name, rank, *ABOUT[2:])
+        rows = self.about.select(CASE, USER, name, rank, *ABOUT[2:])
+        if not self.without_rules:
+            return rows
+        without = pl.Series(WITHOUT_RULES, self.without_rules.get(scorer, [None] * len(rows)), dtype=pl.Float64)
+        return rows.with_columns(without)
 
     def write(self, path: Path) -> None:
         """Write all rows, a scorer at a time."""
-        schema = self.about.clear().select(CASE, USER, pl.lit("").alias(SCORER), pl.lit(0.0).alias(RANK), *ABOUT[2:])
-        with pq.ParquetWriter(path, schema.to_arrow().schema, compression="zstd", compression_level=1) as file:
+        schema = self.of(next(iter(self.ranks))).to_arrow().schema
+        with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as file:
             for scorer in self.ranks:
                 file.write_table(self.of(scorer).to_arrow().cast(file.schema))
 

@@ -61,13 +61,19 @@ def require_items(given: Sequence[Any], unknown: Sequence[Any], names: Sequence[
     )
 
 
-def without_each_event(histories: Sessions, since: str | None) -> tuple[Sessions, Tensor, Tensor]:
-    """Each history of two events or more once for each of its events, without it; and (history, event) of each of these.
+def without_each_event(
+    histories: Sessions, since: str | None, newest: int | None = None
+) -> tuple[Sessions, Tensor, Tensor]:
+    """Each history of two events or more once for each of its events, or of its `newest` ones, without it; and (history, event)
+    of each of these.
 
     The feature `since`, seconds since the previous event, grows by those of the event left out.
     """
     history_P, event_P = histories.event_index()
-    many_P = histories.lengths[history_P] > 1
+    length_P = histories.lengths[history_P]
+    many_P = length_P > 1
+    if newest is not None:
+        many_P &= event_P >= histories.starts[history_P] + length_P - newest
     history_P, event_P = history_P[many_P], event_P[many_P]
     copies = histories.select(history_P)
     copy, event = copies.event_index()
@@ -79,15 +85,16 @@ def without_each_event(histories: Sessions, since: str | None) -> tuple[Sessions
 
 @torch.no_grad()
 def falls(
-    scorer: ModelScorer, histories: Sessions, ids_NK: Tensor, since: str | None
+    scorer: ModelScorer, histories: Sessions, ids_NK: Tensor, since: str | None, newest: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Scores [N, K] of the items of each history; for each event left out, how much they fall [P, K], its history, the event.
+    """Scores [N, K] of the items of each history; for each event left out, all or the `newest` ones, how much they
+    fall [P, K], its history, the event.
 
     Items of id 0, where a list has ended, have numbers that mean nothing.
     """
     column_NK = (ids_NK - FIRST_ID).clamp(min=0)
     score_NK = scorer.scores(scorer.queries(histories), column_NK)
-    shorter, history_P, event_P = without_each_event(histories, since)
+    shorter, history_P, event_P = without_each_event(histories, since, newest)
     parts = [score_NK.new_empty(0, ids_NK.shape[1])]
     for part in torch.arange(len(shorter), device=history_P.device).split(scorer.chunk):
         history = history_P[part]
@@ -113,10 +120,10 @@ def reasons(
 
     `raw_E` are the items of all events of the histories, in the order of `event_index`.
     """
-    score_NK, fall_PK, history_P, _ = (values.cpu() for values in found)
+    score_NK, fall_PK, history_P, event_P = (values.cpu() for values in found)
     length_N = histories.lengths.cpu()
     first_N = length_N.cumsum(0) - length_N
-    place_P = torch.arange(len(history_P)) - torch.searchsorted(history_P, history_P)
+    place_P = event_P - histories.starts.cpu()[history_P]
     fall_NLK = score_NK.new_full((len(length_N), int(length_N.max()), score_NK.shape[1]), -torch.inf)
     fall_NLK[history_P, place_P] = fall_PK
     fall_NLK, order_NLK = fall_NLK.sort(dim=1, descending=True, stable=True)

@@ -221,27 +221,42 @@ class Recommender:
         return top_k(scorer, asked.to(self.device), int(k), filter_seen=True)
 
     def because(
-        self, histories: Sessions | Raw, k: int = 10, *, filter_seen: bool = False, events: int = 3
+        self,
+        histories: Sessions | Raw,
+        k: int = 10,
+        *,
+        filter_seen: bool = False,
+        events: int = 3,
+        newest: int | None = None,
     ) -> list[list[Reason]]:
         """The k best next items per history, each with the `events` events of the history that it leans on most.
 
         Each event that the model reads is left out once; the more an item's score falls, the more it leans on that event. One
-        below 0 speaks against it. A score is the logit that lists are ordered by.
+        below 0 speaks against it. A score is the logit that lists are ordered by. With `newest` only so many of the newest
+        events are left out and named, which bounds what long histories cost.
 
         Raises:
-            InputError: as `ranked` does, and for `events` below 1.
+            InputError: as `ranked` does, and for `events` or `newest` below 1.
         """
         _require_count(events, "events")
+        if newest is not None:
+            _require_count(newest, "newest")
         histories = self._sessions(histories).to(self.device)
         recent = histories.most_recent(self.model.longest)
         answers: list[list[Reason]] = []
         for part in parts_of(recent.lengths):
             some = recent.select(part)
             ids_NK, _ = self.ranked(histories.select(part), k, filter_seen=filter_seen)  # what was seen long ago counts
-            leaning = falls(self.scorer, some, ids_NK, self.model.inputs.time)
+            leaning = falls(self.scorer, some, ids_NK, self.model.inputs.time, newest)
             _, event_E = some.event_index()
             raw_E = self.raw_items(some.items[event_E].long())
-            answers += reasons(some, raw_lists(self.items, ids_NK), raw_E, leaning, int(events))
+            answers += reasons(
+                some,
+                raw_lists(self.items, ids_NK),
+                raw_E,
+                leaning,
+                int(events) if newest is None else min(int(events), int(newest)),
+            )
         return answers
 
     def raw_items(self, ids: Tensor) -> list[Any]:

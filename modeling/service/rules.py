@@ -11,16 +11,19 @@ N histories, V items of the catalogue, B candidates of a list, K items of it, P 
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections import Counter
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 import torch
 from torch import Tensor
 
-from modeling.evaluation.ranking import top_k
-from modeling.scoring import ModelScorer
+from modeling.evaluation.ranking import Scorer, top_k
+from modeling.scoring import VectorScorer
 from modeling.service.encoding import Vocabularies
 from modeling.service.rule_table import BOOST, ELIGIBLE, GROUP, ITEM, NEW, as_ids, by_column
 from modeling.sessions import Sessions
@@ -38,7 +41,7 @@ class Rules:
     """Rules with the table of items that they were compiled to; None: there is nothing to say of single items.
 
     Columns that the table lacks say nothing: all are eligible, none is boosted, new, or in a group. An item that it does not
-    list is as eligible as `unlisted` says.
+    list is as eligible as `unlisted` says. `written` are the rules as the YAML has them.
     """
 
     table: pl.DataFrame | None = None
@@ -47,16 +50,41 @@ class Rules:
     min_new: int = 0
     hide_seen: bool | None = None
     hide_bought: Bought | None = None
+    written: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def of_lists(self) -> bool:
+        """Whether a rule looks at more than an item and its score: at the list, or at what was bought."""
+        return self.most_per_group is not None or self.min_new > 0 or self.hide_bought is not None
+
+    def about(self) -> dict[str, Any]:
+        """All but the table, for manifests, with a hash of it all; `read` takes it back."""
+        said = {name: getattr(self, name) for name in ("unlisted", "most_per_group", "min_new", "hide_seen")}
+        said["hide_bought"] = self.hide_bought.model_dump(mode="json") if self.hide_bought else None
+        made = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+        if self.table is not None:
+            made.update(self.table.select(sorted(self.table.columns)).sort(ITEM).write_csv().encode())
+        return said | {"written": dict(self.written), "digest": made.hexdigest()[:16]}
+
+    @classmethod
+    def read(cls, about: Mapping[str, Any], table: pl.DataFrame | None) -> Rules:
+        """The rules of which `about` said so, and their table."""
+        bought = about["hide_bought"]
+        said = {name: about[name] for name in ("unlisted", "most_per_group", "min_new", "hide_seen", "written")}
+        return cls(table=table, hide_bought=Bought.model_validate(bought) if bought else None, **said)
 
 
 class Ruled:
-    """The rules of one model: lists under them."""
+    """The rules of one scorer, which is a model or a baseline: lists under them.
+
+    A boost is in units of a model's scores; a baseline counts otherwise, and has none.
+    """
 
     def __init__(
-        self, rules: Rules, scorer: ModelScorer, items: pl.DataFrame, schema: FeatureSchema, vocabularies: Vocabularies
+        self, rules: Rules, scorer: Scorer, items: pl.DataFrame, schema: FeatureSchema, vocabularies: Vocabularies
     ) -> None:
         """Raises InputError for `hide_bought` where no feature says what was done."""
-        self.rules, device = rules, scorer.items_VE.device
+        self.rules, device = rules, scorer.rankable_V.device
         table = by_column(rules.table, rules.unlisted, items, scorer.num_items)
         self.eligible_V = eligible_V = torch.from_numpy(table[ELIGIBLE].to_numpy(writable=True)).to(device)
         boost_V = torch.from_numpy(table[BOOST].to_numpy(writable=True)).to(device)
@@ -77,10 +105,10 @@ class Ruled:
 
     def ranked(self, histories: Sessions, k: int, *, filter_seen: bool) -> tuple[Tensor, Tensor]:
         """As `Recommender.ranked`: the best k items under the rules, and their scores, boosts included."""
-        if self.rules.most_per_group is None and self.of_new is None and self.bought is None:
+        if not self.rules.of_lists:
             return top_k(self.scorer, histories, k, filter_seen=filter_seen)
         k = min(k, self.scorer.num_items)
-        ids_NK = torch.zeros(len(histories), k, dtype=torch.long, device=self.scorer.items_VE.device)
+        ids_NK = torch.zeros(len(histories), k, dtype=torch.long, device=self.scorer.rankable_V.device)
         scores_NK = torch.full(ids_NK.shape, -torch.inf, device=ids_NK.device)
         row_R, size = torch.arange(len(histories), device=ids_NK.device), 2 * k
         while len(row_R):
@@ -140,6 +168,13 @@ class Ruled:
             session_E, event_E = torch.cat([session_P, session_E]), torch.cat([event_P, event_E])
         is_bought_E = torch.isin(histories.events[name][event_E].long(), bought_ids.to(event_E.device))
         return session_E[is_bought_E], histories.items[event_E[is_bought_E]].long()
+
+    def forbidden(self, histories: Sessions, column_N: Tensor) -> Tensor:
+        """Whether the rules never let these columns be recommended, one for each history, bool of shape [N]."""
+        inside_N = (column_N >= 0) & (column_N < self.scorer.num_items)
+        bad_N = inside_N & ~self.eligible_V[column_N.clamp(0, self.scorer.num_items - 1)]
+        ids_N1 = (column_N + FIRST_ID).unsqueeze(1)
+        return bad_N | (self._without_bought(histories, ids_N1).squeeze(1) != ids_N1.squeeze(1))
 
     def allowed(self, items: pl.Series, columns: pl.Series) -> pl.Series:
         """Of raw ids, with their columns (null: none) in the catalogue, those that the rules let be recommended."""
@@ -209,11 +244,11 @@ class Ruled:
         return there_RB & ((before_RB < most) | (group_RB == -1))
 
 
-def _changed(scorer: ModelScorer, rankable_V: Tensor, boost_V: Tensor) -> ModelScorer:
-    """The same item vectors, with other items to rank and something added to their scores."""
+def _changed(scorer: Scorer, rankable_V: Tensor, boost_V: Tensor) -> Any:
+    """The same scorer, with other items to rank and, where scores are those of a model, something added to them."""
     changed = copy.copy(scorer)
-    changed.rankable_V = rankable_V
-    if bool((boost_V != 0).any()):
+    changed.rankable_V = rankable_V  # type: ignore[misc]
+    if isinstance(scorer, VectorScorer) and isinstance(changed, VectorScorer) and bool((boost_V != 0).any()):
         changed.bias_V = boost_V if scorer.bias_V is None else scorer.bias_V + boost_V
     return changed
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from modeling.config import METRICS, EvaluationConfig, PromotionConfig
 from modeling.evaluation.compare import KEEP, KEEP_NOTHING, Metrics, Rival, best_baseline, instead, judge
@@ -22,8 +22,13 @@ from modeling.stages.guarding import guard, is_older, why_held
 from modeling.stages.identity import code_of_comparison
 from modeling.stages.learned import saw_later
 from modeling.stages.rival import measure_in_service
+from modeling.stages.seconding import clicks_tonight, said_of_hold, seconded
 from schemas.artifacts import Artifacts, Manifest, identify
 from schemas.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from modeling.service.rules import Rules
+    from schemas.serving import SideBySide
 
 COMPARISONS = "comparisons"
 METRIC_OF_RANKS = re.compile(rf"({'|'.join(METRICS)})@\d+$")
@@ -39,6 +44,7 @@ def compare(
     config: EvaluationConfig,
     progress: Progress = print,
     due: datetime | None = None,
+    side_by_side: SideBySide | None = None,
 ) -> Manifest:
     """Measure the model in service on the candidate's test cases and decide, by the rule of `evaluation.compare`.
 
@@ -50,6 +56,9 @@ def compare(
     both leave the pointer), `reason`, `metric`, `new`, `old`, `champion`, `compared` (whether it was measured), `not_compared`
     (why not), `read_as` (what it could not read from today's sessions), `guards` (see `guarding.guard`), and where ranks were
     compared those of `weighing.weigh`.
+
+    With `promotion.clicks` what would take the place of a model in service is held, and what people clicked says whether the
+    second model of `side_by_side` does: the fact `clicks`, see `by_clicks`; `promote` then puts that one into service.
 
     Raises:
         InputError: for a metric that was not computed, with those that were.
@@ -71,8 +80,11 @@ def compare(
     held = str(champion.hold) if champion and champion.hold and champion.model != candidate else ""
     if withdrawn or held:
         artifact_id = identify(code=code, parents=parents, withdrawn=withdrawn, held=held, **about)
-    if is_older(promotion.guards, sessions, due):
-        artifact_id = identify(code="", parents=(f"{COMPARISONS}/{artifact_id}",), older=True)
+    clicks = clicks_tonight(artifacts, dataset, champion, side_by_side, promotion)
+    more: dict[str, Any] = {"clicks": clicks} if clicks else {}
+    more |= {"older": True} if is_older(promotion.guards, sessions, due) else {}
+    if more:
+        artifact_id = identify(code="", parents=(f"{COMPARISONS}/{artifact_id}",), **more)
     if existing := artifacts.find(COMPARISONS, artifact_id):
         progress(existing.facts["reason"])
         return existing
@@ -86,8 +98,9 @@ def compare(
     else:
         facts |= _decide(artifacts, facts, champion, rival, damage, evaluation, sessions, promotion, config, progress)
         facts |= _guarded(artifacts, facts, evaluation, sessions, promotion, due)
+    facts |= seconded(facts, clicks, promotion)
     if held and facts["promote"]:
-        facts |= {"promote": False, "verdict": "hold", "reason": f"{facts['reason']} {_held(champion, dataset)}"}
+        facts |= {"promote": False, "verdict": "hold", "reason": f"{facts['reason']} {said_of_hold(champion, dataset)}"}
     progress(facts["reason"])
     return _record(artifacts, artifact_id, evaluation, promotion, facts)
 
@@ -117,12 +130,16 @@ def promote(
 ) -> Champion | None:
     """Put the candidate, or its refit, into service when the comparison says so; returns the model in service afterwards.
 
-    A comparison is applied once, and only to the pointer it was made against.
+    Where it says that clicks promote the second model, that one. A comparison is applied once, and only to the pointer it was
+    made against.
     """
     facts = comparison.facts
     dataset, candidate = facts["dataset"], refitted.name if refitted else facts["candidate"]
+    clicks = facts.get("clicks") or {}
+    by_clicks = clicks.get("verdict") == "promote"
+    candidate = clicks["challenger"] if by_clicks else candidate
     champion, _ = _in_service(artifacts, dataset)  # `compare` has said what is wrong with the pointer
-    if not facts["promote"] or (champion and champion.model == candidate):
+    if not (facts["promote"] or by_clicks) or (champion and champion.model == candidate):
         return champion
     artifacts.begin_work()
     with changing(artifacts, f"promotion for {dataset}", progress):
@@ -139,18 +156,13 @@ def _apply(artifacts: Artifacts, comparison: Manifest, candidate: str, progress:
         )
         return champion
     if champion and champion.hold:
-        progress(_held(champion, dataset))
+        progress(said_of_hold(champion, dataset))
         return champion
     artifacts.get(candidate)  # whole and readable, or the pointer stays
+    if candidate == (comparison.facts.get("clicks") or {}).get("challenger"):
+        because = comparison.facts["clicks"]["says"]
+        return put_in_service(artifacts, dataset, candidate, by="clicks", because=because)
     return put_in_service(artifacts, dataset, candidate, by="comparison", comparison=comparison.name)
-
-
-def _held(champion: Champion | None, dataset: str) -> str:
-    assert champion
-    return (
-        f"But {champion.model} is {champion.hold}: it stays in service. To end that: "
-        f"`overnight promote --release --dataset {dataset}`."
-    )
 
 
 def _record(
@@ -201,7 +213,9 @@ def _decide(
     read_as: list[str] = []
     measured: Manifest | None = None
     if champion:
-        measured, read_as, problem = measure_in_service(artifacts, champion, rival, sessions, config, progress)
+        measured, read_as, problem = measure_in_service(
+            artifacts, champion, rival, sessions, config, progress, _rules_of(evaluation)
+        )
         old = _metrics(measured).get(metric) if measured else None
         where = f"{champion.model}, in service by {pointer_of(artifacts, facts['dataset'])},"
     if problem:
@@ -234,6 +248,15 @@ def _learned_from(model: Manifest, sessions: Manifest, day: str | None) -> bool:
     if day or until:
         return bool(day and until and until > day)
     return bool(saw_later(model, sessions))
+
+
+def _rules_of(evaluation: Manifest) -> Rules | None:
+    """The rules of the candidate's evaluation; torch is only loaded where there are some."""
+    if not evaluation.facts.get("rules"):
+        return None
+    from modeling.stages.under_rules import rules_kept
+
+    return rules_kept(evaluation)
 
 
 def _metrics(evaluation: Manifest) -> Metrics:

@@ -26,6 +26,9 @@ COMPARISON = (  # the rule, and what it measures by EVALUATION
     "modeling.evaluation.evidence",
     "modeling.stages.guarding",
     "modeling.stages.rival",
+    "modeling.stages.seconding",
+    "modeling.stages.by_clicks",
+    "modeling.service.tracking.always_valid",
 )
 
 

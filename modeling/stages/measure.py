@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -19,15 +19,19 @@ from modeling.evaluation import baselines
 from modeling.evaluation.choosing import fit_best
 from modeling.evaluation.metrics import defined, metrics_at
 from modeling.evaluation.rank_table import RankTable, describe
-from modeling.evaluation.ranking import Scorer, ranks, top_k
+from modeling.evaluation.ranking import Scorer
 from modeling.model import SequenceModel
-from modeling.scoring import ModelScorer, predict
+from modeling.scoring import predict
+from modeling.service.encoding import Vocabularies
+from modeling.service.recommender import Recommender
+from modeling.service.rules import Ruled, Rules
 from modeling.splits import Cases, Fold, Split, label_cases, trained_items, training_labels
 from modeling.stages.identity import selection_of
 from modeling.stages.learned import how_it_learned
 from modeling.stages.listed import read_split
 from modeling.stages.ranked import Lists, facts_of_ranks
-from modeling.vocabularies import raw_items, raw_lists, translate
+from modeling.stages.under_rules import Ranker
+from modeling.vocabularies import translate
 from schemas import plugins
 from schemas.artifacts import Manifest
 from schemas.columns import FIRST_ID
@@ -37,6 +41,10 @@ from schemas.features import FeatureSchema, LabelColumn
 ITEMS = "items.parquet"
 TIES = "an item that ties with the target counts as half a place"
 NUM_EXAMPLES = 10
+NUM_REASONS = 2  # events named for each recommendation of an example
+EXPLAINED = (
+    20  # newest events of a history that are left out one by one: what that costs grows with them and its length
+)
 NUM_RECENT = 5  # events of an example's history that are shown
 MODEL, MEAN = "model", "mean"  # mean: the baseline of labels, the mean of those in training for every case
 Values = dict[str, float | None]  # by name of metric; None where undefined
@@ -51,9 +59,14 @@ class Test:
     sessions: Manifest
     schema: FeatureSchema  # of the sessions
     split: Split
-    model: SequenceModel
+    recommender: Recommender
     config: EvaluationConfig
     progress: Progress
+
+    @property
+    def model(self) -> SequenceModel:
+        """What is measured."""
+        return self.recommender.model
 
     @property
     def native(self) -> bool:
@@ -66,20 +79,41 @@ class Test:
             cases = translate(cases, self.sessions.folder, self.manifest.folder)
         return cases.to(self.model.device)
 
+    @property
+    def ranker(self) -> Ranker:
+        """Of the model."""
+        return self._ranker(self.recommender.scorer, self.recommender.ruled)
+
+    def ranker_of(self, baseline: Scorer) -> Ranker:
+        """Of a baseline, under the rules of the model; items and features are those of the sessions."""
+        rules, folder = self.recommender.rules, self.sessions.folder
+        if rules is None:
+            return self._ranker(baseline, None)
+        items = pl.read_parquet(folder / ITEMS, glob=False)
+        return self._ranker(baseline, Ruled(rules, baseline, items, self.schema, Vocabularies(folder)))
+
+    def _ranker(self, scorer: Scorer, ruled: Ruled | None) -> Ranker:
+        return Ranker(scorer, ruled, self.config.filter_seen, max(self.config.cutoffs))
+
 
 def measure(
-    model: Manifest, sessions: Manifest, config: EvaluationConfig, progress: Progress
+    model: Manifest, sessions: Manifest, config: EvaluationConfig, progress: Progress, rules: Rules | None = None
 ) -> tuple[dict[str, Any], list[dict[str, Any]], RankTable | None]:
-    """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items."""
+    """The facts of an evaluation, example recommendations in raw item ids, and the ranks of models that rank items; under
+    `rules`, if there are any.
+    """
     schema = FeatureSchema.read(sessions.folder / "schema.json")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    loaded = SequenceModel.load(model.folder).to(device)
+    recommender = Recommender(model.folder, device, rules=rules)
+    loaded = recommender.model
     past = loaded.settings.inputs.past_events
     training = model.parameters["training"]
     newest_days = training.get("validation_days", 1) if training.get("validation") == "days" else 0
     split = read_split(sessions, config.split, training["validation_sessions"], newest_days, past)
     assert split.fold
-    test = Test(model, sessions, schema, split, loaded, config, progress)
+    if rules is not None and rules.hide_seen is not None:
+        config = config.model_copy(update={"filter_seen": rules.hide_seen})
+    test = Test(model, sessions, schema, split, recommender, config, progress)
     metrics: dict[str, Values] = {MODEL: {}}
     examples: list[dict[str, Any]] = []
     table: RankTable | None = None
@@ -160,30 +194,35 @@ def _rank_items(
     """Metrics of model and baselines; examples; the settings baselines chose; the ranks; and as facts what lists are like and
     the CPU seconds that fitting baselines took.
     """
-    scorer, translated = ModelScorer(test.model), test.for_model(cases)
-    items = pl.read_parquet(test.manifest.folder / ITEMS, glob=False)
+    ranker, translated, items = test.ranker, test.for_model(cases), test.recommender.items
     table = RankTable(describe(cases, test.split, test.schema))
-    lists = Lists(test.config, test.split, cases, scorer, items, native=test.native)
-    metrics = {MODEL: _rank(MODEL, scorer, translated, test, table, lists)}
+    lists = Lists(test.config, test.split, cases, test.recommender.scorer, ranker.rankable_V, items, native=test.native)
+    metrics = {MODEL: _rank(MODEL, ranker, translated, test, table, lists)}
+    about: dict[str, Any] = {"lists": lists.facts}
+    if ranker.ruled is not None:
+        without_N = replace(ranker, ruled=None).ranks(translated)
+        table.without_rules[test.model.settings.body.name] = without_N.cpu().numpy()
+        without = {name: defined(value) for name, value in metrics_at(without_N, test.config.cutoffs).items()}
+        about["rules"] = ranker.about(translated) | {"without": without}
     settings: dict[str, dict[str, float]] = {}
     seconds: dict[str, float] = {}
     for name in test.config.baselines:
         began = time.process_time()
         baseline = fit_baseline(name, test.split, test.schema, test.config)
         seconds[name] = round(time.process_time() - began, 2)
-        metrics[name] = _rank(name, baseline, cases, test, table, lists)
+        metrics[name] = _rank(name, test.ranker_of(baseline), cases, test, table, lists)
         if setting := getattr(baseline, "setting", None):
             settings[name] = dict(setting)
-    about = {"lists": lists.facts, "baseline_seconds": seconds}
-    return metrics, show_examples(scorer, items, translated, test.config), settings, table, about
+    about["baseline_seconds"] = seconds
+    return metrics, show_examples(test.recommender, translated, test.config), settings, table, about
 
 
-def _rank(name: str, scorer: Scorer, cases: Cases, test: Test, table: RankTable, lists: Lists) -> Values:
+def _rank(name: str, ranker: Ranker, cases: Cases, test: Test, table: RankTable, lists: Lists) -> Values:
     cutoffs = test.config.cutoffs
-    rank_N = ranks(scorer, cases, filter_seen=test.config.filter_seen)
+    rank_N = ranker.ranks(cases)
     shown = test.model.settings.body.name if name == MODEL else name
     table.ranks[shown] = rank_N.cpu().numpy()
-    lists.judge(shown, scorer, cases, rank_N)
+    lists.judge(shown, ranker, cases, rank_N)
     values = {metric: defined(value) for metric, value in metrics_at(rank_N, cutoffs).items()}
     if not len(rank_N):
         test.progress(f"{name}: no test session can be measured, so its metrics are undefined")
@@ -219,19 +258,31 @@ def _predict_labels(test: Test, column: LabelColumn) -> tuple[dict[str, Values],
     return named, about
 
 
-def show_examples(scorer: Scorer, items: pl.DataFrame, cases: Cases, config: EvaluationConfig) -> list[dict[str, Any]]:
-    """Some histories, what was recommended and what came next, in the raw ids of the item table."""
+def show_examples(recommender: Recommender, cases: Cases, config: EvaluationConfig) -> list[dict[str, Any]]:
+    """Some histories, what was recommended, what came next, and for each recommendation the events that it leans on most.
+
+    In the raw ids of the item table. `because` has for each recommended item pairs of an event's item and of how much the score
+    falls without it, most first; None for a history of one event. Events older than `EXPLAINED` are not left out one by one.
+    """
     count = min(NUM_EXAMPLES, len(cases.target))
     if not count:
         return []
     chosen = cases.select(torch.arange(count) * len(cases.target) // count)
-    ids_NK, _ = top_k(scorer, chosen.history, max(config.cutoffs), filter_seen=config.filter_seen)
+    k = max(config.cutoffs)
+    reasons = recommender.because(
+        chosen.history, k, filter_seen=config.filter_seen, events=NUM_REASONS, newest=EXPLAINED
+    )
     recent = chosen.history.most_recent(NUM_RECENT)
     _, event = recent.event_index()
-    raw = raw_items(items, torch.cat([recent.items[event].long(), chosen.target]))
+    raw = recommender.raw_items(torch.cat([recent.items[event].long(), chosen.target]))
     ends = recent.lengths.cumsum(0).tolist()
     histories = [raw[end - length : end] for end, length in zip(ends, recent.lengths.tolist(), strict=True)]
     return [
-        {"history": history, "next": target, "recommended": recommended}
-        for history, target, recommended in zip(histories, raw[-count:], raw_lists(items, ids_NK), strict=True)
+        {
+            "history": history,
+            "next": target,
+            "recommended": [reason.item for reason in of_list],
+            "because": [reason.events for reason in of_list],
+        }
+        for history, target, of_list in zip(histories, raw[-count:], reasons, strict=True)
     ]

@@ -12,10 +12,10 @@ from modeling.config import EvaluationConfig
 from modeling.evaluation.list_metrics import Alike, Catalogue, list_metrics, serendipity
 from modeling.evaluation.metrics import defined, rank_percentiles
 from modeling.evaluation.rank_table import RankTable
-from modeling.evaluation.ranking import Scorer
 from modeling.evaluation.slices import intervals, slices
 from modeling.scoring import ModelScorer
 from modeling.splits import Cases, Split, trained_items
+from modeling.stages.under_rules import Ranker
 from schemas.columns import FIRST_ID, ID
 from schemas.errors import InputError, unknown
 
@@ -42,6 +42,7 @@ class Lists:
         split: Split,
         cases: Cases,
         scorer: ModelScorer,
+        rankable_V: Tensor,
         items: pl.DataFrame,
         *,
         native: bool,
@@ -51,21 +52,19 @@ class Lists:
         self.facts: dict[str, Any] = {"count": count, "diversity": config.diversity or "item vectors", "metrics": {}}
         if count:
             trained_V = trained_items(split.train, scorer.num_items)
-            self.catalogue = Catalogue.of(split.train, trained_V)
+            self.catalogue = Catalogue.of(split.train, trained_V & rankable_V.cpu())
             self.alike = _alike(config, scorer, items)
             self.chosen = torch.arange(count) * len(cases.target) // count
             column_N = cases.target - FIRST_ID
             self.popular_N = self.catalogue.popularity_rank()[column_N]
 
-    def judge(self, name: str, scorer: Scorer, cases: Cases, rank_N: Tensor) -> None:
+    def judge(self, name: str, ranker: Ranker, cases: Cases, rank_N: Tensor) -> None:
         """Measure the lists of one scorer: for some of `cases`, on its device; serendipity is that of all ranks."""
         if not self.facts["count"]:
             return
         cutoffs = self.config.cutoffs
         histories = cases.history.select(self.chosen.to(cases.history.starts.device))
-        measured = list_metrics(
-            scorer, histories, cutoffs, self.catalogue, self.alike, filter_seen=self.config.filter_seen
-        )
+        measured = list_metrics(ranker.lists, histories, cutoffs, self.catalogue, self.alike)
         measured |= serendipity(rank_N.cpu(), self.popular_N, self.catalogue.size, cutoffs)
         self.facts["metrics"][name] = {metric: defined(value) for metric, value in measured.items()}
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from modeling.config import EvaluationConfig
 from modeling.evaluation.pointer import Champion
 from modeling.stages.evaluating import evaluate
 from schemas.artifacts import Artifacts, Manifest
 from schemas.errors import InputError
+
+if TYPE_CHECKING:
+    from modeling.service.rules import Rules
 
 Progress = Callable[[str], object]
 
@@ -21,6 +25,7 @@ def measure_in_service(
     sessions: Manifest,
     config: EvaluationConfig,
     progress: Progress,
+    rules: Rules | None,
 ) -> tuple[Manifest | None, list[str], str]:
     """Its evaluation, what it could not read, and why it cannot be compared (or "").
 
@@ -30,7 +35,7 @@ def measure_in_service(
         return None, [], f"{artifacts.root / champion.model} is missing or damaged"
     alone = config.model_copy(update={"baselines": (), "lists": 0})
     try:
-        return evaluate(artifacts, rival, sessions, alone, progress), _read_as(rival, sessions), ""
+        return evaluate(artifacts, rival, sessions, alone, progress, rules), _read_as(rival, sessions), ""
     except InputError as error:
         return None, [], str(error)
     except Exception as error:  # an older model may fail in any way; the night goes on

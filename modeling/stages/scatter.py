@@ -126,13 +126,16 @@ def _measure(
         f"The scatter between seeds is measured: {len(seeds)} more training{many}, of seed{many} "
         f"{', '.join(map(str, seeds))}."
     )
+    from modeling.stages.under_rules import rules_kept
+
     alone = recipe.evaluation.model_copy(update={"baselines": (), "lists": 0})
     goal = Goal(metric=promotion.metric, filter_seen=recipe.evaluation.filter_seen)
+    rules = rules_kept(evaluation)
     measured = [evaluation]
     for seed in seeds:
         again = training.model_copy(update={"seed": seed})
         model = train(artifacts, sessions, recipe.model, again, say, recipe.evaluation.split, goal)
-        measured.append(evaluate(artifacts, model, sessions, alone, say))
+        measured.append(evaluate(artifacts, model, sessions, alone, say, rules))
     parents = tuple(made.name for made in measured)
     artifact_id = identify(code=code_of_comparison(None), parents=parents, metric=promotion.metric, dataset=dataset)
     if existing := artifacts.find(SCATTERS, artifact_id):

@@ -42,7 +42,7 @@ def weigh(
     failed: list[str] = []
     if verdict == "hold":
         why = _cannot_tell(difference, needed)
-    elif failed := preflights(pairs, promotion, candidate.facts["catalogue"]):
+    elif failed := preflights(pairs, promotion, (candidate.facts.get("rules") or candidate.facts)["catalogue"]):
         verdict, why = (
             "hold",
             f"a check of the comparison itself failed: {'; '.join(failed)}. Nothing is promoted by it",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +30,7 @@ from modeling.evaluation.pointer import champion_of, put_in_service
 from modeling.service.api.keys import new_key
 from modeling.service.tracking.parts import EVENTS
 from modeling.service.tracking.split import Split
+from modeling.service.tracking.store import SECOND, tracked_folder
 from modeling.service.tracking.table import read_kind
 from modeling.stages import train
 from preprocessing.pipeline import prepare
@@ -299,3 +302,55 @@ def test_a_second_model_of_another_dataset_answers_nobody(root: Path, tmp_path: 
         second = second_of(read_dataset(str(dataset)), str(dataset), root, None)
         assert second is not None and (second.models.loaded is None) == wrong
         assert not wrong or "is a model of 'demo', not of 'corner-shop'" in str(second.models.fault)
+        kept = tracked_folder(root, name)
+        assert (kept / SECOND).exists() != wrong and (not wrong or not kept.exists()), "what answers nobody is not kept"
+    kept = tracked_folder(root, "demo") / SECOND
+    dataset = tmp_path / "demo.yaml"
+    dataset.write_text(dataset.read_text().replace(champion.model, "models/0123456789abcdef"))
+    second = second_of(read_dataset(str(dataset)), str(dataset), root, None)
+    assert second is not None and second.models.loaded is None and not kept.exists()
+
+
+def test_what_is_tracked_and_compared_is_read_again_while_it_answers(root: Path, tmp_path: Path) -> None:
+    dataset, text = tmp_path / "demo.yaml", (SHIPPED / "demo.yaml").read_text()
+    click = {"event": "click", "item": "lamp-1", "model": "models/0"}
+    body = {"sessions": [{"items": ["lamp-1"], "user_id": f"u{number}"} for number in range(40)], "k": 2}
+
+    def until(client: httpx.Client, serving: str, wanted: Callable[[], object]) -> None:
+        draft = tmp_path / "draft.yaml"
+        draft.write_text(text + serving)
+        draft.replace(dataset)
+        deadline = time.monotonic() + LONG_SECONDS
+        while not wanted():
+            assert client.post("/recommend", json=body).status_code == 200 and time.monotonic() < deadline
+            time.sleep(0.05)
+
+    dataset.write_text(text)
+    shutil.rmtree(tracked_folder(root, "demo"), ignore_errors=True)
+    champion = champion_of(Artifacts(root), "demo")
+    assert champion is not None and champion.previous is not None
+    with service(root, dataset) as (client, _):
+
+        def arms() -> set[str]:
+            return {answer.get("arm") for answer in client.post("/recommend", json=body).json()["sessions"]} - {None}
+
+        assert client.post("/track", json=click).status_code == 404 and not arms()
+        until(client, "serving: {tracking: {}}\n", lambda: client.post("/track", json=click).status_code == 200)
+        assert not arms()
+        until(
+            client,
+            f"serving: {{tracking: {{}}, side_by_side: {{model: {champion.previous}}}}}\n",
+            lambda: len(arms()) == 2,
+        )
+        assert json.loads((tracked_folder(root, "demo") / SECOND).read_text()) == {"model": champion.previous}
+        until(
+            client, "serving: {tracking: {}, side_by_side: {model: previous, share: 0.999}}\n", lambda: arms() == {"b"}
+        )
+        until(client, "serving: {tracking: 7}\n", lambda: "not_read" in client.get("/health").json())
+        assert arms() == {"b"} and client.post("/track", json=click).status_code == 200, "it stays as it was before"
+        until(client, "serving: {tracking: {users: none}}\n", lambda: not arms())
+        assert not (tracked_folder(root, "demo") / SECOND).exists()
+        assert client.post("/track", json=click | {"user_id": "ann"}).status_code == 200
+        until(client, "", lambda: client.post("/track", json=click).status_code == 404)
+    clicks = read_kind(tracked_folder(root, "demo"), "events").filter(item_id="lamp-1", model="models/0")
+    assert clicks.height >= 3 and not list((tracked_folder(root, "demo") / "journals").iterdir()), "nothing is lost"

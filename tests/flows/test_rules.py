@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import polars as pl
 import pytest
 import yaml
 
+from flows import stages
 from flows.api_sources import rules_reader
 from flows.rules import reader_of, rules_of
+from flows.settings.settings import Data, Settings, resolve
 from modeling.config import ModelConfig, TrainingConfig
+from modeling.evaluation.pointer import put_in_service
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
 from modeling.stages import train
@@ -50,6 +54,57 @@ def lists(shop: tuple[Path, Path], rules: dict[str, Any], k: int = 8) -> list[li
     recommender = Recommender(shop[1], "cpu", rules=reader.read() if reader else None)
     values = recommender.items["value"].drop_nulls().to_list()
     return recommender.recommend([values[place : place + 3] for place in range(4)], k)
+
+
+def test_a_night_measures_both_models_under_the_same_rules(shop: tuple[Path, Path], tmp_path: Path) -> None:
+    """The stock may change between two stages: what is compared keeps that of the candidate's evaluation."""
+    stock, lines = tmp_path / "stock.csv", list[str]()
+    names = sorted(item_table(shop[0]))
+    stock.write_text("item_id,stock\n" + "".join(f"{name},{number % 4}\n" for number, name in enumerate(names)))
+    written = {"stock": {"path": str(stock)}, "group": "category", "most_per_group": 3}
+    rules = tmp_path / "shop.yaml"
+    demo = read_dataset("demo").model_dump(mode="json", exclude_defaults=True)
+    rules.write_text(yaml.safe_dump(demo | {"serving": {"rules": written}}))
+    free = tmp_path / "free.yaml"
+    free.write_text(yaml.safe_dump(demo | {"items": demo["items"] | {"unknown": "keep"}}))
+    given = {
+        "training": {"epochs": 1, "tokens_per_step": 256, "threads": 1},
+        "body": {"dim": 16, "num_layers": 1},
+        "evaluation": {"baselines": ["popularity"], "lists": 20, "rules": True},
+    }
+
+    def settings(day: int, dataset: str = str(rules)) -> Settings:
+        return resolve(
+            Data(dataset=dataset, source=str(shop[0]), root=tmp_path / "root", until=date(2026, 3, day)), None, given
+        )
+
+    night = settings(3)
+    first = stages.train(night, stages.prepare(night, lines.append), lines.append)
+    put_in_service(night.artifacts, "demo", first.name, by="promote")
+    night = settings(4)
+    sessions = stages.prepare(night, lines.append)
+    evaluation = stages.evaluate(night, stages.train(night, sessions, lines.append), sessions, lines.append)
+    facts = evaluation.facts["rules"]
+    assert facts["written"] == {"stock": {"path": str(stock)}, "group": "category", "most_per_group": 3}
+    assert facts["rank"] == "list" and 0 < facts["forbidden_targets"] < evaluation.facts["cases"]
+    stock.write_text("item_id,stock\n")
+    comparison = stages.compare(night, evaluation, sessions, lines.append)
+    assert comparison.facts["compared"]
+    kinds = (night.artifacts.root / "evaluations").iterdir()
+    measured = [night.artifacts.read_manifest("evaluations", folder.name) for folder in kinds]
+    assert {made.parents[0] for made in measured if made} == {first.name, evaluation.parents[0]}
+    assert {made.facts["rules"]["digest"] for made in measured if made} == {facts["digest"]}
+    page = stages.report(night, sessions, night.artifacts.get(evaluation.parents[0]), evaluation, comparison).folder
+    text = (page / "report.html").read_text()
+    assert (
+        f"{facts['forbidden_targets']:,} of these targets" in text and "A rank is the place in the final list" in text
+    )
+    again = stages.evaluate(night, night.artifacts.get(evaluation.parents[0]), sessions, lines.append)
+    assert again.name != evaluation.name, "another stock is another evaluation"
+    with pytest.raises(
+        InputError, match=r"evaluation.rules is true, and 'demo' has no rules: write them into its YAML"
+    ):
+        stages.train(settings(4, str(free)), sessions, lines.append)
 
 
 def item_table(shop: Path) -> dict[str, dict[str, Any]]:

@@ -78,7 +78,7 @@ MEASURED = {"evaluation", "comparison"}
         ("modeling/evaluation/ranking.py", EVERY),  # validation chooses the epoch by it
         ("modeling/training/schedule.py", {"model"}),
         ("modeling/stages/measure.py", MEASURED),
-        ("modeling/service/recommender.py", set()),
+        ("modeling/service/recommender.py", MEASURED),
         ("modeling/evaluation/baselines/popularity.py", {"evaluation"}),
         ("modeling/evaluation/baselines/markov.py", set()),
         ("modeling/evaluation/compare.py", {"comparison"}),

@@ -115,7 +115,7 @@ def _together(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
 
 
 def _answered(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
-    sessions, missing, given = _read(loaded, kind, some)
+    sessions, missing, given, ends = _read(loaded, kind, some)
     answered: list[Answer] = [{"session_id": question.key} for question in some]
     for answer, unknown, question in zip(answered, missing, some, strict=True):
         answer["unknown_items"] = unknown
@@ -123,17 +123,19 @@ def _answered(loaded: Loaded, kind: Kind, some: list[Asked]) -> list[Answer]:
     if kind.labels:
         _add_labels(loaded, sessions, answered)
     else:
-        _add_lists(loaded, kind, some, sessions, answered)
+        _add_lists(loaded, kind, some, sessions, answered, ends)
     return answered
 
 
-def _read(loaded: Loaded, kind: Kind, some: list[Asked]) -> tuple[Sessions, list[list[Any]], list[str]]:
-    """The sessions; of each the item ids that the model does not have; and the columns that events have."""
+def _read(
+    loaded: Loaded, kind: Kind, some: list[Asked]
+) -> tuple[Sessions, list[list[Any]], list[str], pl.Series | None]:
+    """The sessions; of each the item ids that the model does not have; the columns of events; when sessions ended."""
     recommender = loaded.recommender
     missing: list[list[Any]] = [[] for _ in some]
     if not kind.columns:  # of sessions without an event there is at most a past
         users = [question.user for question in some] if kind.user else None
-        return recommender.histories([[] for _ in some], users)[0], missing, []
+        return recommender.histories([[] for _ in some], users)[0], missing, [], None
     rows = [(place, question, event) for place, question in enumerate(some) for event in question.events]
     columns = {name: _column(name, [event.get(name) for _, _, event in rows]) for name in kind.columns}
     table = loaded.log_form.derive(pl.DataFrame(columns))
@@ -144,7 +146,7 @@ def _read(loaded: Loaded, kind: Kind, some: list[Asked]) -> tuple[Sessions, list
     read = recommender.read_events(table, times or None)
     for session, item in read.missing_in:
         missing[session].append(item)
-    return read.sessions, missing, table.columns
+    return read.sessions, missing, table.columns, read.ends
 
 
 def _column(name: str, values: list[Any]) -> pl.Series:
@@ -176,7 +178,14 @@ def _explain(loaded: Loaded, kind: Kind, chosen: Sessions, answered: list[Answer
             entry["because"] = [{"item": item, "fall": fall} for item, fall in events]
 
 
-def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions, answered: list[Answer]) -> None:
+def _add_lists(
+    loaded: Loaded,
+    kind: Kind,
+    some: list[Asked],
+    sessions: Sessions,
+    answered: list[Answer],
+    ends: pl.Series | None,
+) -> None:
     """Lists by the model where it knows an item of the session, else and behind them by what is popular."""
     recommender = loaded.recommender
     if NEXT_ITEM not in recommender.model.heads:
@@ -195,4 +204,4 @@ def _add_lists(loaded: Loaded, kind: Kind, some: list[Asked], sessions: Sessions
         _explain(loaded, kind, chosen, [answered[place] for place in read_N.nonzero().squeeze(1).tolist()])
     lengths = torch.zeros(len(sessions), dtype=torch.long)
     lengths[read_N] = (ids_NK >= FIRST_ID).sum(1).cpu()
-    fill(loaded, kind.k, kind.hide_seen, some, sessions, answered, taken_of(ids_NK, read_N), lengths)
+    fill(loaded, kind.k, kind.hide_seen, some, sessions, answered, taken_of(ids_NK, read_N), lengths, ends)

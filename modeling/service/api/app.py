@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,11 +26,12 @@ from modeling.service.api.lists import NewestLists
 from modeling.service.api.log import Log
 from modeling.service.api.metrics import Metrics
 from modeling.service.api.side_by_side import Question, Second, Sides, answer_in_arms, arms_of, sides_of
-from modeling.service.api.tracking import Tracking
+from modeling.service.api.tracking import Tracked, Tracking
 from modeling.service.api.watching import Watch
 from modeling.service.rules import Rules
 from modeling.service.tracking.store import Store
 
+log = logging.getLogger("overnight.api")
 PAGE = Path(__file__).with_name("page.html")  # it asks nothing of other machines
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
@@ -53,6 +55,7 @@ class Service:
     store: Store | None = None  # of what is shown and clicked; without one nothing is tracked
     late: timedelta = timedelta(days=7)
     second: Second | None = None
+    read_tracked: Callable[[], Tracked | None] = lambda: None  # these three, where they have changed
 
     def __post_init__(self) -> None:
         self.models = InService(
@@ -61,6 +64,7 @@ class Service:
         self.watch: Watch | None = None
         self.lists = NewestLists(self.find_lists)
         self.tracking = Tracking(self.store, self.metrics, self.late) if self.store else None
+        self._left: list[Store] = []  # of before, that requests under way may still write to
         self.batcher: Batcher[Question] = Batcher(self._answer, most=self.limits.batch, waiting=self.limits.waiting)
 
     @property
@@ -72,21 +76,53 @@ class Service:
         loaded = self.models.loaded
         assert loaded is not None  # `ask` has seen one, and it is never taken away
         self.metrics.batch.observe(len(asked))
-        sides = sides_of(loaded, self.second)
+        second = self.second  # it may be changed meanwhile
+        sides = sides_of(loaded, second)
         self.metrics.second.set(sides.second is not None)
-        return answer_in_arms(asked, sides, arms_of(asked, sides, self.second.split if self.second else None)), sides
+        return answer_in_arms(asked, sides, arms_of(asked, sides, second.split if second else None)), sides
+
+    def refresh_tracked(self) -> bool:
+        """Track and compare as is written by now; whether that has changed.
+
+        Raises:
+            InputError: for what cannot be read, or written to; it stays as it was.
+        """
+        while self._left:
+            self._left.pop().stop()
+        wanted = self.read_tracked()
+        if wanted is None:
+            return False
+        if wanted.store is not self.store:
+            if wanted.store:
+                wanted.store.start()
+            self._left += [self.store] if self.store else []
+        self.store, self.late, self.second = wanted.store, wanted.late, wanted.second
+        self.tracking = Tracking(self.store, self.metrics, self.late) if self.store else None
+        log.info("what is tracked and compared has changed")
+        return True
+
+    def _of_second(self, look: str) -> Callable[[], object]:
+        """A look of the second model, whichever it is then."""
+        return lambda: getattr(self.second.models, look)() if self.second else None
+
+    def _tidy(self) -> bool:
+        return self.store.tidy() if self.store else False
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:
         """Answer while the block lasts; what waits when it ends is answered first."""
         models = self.models
-        looks = [models.refresh, models.refresh_rules, models.refresh_items, self.lists.refresh, self.keys.refresh]
-        if self.second:
-            other = self.second.models
-            looks += [other.refresh, other.refresh_rules, other.refresh_items]
+        looks: list[Callable[[], object]] = [
+            models.refresh,
+            models.refresh_rules,
+            models.refresh_items,
+            self.lists.refresh,
+            self.keys.refresh,
+        ]
+        looks += [self._of_second(name) for name in ("refresh", "refresh_rules", "refresh_items")]
+        looks += [self._tidy, self.refresh_tracked]
         if self.store:
             self.store.start()
-            looks.append(self.store.tidy)
         self.watch = watch = Watch(looks, self.poll_seconds)
         self.batcher.start()
         watch.start()
@@ -95,8 +131,8 @@ class Service:
         finally:
             await asyncio.to_thread(watch.stop)
             await asyncio.to_thread(self.batcher.stop)
-            if self.store:
-                await asyncio.to_thread(self.store.stop)
+            for store in [*self._left, *([self.store] if self.store else [])]:
+                await asyncio.to_thread(store.stop)
 
 
 def make_app(service: Service) -> FastAPI:

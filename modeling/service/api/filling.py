@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
+import polars as pl
 import torch
 
 from modeling.service.api.asking import Asked
 from modeling.service.api.in_service import Loaded
 from modeling.service.popularity import Filling
 from modeling.sessions import Sessions
-from schemas.columns import FIRST_ID, TIMESTAMP
+from schemas.columns import FIRST_ID
 
 
 def taken_of(ids_NK: torch.Tensor, read_N: torch.Tensor) -> dict[int, set[int]]:
@@ -29,26 +29,17 @@ def fill(
     answered: list[dict[str, Any]],
     taken: dict[int, set[int]],
     lengths: torch.Tensor,
+    ends: pl.Series | None,
 ) -> None:
-    """Behind lists that are short, and where there is none, what is popular."""
+    """Behind lists that are short, and where there is none, what is popular when a session is asked for, else at its end."""
     short = (lengths < k).nonzero().squeeze(1).tolist()
     if not short or loaded.popularity is None:
         return
     filling = Filling(loaded.recommender, loaded.popularity, hide_seen)
     for place in short:
-        found = filling.fill(sessions, place, k - int(lengths[place]), taken.get(place, set()), _when(some[place]))
+        when = some[place].asked_at or (ends[place] if ends is not None else None)
+        found = filling.fill(sessions, place, k - int(lengths[place]), taken.get(place, set()), when)
         names = loaded.recommender.raw_items(torch.tensor([column + FIRST_ID for column, _ in found], dtype=torch.long))
         answered[place]["items"] += [
             {"item": name, "score": None, "source": source} for name, (_, source) in zip(names, found, strict=True)
         ]
-
-
-def _when(question: Asked) -> datetime | None:
-    """When a session is asked for, else when its last event was; None where neither is said in a form that is read here."""
-    if question.asked_at is not None:
-        return question.asked_at
-    times = [event[TIMESTAMP] for event in question.events if isinstance(event.get(TIMESTAMP), str)]
-    try:
-        return datetime.fromisoformat(max(times)) if times else None
-    except ValueError:
-        return None

@@ -13,13 +13,14 @@ from typing import Any
 
 from modeling.service.api.limits import Limits
 from modeling.service.api.metrics import Metrics
+from modeling.service.api.side_by_side import Second
 from modeling.service.api.tracked import read_events
 from modeling.service.tracking.journal import Record
 from modeling.service.tracking.store import Store
 from schemas.errors import InputError
 
 RECOMMENDATION_ID = "recommendation_id"
-OFF = "Nothing is tracked here: write `serving: {tracking: {}}` into the dataset's YAML, and start the service again."
+OFF = "Nothing is tracked here: write `serving: {tracking: {}}` into the dataset's YAML, which is read again when it changes."
 Reply = tuple[dict[str, Any], int, dict[str, str]]  # body, status, headers
 log = logging.getLogger("overnight.api")
 
@@ -35,6 +36,15 @@ class Given:
     arm: str | None = None
     against: str | None = None
     salt: str | None = None
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What a service is to track and compare: where it is kept (None: nothing), how late events may come, the second model."""
+
+    store: Store | None = None
+    late: timedelta = timedelta(days=7)
+    second: Second | None = None
 
 
 @dataclass(frozen=True)

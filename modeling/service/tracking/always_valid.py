@@ -30,17 +30,18 @@ Counts = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Difference:
-    """Click rates of two arms, and of b minus a; bounds are None while there is too little to say."""
+    """Click rates of two arms, and of b minus `times` a; bounds are None while there is too little to say."""
 
     users: tuple[int, int]
     rates: tuple[float, float]
     low: float | None
     high: float | None
+    times: float = 1.0
 
     @property
     def estimate(self) -> float:
-        """Rate of b minus rate of a."""
-        return self.rates[1] - self.rates[0]
+        """Rate of b minus `times` the rate of a."""
+        return self.rates[1] - self.times * self.rates[0]
 
     @property
     def better(self) -> str:
@@ -51,19 +52,22 @@ class Difference:
 
 
 def difference(
-    shown_a: Counts, clicked_a: Counts, shown_b: Counts, clicked_b: Counts, alpha: float = ALPHA
+    shown_a: Counts, clicked_a: Counts, shown_b: Counts, clicked_b: Counts, alpha: float = ALPHA, times: float = 1.0
 ) -> Difference:
-    """Impressions and clicks of each user of both arms so far -> the difference of their rates, b minus a."""
+    """Impressions and clicks of each user of both arms so far -> the difference of their rates, b minus `times` a.
+
+    With `times` .99 a difference above 0 says that b loses less than one per cent.
+    """
     arms = ((shown_a, clicked_a), (shown_b, clicked_b))
     users = (len(shown_a), len(shown_b))
     rates = tuple(float(clicked.sum() / shown.sum()) if shown.sum() else 0.0 for shown, clicked in arms)
     pair = (rates[0], rates[1])
     if min(users) < MIN_USERS or min(clicked_a.sum(), clicked_b.sum()) < MIN_CLICKS:
-        return Difference(users, pair, None, None)
-    variance = sum(ratio_variance(shown, clicked) for shown, clicked in arms)
+        return Difference(users, pair, None, None, times)
+    variance = times**2 * ratio_variance(*arms[0]) + ratio_variance(*arms[1])
     half = radius(sum(users), math.sqrt(variance * sum(users)), alpha)
-    estimate = pair[1] - pair[0]
-    return Difference(users, pair, estimate - half, estimate + half)
+    estimate = pair[1] - times * pair[0]
+    return Difference(users, pair, estimate - half, estimate + half, times)
 
 
 def ratio_variance(shown: Counts, clicked: Counts) -> float:

@@ -14,7 +14,7 @@ from datetime import datetime
 import numpy as np
 import polars as pl
 
-from modeling.service.tracking.always_valid import Difference, difference, ratio_variance
+from modeling.service.tracking.always_valid import ALPHA, Difference, difference, ratio_variance
 from modeling.service.tracking.split import A, B
 from modeling.service.tracking.table import CLICKED, SHOWN, UNIT
 
@@ -95,12 +95,16 @@ def pairs_of(counts: pl.DataFrame) -> list[Pair]:
     found: list[tuple[datetime, Pair]] = []
     for (first, second, salt), part in counts.group_by("first", "second", "salt"):
         newest = part["timestamp"].sort()[-1]
-        days = tuple((str(day), _difference(part.filter(pl.col("day") <= day))) for day in part["day"].unique().sort())
-        found.append((newest, Pair((str(first), str(second)), str(salt), _difference(part), days)))
+        days = tuple(
+            (str(day), difference_of(part.filter(pl.col("day") <= day))) for day in part["day"].unique().sort()
+        )
+        found.append((newest, Pair((str(first), str(second)), str(salt), difference_of(part), days)))
     return [pair for _, pair in sorted(found, key=lambda one: one[0], reverse=True)]
 
 
-def _difference(counts: pl.DataFrame) -> Difference:
+def difference_of(counts: pl.DataFrame, alpha: float = ALPHA, times: float = 1.0) -> Difference:
+    """Rows of `pair_counts` of one comparison -> the difference of its arms, as `always_valid.difference` has it."""
     per_user = counts.group_by("arm", UNIT).agg(pl.col(SHOWN, CLICKED).sum().cast(pl.Float64))
     a, b = (per_user.filter(pl.col("arm") == arm) for arm in (A, B))
-    return difference(a[SHOWN].to_numpy(), a[CLICKED].to_numpy(), b[SHOWN].to_numpy(), b[CLICKED].to_numpy())
+    seen = (a[SHOWN].to_numpy(), a[CLICKED].to_numpy(), b[SHOWN].to_numpy(), b[CLICKED].to_numpy())
+    return difference(*seen, alpha, times)

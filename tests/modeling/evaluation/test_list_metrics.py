@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from modeling.evaluation.baselines._baseline import Baseline
 from modeling.evaluation.list_metrics import Alike, Catalogue, gini_index, list_metrics, serendipity
 from modeling.evaluation.metrics import metrics_at
-from modeling.evaluation.ranking import ranks
+from modeling.evaluation.ranking import ranks, top_k
 from modeling.sessions import Sessions
 from modeling.splits import Cases
 from schemas.columns import FIRST_ID
@@ -53,6 +54,10 @@ def scorer_of(golden: dict[str, Any]) -> Given:
     return scorer
 
 
+def lists_of(scorer: Given, filter_seen: bool = False) -> Callable[[Sessions, int], torch.Tensor]:
+    return lambda histories, k: top_k(scorer, histories, k, filter_seen=filter_seen)[0]
+
+
 def test_metrics_are_those_of_rectools(golden: dict[str, Any]) -> None:
     """Values computed once by RecTools 0.19: NDCG with divide_by_achievable, coverage normalised, Hamming distance."""
     scorer, histories = scorer_of(golden), sessions(golden["histories"])
@@ -62,7 +67,7 @@ def test_metrics_are_those_of_rectools(golden: dict[str, Any]) -> None:
     popular_N = catalogue.popularity_rank()[target_N - FIRST_ID]
     found = metrics_at(rank_N, (3, 5)) | serendipity(rank_N, popular_N, catalogue.size, (3, 5))
     alike = Alike(codes_V=torch.tensor(golden["categories"]))
-    found |= list_metrics(scorer, histories, (3, 5), catalogue, alike)
+    found |= list_metrics(lists_of(scorer), histories, (3, 5), catalogue, alike)
     values = golden["values"]
     assert {name: found[name] for name in values} == pytest.approx(values, abs=1e-6)
     assert len({round(value, 6) for value in values.values()}) > 12, "they tell something"
@@ -72,7 +77,7 @@ def test_diversity_by_vectors_is_the_mean_distance_of_pairs(golden: dict[str, An
     scorer, histories = scorer_of(golden), sessions(golden["histories"])
     vectors_VE = torch.randn(golden["num_items"], 4, generator=torch.Generator().manual_seed(1))
     catalogue = Catalogue.of(sessions(golden["train"]), scorer.rankable_V)
-    found = list_metrics(scorer, histories, (3,), catalogue, Alike.by_vectors(vectors_VE))
+    found = list_metrics(lists_of(scorer), histories, (3,), catalogue, Alike.by_vectors(vectors_VE))
     expected = []
     for scores in golden["scores"]:
         order = sorted((v for v in range(len(scores)) if scorer.rankable_V[v]), key=lambda v: -scores[v])
@@ -88,7 +93,7 @@ def test_repeats_are_items_that_the_history_holds(golden: dict[str, Any], filter
     scorer, histories = scorer_of(golden), sessions(golden["histories"])
     catalogue = Catalogue.of(sessions(golden["train"]), scorer.rankable_V)
     alike = Alike(codes_V=torch.zeros(golden["num_items"]))
-    found = list_metrics(scorer, histories, (4, 50), catalogue, alike, filter_seen=filter_seen)
+    found = list_metrics(lists_of(scorer, filter_seen), histories, (4, 50), catalogue, alike)
     shares = []
     for scores, history in zip(golden["scores"], golden["histories"], strict=True):
         order = sorted((v for v in range(len(scores)) if scorer.rankable_V[v]), key=lambda v: -scores[v])
@@ -109,14 +114,16 @@ def test_lists_do_not_depend_on_how_many_are_looked_at_together(
         monkeypatch.setattr(module, "MOST_LISTS", rows)
         monkeypatch.setattr(module, "MOST_SESSIONS", rows)
         catalogue = Catalogue.of(sessions(golden["train"]), scorer.rankable_V)
-        found.append(list_metrics(scorer, histories, (3, 5), catalogue, alike))
+        found.append(list_metrics(lists_of(scorer), histories, (3, 5), catalogue, alike))
     assert found[0] == pytest.approx(found[1]) and found[1] == pytest.approx(found[2])
 
 
 def test_of_no_lists_nothing_is_defined(golden: dict[str, Any]) -> None:
     scorer = scorer_of(golden)
     catalogue = Catalogue.of(sessions(golden["train"]), scorer.rankable_V)
-    found = list_metrics(scorer, sessions([]), (3,), catalogue, Alike(codes_V=torch.tensor(golden["categories"])))
+    found = list_metrics(
+        lists_of(scorer), sessions([]), (3,), catalogue, Alike(codes_V=torch.tensor(golden["categories"]))
+    )
     assert len(found) == 6 and all(math.isnan(value) for value in found.values())
 
 

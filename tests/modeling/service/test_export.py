@@ -144,6 +144,18 @@ def test_a_package_of_torch_and_when_it_is_asked(tmp_path: Path) -> None:
         export(Recommender(folder, "cpu"), tmp_path / "out", "torch")
 
 
+def test_longformer_is_a_package_of_torch_and_no_onnx(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    model = model_of("longformer", reached=True, objective="masked")
+    folder = write_folder(model, tmp_path / "model")
+    (folder / "schema.json").write_text("{}")
+    recommender = Recommender(folder, "cpu")
+    with pytest.raises(InputError, match=r"longformer is not written as ONNX.*Take --format torch"):
+        export(recommender, tmp_path / "out")
+    about = export(recommender, tmp_path / "out", "torch")
+    assert about.difference < 1e-4 and about.length == about.reads
+
+
 def test_item_vectors_are_of_items_that_may_be_recommended(tmp_path: Path) -> None:
     model = model_of("sasrec", reached=True)
     model.next_item.popularity_V[:7] = 0

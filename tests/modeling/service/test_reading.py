@@ -107,6 +107,23 @@ def test_recommendations_lean_on_the_events_whose_absence_costs_most(recommender
         recommender.because(sessions, events=0)
 
 
+def test_of_long_histories_the_newest_events_alone_are_left_out(recommender: Recommender) -> None:
+    some = names(recommender)
+    histories = [some[:6], some[4:5], some[2:5]]
+    whole = recommender.because(histories, 3, events=9)
+    for answer, of_all, history in zip(recommender.because(histories, 3, newest=2), whole, histories, strict=True):
+        for reason, full in zip(answer, of_all, strict=True):
+            newest = sorted(
+                (pair for pair in full.events if pair[0] in history[-2:]), key=lambda pair: -(pair[1] or 0.0)
+            )
+            assert [item for item, _ in reason.events] == [item for item, _ in newest]
+            assert [fall or 0.0 for _, fall in reason.events] == pytest.approx(
+                [fall or 0.0 for _, fall in newest], abs=1e-4
+            )
+    with pytest.raises(InputError, match="newest must be an integer from 1"):
+        recommender.because(histories, newest=0)
+
+
 def test_many_histories_are_read_as_each_alone(recommender: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
     """However they are divided into parts; lists of ids do for sessions."""
     some = names(recommender)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,19 @@ import httpx
 import polars as pl
 import pytest
 
+from flows.api_log import log_of
 from flows.recommend import POPULAR, recommend, recommend_all
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.service.api.app import Service
 from modeling.service.api.in_service import Place
+from modeling.service.api.log import Log
 from modeling.service.recommender import Recommender
 from modeling.service.rules import Rules
 from modeling.stages import train
 from preprocessing.pipeline import prepare
 from preprocessing.simulate import Shop, simulate
 from schemas.artifacts import Artifacts
-from schemas.dataset import read_dataset
+from schemas.dataset import Dataset, read_dataset
 from tests.modeling.service.conftest import serving
 
 
@@ -103,6 +106,30 @@ def test_unknown_items_are_answered_by_their_category(service: Service, client: 
     assert set(known.filter(pl.col("value").is_in(of_category))["category"]) == {name}
     without = ask(client, items=["ghost-1", "ghost-2"], k=10)
     assert len(names(without)) == 10 and not names(without, "model") and not names(without, "category")
+
+
+def test_the_hour_is_that_of_the_last_event_in_any_form_that_is_read(service: Service, client: httpx.Client) -> None:
+    at = datetime(2026, 3, 5, 12, 30, tzinfo=UTC)
+    wanted = names(ask(client, items=[], asked_at=at.isoformat(), k=100), "hour")
+    for written in (
+        int(at.timestamp()),
+        str(int(at.timestamp() * 1000)),
+        "2026-03-05 12:30:00",
+        "2026-03-05T14:30:00+02:00",
+    ):
+        answer = ask(client, events=[{"item_id": "ghost-1", "timestamp": written}], k=100)
+        assert wanted and names(answer, "hour") == wanted, written
+    service.models.loaded = replace(service.models.loaded, log_form=log_of(_with_times("%d.%m.%Y %H:%M")))
+    try:
+        answer = ask(client, events=[{"item_id": "ghost-1", "timestamp": "05.03.2026 12:30"}], k=100)
+    finally:
+        service.models.loaded = replace(service.models.loaded, log_form=Log())
+    assert names(answer, "hour") == wanted
+
+
+def _with_times(form: str) -> Dataset:
+    demo = read_dataset("demo").model_dump(mode="json", exclude_defaults=True)
+    return Dataset.model_validate(demo | {"events": demo["events"] | {"time_format": form}})
 
 
 def test_the_terminal_and_bulk_answer_unknown_items_as_the_service_does(
