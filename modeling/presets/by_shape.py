@@ -4,12 +4,12 @@
     loss               full_softmax below 50,000 items, from there on sampled_softmax
 
     of                 sessions                                 histories (split `leave_one_out`)
-    learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.001; 0.002 below 30 events an item
+    learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.002 (0.001 where it does not fall)
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
-    epochs             10 (the setting's own default)           30, of which validation takes those that help
-    schedule           constant (the setting's own default)     linear over 12 epochs below 30 events an item, and no patience
-    item_start         random (the setting's own default)       neighbours below 30 events an item and 50,000 items (sasrec)
+    epochs             10 (the setting's own default)           20, and 12 below 30 events an item; 30 where the rate stays
+    schedule           constant (the setting's own default)     linear, and no patience
+    item_start         random (the setting's own default)       neighbours below 50,000 items (sasrec)
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
     positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
@@ -41,7 +41,7 @@ LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
 TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
 FEW_TOKENS, RATE_OF_FEW, RATE = 512, 3e-3, 1e-3  # with few events a run has few steps, which must go further
 MORE_TOKENS, RATE_OF_MANY = 1024, 2e-3  # of sessions, which are read for few epochs: the higher rate is good for longer
-SPARSE_RATE = 2e-3  # where half is dropped
+FALLING_RATE = 2e-3  # of histories: twice as high where it falls to zero
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
@@ -50,10 +50,9 @@ LONG = 20  # events a history, from which a place so many from the end says litt
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
 RECENT_DAYS = 2
-EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
-FALLING_EPOCHS = (
-    12  # items that begin near their neighbours are soon where they belong; what is left is for a rate that falls
-)
+EPOCHS_OF_HISTORIES = 30  # at a rate that stays the best of a run comes late; validation ends a run that has had it
+FALLING_EPOCHS = 20  # a rate that falls gains most at its end, which is reached sooner
+FALLING_EPOCHS_OF_SPARSE = 12  # items that begin near their neighbours are soon where they belong
 
 
 @dataclass(frozen=True)
@@ -134,23 +133,25 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
     if "tokens_per_step" not in given:
         share = shape.recent_share if "recent_days" in chosen else 1.0
         chosen["tokens_per_step"] = tokens_per_step(round(share * shape.num_events))
-    if "learning_rate" not in given:
-        chosen["learning_rate"] = _rate(chosen.get("tokens_per_step", training.tokens_per_step), shape)
-        if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
-            chosen["warmup_steps"] = WARMUP
     if shape.histories and "order" not in given:
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":
         chosen |= {name: value for name, value in _of_run(training, shape).items() if name not in given}
+    if "learning_rate" not in given:
+        falls = chosen.get("schedule", training.schedule) != "constant"
+        chosen["learning_rate"] = _rate(chosen.get("tokens_per_step", training.tokens_per_step), shape, falls)
+        if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
+            chosen["warmup_steps"] = WARMUP
     return chosen
 
 
 def _of_run(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
     """How long a run over histories is, and how its rate falls, where validation chooses among its epochs."""
-    if not shape.sparse or "schedule" in training.model_fields_set:
+    if "schedule" in training.model_fields_set and training.schedule == "constant":
         return {"epochs": EPOCHS_OF_HISTORIES}
     # A run that is ended early never comes to the low rates in which it gains most.
-    return {"epochs": FALLING_EPOCHS, "schedule": "linear", "patience": training.evaluations}
+    epochs = FALLING_EPOCHS_OF_SPARSE if shape.sparse else FALLING_EPOCHS
+    return {"epochs": epochs, "schedule": "linear", "patience": training.evaluations}
 
 
 def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:
@@ -158,16 +159,16 @@ def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     if "name" in model.body.model_fields_set:
         return {}
     chosen = {"positions": "none"} if shape.long else {}
-    if shape.sparse and shape.num_items < SAMPLED_FROM:  # the factors of more were not measured, nor what they cost
+    if shape.histories and shape.num_items < SAMPLED_FROM:  # the factors of more were not measured, nor what they cost
         chosen["item_start"] = "neighbours"
     return {name: value for name, value in chosen.items() if name not in model.inputs.model_fields_set}
 
 
-def _rate(tokens: int, shape: Shape) -> float:
+def _rate(tokens: int, shape: Shape, falls: bool) -> float:
     if tokens <= FEW_TOKENS:
         return RATE_OF_FEW
     if shape.histories:
-        return SPARSE_RATE if shape.sparse else RATE
+        return FALLING_RATE if falls else RATE
     return RATE_OF_FEW if tokens <= MORE_TOKENS and not shape.moves else RATE_OF_MANY
 
 
