@@ -4,12 +4,12 @@
     loss               full_softmax below 50,000 items, from there on sampled_softmax
 
     of                 sessions                                 histories (split `leave_one_out`)
-    learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.002 (0.001 where it does not fall)
+    learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.002; 0.001 if constant
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
-    epochs             10 (the setting's own default)           20, and 12 below 30 events an item; 30 where the rate stays
-    schedule           constant (the setting's own default)     linear, and no patience
     item_start         random (the setting's own default)       neighbours below 50,000 items (sasrec)
+    schedule           constant (the setting's own default)     linear, all of it: with neighbours, or below 30 events an item
+    epochs             10 (the setting's own default)           12, or 30 where the rate is constant; validation takes the best
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
     positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
@@ -50,9 +50,10 @@ LONG = 20  # events a history, from which a place so many from the end says litt
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
 RECENT_DAYS = 2
-EPOCHS_OF_HISTORIES = 30  # at a rate that stays the best of a run comes late; validation ends a run that has had it
-FALLING_EPOCHS = 20  # a rate that falls gains most at its end, which is reached sooner
-FALLING_EPOCHS_OF_SPARSE = 12  # items that begin near their neighbours are soon where they belong
+EPOCHS_OF_HISTORIES = 30  # at a constant rate the best of a run comes late; validation ends a run that has had it
+FALLING_EPOCHS = (
+    12  # items that begin near their neighbours are soon where they belong; what is left is for a rate that falls
+)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,9 @@ def settings_by_shape(
     `{"training.tokens_per_step": 512, "training.learning_rate": 0.003, "training.warmup_steps": 0.1, "loss": "full_softmax",
     "body.attention_dropout": 0.0}`.
     """
-    of_training, of_loss, of_body = _of_training(training, shape), _of_loss(model, shape), _of_body(model, shape)
+    of_inputs, of_loss, of_body = _of_inputs(model, shape), _of_loss(model, shape), _of_body(model, shape)
+    near = of_inputs.get("item_start", model.inputs.item_start) == "neighbours"
+    of_training = _of_training(training, shape, near)
     chosen = {f"training.{name}": value for name, value in of_training.items()}
     chosen |= {"loss" if name == "name" else f"loss.{name}": value for name, value in of_loss.items()}
     chosen |= {f"body.{name}": value for name, value in of_body.items()}
@@ -118,13 +121,12 @@ def settings_by_shape(
         head = model.heads[NEXT_ITEM]
         head = head.model_copy(update={"options": head.options | of_head})
         model = model.model_copy(update={"heads": model.heads | {NEXT_ITEM: head}})
-    of_inputs = _of_inputs(model, shape)
     chosen |= {f"inputs.{name}": value for name, value in of_inputs.items()}
     model = model.model_copy(update={"inputs": model.inputs.model_copy(update=of_inputs)})
     return model, training.model_copy(update=of_training), chosen
 
 
-def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
+def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str, Any]:
     given, chosen = training.model_fields_set, dict[str, Any]()
     if shape.moves and "recent_days" not in given:
         chosen["recent_days"] = RECENT_DAYS
@@ -136,7 +138,7 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
     if shape.histories and "order" not in given:
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":
-        chosen |= {name: value for name, value in _of_run(training, shape).items() if name not in given}
+        chosen |= {name: value for name, value in _of_run(training, shape, near).items() if name not in given}
     if "learning_rate" not in given:
         falls = chosen.get("schedule", training.schedule) != "constant"
         chosen["learning_rate"] = _rate(chosen.get("tokens_per_step", training.tokens_per_step), shape, falls)
@@ -145,13 +147,14 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
     return chosen
 
 
-def _of_run(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
-    """How long a run over histories is, and how its rate falls, where validation chooses among its epochs."""
-    if "schedule" in training.model_fields_set and training.schedule == "constant":
+def _of_run(training: TrainingConfig, shape: Shape, near: bool) -> dict[str, Any]:
+    """How long a run over histories is, and how its rate falls; `near`: items begin near their neighbours."""
+    given = "schedule" in training.model_fields_set
+    falls = training.schedule != "constant" if given else near or shape.sparse
+    if not falls:
         return {"epochs": EPOCHS_OF_HISTORIES}
     # A run that is ended early never comes to the low rates in which it gains most.
-    epochs = FALLING_EPOCHS_OF_SPARSE if shape.sparse else FALLING_EPOCHS
-    return {"epochs": epochs, "schedule": "linear", "patience": training.evaluations}
+    return {"epochs": FALLING_EPOCHS, "schedule": "linear", "patience": training.evaluations}
 
 
 def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:

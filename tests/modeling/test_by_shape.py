@@ -122,17 +122,15 @@ def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_
     assert "training.epochs" not in _chosen({}, {"epochs": 5}, **SPARSE_HISTORIES)
 
 
-@pytest.mark.parametrize(("histories", "epochs"), [(SPARSE_HISTORIES, 12), (DENSE_HISTORIES, 20)])
-def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_the_end(
-    histories: dict, epochs: int
-) -> None:
+@pytest.mark.parametrize("histories", [SPARSE_HISTORIES, DENSE_HISTORIES])
+def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_the_end(histories: dict) -> None:
     chosen = _chosen({}, {}, **histories)
-    assert (chosen["training.epochs"], chosen["training.schedule"]) == (epochs, "linear")
+    assert (chosen["training.epochs"], chosen["training.schedule"]) == (12, "linear")
     assert chosen["training.patience"] == TrainingConfig().evaluations
     assert _chosen({}, {"evaluations": 4}, **histories)["training.patience"] == 4
     assert "training.patience" not in _chosen({}, {"patience": 2}, **histories)
     cosine = _chosen({}, {"schedule": "cosine"}, **histories)
-    assert cosine["training.epochs"] == epochs and "training.schedule" not in cosine
+    assert cosine["training.epochs"] == 12 and "training.schedule" not in cosine
     constant = _chosen({}, {"schedule": "constant"}, **histories)
     assert constant["training.epochs"] == 30 and "training.patience" not in constant
     assert not {"training.schedule", "training.epochs"} & _chosen({}, {"order": "time"}, **histories).keys()
@@ -141,6 +139,14 @@ def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_th
     assert "inputs.item_start" not in _chosen({"body": "hstu"}, {}, **histories)
     assert "inputs.item_start" not in _chosen({}, {}, **histories | {"num_items": SAMPLED_FROM})
     assert "inputs.item_start" not in _chosen({}, {}, **histories | {"histories": False})
+
+
+@pytest.mark.parametrize("model", [{"body": "hstu"}, {"inputs": {"item_start": "random"}}])
+def test_dense_histories_whose_items_begin_at_random_are_read_for_longer_at_a_constant_rate(model: dict) -> None:
+    chosen = _chosen(model, {}, **DENSE_HISTORIES | {"num_events": 1_000_000})
+    assert (chosen["training.epochs"], chosen["training.learning_rate"]) == (30, 0.001)
+    assert not {"training.schedule", "training.patience"} & chosen.keys()
+    assert _chosen(model, {"schedule": "linear"}, **DENSE_HISTORIES)["training.epochs"] == 12
 
 
 OF_SPARSE = {
