@@ -16,6 +16,11 @@
     dim                64 (the setting's own default)           128 below 30 events an item (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
+    of sessions with few events of an item: below 30, of fewer than 50,000 items, where they do not move (sasrec)
+    item_start         neighbours
+    schedule           linear, with neighbours
+    dim                128
+
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
     recent_days        2: what is older is read by nobody any more
     epochs             1, in order of time; tokens_per_step as for the events of these days, learning_rate 0.002
@@ -23,8 +28,8 @@
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
-Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", and "Sessions
-that move").
+Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", "Sessions
+that move", "Dense histories" and "Sessions with few events of an item").
 """
 
 from __future__ import annotations
@@ -44,8 +49,8 @@ MORE_TOKENS, RATE_OF_MANY = 1024, 2e-3  # of sessions, which are read for few ep
 FALLING_RATE = 2e-3  # of histories: twice as high where it falls to zero
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
-SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
-SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # half of twice the width is left
+SPARSE = 30  # events an item, below which a model of histories learns them by heart, and one of sessions hardly begins
+SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # of histories half of twice the width is left
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
@@ -90,6 +95,12 @@ class Shape:
     def sparse(self) -> bool:
         """Whether these are histories with few events of each item."""
         return self.histories and self.num_events < SPARSE * self.num_items
+
+    @property
+    def sparse_sessions(self) -> bool:
+        """Whether these are sessions, not on the move, with few events of each item, and of fewer items than are sampled."""
+        few = self.num_events < SPARSE * self.num_items < SPARSE * SAMPLED_FROM
+        return few and not self.histories and not self.moves
 
     @property
     def long(self) -> bool:
@@ -139,6 +150,8 @@ def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":
         chosen |= {name: value for name, value in _of_run(training, shape, near).items() if name not in given}
+    if shape.sparse_sessions and near and "schedule" not in given:
+        chosen["schedule"] = "linear"
     if "learning_rate" not in given:
         falls = chosen.get("schedule", training.schedule) != "constant"
         chosen["learning_rate"] = _rate(chosen.get("tokens_per_step", training.tokens_per_step), shape, falls)
@@ -162,7 +175,7 @@ def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     if "name" in model.body.model_fields_set:
         return {}
     chosen = {"positions": "none"} if shape.long else {}
-    if shape.histories and shape.num_items < SAMPLED_FROM:  # the factors of more were not measured, nor what they cost
+    if (shape.histories and shape.num_items < SAMPLED_FROM) or shape.sparse_sessions:  # more were not measured
         chosen["item_start"] = "neighbours"
     return {name: value for name, value in chosen.items() if name not in model.inputs.model_fields_set}
 
@@ -199,7 +212,7 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = model.body.model_fields_set, dict[str, Any]()
     if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
         chosen["num_heads"] = 1
-    if shape.sparse and not {"name", "dim"} & given:
+    if (shape.sparse or shape.sparse_sessions) and not {"name", "dim"} & given:
         chosen["dim"] = SPARSE_DIM
     if shape.sparse and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT

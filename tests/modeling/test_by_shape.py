@@ -100,7 +100,7 @@ def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart(
     assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
     dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
     assert dense["body.attention_dropout"] == 0.2 and not {"body.dropout", "loss.label_smoothing"} & dense.keys()
-    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 12_000).keys()
+    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 12_000).keys()  # of sessions
 
 
 def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
@@ -138,7 +138,6 @@ def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_th
     assert "inputs.item_start" not in _chosen({"inputs": {"item_start": "random"}}, {}, **histories)
     assert "inputs.item_start" not in _chosen({"body": "hstu"}, {}, **histories)
     assert "inputs.item_start" not in _chosen({}, {}, **histories | {"num_items": SAMPLED_FROM})
-    assert "inputs.item_start" not in _chosen({}, {}, **histories | {"histories": False})
 
 
 @pytest.mark.parametrize("model", [{"body": "hstu"}, {"inputs": {"item_start": "random"}}])
@@ -202,6 +201,30 @@ def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
     assert "inputs.positions" not in _chosen({}, {}, **SPARSE_HISTORIES)
     assert "inputs.positions" not in _chosen({"body": "bert4rec"}, {}, **long)
     assert "inputs.positions" not in _chosen({}, {}, **long | {"num_items": 2_000})
+
+
+SPARSE_SESSIONS = {"num_events": 39_404, "num_items": 2_484, "num_sessions": 1_308}
+
+
+def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours() -> None:
+    assert _chosen({}, {}, **SPARSE_SESSIONS) == {
+        "training.tokens_per_step": 256,
+        "training.schedule": "linear",
+        "training.learning_rate": 0.003,
+        "training.warmup_steps": 0.1,
+        "loss": "full_softmax",
+        "body.dim": 128,
+        "body.attention_dropout": 0.0,
+        "inputs.item_start": "neighbours",
+    }
+    for model in ({"body": "hstu"}, {"inputs": {"item_start": "random"}}):
+        assert not {"training.schedule", "inputs.item_start"} & _chosen(model, {}, **SPARSE_SESSIONS).keys()
+    assert "training.schedule" not in _chosen({}, {"schedule": "constant"}, **SPARSE_SESSIONS)
+    for other in ({"num_items": 1_313}, {"num_items": SAMPLED_FROM}):
+        many = _chosen({}, {}, **SPARSE_SESSIONS | other)
+        assert not {"body.dim", "training.schedule", "inputs.item_start"} & many.keys()
+    moving = Shape(**SPARSE_SESSIONS, histories=False, drift=0.5)
+    assert not moving.sparse_sessions and replace(moving, drift=0.4).sparse_sessions
 
 
 NEWS = Shape(2_900_000, 19_000, 1_000_000, histories=False, drift=2.0, recent_share=0.07)
