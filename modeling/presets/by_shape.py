@@ -7,7 +7,7 @@
     learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.002; 0.001 if constant
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
-    item_start         random (the setting's own default)       neighbours below 50,000 items (sasrec)
+    item_start         random (the setting's own default)       neighbours below 75 events an item and 50,000 items (sasrec)
     schedule           constant (the setting's own default)     linear, all of it: with neighbours, or below 30 events an item
     epochs             10 (the setting's own default)           12, or 30 where the rate is constant; validation takes the best
     attention_dropout  0                                        that of the body (`body.dropout`)
@@ -51,6 +51,7 @@ WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart, and one of sessions hardly begins
 SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # of histories half of twice the width is left
+FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a long run from a random one is better
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
@@ -97,10 +98,10 @@ class Shape:
         return self.histories and self.num_events < SPARSE * self.num_items
 
     @property
-    def sparse_sessions(self) -> bool:
-        """Whether these are sessions, not on the move, with few events of each item, and of fewer items than are sampled."""
-        few = self.num_events < SPARSE * self.num_items < SPARSE * SAMPLED_FROM
-        return few and not self.histories and not self.moves
+    def near(self) -> bool:
+        """Whether items are so little known that a start near their neighbours is better than a long run from a random one."""
+        most = FEW if self.histories else SPARSE
+        return self.num_events < most * self.num_items and self.num_items < SAMPLED_FROM and not self.moves
 
     @property
     def long(self) -> bool:
@@ -150,7 +151,7 @@ def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":
         chosen |= {name: value for name, value in _of_run(training, shape, near).items() if name not in given}
-    if shape.sparse_sessions and near and "schedule" not in given:
+    if near and not shape.histories and "schedule" not in given:
         chosen["schedule"] = "linear"
     if "learning_rate" not in given:
         falls = chosen.get("schedule", training.schedule) != "constant"
@@ -175,7 +176,7 @@ def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     if "name" in model.body.model_fields_set:
         return {}
     chosen = {"positions": "none"} if shape.long else {}
-    if (shape.histories and shape.num_items < SAMPLED_FROM) or shape.sparse_sessions:  # more were not measured
+    if shape.near:
         chosen["item_start"] = "neighbours"
     return {name: value for name, value in chosen.items() if name not in model.inputs.model_fields_set}
 
@@ -212,7 +213,7 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = model.body.model_fields_set, dict[str, Any]()
     if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
         chosen["num_heads"] = 1
-    if (shape.sparse or shape.sparse_sessions) and not {"name", "dim"} & given:
+    if (shape.sparse or (shape.near and not shape.histories)) and not {"name", "dim"} & given:
         chosen["dim"] = SPARSE_DIM
     if shape.sparse and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT

@@ -66,8 +66,8 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
     rates = [_chosen({}, {"tokens_per_step": tokens})["training.learning_rate"] for tokens in (512, 1024, 2048, 4096)]
     assert rates == [0.003, 0.003, 0.002, 0.002]
     dense = {"num_events": 1_000_000, "histories": True}
-    for schedule, expected in (({}, [0.003, 0.002, 0.002]), ({"schedule": "constant"}, [0.003, 0.001, 0.001])):
-        each = [{"tokens_per_step": tokens} | schedule for tokens in (512, 1024, 2048)]
+    for schedule, expected in (("linear", [0.003, 0.002, 0.002]), ("constant", [0.003, 0.001, 0.001])):
+        each = [{"tokens_per_step": tokens, "schedule": schedule} for tokens in (512, 1024, 2048)]
         assert [_chosen({}, one, **dense)["training.learning_rate"] for one in each] == expected
 
 
@@ -112,7 +112,7 @@ def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_d
     assert sampled["loss"] == "sampled_softmax" and "loss.label_smoothing" not in sampled
 
 
-DENSE_HISTORIES = SPARSE_HISTORIES | {"num_items": 3_000}
+DENSE_HISTORIES = SPARSE_HISTORIES | {"num_items": 3_000}  # 67 events an item
 
 
 def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_among_the_epochs() -> None:
@@ -142,7 +142,7 @@ def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_th
 
 @pytest.mark.parametrize("model", [{"body": "hstu"}, {"inputs": {"item_start": "random"}}])
 def test_dense_histories_whose_items_begin_at_random_are_read_for_longer_at_a_constant_rate(model: dict) -> None:
-    chosen = _chosen(model, {}, **DENSE_HISTORIES | {"num_events": 1_000_000})
+    chosen = _chosen(model, {}, **DENSE_HISTORIES | {"num_items": 6_000})
     assert (chosen["training.epochs"], chosen["training.learning_rate"]) == (30, 0.001)
     assert not {"training.schedule", "training.patience"} & chosen.keys()
     assert _chosen(model, {"schedule": "linear"}, **DENSE_HISTORIES)["training.epochs"] == 12
@@ -162,6 +162,7 @@ OF_SPARSE = {
     "body.attention_dropout": 0.5,
     "inputs.item_start": "neighbours",
 }
+OF_DENSE = {"training.order": "random", "loss": "full_softmax", "body.num_heads": 1, "body.attention_dropout": 0.2}
 OF_SESSIONS = {"training.warmup_steps": 0.1, "loss": "full_softmax", "body.attention_dropout": 0.0}
 
 
@@ -177,6 +178,25 @@ OF_SESSIONS = {"training.warmup_steps": 0.1, "loss": "full_softmax", "body.atten
             Shape(52_551, 3_646, 1_090, histories=True),
             OF_SPARSE | {"training.tokens_per_step": 512, "training.learning_rate": 0.003, "inputs.positions": "none"},
             id="lastfm",
+        ),
+        pytest.param(
+            Shape(660_839, 3_416, 6_040, histories=True),
+            OF_DENSE | {"training.tokens_per_step": 2048, "training.learning_rate": 0.001, "training.epochs": 30},
+            id="ml1m",
+        ),
+        pytest.param(
+            Shape(87_213, 2_801, 755, histories=True),
+            OF_DENSE
+            | {
+                "training.tokens_per_step": 512,
+                "training.learning_rate": 0.003,
+                "training.warmup_steps": 0.1,
+                "training.epochs": 12,
+                "training.schedule": "linear",
+                "training.patience": 10,
+                "inputs.item_start": "neighbours",
+            },
+            id="an eighth of ml1m",
         ),
         pytest.param(
             Shape(117_958, 1_670, 20_738, histories=False),
@@ -224,7 +244,7 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
         many = _chosen({}, {}, **SPARSE_SESSIONS | other)
         assert not {"body.dim", "training.schedule", "inputs.item_start"} & many.keys()
     moving = Shape(**SPARSE_SESSIONS, histories=False, drift=0.5)
-    assert not moving.sparse_sessions and replace(moving, drift=0.4).sparse_sessions
+    assert not moving.near and replace(moving, drift=0.4).near
 
 
 NEWS = Shape(2_900_000, 19_000, 1_000_000, histories=False, drift=2.0, recent_share=0.07)
