@@ -20,6 +20,7 @@
     item_start         neighbours
     schedule           linear, with neighbours
     dim                128
+    dropout            0.5 from 20 events a session on, label_smoothing 0.1
 
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
     recent_days        2: what is older is read by nobody any more
@@ -102,6 +103,11 @@ class Shape:
         """Whether items are so little known that a start near their neighbours is better than a long run from a random one."""
         most = FEW if self.histories else SPARSE
         return self.num_events < most * self.num_items and self.num_items < SAMPLED_FROM and not self.moves
+
+    @property
+    def held_back(self) -> bool:
+        """Whether so many events are read of items so little known that half is dropped, lest they be learned by heart."""
+        return self.sparse or (not self.histories and self.near and self.num_events >= LONG * self.num_sessions)
 
     @property
     def long(self) -> bool:
@@ -195,7 +201,7 @@ def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:
         return {}
     if shape.num_items >= SAMPLED_FROM:
         return {"name": "sampled_softmax"}
-    return {"name": "full_softmax"} | ({"label_smoothing": SPARSE_SMOOTHING} if shape.sparse else {})
+    return {"name": "full_softmax"} | ({"label_smoothing": SPARSE_SMOOTHING} if shape.held_back else {})
 
 
 def _of_head(model: ModelConfig, shape: Shape) -> dict[str, Any]:
@@ -215,7 +221,7 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
         chosen["num_heads"] = 1
     if (shape.sparse or (shape.near and not shape.histories)) and not {"name", "dim"} & given:
         chosen["dim"] = SPARSE_DIM
-    if shape.sparse and not {"name", "dropout"} & given:
+    if shape.held_back and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT
     if "attention_dropout" not in given:
         chosen["attention_dropout"] = chosen.get("dropout", model.body.dropout) if shape.histories else 0.0

@@ -233,10 +233,14 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
         "training.learning_rate": 0.003,
         "training.warmup_steps": 0.1,
         "loss": "full_softmax",
+        "loss.label_smoothing": 0.1,
         "body.dim": 128,
+        "body.dropout": 0.5,
         "body.attention_dropout": 0.0,
         "inputs.item_start": "neighbours",
     }
+    short = _chosen({}, {}, **SPARSE_SESSIONS | {"num_sessions": 5_000})
+    assert short["body.dim"] == 128 and not {"body.dropout", "loss.label_smoothing"} & short.keys()
     for model in ({"body": "hstu"}, {"inputs": {"item_start": "random"}}):
         assert not {"training.schedule", "inputs.item_start"} & _chosen(model, {}, **SPARSE_SESSIONS).keys()
     assert "training.schedule" not in _chosen({}, {"schedule": "constant"}, **SPARSE_SESSIONS)
