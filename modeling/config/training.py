@@ -54,7 +54,7 @@ class TrainingConfig(Concern):
         allow_inf_nan=False,
         title="Learning rate",
         description="Peak of AdamW's learning rate. Left out, a run takes 0.003 with a warm-up of 0.1 to 1,024 events a "
-        "step and 0.002 above; of histories 0.003 to 512, and 0.001 above (0.002 with few events an item).",
+        "step and 0.002 above; of histories 0.003 to 512 and 0.002 above, or 0.001 with a constant schedule.",
     )
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", title="Schedule", description="Learning rate over the run; linear and cosine end at zero."

@@ -4,17 +4,23 @@
     loss               full_softmax below 50,000 items, from there on sampled_softmax
 
     of                 sessions                                 histories (split `leave_one_out`)
-    learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.001; 0.002 below 30 events an item
+    learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.002; 0.001 if constant
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
-    epochs             10 (the setting's own default)           30, of which validation takes those that help
-    schedule           constant (the setting's own default)     linear over 12 epochs below 30 events an item, and no patience
-    item_start         random (the setting's own default)       neighbours below 30 events an item and 50,000 items (sasrec)
+    item_start         random (the setting's own default)       neighbours below 75 events an item and 50,000 items (sasrec)
+    schedule           constant (the setting's own default)     linear, all of it: with neighbours, or below 30 events an item
+    epochs             10 (the setting's own default)           12, or 30 where the rate is constant; validation takes the best
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
     positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
     dim                64 (the setting's own default)           128 below 30 events an item (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
+
+    of sessions with few events of an item: below 30, of fewer than 50,000 items, where they do not move (sasrec)
+    item_start         neighbours
+    schedule           linear, with neighbours
+    dim                128
+    dropout            0.5 from 20 events a session on, label_smoothing 0.1
 
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
     recent_days        2: what is older is read by nobody any more
@@ -23,8 +29,8 @@
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
-Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", and "Sessions
-that move").
+Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", "Sessions
+that move", "Dense histories" and "Sessions with few events of an item").
 """
 
 from __future__ import annotations
@@ -41,16 +47,17 @@ LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
 TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
 FEW_TOKENS, RATE_OF_FEW, RATE = 512, 3e-3, 1e-3  # with few events a run has few steps, which must go further
 MORE_TOKENS, RATE_OF_MANY = 1024, 2e-3  # of sessions, which are read for few epochs: the higher rate is good for longer
-SPARSE_RATE = 2e-3  # where half is dropped
+FALLING_RATE = 2e-3  # of histories: twice as high where it falls to zero
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
-SPARSE = 30  # events an item, below which a model of histories learns them by heart long before it is good
-SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # half of twice the width is left
+SPARSE = 30  # events an item, below which a model of histories learns them by heart, and one of sessions hardly begins
+SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # of histories half of twice the width is left
+FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a long run from a random one is better
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
 RECENT_DAYS = 2
-EPOCHS_OF_HISTORIES = 30  # with much dropped, the best of a run comes late; validation ends a run that has had it
+EPOCHS_OF_HISTORIES = 30  # at a constant rate the best of a run comes late; validation ends a run that has had it
 FALLING_EPOCHS = (
     12  # items that begin near their neighbours are soon where they belong; what is left is for a rate that falls
 )
@@ -92,6 +99,17 @@ class Shape:
         return self.histories and self.num_events < SPARSE * self.num_items
 
     @property
+    def near(self) -> bool:
+        """Whether items are so little known that a start near their neighbours is better than a long run from a random one."""
+        most = FEW if self.histories else SPARSE
+        return self.num_events < most * self.num_items and self.num_items < SAMPLED_FROM and not self.moves
+
+    @property
+    def held_back(self) -> bool:
+        """Whether so many events are read of items so little known that half is dropped, lest they be learned by heart."""
+        return self.sparse or (not self.histories and self.near and self.num_events >= LONG * self.num_sessions)
+
+    @property
     def long(self) -> bool:
         """Whether these are sparse histories of many events each."""
         return self.sparse and self.num_events >= LONG * self.num_sessions
@@ -106,7 +124,9 @@ def settings_by_shape(
     `{"training.tokens_per_step": 512, "training.learning_rate": 0.003, "training.warmup_steps": 0.1, "loss": "full_softmax",
     "body.attention_dropout": 0.0}`.
     """
-    of_training, of_loss, of_body = _of_training(training, shape), _of_loss(model, shape), _of_body(model, shape)
+    of_inputs, of_loss, of_body = _of_inputs(model, shape), _of_loss(model, shape), _of_body(model, shape)
+    near = of_inputs.get("item_start", model.inputs.item_start) == "neighbours"
+    of_training = _of_training(training, shape, near)
     chosen = {f"training.{name}": value for name, value in of_training.items()}
     chosen |= {"loss" if name == "name" else f"loss.{name}": value for name, value in of_loss.items()}
     chosen |= {f"body.{name}": value for name, value in of_body.items()}
@@ -119,13 +139,12 @@ def settings_by_shape(
         head = model.heads[NEXT_ITEM]
         head = head.model_copy(update={"options": head.options | of_head})
         model = model.model_copy(update={"heads": model.heads | {NEXT_ITEM: head}})
-    of_inputs = _of_inputs(model, shape)
     chosen |= {f"inputs.{name}": value for name, value in of_inputs.items()}
     model = model.model_copy(update={"inputs": model.inputs.model_copy(update=of_inputs)})
     return model, training.model_copy(update=of_training), chosen
 
 
-def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
+def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str, Any]:
     given, chosen = training.model_fields_set, dict[str, Any]()
     if shape.moves and "recent_days" not in given:
         chosen["recent_days"] = RECENT_DAYS
@@ -134,20 +153,25 @@ def _of_training(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
     if "tokens_per_step" not in given:
         share = shape.recent_share if "recent_days" in chosen else 1.0
         chosen["tokens_per_step"] = tokens_per_step(round(share * shape.num_events))
-    if "learning_rate" not in given:
-        chosen["learning_rate"] = _rate(chosen.get("tokens_per_step", training.tokens_per_step), shape)
-        if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
-            chosen["warmup_steps"] = WARMUP
     if shape.histories and "order" not in given:
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":
-        chosen |= {name: value for name, value in _of_run(training, shape).items() if name not in given}
+        chosen |= {name: value for name, value in _of_run(training, shape, near).items() if name not in given}
+    if near and not shape.histories and "schedule" not in given:
+        chosen["schedule"] = "linear"
+    if "learning_rate" not in given:
+        falls = chosen.get("schedule", training.schedule) != "constant"
+        chosen["learning_rate"] = _rate(chosen.get("tokens_per_step", training.tokens_per_step), shape, falls)
+        if chosen["learning_rate"] > RATE and "warmup_steps" not in given:
+            chosen["warmup_steps"] = WARMUP
     return chosen
 
 
-def _of_run(training: TrainingConfig, shape: Shape) -> dict[str, Any]:
-    """How long a run over histories is, and how its rate falls, where validation chooses among its epochs."""
-    if not shape.sparse or "schedule" in training.model_fields_set:
+def _of_run(training: TrainingConfig, shape: Shape, near: bool) -> dict[str, Any]:
+    """How long a run over histories is, and how its rate falls; `near`: items begin near their neighbours."""
+    given = "schedule" in training.model_fields_set
+    falls = training.schedule != "constant" if given else near or shape.sparse
+    if not falls:
         return {"epochs": EPOCHS_OF_HISTORIES}
     # A run that is ended early never comes to the low rates in which it gains most.
     return {"epochs": FALLING_EPOCHS, "schedule": "linear", "patience": training.evaluations}
@@ -158,16 +182,16 @@ def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     if "name" in model.body.model_fields_set:
         return {}
     chosen = {"positions": "none"} if shape.long else {}
-    if shape.sparse and shape.num_items < SAMPLED_FROM:  # the factors of more were not measured, nor what they cost
+    if shape.near:
         chosen["item_start"] = "neighbours"
     return {name: value for name, value in chosen.items() if name not in model.inputs.model_fields_set}
 
 
-def _rate(tokens: int, shape: Shape) -> float:
+def _rate(tokens: int, shape: Shape, falls: bool) -> float:
     if tokens <= FEW_TOKENS:
         return RATE_OF_FEW
     if shape.histories:
-        return SPARSE_RATE if shape.sparse else RATE
+        return FALLING_RATE if falls else RATE
     return RATE_OF_FEW if tokens <= MORE_TOKENS and not shape.moves else RATE_OF_MANY
 
 
@@ -177,7 +201,7 @@ def _of_loss(model: ModelConfig, shape: Shape) -> dict[str, Any]:
         return {}
     if shape.num_items >= SAMPLED_FROM:
         return {"name": "sampled_softmax"}
-    return {"name": "full_softmax"} | ({"label_smoothing": SPARSE_SMOOTHING} if shape.sparse else {})
+    return {"name": "full_softmax"} | ({"label_smoothing": SPARSE_SMOOTHING} if shape.held_back else {})
 
 
 def _of_head(model: ModelConfig, shape: Shape) -> dict[str, Any]:
@@ -195,9 +219,9 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = model.body.model_fields_set, dict[str, Any]()
     if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
         chosen["num_heads"] = 1
-    if shape.sparse and not {"name", "dim"} & given:
+    if (shape.sparse or (shape.near and not shape.histories)) and not {"name", "dim"} & given:
         chosen["dim"] = SPARSE_DIM
-    if shape.sparse and not {"name", "dropout"} & given:
+    if shape.held_back and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT
     if "attention_dropout" not in given:
         chosen["attention_dropout"] = chosen.get("dropout", model.body.dropout) if shape.histories else 0.0

@@ -11,7 +11,7 @@ from modeling.vocabularies import difference
 from schemas.features import FeatureSchema
 
 # Settings that say how a model is trained, not what its weights mean.
-FREE = ("loss", "body.dropout", "body.attention_dropout", "inputs.id_dropout", "inputs.swap_noise")
+FREE = ("loss", "body.dropout", "body.attention_dropout", "inputs.id_dropout", "inputs.swap_noise", "inputs.item_start")
 FREE_ANYWHERE = ("weight", "path", "key", "column")  # of heads, and of the file of pretrained vectors
 
 

@@ -66,10 +66,9 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
     rates = [_chosen({}, {"tokens_per_step": tokens})["training.learning_rate"] for tokens in (512, 1024, 2048, 4096)]
     assert rates == [0.003, 0.003, 0.002, 0.002]
     dense = {"num_events": 1_000_000, "histories": True}
-    rates = [
-        _chosen({}, {"tokens_per_step": tokens}, **dense)["training.learning_rate"] for tokens in (512, 1024, 2048)
-    ]
-    assert rates == [0.003, 0.001, 0.001]
+    for schedule, expected in (("linear", [0.003, 0.002, 0.002]), ("constant", [0.003, 0.001, 0.001])):
+        each = [{"tokens_per_step": tokens, "schedule": schedule} for tokens in (512, 1024, 2048)]
+        assert [_chosen({}, one, **dense)["training.learning_rate"] for one in each] == expected
 
 
 def test_what_is_given_wins() -> None:
@@ -101,7 +100,7 @@ def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart(
     assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
     dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
     assert dense["body.attention_dropout"] == 0.2 and not {"body.dropout", "loss.label_smoothing"} & dense.keys()
-    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 12_000).keys()
+    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 12_000).keys()  # of sessions
 
 
 def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
@@ -113,30 +112,106 @@ def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_d
     assert sampled["loss"] == "sampled_softmax" and "loss.label_smoothing" not in sampled
 
 
-def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_among_many_epochs() -> None:
-    chosen = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
-    assert (chosen["training.order"], chosen["training.epochs"]) == ("random", 30)
-    assert not {"training.schedule", "training.patience"} & chosen.keys()
-    by_day = _chosen({}, {})
-    assert not {"training.order", "training.epochs"} & by_day.keys()
+DENSE_HISTORIES = SPARSE_HISTORIES | {"num_items": 3_000}  # 67 events an item
+
+
+def test_where_the_last_item_is_left_out_order_is_random_and_validation_chooses_among_the_epochs() -> None:
+    assert _chosen({}, {}, **DENSE_HISTORIES)["training.order"] == "random"
+    assert not {"training.order", "training.epochs"} & _chosen({}, {}).keys()
     assert not {"training.order", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
     assert "training.epochs" not in _chosen({}, {"epochs": 5}, **SPARSE_HISTORIES)
 
 
-def test_items_of_sparse_histories_begin_near_their_neighbours_and_the_rate_falls_to_the_end() -> None:
-    chosen = _chosen({}, {}, **SPARSE_HISTORIES)
+@pytest.mark.parametrize("histories", [SPARSE_HISTORIES, DENSE_HISTORIES])
+def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_the_end(histories: dict) -> None:
+    chosen = _chosen({}, {}, **histories)
     assert (chosen["training.epochs"], chosen["training.schedule"]) == (12, "linear")
     assert chosen["training.patience"] == TrainingConfig().evaluations
-    assert _chosen({}, {"evaluations": 4}, **SPARSE_HISTORIES)["training.patience"] == 4
-    assert chosen["inputs.item_start"] == "neighbours"
-    assert "inputs.item_start" not in _chosen({"inputs": {"item_start": "random"}}, {}, **SPARSE_HISTORIES)
-    assert "inputs.item_start" not in _chosen({"body": "hstu"}, {}, **SPARSE_HISTORIES)
-    assert "inputs.item_start" not in _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
-    assert "inputs.item_start" not in _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": SAMPLED_FROM})
-    assert "inputs.item_start" not in _chosen({}, {}, 200_000, 12_000)
-    constant = _chosen({}, {"schedule": "constant"}, **SPARSE_HISTORIES)
+    assert _chosen({}, {"evaluations": 4}, **histories)["training.patience"] == 4
+    assert "training.patience" not in _chosen({}, {"patience": 2}, **histories)
+    cosine = _chosen({}, {"schedule": "cosine"}, **histories)
+    assert cosine["training.epochs"] == 12 and "training.schedule" not in cosine
+    constant = _chosen({}, {"schedule": "constant"}, **histories)
     assert constant["training.epochs"] == 30 and "training.patience" not in constant
-    assert not {"training.schedule", "training.epochs"} & _chosen({}, {"order": "time"}, **SPARSE_HISTORIES).keys()
+    assert not {"training.schedule", "training.epochs"} & _chosen({}, {"order": "time"}, **histories).keys()
+    assert chosen["inputs.item_start"] == "neighbours"
+    assert "inputs.item_start" not in _chosen({"inputs": {"item_start": "random"}}, {}, **histories)
+    assert "inputs.item_start" not in _chosen({"body": "hstu"}, {}, **histories)
+    assert "inputs.item_start" not in _chosen({}, {}, **histories | {"num_items": SAMPLED_FROM})
+
+
+@pytest.mark.parametrize("model", [{"body": "hstu"}, {"inputs": {"item_start": "random"}}])
+def test_dense_histories_whose_items_begin_at_random_are_read_for_longer_at_a_constant_rate(model: dict) -> None:
+    chosen = _chosen(model, {}, **DENSE_HISTORIES | {"num_items": 6_000})
+    assert (chosen["training.epochs"], chosen["training.learning_rate"]) == (30, 0.001)
+    assert not {"training.schedule", "training.patience"} & chosen.keys()
+    assert _chosen(model, {"schedule": "linear"}, **DENSE_HISTORIES)["training.epochs"] == 12
+
+
+OF_SPARSE = {
+    "training.order": "random",
+    "training.epochs": 12,
+    "training.schedule": "linear",
+    "training.patience": 10,
+    "training.warmup_steps": 0.1,
+    "loss": "full_softmax",
+    "loss.label_smoothing": 0.1,
+    "body.num_heads": 1,
+    "body.dim": 128,
+    "body.dropout": 0.5,
+    "body.attention_dropout": 0.5,
+    "inputs.item_start": "neighbours",
+}
+OF_DENSE = {"training.order": "random", "loss": "full_softmax", "body.num_heads": 1, "body.attention_dropout": 0.2}
+OF_SESSIONS = {"training.warmup_steps": 0.1, "loss": "full_softmax", "body.attention_dropout": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        pytest.param(
+            Shape(194_687, 12_092, 22_363, histories=True),
+            OF_SPARSE | {"training.tokens_per_step": 1024, "training.learning_rate": 0.002},
+            id="beauty",
+        ),
+        pytest.param(
+            Shape(52_551, 3_646, 1_090, histories=True),
+            OF_SPARSE | {"training.tokens_per_step": 512, "training.learning_rate": 0.003, "inputs.positions": "none"},
+            id="lastfm",
+        ),
+        pytest.param(
+            Shape(660_839, 3_416, 6_040, histories=True),
+            OF_DENSE | {"training.tokens_per_step": 2048, "training.learning_rate": 0.001, "training.epochs": 30},
+            id="ml1m",
+        ),
+        pytest.param(
+            Shape(87_213, 2_801, 755, histories=True),
+            OF_DENSE
+            | {
+                "training.tokens_per_step": 512,
+                "training.learning_rate": 0.003,
+                "training.warmup_steps": 0.1,
+                "training.epochs": 12,
+                "training.schedule": "linear",
+                "training.patience": 10,
+                "inputs.item_start": "neighbours",
+            },
+            id="an eighth of ml1m",
+        ),
+        pytest.param(
+            Shape(117_958, 1_670, 20_738, histories=False),
+            OF_SESSIONS | {"training.tokens_per_step": 512, "training.learning_rate": 0.003},
+            id="shop",
+        ),
+        pytest.param(
+            Shape(165_474, 217, 24_026, histories=False),
+            OF_SESSIONS | {"training.tokens_per_step": 1024, "training.learning_rate": 0.003},
+            id="eshop",
+        ),
+    ],
+)
+def test_what_was_measured_on_these_data_is_what_they_are_trained_with(shape: Shape, expected: dict) -> None:
+    assert settings_by_shape(ModelConfig(), TrainingConfig(), shape)[2] == expected
 
 
 def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
@@ -146,6 +221,34 @@ def test_positions_of_long_and_sparse_histories_are_left_out() -> None:
     assert "inputs.positions" not in _chosen({}, {}, **SPARSE_HISTORIES)
     assert "inputs.positions" not in _chosen({"body": "bert4rec"}, {}, **long)
     assert "inputs.positions" not in _chosen({}, {}, **long | {"num_items": 2_000})
+
+
+SPARSE_SESSIONS = {"num_events": 39_404, "num_items": 2_484, "num_sessions": 1_308}
+
+
+def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours() -> None:
+    assert _chosen({}, {}, **SPARSE_SESSIONS) == {
+        "training.tokens_per_step": 256,
+        "training.schedule": "linear",
+        "training.learning_rate": 0.003,
+        "training.warmup_steps": 0.1,
+        "loss": "full_softmax",
+        "loss.label_smoothing": 0.1,
+        "body.dim": 128,
+        "body.dropout": 0.5,
+        "body.attention_dropout": 0.0,
+        "inputs.item_start": "neighbours",
+    }
+    short = _chosen({}, {}, **SPARSE_SESSIONS | {"num_sessions": 5_000})
+    assert short["body.dim"] == 128 and not {"body.dropout", "loss.label_smoothing"} & short.keys()
+    for model in ({"body": "hstu"}, {"inputs": {"item_start": "random"}}):
+        assert not {"training.schedule", "inputs.item_start"} & _chosen(model, {}, **SPARSE_SESSIONS).keys()
+    assert "training.schedule" not in _chosen({}, {"schedule": "constant"}, **SPARSE_SESSIONS)
+    for other in ({"num_items": 1_313}, {"num_items": SAMPLED_FROM}):
+        many = _chosen({}, {}, **SPARSE_SESSIONS | other)
+        assert not {"body.dim", "training.schedule", "inputs.item_start"} & many.keys()
+    moving = Shape(**SPARSE_SESSIONS, histories=False, drift=0.5)
+    assert not moving.near and replace(moving, drift=0.4).near
 
 
 NEWS = Shape(2_900_000, 19_000, 1_000_000, histories=False, drift=2.0, recent_share=0.07)
@@ -241,12 +344,15 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
     by_rule = train(artifacts, sessions, model, given, say)
     assert by_rule.facts["by_shape"] == {
         "training.tokens_per_step": 64,
+        "training.order": "random",
+        "training.schedule": "linear",
+        "training.patience": 10,
         "training.learning_rate": 0.003,
         "training.warmup_steps": 0.1,
-        "training.order": "random",
         "loss": "full_softmax",
         "body.num_heads": 1,
         "body.attention_dropout": 0.2,
+        "inputs.item_start": "neighbours",
     }
     assert (
         by_rule.parameters["training"] | {"tokens_per_step": 64, "learning_rate": 0.003}
@@ -256,10 +362,21 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
         len([line for line in lines if "Chosen by the shape of the data (histories, 360 events, 9 items)" in line]) == 1
     )
     written = TrainingConfig(
-        epochs=1, threads=1, tokens_per_step=64, learning_rate=0.003, warmup_steps=0.1, order="random"
+        epochs=1,
+        threads=1,
+        tokens_per_step=64,
+        learning_rate=0.003,
+        warmup_steps=0.1,
+        order="random",
+        schedule="linear",
+        patience=10,
     )
     explicit = ModelConfig.model_validate(
-        {"body": {"dim": 8, "num_heads": 1, "attention_dropout": 0.2}, "loss": "full_softmax"}
+        {
+            "body": {"dim": 8, "num_heads": 1, "attention_dropout": 0.2},
+            "loss": "full_softmax",
+            "inputs": {"item_start": "neighbours"},
+        }
     )
     assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
     assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
