@@ -31,7 +31,7 @@ from flows.reading import recommend, similar, why
 from flows.shown import shown
 from flows.together import in_turn, num_started, taking_part
 from schemas import machine
-from schemas.errors import InputError, StageEndedError
+from schemas.errors import AwayError, InputError, StageEndedError
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -53,14 +53,17 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
     from preprocessing.source.files import source_files
 
-    if settings.dataset.database is None:
-        source_files(settings.dataset)  # a wrong source is named before a server starts
-    from flows.night import finished_night
-    from flows.reports import terminal
-    from flows.serving import only_temporary
+    summary = None
+    with suppress(AwayError):  # a run tries again
+        if settings.dataset.database is None:
+            source_files(settings.dataset)  # a wrong source is named before a server starts
+        from flows.night import finished_night
+        from flows.serving import only_temporary
 
-    # A server only to say that there is nothing to do would cost more than all else; where people look at one, it is a run.
-    summary = finished_night(settings, say_aside) if only_temporary() else None
+        # A server only to say that there is nothing to do would cost more than all else; where people look at one, it is a run.
+        summary = finished_night(settings, say_aside) if only_temporary() else None
+    from flows.reports import terminal
+
     recorded = summary is None
     if summary is None:
         summary = _run_flow(settings)
@@ -304,7 +307,7 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)
-    except (LostLockError, StageEndedError) as error:
+    except (AwayError, LostLockError, StageEndedError) as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(1)
 
