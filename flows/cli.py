@@ -53,17 +53,15 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     """The whole night: prepare, train, evaluate, compare, promote, report. Run it again and it only says so."""
     from preprocessing.source.files import source_files
 
-    summary = None
-    with suppress(AwayError):  # a run tries again
-        if settings.dataset.database is None:
+    if settings.dataset.database is None:
+        with suppress(AwayError):  # a run tries again
             source_files(settings.dataset)  # a wrong source is named before a server starts
-        from flows.night import finished_night
-        from flows.serving import only_temporary
-
-        # A server only to say that there is nothing to do would cost more than all else; where people look at one, it is a run.
-        summary = finished_night(settings, say_aside) if only_temporary() else None
+    from flows.night import finished_night
     from flows.reports import terminal
+    from flows.serving import only_temporary
 
+    # A server only to say that there is nothing to do would cost more than all else; where people look at one, it is a run.
+    summary = finished_night(settings, say_aside) if only_temporary() else None
     recorded = summary is None
     if summary is None:
         summary = _run_flow(settings)
