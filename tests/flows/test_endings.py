@@ -28,7 +28,7 @@ with in_order():
 """
 
 
-def begun(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
+def cleaning(folder: Path, seconds: float) -> subprocess.Popen[bytes]:
     process = subprocess.Popen([sys.executable, "-c", CLEANS_UP, str(folder), str(seconds)], stdout=subprocess.PIPE)
     assert process.stdout
     assert process.stdout.readline() == b"begun\n"
@@ -45,7 +45,7 @@ def cleans_up(folder: Path) -> None:
 @pytest.mark.parametrize("again", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_comes_twice_at_once_does_not_interrupt_what_is_cleaned_up(again: int, tmp_path: Path) -> None:
     """`timeout` sends its signal to the command, and once more to the command's group."""
-    process = begun(tmp_path, 0.5)
+    process = cleaning(tmp_path, 0.5)
     process.send_signal(signal.SIGTERM)
     cleans_up(tmp_path)
     process.send_signal(again)
@@ -54,7 +54,7 @@ def test_a_signal_that_comes_twice_at_once_does_not_interrupt_what_is_cleaned_up
 
 
 def test_a_later_signal_interrupts_what_takes_too_long(tmp_path: Path) -> None:
-    process = begun(tmp_path, 600)
+    process = cleaning(tmp_path, 600)
     process.send_signal(signal.SIGTERM)
     cleans_up(tmp_path)
     end = time.monotonic() + LONG_SECONDS
@@ -66,7 +66,7 @@ def test_a_later_signal_interrupts_what_takes_too_long(tmp_path: Path) -> None:
 
 
 def test_the_signal_ends_a_command_whose_output_nobody_reads_any_more(tmp_path: Path) -> None:
-    process = begun(tmp_path, 0)
+    process = cleaning(tmp_path, 0)
     assert process.stdout
     process.stdout.close()
     process.send_signal(signal.SIGTERM)
