@@ -1,8 +1,9 @@
-"""Which trials of a search are cut short: those that are behind for sure, not those whose validation is low by chance.
+"""Which trials of a search are cut short: those significantly behind the rest, not those whose validation is low by chance.
 
 Once a third of its training is done, a trial is compared with the one that has the median validation of those trained to their
 end, at the same epoch and case by case: both were asked the same. It is cut short where the mean difference lies below zero
-with its whole interval (one side, `CHANCE`). With few cases the interval is wide, and nothing is cut short that might be good.
+with its whole interval (one side, `CHANCE`). With few cases the interval is wide, so that little is cut short. How often
+the rule cut short what would have been good, as replayed from recorded trials: modeling/LOG.md.
 
 Trials validated by a metric that is no mean over cases (of a label) all run to their end.
 """

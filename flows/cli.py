@@ -31,7 +31,7 @@ from flows.reading import recommend, similar, why
 from flows.shown import shown
 from flows.together import in_turn, num_started, taking_part
 from schemas import machine
-from schemas.errors import InputError, StageEndedError
+from schemas.errors import AwayError, InputError, StageEndedError
 from schemas.lock import LostLockError
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def retrain(settings: "Settings", as_json: JsonOption = False) -> None:
     from preprocessing.source.files import source_files
 
     if settings.dataset.database is None:
-        source_files(settings.dataset)  # a wrong source is named before a server starts
+        with suppress(AwayError):  # a run tries again
+            source_files(settings.dataset)  # a wrong source is named before a server starts
     from flows.night import finished_night
     from flows.reports import terminal
     from flows.serving import only_temporary
@@ -304,7 +305,7 @@ def main() -> None:
     except InputError as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(2)
-    except (LostLockError, StageEndedError) as error:
+    except (AwayError, LostLockError, StageEndedError) as error:
         typer.echo(f"overnight: {error}", err=True)
         sys.exit(1)
 

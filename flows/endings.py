@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 SIGNALS = 192  # codes of a keeper above this say that a signal ended its command: 256 less its number
 FAULTS = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT", "SIGTRAP", "SIGSYS")
 OWN_GROUP, GROUPS, MACHINE = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"), Path("/proc/vmstat")
+SAME_SECONDS = 2.0
 AGAIN = "Run it again: finished stages stay, and training goes on from its last checkpoint."
 LESS = "To need less: a lower training.tokens_per_step or body.dim, or fewer days (--days)."
 
@@ -21,11 +23,19 @@ LESS = "To need less: a lower training.tokens_per_step or body.dim, or fewer day
 def in_order() -> Iterator[None]:
     """While the block lasts, SIGTERM and SIGHUP end it as an exception does: locks are given back, its processes and files
     removed. Then they end this process, as they would have. What is ignored (nohup) or handled elsewhere stays so.
+
+    A further one within `SAME_SECONDS` is the same request: `timeout` sends two, a terminal that closes does too. Later ones
+    interrupt what is still being removed.
     """
     ours: list[signal.Signals] = []
     came: list[int] = []
+    ends_at = float("-inf")
 
     def leave(number: int, _: object) -> None:
+        nonlocal ends_at
+        if time.monotonic() - ends_at < SAME_SECONDS:
+            return
+        ends_at = time.monotonic()
         came.append(number)
         raise SystemExit(128 + number)
 
@@ -39,7 +49,8 @@ def in_order() -> Iterator[None]:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
         if came:
-            sys.stdout.flush()
+            with contextlib.suppress(OSError):  # whoever read it may be gone
+                sys.stdout.flush()
             os.kill(os.getpid(), came[0])
 
 

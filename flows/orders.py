@@ -20,7 +20,7 @@ from modeling.config import EvaluationConfig, ModelConfig, PromotionConfig, Trai
 from schemas import errors, machine
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
-from schemas.errors import InputError, StageEndedError
+from schemas.errors import AwayError, InputError, StageEndedError
 from schemas.lock import Lent, LostLockError, lend
 from schemas.progress import Progress, TrainingProgress
 
@@ -90,7 +90,11 @@ class Failure(Text):
     def of(cls, error: Exception) -> Failure:
         """What is to be said of an exception."""
         number = error.errno if isinstance(error, OSError) else None
-        trace = "" if isinstance(error, InputError | LostLockError) else "".join(traceback.format_exception(error))
+        trace = (
+            ""
+            if isinstance(error, InputError | AwayError | LostLockError)
+            else "".join(traceback.format_exception(error))
+        )
         return cls(kind=type(error).__name__, text=str(error), errno=number, trace=trace.rstrip())
 
     def error(self) -> Exception:
@@ -100,7 +104,7 @@ class Failure(Text):
             return kind(self.text)
         if self.kind == errors.OutsideError.__name__:
             return InputError(self.text)
-        for alike in (LostLockError, StageEndedError, MemoryError):
+        for alike in (AwayError, LostLockError, StageEndedError, MemoryError):
             if self.kind == alike.__name__:
                 return alike(self.text)
         if self.errno is not None:

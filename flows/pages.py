@@ -22,6 +22,7 @@ from pathlib import Path
 VARIABLE = "OVERNIGHT_PAGES"  # where a browser finds the pages, for runs that begin while they are answered for
 HOST, PORT = "127.0.0.1", 4210
 HEALTH = "/health"
+CLIENT_SECONDS = 60.0  # in which a client has to ask and to read
 POLL_SECONDS = 0.1  # until the end of the block is seen
 PAGE = re.compile(
     r"/(reports/[0-9a-f]{4,64}/report|profiles/[0-9a-f]{4,64}/profile|quality/[a-z0-9][a-z0-9_-]{0,99}/quality)\.html"
@@ -76,6 +77,7 @@ def _listen(root: Path, host: str, ports: tuple[int, ...]) -> ThreadingHTTPServe
 
     class Handler(BaseHTTPRequestHandler):
         server_version, sys_version = "Overnight", ""
+        timeout = CLIENT_SECONDS
 
         def do_GET(self) -> None:
             self._answer(with_body=True)
@@ -86,18 +88,21 @@ def _listen(root: Path, host: str, ports: tuple[int, ...]) -> ThreadingHTTPServe
         def _answer(self, *, with_body: bool) -> None:
             name = self.headers.get("Host", "").partition(":")[0]
             ours = name in (HOST, "localhost")  # and no name of somebody else's that leads here
-            file = find(root, self.path) if ours else None
-            if file is None and not (ours and self.path == HEALTH):
+            content = b"" if ours and self.path == HEALTH else None
+            if ours and (file := find(root, self.path)):
+                with contextlib.suppress(OSError):  # removed meanwhile, or not to be read
+                    content = file.read_bytes()
+            if content is None:
                 self.send_error(HTTPStatus.NOT_FOUND if ours else HTTPStatus.FORBIDDEN)
                 return
-            content = file.read_bytes() if file else b""
             self.send_response(HTTPStatus.OK)
             for header, value in HEADERS.items():
                 self.send_header(header, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if with_body:
-                self.wfile.write(content)
+                with contextlib.suppress(ConnectionError):  # the browser has gone elsewhere
+                    self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             """Not to the terminal."""

@@ -22,9 +22,9 @@ import sqlalchemy as sql
 
 from flows.connections import url_of
 from flows.reports.progress import Lines
-from preprocessing.source.database.rows import DatabaseError, connected
+from preprocessing.source.database.rows import connected
 from schemas.artifacts import UNFINISHED, Artifacts
-from schemas.errors import InputError, unknown
+from schemas.errors import AwayError, InputError, unknown
 from schemas.progress import Progress
 from schemas.sources import TABLE_NAME
 
@@ -62,7 +62,7 @@ class Target:
 
         Raises:
             InputError: for a name that has no URL, and a database that cannot change tables in one step.
-            DatabaseError: when it does not answer.
+            AwayError: when it does not answer.
         """
         with connected(url_of(self.connection), f"database {self.connection}", reads=False) as connection:
             if connection.dialect.name not in SWAPS:
@@ -77,7 +77,7 @@ def lists_to(
     """The folder `out`; or, where lists go `to` a database, a folder that does not stay: its lists are in the table afterwards.
 
     Raises:
-        InputError, DatabaseError: as `Target.open`, before the block; and where both are given.
+        InputError, AwayError: as `Target.open`, before the block; and where both are given.
     """
     if not to:
         yield out
@@ -103,12 +103,12 @@ def publish(files: list[Path], target: Target, progress: OnProgress) -> int:
 
     Raises:
         InputError: for what the database refuses, such as a table that a view reads.
-        DatabaseError: when it broke off each time; the table is then as it was.
+        AwayError: when it broke off each time; the table is then as it was.
     """
     for seconds in AGAIN:
         try:
             return _publish(files, target, progress)
-        except DatabaseError as error:
+        except AwayError as error:
             progress(f"{error} Tried again in {seconds:.0f} seconds.")
             time.sleep(seconds)
     return _publish(files, target, progress)

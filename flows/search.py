@@ -34,7 +34,7 @@ class OutOfTimeError(Exception):
 
 
 class BehindError(Exception):
-    """A trial is surely behind the median of the rest."""
+    """A trial is significantly behind the median of the rest."""
 
 
 class Search:
@@ -168,7 +168,7 @@ class Search:
 
 
 def _judge(trial: optuna.Trial, report: TrainingProgress, seconds: float) -> None:
-    """Write down a validation, and cut a trial short that is surely behind; never the default, nor one that is done."""
+    """Write down a validation, and cut a trial short that is significantly behind; never the default, nor one that is done."""
     if not report.message or report.validation is None or report.done >= report.total:
         return
     epoch, share = int(report.epoch), report.done / report.total

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import write_atomically
-from schemas.errors import InputError, parse
+from schemas.errors import AwayError, InputError, parse
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -113,7 +113,7 @@ class Watcher:
             try:
                 dataset = _dataset_of(deployment)
                 there = listing(dataset) if dataset.database is None else set()
-            except InputError as error:  # a source that is away for a moment: what was seen of it stays
+            except (InputError, AwayError) as error:  # a source that is away for a moment: what was seen of it stays
                 self._say_once(str(deployment.id), f"{deployment.name}: {error}")
                 continue
             self._say_once(str(deployment.id), "")

@@ -6,7 +6,7 @@
 
 A trial trains a model as `overnight train` does, but for the newest training day, which it is then measured on, whole, by the
 metric of promotion (`training.validation_days`: days). Where there are no days it is worth its validation metric. The test is
-never looked at. One that is surely behind the rest is cut short (`flows.behind`). Models of trials are not kept.
+never looked at. One that is significantly behind the rest is cut short (`flows.behind`). Models of trials are not kept.
 
     <root>/tuning/<id>/study.db      the trials (Optuna)
     <root>/tuning/<id>/table.md      the same as a table

@@ -32,7 +32,7 @@ from schemas.manifests import Manifest as Manifest
 from schemas.manifests import damaged_files as damaged_files
 from schemas.manifests import require_whole as require_whole
 from schemas.manifests import sha256 as sha256
-from schemas.writing import is_locked, lock_on, make_and_lock, remove_if_abandoned
+from schemas.writing import lock_on, make_and_lock, remove_if_abandoned
 from schemas.writing import replace_file as replace_file
 from schemas.writing import sync as sync
 from schemas.writing import write_atomically as write_atomically
@@ -153,21 +153,23 @@ class Artifacts:
             os.close(lock)
 
     @contextmanager
-    def unfinished(self, artifact_id: str) -> Iterator[Path]:
+    def unfinished(self, artifact_id: str, wait: Callable[[], object] | None = None) -> Iterator[Path]:
         """A folder for checkpoints on the way to one artifact. It outlives a crash, and is removed when the block ends well.
 
-        Where the block ends otherwise, the folder is left unless it is empty.
+        Where the block ends otherwise, the folder is left unless it is empty. Another process that is working in it is waited
+        for where `wait` is given, which is called once then.
 
         Raises:
-            InputError: when another process is working in it.
+            InputError: when another process is working in it and is not to be waited for.
         """
-        folder = self._folder(UNFINISHED, artifact_id)
-        try:
-            lock = make_and_lock(folder)
-        except BlockingIOError:
-            raise InputError(
-                f"Another process is working on {artifact_id} ({folder}): wait for it or stop it."
-            ) from None
+        folder, waits = self._folder(UNFINISHED, artifact_id), False
+        while (lock := _lock_if_free(folder)) is None:
+            if wait is None:
+                raise InputError(f"Another process is working on {artifact_id} ({folder}): wait for it or stop it.")
+            if not waits:
+                wait()
+            waits = True
+            time.sleep(WAIT_SECONDS)
         try:
             with room_in(folder):
                 yield folder
@@ -178,21 +180,19 @@ class Artifacts:
                 folder.rmdir()
             os.close(lock)
 
-    def wait_for(self, artifact_id: str, say: Callable[[str], object]) -> bool:
-        """Wait while another process is working in `unfinished(artifact_id)`, with one line to `say`: whether one was."""
-        folder, waited = self._folder(UNFINISHED, artifact_id), False
-        while is_locked(folder):
-            if not waited:
-                say(f"Another process is working on {artifact_id}, which this one waits for; Ctrl-C gives up.")
-            waited = True
-            time.sleep(WAIT_SECONDS)
-        return waited
-
     def _folder(self, kind: str, artifact_id: str) -> Path:
         folder = (self.root / kind / artifact_id).resolve()
         if self.root not in folder.parents:
             raise InputError(f"{kind}/{artifact_id} would leave the artifact root {self.root}")
         return folder
+
+
+def _lock_if_free(folder: Path) -> int | None:
+    """The lock of `make_and_lock`; None while another process holds it."""
+    try:
+        return make_and_lock(folder)
+    except BlockingIOError:
+        return None
 
 
 def identify(*, code: str, parents: tuple[str, ...] = (), **parameters: Any) -> str:

@@ -33,6 +33,10 @@ class DivergedError(InputError, FloatingPointError):
     """Numbers of a model are not finite: its settings make it diverge, a learning rate that is too high most of all."""
 
 
+class AwayError(RuntimeError):
+    """A source or a database does not answer, or broke off. It is nobody's mistake: to be tried again. The text is one line."""
+
+
 class StageEndedError(RuntimeError):
     """The process that did a stage ended before it had a result: killed, or by a fault of native code. The text is one line."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class FinishedArtifacts(Artifacts):
         yield
 
     @contextmanager
-    def unfinished(self, artifact_id: str) -> Iterator[Path]:
+    def unfinished(self, artifact_id: str, wait: Callable[[], object] | None = None) -> Iterator[Path]:
         folder = self._folder(UNFINISHED, artifact_id)
         if folder.exists():  # of a run that is under way or was stopped
             raise WorkToDoError(str(folder))

@@ -62,17 +62,6 @@ def lock_on(folder: Path) -> int:
     return descriptor
 
 
-def is_locked(folder: Path) -> bool:
-    """Whether a process holds a lock as of `lock_on` now; what is not there is held by none."""
-    try:
-        os.close(lock_on(folder))
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
-
-
 def make_and_lock(folder: Path) -> int:
     """A lock as of `lock_on`, on a folder that is made if it is not there, also where another process removes it meanwhile."""
     while True:

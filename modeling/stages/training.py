@@ -23,6 +23,7 @@ from schemas.progress import Progress as Numbers
 MODELS, ITEMS = "models", "items.parquet"
 Report = Callable[[Numbers | str], object]
 CORES = Path("/sys/devices/system/cpu")
+TURN = "turn-"  # before a model's id: the folder that is locked while a process trains it, or starts others that do
 
 
 def train(
@@ -89,12 +90,26 @@ def train(
 
 def make(job: Job, progress: Report) -> Manifest:
     """Do a training, in as many processes as it asks for -> the model's folder. Where another process is at it, its model."""
-    by_torchrun = int(os.environ.get("WORLD_SIZE") or 1) > 1  # then the first process is at it for all
-    if not by_torchrun and job.artifacts.wait_for(job.id, progress):
-        if made := job.artifacts.find(MODELS, job.id):
-            progress(f"Model {made.name} is there now: nothing to train.")
-            return made
-        progress(f"The other process has not finished models/{job.id}: going on from its last checkpoint.")
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:  # torchrun started several, of which one cannot wait for all
+        return _do(job, progress)
+    waited: list[bool] = []
+
+    def wait() -> None:
+        waited.append(True)
+        progress(f"Another process is training models/{job.id}, which this one waits for; Ctrl-C gives up.")
+
+    # Not the folder of checkpoints: that is locked by the process that trains, the first of several.
+    with job.artifacts.unfinished(f"{TURN}{job.id}", wait):
+        if waited:
+            if made := job.artifacts.find(MODELS, job.id):
+                progress(f"Model {made.name} is there now: nothing to train.")
+                return made
+            progress(f"The other process has not finished models/{job.id}: going on from its last checkpoint.")
+        return _do(job, progress)
+
+
+def _do(job: Job, progress: Report) -> Manifest:
+    """Do a training that no other process is at."""
     if job.training.devices == 1:
         return _fit(job, progress)
     from modeling.training import launch  # torch is only loaded when there is something to train

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import parent_process
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,7 @@ def _die_with_parent() -> None:
     over in a destructor, and takes seconds. What is on the disk outlives a kill at any moment.
     """
     if sys.platform == "linux":
-        parent = os.getppid()
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
-        if parent != os.getppid():
+        parent = parent_process()
+        if parent and parent.pid != os.getppid():  # it was gone before that
             os.kill(os.getpid(), signal.SIGKILL)

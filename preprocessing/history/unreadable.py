@@ -3,9 +3,11 @@
     events/2026-03-05.parquet is damaged  ->  2026-03-04 and 2026-03-06 are done, and 2026-03-05 once the file is mended
 
 Of which days such a file is, its name says, and how far the days in the other files are from those in their names: an export
-of a week is called by its first day, and one by UTC reaches into a second day of New York. A day that is held back is done
-late, as any whose events come after those of later days. A finished day stays as it is. What is refused: the day that a run is
-for, where it is held back, and a file whose name says no day, as which rows are in it nobody knows.
+of a week is called by its first day, and one by UTC reaches into a second day of New York. Where a name says no day, the ledger
+says which finished days were made of the file; one that the newest of these is made of may have grown since, so that it may
+hold any later day, too. A day that is held back is done late, as any whose events come after those of later days. A finished
+day stays as it is. What is refused: the day that a run is for, where it is held back, and a file of which neither says a day,
+as which rows are in it nobody knows.
 """
 
 from __future__ import annotations
@@ -48,21 +50,25 @@ def without_unreadable(
     `is_new` gives those of files that `take` would open.
 
     Raises:
-        InputError: as `take` does, where it is not for single files, or for one whose name says no day.
+        InputError: as `take` does, where it is not for single files, or for one of which nobody knows the days.
     """
     try:
         return take(frozenset())
     except InputError as error:
         files = EventFiles(dataset) if type(error) is InputError else None
         bad = _unreadable(files, is_new(files.files), ledger) if files else {}
-        named = {path: day for path in bad if (day := day_of(path))}
-        if not bad or named.keys() != bad.keys() or (files and len(bad) == len(files.files)):
+        finished = {path: days for path in bad if day_of(path) is None and (days := _finished_of(path, ledger))}
+        unknown = [path for path in bad if day_of(path) is None and path not in finished]
+        if not bad or unknown or (files and len(bad) == len(files.files)):
             raise
     source = take(frozenset(bad))
-    reach = _reach(source.index)
-    held = {day + away: bad[path] for path, day in named.items() for away in reach}
-    done = set(ledger.rows_by_day())
-    first, today = dataset.since or date.min, source.index.today
+    reach, today = _reach(source.index), source.index.today
+    held: dict[date, str] = {}
+    for path, why in bad.items():
+        named = day_of(path)
+        days = [named + away for away in reach] if named else _later(finished[path], ledger.about.until, today)
+        held |= dict.fromkeys(days, why)
+    done, first = set(ledger.rows_by_day()), dataset.since or date.min
     held = {day: why for day, why in sorted(held.items()) if first <= day < today and day not in done}
     say(_in_words(bad, list(held)))
     return replace(source, held_back=held)
@@ -85,7 +91,7 @@ def require_readable(source: Source, until: date | None, newest: date | None = N
     if days:
         which = "other days are" if source.dataset.split == "day" else "days before it are"
         raise InputError(
-            f"{source.held_back[days[-1]].rstrip('.')}. By its name it may hold events of {days_in_words(days)}: {which} done "
+            f"{source.held_back[days[-1]].rstrip('.')}. It may hold events of {days_in_words(days)}: {which} done "
             "without it (--until, or a backfill), that one when the file is mended or removed."
         )
 
@@ -100,6 +106,18 @@ def day_of(path: str) -> date | None:
         except ValueError:
             continue
     return min(days, default=None)
+
+
+def _finished_of(path: str, ledger: Ledger) -> list[date]:
+    """The finished days that were made of a file, in order."""
+    return sorted(set(ledger.parts().filter(pl.col(PATH) == path)["finished"]))
+
+
+def _later(finished: list[date], until: date | None, today: date) -> list[date]:
+    """The days after the last finished one, up to today, where that was made of the file; else none: it has ceased to grow."""
+    if until is None or finished[-1] < until:
+        return []
+    return [until + timedelta(days=number) for number in range(1, (today - until).days)]
 
 
 def _reach(index: Index) -> list[timedelta]:
@@ -133,9 +151,9 @@ def _in_words(bad: dict[str, str], held: list[date]) -> str:
     listed = "; ".join(reason.rstrip(".") for reason in list(bad.values())[:MOST])
     more = f" and {len(bad) - MOST} more" if len(bad) > MOST else ""
     wait = (
-        f"By their names {days_in_words(held)} {'wait' if len(held) > 1 else 'waits'} until they are mended or removed, and "
-        f"{'are' if len(held) > 1 else 'is'} done then."
+        f"They may hold events of {days_in_words(held)}, which {'are' if len(held) > 1 else 'is'} done when they are mended or "
+        "removed."
         if held
-        else "No day waits for them: by their names they are of days that are finished, or not over yet."
+        else "No day waits for them: they are of days that are finished, or not over yet."
     )
     return f"Left out, as they cannot be read: {listed}{more}. {wait}"

@@ -11,8 +11,8 @@ from preprocessing.execution.batch import Batch
 from preprocessing.execution.run import Run
 from preprocessing.features import state as states
 from preprocessing.features.state import State
+from preprocessing.history.batches import Work, day_writer
 from preprocessing.history.changes import Contents, Part
-from preprocessing.history.days import Work, day_writer
 from preprocessing.output import day as output
 from preprocessing.output.profile import Profiles
 from preprocessing.sessions import ONE_BATCH

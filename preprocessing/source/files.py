@@ -16,6 +16,7 @@ import fsspec
 import polars as pl
 from fsspec.utils import glob_translate
 
+from preprocessing.source.away import RAISED, answering, without_plan
 from preprocessing.source.listing import ETAG, SourceFile, is_remote, join, list_files
 from schemas.artifacts import sha256
 from schemas.dataset import Dataset, FileOptions
@@ -33,7 +34,6 @@ STATED = {"csv": CSV, "json": JSON, "jsonl": JSON, "parquet": PARQUET}  # the wo
 SAMPLE_ROWS = 10_000  # rows that decide the types of a text file
 PLAIN = FileOptions()
 _FULL = f"(os error {ENOSPC})"  # how Polars says that there is no room
-_RAISED = "exception: InputError: "  # how Polars repeats what was raised while a plan ran
 
 
 @dataclass(frozen=True)
@@ -121,25 +121,25 @@ def content_hash(file: SourceFile) -> str:
 
 @contextmanager
 def reading(place: Path | str) -> Iterator[None]:
-    """Turn what Polars says about damaged files into an InputError that names the place."""
+    """Turn what Polars says about files that cannot be read into one line that names the place.
+
+    Raises:
+        InputError: for what is wrong with a file.
+        AwayError: where the place does not answer for a moment.
+    """
     try:
-        yield
+        with answering(place):
+            yield
     except InputError as error:
-        raise InputError(_without_plan(str(error))) from None
+        raise InputError(without_plan(str(error))) from None
     except (pl.exceptions.PolarsError, OSError, EOFError) as error:
-        _, _, raised = str(error).partition(_RAISED)
-        if raised:
-            raise InputError(_without_plan(raised)) from None
+        if raised := RAISED.search(str(error)):
+            raise InputError(without_plan(str(error)[raised.end() :])) from None
         if (
             _FULL in str(error) or getattr(error, "errno", None) == ENOSPC
         ):  # of what is written on the way, not of the source
             raise InputError("The disk of --root is full: make room there, and run it again.") from None
         raise InputError(f"{place}: cannot be read ({str(error).partition(chr(10))[0]})") from None
-
-
-def _without_plan(raised: str) -> str:
-    """What was raised while a plan ran, without the expression or the plan that Polars shows behind it."""
-    return raised.partition("\n\nThis error occurred")[0].strip()
 
 
 def _why_not(file: SourceFile, pattern: PurePosixPath, options: FileOptions) -> str:

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from schemas.errors import InputError, unknown
+from preprocessing.source.away import answering
+from schemas.errors import AwayError, InputError, unknown
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}  # what lists each store
 ETAG = "etag:"
@@ -49,13 +50,15 @@ def list_files(source: str, below: str) -> list[SourceFile]:
 
     Raises:
         InputError: when the source is no folder, cannot be listed, or a link leaves it.
+        AwayError: when an object store or a network disk does not answer for a moment.
     """
     if is_remote(source):
         return _list_store(source, below)
     if not Path(source).is_dir():
         raise InputError(f"The source is not a folder: {Path(source).absolute()}. Give --source FOLDER or URL.")
     try:
-        return list(_walk(Path(source).absolute(), below))
+        with answering(join(source, below)):
+            return list(_walk(Path(source).absolute(), below))
     except OSError as error:
         raise InputError(f"{join(source, below)}: cannot be listed ({error.strerror}: {error.filename})") from None
 
@@ -106,9 +109,10 @@ def _list_store(source: str, below: str) -> list[SourceFile]:
         raise unknown("kind of source", f"{address.scheme}://", [*(f"{scheme}://" for scheme in PACKAGES), "a folder"])
     try:
         # Stores change behind a process that lives long: nothing is remembered from an earlier listing.
-        store, root = fsspec.url_to_fs(source, skip_instance_cache=True, use_listings_cache=False)
-        root = root.rstrip("/")
-        found = store.find(f"{root}/{below}".removesuffix("/."), detail=True)
+        with answering(source):
+            store, root = fsspec.url_to_fs(source, skip_instance_cache=True, use_listings_cache=False)
+            root = root.rstrip("/")
+            found = store.find(f"{root}/{below}".removesuffix("/."), detail=True)
     except ImportError:
         package = PACKAGES[address.scheme]
         raise InputError(
@@ -116,6 +120,8 @@ def _list_store(source: str, below: str) -> list[SourceFile]:
         ) from None
     except FileNotFoundError:
         return []
+    except AwayError:
+        raise
     except Exception as error:  # each store has exceptions of its own
         reason = str(error).partition("\n")[0]
         raise InputError(f"{source}: cannot be listed ({type(error).__name__}: {reason})") from None

@@ -15,9 +15,10 @@ import polars as pl
 import pyarrow
 from polars.io.plugins import register_io_source
 
+from preprocessing.source.away import answering
 from preprocessing.source.listing import SourceFile, is_remote
 from schemas.dataset import FileOptions
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 BLOCK = 1 << 22  # bytes read at a time
 UTF8 = "utf-8"
@@ -90,7 +91,8 @@ class TextFile(io.RawIOBase):
 
     def _raw(self, size: int) -> bytes:
         try:
-            return self._content.read(size)
+            with answering(self.file.url):
+                return self._content.read(size)
         except (EOFError, OSError, pyarrow.ArrowException) as error:
             raise InputError(f"{self.file.url}: cannot be unpacked ({error}).") from None
 
@@ -98,10 +100,14 @@ class TextFile(io.RawIOBase):
 def _open(url: str) -> IO[bytes]:
     if not is_remote(url):
         return Path(url).open("rb")
-    # As when listing: nothing is remembered of a store from earlier.
-    store, place = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
-    content: IO[bytes] = store.open(place, "rb")
-    return content
+    with answering(url):
+        # As when listing: nothing is remembered of a store from earlier.
+        store, place = fsspec.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
+        try:
+            content: IO[bytes] = store.open(place, "rb")
+        except (FileNotFoundError, PermissionError) as error:  # a plan that runs would not say of which file
+            raise InputError(f"{url}: cannot be read ({reason(error)}).") from None
+        return content
 
 
 def _unpacked(start: bytes, source: Any) -> tuple[str, Any]:

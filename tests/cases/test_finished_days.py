@@ -218,7 +218,9 @@ def test_another_version_of_the_code_touches_no_finished_day(tmp_path: Path, mon
     before = run(tmp_path, shop(tmp_path), until=first(3))
     for day in range(3):
         (tmp_path / "events" / f"{day}.parquet").unlink()
-    monkeypatch.setattr("preprocessing.history.days.made_with", lambda *of_run: {"overnight": "99", "code": "another"})
+    monkeypatch.setattr(
+        "preprocessing.history.batches.made_with", lambda *of_run: {"overnight": "99", "code": "another"}
+    )
     after = run(tmp_path, shop(tmp_path), until=first(4))
     assert after.parents[:4] == before.parents
     made = [Artifacts(before.root).get(name).parameters["overnight"] for name in after.parents[-2:]]

@@ -22,7 +22,8 @@ from modeling.evaluation.ranking import ranks
 from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer
 from modeling.splits import Cases, Split, hide_last
-from modeling.stages.training import cpu_threads, train
+from modeling.stages import training
+from modeling.stages.training import TURN, cpu_threads, train
 from modeling.training.checkpoints import steps_of
 from modeling.training.fit import choose_device, fit
 from modeling.training.launch import together
@@ -278,7 +279,7 @@ def test_a_second_process_on_the_same_model_waits_for_it(ends: str, tmp_path: Pa
     aside = made.folder.rename(tmp_path / "aside")
     ready, go_on = os.pipe(), os.pipe()
     if not (child := os.fork()):  # another process, with the lock that one has which trains
-        with artifacts.unfinished(made.id):
+        with artifacts.unfinished(f"{TURN}{made.id}"):
             os.write(ready[1], b"x")
             os.read(go_on[0], 1)
             if ends == "with the model":
@@ -294,9 +295,27 @@ def test_a_second_process_on_the_same_model_waits_for_it(ends: str, tmp_path: Pa
     again = train(artifacts, sessions, SMALL, TRAINING, say)
     os.waitpid(child, 0)
     assert again.id == made.id and again.reused == (ends == "with the model")
-    assert sum("Another process is working on" in line for line in lines) == 1
+    assert sum("Another process is training" in line for line in lines) == 1
     assert any(line.startswith("Training ") for line in lines) == (ends == "killed")
-    assert not (artifacts.root / "unfinished" / made.id).exists() or ends == "with the model"
+    assert not list((artifacts.root / "unfinished").iterdir()) or ends == "with the model"
+
+
+def test_two_that_begin_at_the_same_moment_do_not_both_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From when one goes to train another waits, also before the first one has loaded torch and opened its checkpoints."""
+    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+    fit_alone, codes = training._fit, list[int]()
+
+    def fit_after_another_began(job: training.Job, progress: Any) -> Manifest:
+        if not (child := os.fork()):
+            say = lambda line: "waits for" in str(line) and os._exit(7)  # noqa: E731
+            monkeypatch.setattr(training, "_fit", lambda *_: os._exit(1))
+            train(artifacts, sessions, SMALL, TRAINING, say)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        return fit_alone(job, progress)
+
+    monkeypatch.setattr(training, "_fit", fit_after_another_began)
+    assert not train(artifacts, sessions, SMALL, TRAINING, lambda line: None).reused
+    assert codes == [7]
 
 
 def test_of_several_gpus_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

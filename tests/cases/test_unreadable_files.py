@@ -62,8 +62,8 @@ def test_the_broken_day_is_held_back_and_done_when_it_is_mended(name: str, tmp_p
     for until in DAYS[1:BROKEN]:
         done = run(tmp_path, dataset, until=until, progress=lambda line: said.append(str(line)))
         assert done.facts["test_day"] == str(until)
-    assert f"By their names {DAYS[BROKEN]} waits until they are mended or removed" in "\n".join(said)
-    with pytest.raises(InputError, match=rf"By its name it may hold events of {DAYS[BROKEN]}: other days are done"):
+    assert f"They may hold events of {DAYS[BROKEN]}, which is done when they are mended or removed" in "\n".join(said)
+    with pytest.raises(InputError, match=rf"It may hold events of {DAYS[BROKEN]}: other days are done"):
         run(tmp_path, dataset, until=DAYS[BROKEN])
     without = run(tmp_path, dataset)
     assert without.facts["test_day"] == str(DAYS[-1]) and str(DAYS[BROKEN]) not in without.facts["days"]
@@ -141,9 +141,7 @@ def test_the_file_of_a_day_that_is_not_over_may_be_half_there(tmp_path: Path) ->
 def test_histories_are_not_taken_without_a_file(tmp_path: Path) -> None:
     dataset = source(tmp_path, "{}.parquet").model_copy(update={"split": "leave_one_out"})
     damage(tmp_path / "events" / f"{DAYS[2]}.parquet")
-    with pytest.raises(
-        InputError, match=rf"cannot be read.*By its name it may hold events of {DAYS[2]}: days before it are done"
-    ):
+    with pytest.raises(InputError, match=rf"cannot be read.*It may hold events of {DAYS[2]}: days before it are done"):
         run(tmp_path, dataset)
     assert run(tmp_path, dataset, until=DAYS[1]).facts["events"] == 18
 
@@ -154,14 +152,40 @@ def test_a_name_without_a_day_says_nothing_of_any(tmp_path: Path) -> None:
     for until in (DAYS[1], DAYS[-1]):
         with pytest.raises(InputError, match=r"late.parquet.*cannot be read") as caught:
             run(tmp_path, dataset, until=until)
-        assert "By its name" not in str(caught.value)
+        assert "may hold events of" not in str(caught.value)
+
+
+def test_of_a_file_whose_name_says_no_day_the_ledger_knows_the_days(tmp_path: Path) -> None:
+    """One of days that are all before the newest finished one has ceased to grow; else what is new in it nobody knows."""
+    names = [f"part-{number}.parquet" for number in range(5)]
+    for day in range(4):
+        write(tmp_path, day, names[day])
+    dataset, said = dataset_of(tmp_path, events={"path": "events"}), list[str]()
+    before = run(tmp_path, dataset, now=at(5, 3))
+    assert before.facts["test_day"] == str(DAYS[3])
+    write(tmp_path, 4, names[4])
+    old, newest = (tmp_path / "events" / names[number] for number in (1, 3))
+    whole = newest.read_bytes()
+    damage(newest)
+    with pytest.raises(
+        InputError, match=rf"{names[3]}.*cannot be read.*It may hold events of {DAYS[4]}: other days are"
+    ):
+        run(tmp_path, dataset, now=at(5, 3))
+    assert run(tmp_path, dataset, now=at(5, 3), until=DAYS[3]).facts["days"] == before.facts["days"], (
+        "finished days need no file"
+    )
+    newest.write_bytes(whole)
+    damage(old)
+    after = run(tmp_path, dataset, now=at(5, 3), progress=lambda line: said.append(str(line)))
+    assert before.facts["days"].items() <= after.facts["days"].items() and after.facts["test_day"] == str(DAYS[4])
+    assert f"events/{names[1]}" in "\n".join(said) and "No day waits for them" in "\n".join(said)
 
 
 def test_a_night_without_a_day_asked_for_is_refused_too(tmp_path: Path) -> None:
     """What is newest would be another day than the one that is there."""
     dataset = source(tmp_path, "{}.parquet")
     damage(tmp_path / "events" / f"{DAYS[-1]}.parquet")
-    with pytest.raises(InputError, match=rf"cannot be read.*By its name it may hold events of {DAYS[-1]}"):
+    with pytest.raises(InputError, match=rf"cannot be read.*It may hold events of {DAYS[-1]}"):
         run(tmp_path, dataset)
 
 

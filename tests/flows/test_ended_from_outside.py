@@ -13,7 +13,7 @@ import pytest
 from flows.keeper import below
 from schemas import lock
 from tests.flows.conftest import LONG_SECONDS, clean_environment, overnight_here
-from tests.flows.test_power_cut import is_there, wait_until
+from tests.flows.served import is_there, wait_until
 from tests.slow import slow
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

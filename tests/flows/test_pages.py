@@ -144,3 +144,17 @@ def test_in_a_container_the_pages_are_answered_for_by_themselves(root: Path, mon
     finally:
         process.terminate()
         assert process.wait(LONG_SECONDS) != 1
+
+
+def test_a_page_that_cannot_be_read_is_answered_as_not_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It may be removed between the look whether it is there and the reading."""
+
+    def gone(file: Path) -> bytes:
+        raise FileNotFoundError(file)
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    with pages_of(root) as address:
+        assert ask(address, REPORT)[0] == 404
+    assert capfd.readouterr().err == ""

@@ -15,8 +15,7 @@ import sqlalchemy as sql
 
 from flows import publish_table
 from flows.publish_table import Target, publish
-from preprocessing.source.database.rows import DatabaseError
-from schemas.errors import InputError
+from schemas.errors import AwayError, InputError
 from tests.databases import postgresql
 
 TARGET = Target("SITE_DB", "lists")
@@ -162,7 +161,7 @@ def test_a_database_that_breaks_off_is_tried_again(site: sql.Engine, tmp_path: P
     def breaks_off(*given: Any) -> None:
         calls.append(1)
         if len(calls) == 2:
-            raise DatabaseError("SITE_DB: gone.")
+            raise AwayError("SITE_DB: gone.")
         kept(*given)
 
     with patch.object(publish_table, "AGAIN", (0.0, 0.0)), patch.object(publish_table, "_insert", breaks_off):
@@ -181,5 +180,5 @@ def test_what_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.
             Target("SITE_DB", name)
     (tmp_path / "locked.db").touch(0o444)
     monkeypatch.setenv("SITE_DB", f"sqlite:///file:{tmp_path}/locked.db?mode=ro&uri=true")
-    with pytest.raises((DatabaseError, InputError), match="readonly"):
+    with pytest.raises((AwayError, InputError), match="readonly"):
         publish(files, TARGET, print)

@@ -29,7 +29,7 @@ with prefect_server(lambda line: print(line, file=sys.stderr)):
     from prefect.client.orchestration import get_client
     from flows.in_service import InService
     from flows.tasks import as_task, explain_mistakes
-    from schemas.errors import InputError, StageEndedError
+    from schemas.errors import AwayError, InputError, StageEndedError
     from schemas.lock import LostLockError
 
     tries, ends = Counter(), {}
@@ -57,6 +57,7 @@ with prefect_server(lambda line: print(line, file=sys.stderr)):
     for function, hours in (
         (stage("away_twice", away, away), 1),
         (stage("away", *[away] * 9), 1),
+        (stage("store_away_twice", *[AwayError("s3://shop: does not answer")] * 2), 1),
         (stage("mistake", *[InputError("no such column")] * 9), 1),
         (stage("lost", *[LostLockError("taken over")] * 9), 1),
         (stage("full", *[full] * 9), 1),
@@ -125,6 +126,7 @@ def test_a_slow_server_is_waited_for_and_one_line_says_so(done: subprocess.Compl
 def test_what_may_pass_is_tried_again_and_nothing_else(answer: dict[str, Any]) -> None:
     ends = answer["ends"]
     assert ends["away_twice"][:2] == [3, "Completed"]
+    assert ends["store_away_twice"][:2] == [3, "Completed"]
     assert ends["away"][:2] == [3, "Failed"] and "the source is away" in ends["away"][2]
     assert ends["mistake"] == [1, "Mistake", "no such column"]
     assert ends["lost"] == [1, "LostLock", "taken over"]

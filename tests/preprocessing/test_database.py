@@ -17,10 +17,10 @@ import sqlalchemy as sql
 from preprocessing.pipeline import prepare
 from preprocessing.source.database import imports, rows
 from preprocessing.source.database.imports import fetch
-from preprocessing.source.database.rows import DatabaseError, column_of, widened
+from preprocessing.source.database.rows import column_of, widened
 from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
-from schemas.errors import InputError, parse
+from schemas.errors import AwayError, InputError, parse
 from schemas.finished import FinishedArtifacts, WorkToDoError
 from tests.databases import postgresql
 from tests.preprocessing.small import NOW, at, content, decoded, three_days
@@ -273,7 +273,7 @@ def test_item_tables_are_read_whole_and_written_where_they_differ(url: str, tmp_
 def test_a_database_that_is_away_is_no_mistake_and_its_password_is_in_no_message(server: str, tmp_path: Path) -> None:
     gone = server.replace("127.0.0.1:", "127.0.0.1:1")
     wrong = server.replace("s3cret", "wr0ng")
-    for address, error in ((gone[:-9] + "9", DatabaseError), (wrong, DatabaseError)):
+    for address, error in ((gone[:-9] + "9", AwayError), (wrong, AwayError)):
         with pytest.raises(error) as raised:
             read(tmp_path, address)
         assert "word" not in str(raised.value).replace("password", "") and "SHOP_DB" in str(raised.value)

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import polars as pl
-import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
-from preprocessing.source.events import FILE, EventFiles, as_found, frozen, read_events, read_items
-from preprocessing.source.files import SAMPLE_ROWS, content_hash, source_files
-from preprocessing.source.listing import SourceFile
+from preprocessing.source.events import FILE, EventFiles, as_found, frozen
+from preprocessing.source.files import SAMPLE_ROWS
 from schemas.errors import InputError
 from tests.preprocessing.small import COLUMNS, at, dataset_of
-from tests.slow import examples, pared
+from tests.slow import examples
 
 SECRET = "hush-hush"
 USUAL = {name: name for name in COLUMNS}
@@ -289,95 +284,3 @@ def test_thousands_of_files_open_in_seconds(tmp_path: Path) -> None:
     assert time.process_time() - start < 5
     assert "UNION" not in plan.explain()
     assert plan.collect()[FILE].n_unique() == 3_000
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """An empty bucket of a store that speaks S3 on this machine: its file system and its URL."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "somebody",
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    store = fsspec.filesystem("s3", skip_instance_cache=True, use_listings_cache=False)
-    store.mkdir("shop")
-    yield store
-    store.rm("shop", recursive=True)  # servers of one process share what they hold
-    server.stop()
-
-
-def fill(store: Any, folder: Path, prefix: str) -> None:
-    for file in folder.rglob("*.*"):
-        store.pipe(f"shop/{prefix}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-
-
-@pytest.mark.parametrize(
-    "ending", pared(["parquet", "csv", "csv.gz", "jsonl", "jsonl.zst"], {"parquet", "csv.gz", "jsonl.zst"}.__contains__)
-)
-def test_object_stores_give_what_folders_give(tmp_path: Path, bucket: Any, ending: str) -> None:
-    for day, name in ((1, "a é"), (2, "b%20")):
-        place = tmp_path / f"day={day}" / f"{name}.{ending}"
-        place.parent.mkdir()
-        frame = pl.DataFrame({"user_id": [day, 9], "item_id": ["x", "y"], "timestamp": ["2024-01-01", "soon"]})
-        plain = frame.write_csv().encode() if "csv" in ending else frame.write_ndjson().encode()
-        if ending == "parquet":
-            frame.write_parquet(place)
-        else:
-            codec = {"gz": "gzip", "zst": "zstd"}.get(ending.rsplit(".")[-1])
-            place.write_bytes(pyarrow.compress(plain, codec=codec, asbytes=True) if codec else plain)
-    fill(bucket, tmp_path, "log")
-    fill(bucket, tmp_path, "log-old")
-    mapping = {**USUAL, "folder": "day"}
-    local, remote = files_of(tmp_path, ".", mapping), files_of("s3://shop", "log", mapping)
-    assert [f"log/{file.path}" for file in local.files] == [file.path for file in remote.files]
-    assert remote.files[0].url == f"s3://shop/log/day=1/a é.{ending}"
-    assert [file.size for file in local.files] == [file.size for file in remote.files]
-    order = [FILE, "user_id"]
-    here, there = (files.scan(number=True).collect().sort(order) for files in (local, remote))
-    assert here.equals(there) and here["folder"].to_list() == ["1", "1", "2", "2"]
-    assert files_of("s3://shop/log/", f"**/a*.{ending}", mapping).scan().collect().height == 2
-
-
-def test_object_stores_tell_when_content_changes(tmp_path: Path, bucket: Any) -> None:
-    put(tmp_path / "1.csv", user_id=["a"])
-    fill(bucket, tmp_path, "log")
-    dataset = dataset_of("s3://shop/log", events={"path": "1.csv"})
-    (before,) = source_files(dataset)
-    assert before.stamp.startswith("etag:") and content_hash(before) == before.stamp
-    put(tmp_path / "1.csv", user_id=["b"])
-    fill(bucket, tmp_path, "log")
-    (after,) = source_files(dataset)
-    assert after.stamp != before.stamp
-    assert read_events(dataset).collect()["user_id"].to_list() == ["b"]
-    assert len(content_hash(SourceFile(after.path, after.url, after.size, "2024-01-01"))) == 64  # a store without ETags
-
-
-def test_object_stores_say_what_is_wrong(tmp_path: Path, bucket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for source in ("s3://shop", "s3://nowhere"):
-        with pytest.raises(InputError, match=rf"no \.parquet, .* file at {source}/log"):
-            files_of(source, "log")
-    with pytest.raises(InputError, match=r"Unknown kind of source 'ftp://'.*Known: a folder, .*s3://"):
-        files_of("ftp://shop", "log")
-    with pytest.raises(InputError, match="holds a password or a key") as error:
-        files_of(f"s3://somebody:{SECRET}@shop", "log")
-    assert SECRET not in str(error.value)
-    bucket.pipe("shop/log/1.parquet", b"damaged")
-    message = refused(files_of("s3://shop", "log"))
-    assert "s3://shop/log/1.parquet (Parquet): cannot be read" in message and SECRET not in message
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    with pytest.raises(InputError, match="s3://shop: cannot be listed") as error:
-        files_of("s3://shop", "log")
-    assert SECRET not in str(error.value)
-
-
-def test_tables_may_be_in_object_stores(tmp_path: Path, bucket: Any) -> None:
-    pl.DataFrame({"item_id": ["x"], "price": [2]}).write_parquet(tmp_path / "items.parquet")
-    fill(bucket, tmp_path, "log")
-    items = {"columns": {"item_id": "item_id", "price": "price"}}
-    assert read_items(dataset_of("s3://shop/log", items=items)).collect().rows() == [("x", 2)]

@@ -160,6 +160,21 @@ def test_unfinished_work_outlives_a_crash_and_is_nobody_elses(tmp_path: Path) ->
     assert not folder.exists()
 
 
+def test_unfinished_work_of_another_process_can_be_waited_for(tmp_path: Path) -> None:
+    artifacts, calls = Artifacts(tmp_path), list[str]()
+    first = artifacts.unfinished("a1")
+    first.__enter__()
+
+    def wait() -> None:
+        calls.append("waits")
+        first.__exit__(None, None, None)
+
+    with artifacts.unfinished("a1", wait) as folder:
+        assert folder.is_dir() and calls == ["waits"]
+    with artifacts.unfinished("a1", wait):
+        assert calls == ["waits"], "nobody was to be waited for"
+
+
 def test_work_that_was_refused_before_it_began_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="refused"), Artifacts(tmp_path).unfinished("a1") as folder:
         raise InputError("refused")

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from schemas.errors import InputError
+from schemas.errors import AwayError, InputError
 
 log = logging.getLogger("overnight.api")
 
@@ -44,7 +44,7 @@ class Watch:
         try:
             look()
             self._said.pop(number, None)
-        except (InputError, OSError) as error:
+        except (InputError, AwayError, OSError) as error:
             if self._said.get(number) != str(error):
                 self._said[number] = str(error)
                 log.error("%s (it stays as it was before)", error)

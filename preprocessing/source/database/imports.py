@@ -41,7 +41,7 @@ def fetch(artifacts: Artifacts, dataset: Dataset, url: str, progress: Report, no
 
     Raises:
         InputError: for a query or a cursor that does not fit, and tables without rows.
-        DatabaseError: when the database does not answer.
+        AwayError: when the database does not answer.
     """
     assert dataset.database is not None
     place, name = Path(dataset.source), f"database {dataset.database.connection}"

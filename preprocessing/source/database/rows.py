@@ -22,16 +22,12 @@ import polars as pl
 import sqlalchemy as sql
 from sqlalchemy.engine import URL
 
-from schemas.errors import InputError
+from schemas.errors import AwayError, InputError
 
 BATCH = 50_000  # rows held at a time
 DRIVERS = {"postgresql": "psycopg[binary]", "postgres": "psycopg[binary]", "mysql": "pymysql", "mssql": "pyodbc"}
 PASSES = ("08", "40", "53", "55", "57")  # connection, deadlock, no room or memory, lock, shutting down
 WAIT = {"sqlite": {"timeout": 60}}  # seconds for whoever writes to an SQLite file to be done
-
-
-class DatabaseError(RuntimeError):
-    """A database does not answer, or broke off. It is nobody's mistake: to be tried again."""
 
 
 @contextmanager
@@ -40,7 +36,7 @@ def connected(url: str, name: str, *, reads: bool = True) -> Iterator[sql.Connec
 
     Raises:
         InputError: for what is no URL of a database, a driver that is not installed, and what the database refuses to run.
-        DatabaseError: when it does not answer, or breaks off in the block.
+        AwayError: when it does not answer, or breaks off in the block.
     """
     address = _parsed(url, name)
     try:
@@ -61,7 +57,7 @@ def connected(url: str, name: str, *, reads: bool = True) -> Iterator[sql.Connec
             yield connection
     except sql.exc.DBAPIError as error:
         why = f"{name}: {_why(error, address)}"
-        raise (InputError(why) if _is_a_mistake(error, address) else DatabaseError(why)) from None
+        raise (InputError(why) if _is_a_mistake(error, address) else AwayError(why)) from None
     except sql.exc.SQLAlchemyError as error:
         raise InputError(f"{name}: {_without_secrets(str(error), address)}") from None
     finally:
