@@ -13,11 +13,13 @@ import argparse
 import contextlib
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "OVERNIGHT_PAGES"  # where a browser finds the pages, for runs that begin while they are answered for
 HOST, PORT = "127.0.0.1", 4210
@@ -87,10 +89,12 @@ def _listen(root: Path, host: str, ports: tuple[int, ...]) -> ThreadingHTTPServe
             name = self.headers.get("Host", "").partition(":")[0]
             ours = name in (HOST, "localhost")  # and no name of somebody else's that leads here
             file = find(root, self.path) if ours else None
-            if file is None and not (ours and self.path == HEALTH):
+            content = b"" if ours and self.path == HEALTH else None
+            with contextlib.suppress(OSError):  # removed meanwhile, or not to be read: as one that is not there
+                content = file.read_bytes() if file else content
+            if content is None:
                 self.send_error(HTTPStatus.NOT_FOUND if ours else HTTPStatus.FORBIDDEN)
                 return
-            content = file.read_bytes() if file else b""
             self.send_response(HTTPStatus.OK)
             for header, value in HEADERS.items():
                 self.send_header(header, value)
@@ -104,8 +108,16 @@ def _listen(root: Path, host: str, ports: tuple[int, ...]) -> ThreadingHTTPServe
 
     for port in ports[:-1]:
         with contextlib.suppress(OSError):
-            return ThreadingHTTPServer((host, port), Handler)
-    return ThreadingHTTPServer((host, ports[-1]), Handler)
+            return _Server((host, port), Handler)
+    return _Server((host, ports[-1]), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    """A server to which a browser that closes a connection is nothing to report."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def main() -> None:

@@ -75,7 +75,9 @@ def test_the_broken_day_is_held_back_and_done_when_it_is_mended(name: str, tmp_p
     said.clear()
     mended = run(tmp_path, dataset, progress=lambda line: said.append(str(line)))
     assert f"{DAYS[BROKEN]}: its events have come after those of later days; doing it now." in "\n".join(said)
-    assert not any("held back" in line for line in mended.facts["warnings"]), "it is over, though its night is not done again"
+    assert not any("held back" in line for line in mended.facts["warnings"]), (
+        "it is over, though its night is not done again"
+    )
     (tmp_path / "whole").mkdir()
     shutil.copytree(tmp_path / "events", tmp_path / "whole" / "events")
     whole = run(tmp_path / "whole", dataset_of(tmp_path / "whole", events={"path": "events"}))
