@@ -13,11 +13,13 @@ import argparse
 import contextlib
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "OVERNIGHT_PAGES"  # where a browser finds the pages, for runs that begin while they are answered for
 HOST, PORT = "127.0.0.1", 4210
@@ -101,16 +103,23 @@ def _listen(root: Path, host: str, ports: tuple[int, ...]) -> ThreadingHTTPServe
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             if with_body:
-                with contextlib.suppress(ConnectionError):  # the browser has gone elsewhere
-                    self.wfile.write(content)
+                self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             """Not to the terminal."""
 
     for port in ports[:-1]:
         with contextlib.suppress(OSError):
-            return ThreadingHTTPServer((host, port), Handler)
-    return ThreadingHTTPServer((host, ports[-1]), Handler)
+            return _Server((host, port), Handler)
+    return _Server((host, ports[-1]), Handler)
+
+
+class _Server(ThreadingHTTPServer):
+    """A server to which a browser that closes a connection is nothing to report."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Cut events into sessions, with global operations on sorted rows only: no window per user, so any engine can run it.
 
 Order, and so the answer to every tie: user, (session if given,) time or position, item, event type, and if rows still tie,
-all their other columns. The order of rows in the source never matters. Columns that hold lists order nothing.
+all their other columns. The order of rows in the source never matters. On a GPU, columns that hold lists order nothing.
 """
 
 from __future__ import annotations

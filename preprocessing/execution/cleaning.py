@@ -115,7 +115,7 @@ class Cleaning:
             flow, fitted_to = self._in_place(places)
         else:
             flow, packing = self._good(marked)
-            if (found := order(flow, self.dataset, packing, ties=ties)) is not None:
+            if (found := order(flow, self.dataset, packing, ties=ties, lists=self.marked is not None)) is not None:
                 outputs[TIES] = found
             fitted_to = flow.rows
         early = self.early()
@@ -144,7 +144,7 @@ class Cleaning:
             carried = self.carried.lazy().with_columns(pl.lit(0, dtype=pl.Int32).alias(RULE_CODE)).select(rows.columns)
             rows = collect(pl.concat([rows.lazy(), carried], how="vertical_relaxed"))
         keys = sort_keys(self.dataset, rows.columns)
-        rest = [name for name, dtype in rows.schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
+        rest = _rest(rows.schema, keys, lists=True)
         return Places.of(rows, self.packing, rest, drop=self.dataset.duplicates == "drop")
 
     def _in_place(self, places: Places) -> tuple[Flow, pl.DataFrame | pl.LazyFrame]:
@@ -242,16 +242,19 @@ class Cleaning:
         flow.keep({SHORT: long_enough(rule.min_length), CUT: recent(rule.max_length)})
 
 
-def order(flow: Flow, dataset: Dataset, packing: Packing | None, *, ties: bool) -> pl.LazyFrame | None:
+def order(
+    flow: Flow, dataset: Dataset, packing: Packing | None, *, ties: bool, lists: bool = True
+) -> pl.LazyFrame | None:
     """Put rows in order, of those that are the same the first; returns a plan for whether rows tie, one value.
 
-    Rows tie that agree in all that orders them and differ in other columns: with `ties`, these order them too. Bad rows, if
-    there are any, are marked by RULE_CODE, come last and are dropped.
+    Rows tie that agree in all that orders them and differ in other columns: with `ties`, these order them too, with `lists`
+    those that hold lists among them, which a GPU does not compare. Bad rows, if there are any, are marked by RULE_CODE, come
+    last and are dropped.
     """
     schema = flow.rows.collect_schema()
     good = pl.col(RULE_CODE) == 0 if RULE_CODE in schema else None
     keys = sort_keys(dataset, schema)
-    rest = [name for name, dtype in schema.items() if name not in (*keys, RULE_CODE) and not dtype.is_nested()]
+    rest = _rest(schema, keys, lists=lists)
     if packing is not None:
         key = packing.key() if good is None else pl.when(good).then(packing.key()).otherwise(LAST)
         flow.rows, keys = flow.rows.with_columns(key.alias(KEY)), [KEY, *packing.left]
@@ -266,6 +269,13 @@ def order(flow: Flow, dataset: Dataset, packing: Packing | None, *, ties: bool) 
         flow.keep({}, good, drop)
     drop_duplicates(flow, dataset)
     return tied
+
+
+def _rest(schema: pl.Schema, keys: list[str], *, lists: bool) -> list[str]:
+    """The columns that order rows which agree in all keys."""
+    return [
+        name for name, dtype in schema.items() if name not in (*keys, RULE_CODE) and (lists or not dtype.is_nested())
+    ]
 
 
 def drop_duplicates(flow: Flow, dataset: Dataset) -> None:

@@ -45,20 +45,17 @@ def notice(run: Run, ledger: Ledger, days: Sequence[date], done_again: Sequence[
     if not days:
         return Noticed()
     before = facts_of(ledger.days.row(-1, named=True)) if ledger.days.height else {}
-    held_back = run.source.held_back
-    events = _Events(ledger, {*run.source.index.days(), *held_back})
+    events = _Events(ledger, {*run.source.index.days(), *run.source.held_back})
     with_events = [day for day in days if events.on(day)]
     warnings = {day: lines for day in with_events if (lines := events.lack_before(day))}
     facts: dict[str, Any] = {}
     newest = warnings.setdefault(days[-1], [])
     if not ledger.days.height or days[-1] >= ledger.days[DAY][-1]:
         newest += done_again
-        newest += [
-            f"{day} is held back: {why.rstrip('.')}; it is done when that is mended" for day, why in held_back.items()
-        ]
     until = ledger.about.until
-    if until and days[0] > until and len(with_events) > 1:
-        newest.append(f"{len(with_events)} days were done at once, in order: {_listed(with_events)}")
+    done = [day for day in with_events if day not in run.source.held_back]
+    if until and days[0] > until and len(done) > 1:
+        newest.append(f"{len(done)} days were done at once, in order: {_listed(done)}")
     if columns := run.source.files.names():
         facts[COLUMNS] = sorted({*before.get(COLUMNS, ()), *(name for names in columns.values() for name in names)})
         newest += _columns(columns, before.get(COLUMNS), run.source.files.wanted)

@@ -44,6 +44,7 @@ def publish_days(days: Days, window: Window) -> Manifest:
         missing_days=tuple(str(day) for day in sorted(days.missing) if first <= day <= window.last),
         left_out=tuple(run.source.files.left_out),
         without_quarantine=tuple(str(day) for day in sorted(days.without_quarantine)),
+        held_back=tuple((str(day), why) for day, why in run.source.held_back.items() if day < window.last),
     )
     sessions = dict(rows.select(DAY, "sessions").rows())
     if not sessions.get(window.last):
@@ -76,6 +77,8 @@ def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: di
     about = {"state": state_name, "missing": snapshot.missing_days, "left_out": snapshot.left_out, **asked}
     if snapshot.without_quarantine:
         about["without_quarantine"] = snapshot.without_quarantine
+    if snapshot.held_back:
+        about["held_back"] = [day for day, _ in snapshot.held_back]
     snapshot_id = identify(code=line, parents=parents, **about)
     if found := run.artifacts.find(KIND, snapshot_id):
         run.say(f"sessions of {run.dataset.name} are there already: {found.folder}")

@@ -249,7 +249,7 @@ def _by_day(table: pl.DataFrame, column: str, *, keep: bool = False) -> dict[dat
 
 def _order_of(bad: pl.DataFrame) -> list[str]:
     """What bad rows are in order of: the same however users were divided."""
-    return [RULE, *(n for n, dtype in bad.schema.items() if not dtype.is_nested() and n not in (RULE, EVENT_DAY))]
+    return [RULE, *(name for name in bad.columns if name not in (RULE, EVENT_DAY))]
 
 
 def account_of(bad: pl.DataFrame, day: date) -> pl.DataFrame:

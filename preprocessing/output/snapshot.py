@@ -59,6 +59,8 @@ class Snapshot:
     """Files of the source that are not read, and why."""
     without_quarantine: tuple[str, ...] = ()
     """Days whose bad rows are lost, source and all."""
+    held_back: tuple[tuple[str, str], ...] = ()
+    """Days that wait for a file that cannot be read, and what is to be said of it."""
 
     def write(
         self, artifacts: Artifacts, snapshot_id: str, parameters: dict[str, Any], seconds: dict[str, float]
@@ -128,6 +130,10 @@ class Snapshot:
         counts = [count for count in earlier if count is not None]
         return median(counts) if counts else None
 
+    def _waiting(self) -> list[str]:
+        """What to say of the days that are held back: of this snapshot, as its days stay what they are when that is over."""
+        return [f"{day} is held back: {why.rstrip('.')}; it is done when that is mended" for day, why in self.held_back]
+
     def facts(self, num_items: int) -> dict[str, Any]:
         """The account of all days together, which balances, and what came of them."""
         account, newest = self.account, json.loads(self.days["facts"][-1])
@@ -153,7 +159,7 @@ class Snapshot:
             "items_usually": self._items_usually(),
             "drift": newest["drift"],
             "drift_by_chance": newest.get("drift_by_chance", {}),
-            "warnings": newest["warnings"],
+            "warnings": [*newest["warnings"], *self._waiting()],
             "outside_window": self.outside,
             "missing_days": list(self.missing_days),
             "left_out": [list(entry) for entry in self.left_out],

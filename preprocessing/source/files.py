@@ -20,7 +20,7 @@ from preprocessing.source.away import RAISED, answering, without_plan
 from preprocessing.source.listing import ETAG, SourceFile, is_remote, join, list_files
 from schemas.artifacts import sha256
 from schemas.dataset import Dataset, FileOptions
-from schemas.errors import InputError
+from schemas.errors import InputError, reason
 
 PARQUET, CSV, JSON = "Parquet", "CSV", "JSON lines"
 PACKED = ("", ".gz", ".zst", ".bz2")
@@ -139,7 +139,8 @@ def reading(place: Path | str) -> Iterator[None]:
             _FULL in str(error) or getattr(error, "errno", None) == ENOSPC
         ):  # of what is written on the way, not of the source
             raise InputError("The disk of --root is full: make room there, and run it again.") from None
-        raise InputError(f"{place}: cannot be read ({str(error).partition(chr(10))[0]})") from None
+        first = error if getattr(error, "strerror", None) else ValueError(str(error).partition("\n")[0])
+        raise InputError(f"{place}: cannot be read ({reason(first)})") from None
 
 
 def _why_not(file: SourceFile, pattern: PurePosixPath, options: FileOptions) -> str:

@@ -46,7 +46,7 @@ def list_files(source: str, below: str) -> list[SourceFile]:
     """All files at or below the path `below` of the source, in no particular order.
 
     Local links are followed while they stay inside the source: a linked folder is listed once, a linked file under each
-    of its names.
+    of its names. A link that leads nowhere, or to itself, is listed as a file: who reads it is answered with the reason.
 
     Raises:
         InputError: when the source is no folder, cannot be listed, or a link leaves it.
@@ -77,11 +77,13 @@ def _walk(root: Path, below: str) -> Iterator[SourceFile]:
     folders, links = [root / below], list[Path]()
     while folders or links:  # links last: a file has its own name first
         place = folders.pop() if folders else links.pop()
-        real = place.resolve()
+        real = Path(os.path.realpath(place))
         if not real.is_relative_to(inside):
             raise InputError(f"{place} is a link to {real}, outside the source {root}; copy the files into the source.")
         if place.is_file():
             yield _local_file(str(place), text, place.stat())
+        elif place.is_symlink() and not place.exists():
+            yield _local_file(str(place), text, place.lstat())
         if real in seen or not place.is_dir():
             continue
         seen.add(real)

@@ -75,6 +75,9 @@ def test_the_broken_day_is_held_back_and_done_when_it_is_mended(name: str, tmp_p
     said.clear()
     mended = run(tmp_path, dataset, progress=lambda line: said.append(str(line)))
     assert f"{DAYS[BROKEN]}: its events have come after those of later days; doing it now." in "\n".join(said)
+    assert not any("held back" in line for line in mended.facts["warnings"]), (
+        "it is over, though its night is not done again"
+    )
     (tmp_path / "whole").mkdir()
     shutil.copytree(tmp_path / "events", tmp_path / "whole" / "events")
     whole = run(tmp_path / "whole", dataset_of(tmp_path / "whole", events={"path": "events"}))
@@ -103,6 +106,39 @@ def test_of_a_day_in_several_files_no_part_is_done_and_its_open_sessions_follow(
     in_time = run(tmp_path / "whole", dataset_of(tmp_path / "whole", events={"path": "events"}), until=DAYS[-1])
     assert decoded(mended) == decoded(in_time)
     assert mended.facts["days"] == in_time.facts["days"]
+
+
+@pytest.mark.parametrize("target", ["lost.parquet", "{}.parquet"])
+def test_a_link_that_leads_nowhere_or_to_itself_is_a_file_that_cannot_be_read(target: str, tmp_path: Path) -> None:
+    dataset = source(tmp_path, "{}.parquet")
+    file = tmp_path / "events" / f"{DAYS[BROKEN]}.parquet"
+    file.unlink()
+    file.symlink_to(target.format(DAYS[BROKEN]))
+    done = run(tmp_path, dataset)
+    assert str(DAYS[BROKEN]) not in done.facts["days"]
+    (warning,) = (line for line in done.facts["warnings"] if "held back" in line)
+    assert warning.startswith(f"{DAYS[BROKEN]} is held back: events/{file.name}")
+
+
+def test_a_day_that_is_held_back_does_not_count_among_those_done_at_once(tmp_path: Path) -> None:
+    dataset = source(tmp_path, "{}.parquet")
+    run(tmp_path, dataset, until=DAYS[1])
+    damage(tmp_path / "events" / f"{DAYS[BROKEN]}.parquet")
+    warnings = run(tmp_path, dataset).facts["warnings"]
+    assert f"2 days were done at once, in order: {DAYS[2]} and {DAYS[4]}" in warnings
+
+
+def test_a_file_that_comes_broken_after_the_newest_day_is_done_is_named_until_it_is_taken_away(tmp_path: Path) -> None:
+    dataset = source(tmp_path, "{}.parquet")
+    file = tmp_path / "events" / f"{DAYS[BROKEN]}.parquet"
+    whole = file.read_bytes()
+    file.unlink()
+    before = run(tmp_path, dataset)
+    file.write_bytes(whole[:100])
+    broken = run(tmp_path, dataset)
+    assert any(f"{DAYS[BROKEN]} is held back" in line for line in broken.facts["warnings"])
+    file.unlink()
+    assert run(tmp_path, dataset).id == before.id
 
 
 def test_files_that_reach_further_than_their_names_hold_back_all_that_they_may_hold(tmp_path: Path) -> None:
