@@ -347,7 +347,7 @@ def test_the_folder_holds_what_serves_and_ships_it(events: pl.DataFrame, tmp_pat
     assert {entry["entrypoint"] for entry in deployments if "parameters" not in entry} == {"flows.by_form.prune"}
     assert "my-shop.yaml" in str(deployments) and "@" not in (folder / "README.md").read_text()
     compose = yaml.safe_load((folder / "compose.yaml").read_text())
-    assert {"postgres", "server", "mlflow", "deploy", "worker", "worker-gpu"} == set(compose["services"])
+    assert {"postgres", "server", "mlflow", "pages", "deploy", "worker", "worker-gpu"} == set(compose["services"])
     pins = (folder / "requirements.txt").read_text()
     assert "polars==" in pins and "+cpu" not in pins
 

@@ -21,7 +21,7 @@ import polars as pl
 import pytest
 
 from preprocessing.execution.batch import Batch
-from preprocessing.history import days as days_module
+from preprocessing.history import batches
 from preprocessing.history.later import Later
 from preprocessing.pipeline import prepare
 from schemas.artifacts import Artifacts
@@ -83,7 +83,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     for name in ("stat", "mkdir", "link", "rename", "replace", "unlink", "fsync"):
         count(os, name)
     count(pl, "read_parquet", size)
-    monkeypatch.setattr(days_module, "several", in_turn)
+    monkeypatch.setattr(batches, "several", in_turn)
     count(pl, "concat", lambda tables, *given: sum(table.height for table in tables if isinstance(table, pl.DataFrame)))
     try:
         yield found

@@ -52,10 +52,10 @@ def counts_by(shown: pl.DataFrame, column: str) -> pl.DataFrame:
 
 def rates_of(counts: pl.DataFrame, column: str) -> list[Rate]:
     """A rate for each value of a column, in its order. Counts of several parts may come one below the other."""
-    per_user = counts.group_by(column, UNIT).agg(pl.col(SHOWN, CLICKED).sum().cast(pl.Float64))
+    per_user = _per_user(counts, column)
     return [
         _rate(str(value), users[SHOWN].to_numpy(), users[CLICKED].to_numpy())
-        for (value,), users in sorted(per_user.group_by(column), key=lambda group: group[0][0])
+        for (value,), users in per_user.group_by(column, maintain_order=True)
     ]
 
 
@@ -104,7 +104,12 @@ def pairs_of(counts: pl.DataFrame) -> list[Pair]:
 
 def difference_of(counts: pl.DataFrame, alpha: float = ALPHA, times: float = 1.0) -> Difference:
     """Rows of `pair_counts` of one comparison -> the difference of its arms, as `always_valid.difference` has it."""
-    per_user = counts.group_by("arm", UNIT).agg(pl.col(SHOWN, CLICKED).sum().cast(pl.Float64))
+    per_user = _per_user(counts, "arm")
     a, b = (per_user.filter(pl.col("arm") == arm) for arm in (A, B))
     seen = (a[SHOWN].to_numpy(), a[CLICKED].to_numpy(), b[SHOWN].to_numpy(), b[CLICKED].to_numpy())
     return difference(*seen, alpha, times)
+
+
+def _per_user(counts: pl.DataFrame, column: str) -> pl.DataFrame:
+    """Items shown and clicked by value of a column and user, in their order, so that the same counts sum to the same digit."""
+    return counts.group_by(column, UNIT).agg(pl.col(SHOWN, CLICKED).sum().cast(pl.Float64)).sort(column, UNIT)
