@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from ranking_ways import product, tile_sizes
 from service_running import EVENTS, folder, write_model
 
 from modeling.service.bulk import Histories, write_lists
@@ -33,8 +35,9 @@ print(time.process_time() - began)
 def bulk(num_items: int, count: int, rectools: str | None, k: int = 20) -> dict[str, Any]:
     """CPU seconds of lists in bulk, from encoded sessions to Parquet, next to those of the bare matrix product.
 
-    `product` multiplies the same vectors and does no more; `body` is what makes the queries; `lists` is all of `write_lists`;
-    `rectools` is RecTools' ranker on these vectors, in an environment whose Python is given. One thread each.
+    `product` multiplies the same vectors in the fastest of several sizes of tiles, and does no more; `body` is what makes the
+    queries; `lists` is all of `write_lists`; `rectools` is RecTools' ranker on these vectors, in an environment whose Python is
+    given. One thread each.
     """
     with folder() as root:
         artifacts = Artifacts(root / "root")
@@ -50,10 +53,7 @@ def bulk(num_items: int, count: int, rectools: str | None, k: int = 20) -> dict[
             began = time.process_time()
             queries = torch.cat([scorer.queries(sessions.select(part)) for part in torch.arange(count).split(1024)])
             seconds["body"] = time.process_time() - began
-            began = time.process_time()
-            for part in queries.split(1024):
-                torch.mm(part, scorer.items_VE.T)
-            seconds["product"] = time.process_time() - began
+            seconds["product"] = min(_seconds(product(queries, scorer.items_VE, *tile)) for tile in tile_sizes("cpu"))
         batches = iter([Histories(sessions, pl.DataFrame({"user_id": pl.int_range(count, eager=True)}))])
         began = time.process_time()
         write_lists(recommender, batches, root / "out", k, filter_seen=False)
@@ -75,3 +75,9 @@ def bulk(num_items: int, count: int, rectools: str | None, k: int = 20) -> dict[
         | {f"{name}_cpu_s": round(value, 2) for name, value in seconds.items()}
         | {name: round(value, 3) for name, value in shares.items()}
     )
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began

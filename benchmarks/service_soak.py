@@ -64,6 +64,7 @@ class Soak:
     ) -> None:
         self.running, self.artifacts, self.names, self.damaged = running, artifacts, names, damaged
         self.account, self.ended = account, asyncio.Event()
+        self.starting = asyncio.Lock()  # held while the service starts, which it does with no damaged model
 
     async def run(self, sessions: Sessions, right: dict[tuple[str, int], list[str]], seconds: float) -> None:
         """Everybody at once, for so many seconds."""
@@ -117,7 +118,8 @@ class Soak:
         while not self.ended.is_set():
             number += 1
             name = self.damaged if number % 4 == 0 else self.names[number % 2]
-            await asyncio.to_thread(put_in_service, self.artifacts, DATASET, name, by="promote")
+            async with self.starting:
+                await asyncio.to_thread(put_in_service, self.artifacts, DATASET, name, by="promote")
             self.account["pointers changed"] += 1
             await asyncio.sleep(2.0)
 
@@ -128,10 +130,11 @@ class Soak:
                 await asyncio.wait_for(self.ended.wait(), every)
             if self.ended.is_set():
                 return
-            await asyncio.to_thread(self.running.end, number)
-            if json.loads(pointer_of(self.artifacts, DATASET).read_text())["model"] == self.damaged:
-                put_in_service(self.artifacts, DATASET, self.names[0], by="promote")
-            await asyncio.to_thread(self.running.restart)
+            async with self.starting:
+                await asyncio.to_thread(self.running.end, number)
+                if json.loads(pointer_of(self.artifacts, DATASET).read_text())["model"] == self.damaged:
+                    put_in_service(self.artifacts, DATASET, self.names[0], by="promote")
+                await asyncio.to_thread(self.running.restart)
             self.account[f"ended by {signal.Signals(number).name}"] += 1
 
 
