@@ -16,7 +16,7 @@
     dim                64 (the setting's own default)           128 below 30 events an item (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
-    of sessions with few events of an item: below 30, of fewer than 50,000 items, where they do not move (sasrec)
+    of sessions with few events of an item: below 24, of fewer than 50,000 items, where they do not move (sasrec)
     item_start         neighbours
     schedule           linear, with neighbours
     dim                128
@@ -50,7 +50,8 @@ MORE_TOKENS, RATE_OF_MANY = 1024, 2e-3  # of sessions, which are read for few ep
 FALLING_RATE = 2e-3  # of histories: twice as high where it falls to zero
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
-SPARSE = 30  # events an item, below which a model of histories learns them by heart, and one of sessions hardly begins
+SPARSE = 30  # events an item, below which a model of histories learns them by heart
+SPARSE_OF_SESSIONS = 24  # and one of sessions hardly begins: at 20 it gains much, at 28 nothing for twice the time
 SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # of histories half of twice the width is left
 FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a long run from a random one is better
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
@@ -101,7 +102,7 @@ class Shape:
     @property
     def near(self) -> bool:
         """Whether items are so little known that a start near their neighbours is better than a long run from a random one."""
-        most = FEW if self.histories else SPARSE
+        most = FEW if self.histories else SPARSE_OF_SESSIONS
         return self.num_events < most * self.num_items and self.num_items < SAMPLED_FROM and not self.moves
 
     @property

@@ -239,12 +239,13 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
         "body.attention_dropout": 0.0,
         "inputs.item_start": "neighbours",
     }
+    assert _chosen({}, {}, **SPARSE_SESSIONS | {"num_items": 1_642})["inputs.item_start"] == "neighbours"
     short = _chosen({}, {}, **SPARSE_SESSIONS | {"num_sessions": 5_000})
     assert short["body.dim"] == 128 and not {"body.dropout", "loss.label_smoothing"} & short.keys()
     for model in ({"body": "hstu"}, {"inputs": {"item_start": "random"}}):
         assert not {"training.schedule", "inputs.item_start"} & _chosen(model, {}, **SPARSE_SESSIONS).keys()
     assert "training.schedule" not in _chosen({}, {"schedule": "constant"}, **SPARSE_SESSIONS)
-    for other in ({"num_items": 1_313}, {"num_items": SAMPLED_FROM}):
+    for other in ({"num_items": 1_641}, {"num_items": SAMPLED_FROM}):
         many = _chosen({}, {}, **SPARSE_SESSIONS | other)
         assert not {"body.dim", "training.schedule", "inputs.item_start"} & many.keys()
     moving = Shape(**SPARSE_SESSIONS, histories=False, drift=0.5)
