@@ -23,7 +23,7 @@ from schemas.progress import Progress as Numbers
 MODELS, ITEMS = "models", "items.parquet"
 Report = Callable[[Numbers | str], object]
 CORES = Path("/sys/devices/system/cpu")
-TURN = "turn-"  # before a model's id: the folder that is locked while a process trains it, or starts others that do
+TURN = "turn-"  # before a model's id: the folder that is locked while a process trains it, or waits for its own processes to
 
 
 def train(

@@ -90,9 +90,9 @@ class Batches:
         contents = {day: of_day} if of_day.parts else {}
         tail = identify(code=self.ledger.about.tail, again=day, made_of=of_day.key())
         known = State.read(self.run.artifacts, self.ledger.about.state)
-        earlier, others = states_without(self.run, self.ledger, day, known)
+        earlier, of_other_days = states_without(self.run, self.ledger, day, known)
         return Work(
-            self._batch(day, day, contents, earlier, State(others, {}, known.items), tail), contents, {day: tail}
+            self._batch(day, day, contents, earlier, State(of_other_days, {}, known.items), tail), contents, {day: tail}
         )
 
     def finds(self, work: Work) -> bool:
@@ -141,13 +141,13 @@ class Batches:
         last: date,
         contents: dict[date, Contents],
         earlier: FeatureState,
-        others: State,
+        of_other_days: State,
         name: str,
     ) -> Batch:
         files = {day: of_day.paths for day, of_day in contents.items()}
         undated = {path: day for day, of_day in contents.items() for path in of_day.undated()}
         carried = self._open_before(first)
-        return Batch(self.run, name, first, last, last, files, undated, carried, earlier, others)
+        return Batch(self.run, name, first, last, last, files, undated, carried, earlier, of_other_days)
 
     def _writer(self, batch: Batch) -> DayWriter:
         profiles = Profiles.of(
