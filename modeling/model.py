@@ -58,11 +58,6 @@ class SequenceModel(nn.Module):
         self.own_parts = plugins.own_parts(config.parts)
         self.objective: Objective = parts.build("objective", config.objective)
         direction = self.objective.direction
-        if config.inputs.query_time and not self.objective.says_when:
-            raise InputError(
-                f"inputs.query_time does not go with the objective {config.objective.name}, which would read the time of more "
-                "than what is asked: take causal or masked."
-            )
         self.inputs = Inputs(config, schema, hides=self.objective.asks and direction != "permuted")
         self.body: Body = parts.build("body", config.body, config.body, config.inputs.positions == "rotary")
         self.body.keep_to(direction)

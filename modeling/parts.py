@@ -39,6 +39,7 @@ def check(config: ModelConfig) -> None:
             f"Objective {config.objective.name!r} learns from what the head next_item proposes, which is not among the heads: "
             f"{', '.join(config.heads)}. Add it, or take another objective."
         )
+    objective.check(config)
     if config.inputs.positions == "rotary":
         if not body.rotary:
             rotary = [name for name in plugins.names(bodies) if body_class(name).rotary]

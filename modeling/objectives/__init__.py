@@ -20,6 +20,7 @@ from modeling.attention import Direction, Layout
 from modeling.batches import Batch, make_batch, make_query
 from modeling.config import ModelConfig
 from modeling.sessions import Sessions
+from schemas.errors import InputError
 from schemas.features import FeatureSchema
 
 LayOut = Callable[
@@ -55,6 +56,15 @@ class Objective(ABC):
         False  # goes with inputs.query_time: a place tells the time of what is asked of it alone
     )
     needs_next_item: ClassVar[bool] = False  # learns from what the next-item head proposes
+
+    @classmethod
+    def check(cls, config: ModelConfig) -> None:
+        """Raise InputError for settings of a model that this objective would make nothing of, or leak by."""
+        if config.inputs.query_time and not cls.says_when:
+            raise InputError(
+                f"inputs.query_time does not go with the objective {config.objective.name}, which would read the time of more "
+                "than what is asked: take causal or masked."
+            )
 
     @abstractmethod
     def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:

@@ -11,8 +11,10 @@ from torch import Tensor
 from modeling.attention import Direction
 from modeling.batches import Batch
 from modeling.draws import uniform
+from modeling.config import ModelConfig
 from modeling.objectives import LayOut, Objective
 from modeling.sessions import Sessions
+from schemas.errors import InputError
 
 
 class Causal(Objective):
@@ -35,6 +37,17 @@ class Causal(Objective):
         ] = "next",
     ) -> None:
         self.last_only, self.first = last_only, first
+
+    @classmethod
+    def check(cls, config: ModelConfig) -> None:
+        """What a past predicts is chosen only where one is read."""
+        super().check(config)
+        first = config.objective.options.get("first", "next")
+        if first != "next" and not config.inputs.past_events:
+            raise InputError(
+                f"objective.first {first} says what past events predict, and none are read (inputs.past_events 0): set "
+                "inputs.past_events, or leave first out."
+            )
 
     def batch(self, sessions: Sessions, lay_out: LayOut, generator: torch.Generator) -> Batch:
         """Hiding the last event makes training end where prediction begins."""

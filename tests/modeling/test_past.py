@@ -146,6 +146,11 @@ def test_the_past_may_predict_any_event_of_the_session() -> None:
     assert drawn == {2: {8, 9}, 4: {13, 14, 15, 16}}
 
 
+def test_what_a_past_predicts_is_not_chosen_where_none_is_read() -> None:
+    with pytest.raises(InputError, match=r"objective.first any .*\(inputs.past_events 0\)"):
+        model_of(count=0, objective={"name": "causal", "first": "any"})
+
+
 @pytest.mark.parametrize("name", ["masked", "permuted", "replaced_token"])
 def test_no_objective_predicts_past_events(name: str) -> None:
     objective = parts.build("objective", ObjectiveConfig(name=name))
