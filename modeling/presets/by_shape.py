@@ -10,7 +10,7 @@
     item_start         random (the setting's own default)       neighbours below 75 events an item and 50,000 items (sasrec)
     schedule           constant (the setting's own default)     linear, all of it
     epochs             10 (the setting's own default)           12, or 30 where the rate is constant; validation takes the best
-    piece_events       none (the setting's own default)         200 from 75 events an item on, without past sessions
+    piece_events       none (the setting's own default)         200 from 75 events an item on
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
     positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
@@ -133,7 +133,7 @@ def settings_by_shape(
     """
     of_inputs, of_loss, of_body = _of_inputs(model, shape), _of_loss(model, shape), _of_body(model, shape)
     near = of_inputs.get("item_start", model.inputs.item_start) == "neighbours"
-    of_training = _of_training(training, shape, near) | _of_pieces(model, training, shape)
+    of_training = _of_training(training, shape, near)
     chosen = {f"training.{name}": value for name, value in of_training.items()}
     chosen |= {"loss" if name == "name" else f"loss.{name}": value for name, value in of_loss.items()}
     chosen |= {f"body.{name}": value for name, value in of_body.items()}
@@ -164,6 +164,8 @@ def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":
         chosen |= {name: value for name, value in _of_run(training).items() if name not in given}
+    if shape.dense and "piece_events" not in given:
+        chosen["piece_events"] = PIECE_EVENTS
     if near and not shape.histories and "schedule" not in given:
         chosen["schedule"] = "linear"
     if "learning_rate" not in given:
@@ -180,13 +182,6 @@ def _of_run(training: TrainingConfig) -> dict[str, Any]:
         return {"epochs": EPOCHS_OF_HISTORIES}
     # A run that is ended early never comes to the low rates in which it gains most.
     return {"epochs": FALLING_EPOCHS, "schedule": "linear", "patience": training.evaluations}
-
-
-def _of_pieces(model: ModelConfig, training: TrainingConfig, shape: Shape) -> dict[str, Any]:
-    """Into how many events dense histories are divided; past sessions are not divided."""
-    if not shape.dense or model.inputs.past_events or "piece_events" in training.model_fields_set:
-        return {}
-    return {"piece_events": PIECE_EVENTS}
 
 
 def _of_inputs(model: ModelConfig, shape: Shape) -> dict[str, Any]:

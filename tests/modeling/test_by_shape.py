@@ -163,7 +163,6 @@ def test_dense_histories_are_trained_on_in_pieces_by_a_wider_model() -> None:
         ({}, {}, dense | {"histories": False}),
         ({}, {"piece_events": None}, dense),
         ({}, {"piece_events": 50}, dense),
-        ({"inputs": {"past_events": 10}}, {}, dense),
     ):
         assert "training.piece_events" not in _chosen(model, training, **shape)
 
