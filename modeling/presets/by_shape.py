@@ -53,9 +53,9 @@ WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart
 SPARSE_OF_SESSIONS = 24  # and one of sessions hardly begins: at 20 it gains much, at 28 nothing for twice the time
-WIDE = 128
+WIDE = 128  # of dense histories 8 epochs are worth 20 of half the width, at twice the time of a step
 SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1  # of histories half of twice the width is left
-FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a long run from a random one is better
+FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a random one ends higher
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
@@ -107,7 +107,7 @@ class Shape:
 
     @property
     def near(self) -> bool:
-        """Whether items are so little known that a start near their neighbours is better than a long run from a random one."""
+        """Whether items are so little known that a start near their neighbours is better than a random one."""
         most = FEW if self.histories else SPARSE_OF_SESSIONS
         return self.num_events < most * self.num_items and self.num_items < SAMPLED_FROM and not self.moves
 
