@@ -32,7 +32,8 @@ class TrainingConfig(Concern):
         ge=2,
         title="Events of a piece",
         description="Longer sessions are trained on in pieces of at most so many events; no more than the newest so many of a "
-        "session are read then, also in service. Empty: sessions are whole.",
+        "session are read then, also in service. Empty: sessions are whole. Left out, a run takes 200 of histories with many "
+        "events of each item.",
     )
     # `overnight train` chooses these three, and with the rate the warm-up, by the shape of the data (presets/by_shape.py).
     recent_days: int | None = Field(

@@ -8,12 +8,13 @@
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
     item_start         random (the setting's own default)       neighbours below 75 events an item and 50,000 items (sasrec)
-    schedule           constant (the setting's own default)     linear, all of it: with neighbours, or below 30 events an item
+    schedule           constant (the setting's own default)     linear, all of it
     epochs             10 (the setting's own default)           12, or 30 where the rate is constant; validation takes the best
+    piece_events       none (the setting's own default)         200 from 75 events an item on
     attention_dropout  0                                        that of the body (`body.dropout`)
     num_heads          2 (the setting's own default)            1, of the body sasrec
     positions          end (the setting's own default)          none from 20 events a history on, below 30 an item (sasrec)
-    dim                64 (the setting's own default)           128 below 30 events an item (sasrec)
+    dim                64 (the setting's own default)           128 below 30 events an item, and from 75 on (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
     of sessions with few events of an item: below 24, of fewer than 50,000 items, where they do not move (sasrec)
@@ -52,16 +53,16 @@ WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
 SPARSE = 30  # events an item, below which a model of histories learns them by heart
 SPARSE_OF_SESSIONS = 24  # and one of sessions hardly begins: at 20 it gains much, at 28 nothing for twice the time
-SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # of histories half of twice the width is left
-FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a long run from a random one is better
+WIDE = 128  # of dense histories 8 epochs are worth 20 of half the width, at twice the time of a step
+SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1  # of histories half of twice the width is left
+FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a random one ends higher
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
 RECENT_DAYS = 2
 EPOCHS_OF_HISTORIES = 30  # at a constant rate the best of a run comes late; validation ends a run that has had it
-FALLING_EPOCHS = (
-    12  # items that begin near their neighbours are soon where they belong; what is left is for a rate that falls
-)
+FALLING_EPOCHS = 12  # a rate that falls gains most at its end, which a constant one never comes to
+PIECE_EVENTS = 200  # of dense histories: what came before is as good an example, and attention to more of it costs more
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,13 @@ class Shape:
         return self.histories and self.num_events < SPARSE * self.num_items
 
     @property
+    def dense(self) -> bool:
+        """Whether these are histories with many events of each item."""
+        return self.histories and self.num_events >= FEW * self.num_items
+
+    @property
     def near(self) -> bool:
-        """Whether items are so little known that a start near their neighbours is better than a long run from a random one."""
+        """Whether items are so little known that a start near their neighbours is better than a random one."""
         most = FEW if self.histories else SPARSE_OF_SESSIONS
         return self.num_events < most * self.num_items and self.num_items < SAMPLED_FROM and not self.moves
 
@@ -157,7 +163,9 @@ def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str
     if shape.histories and "order" not in given:
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":
-        chosen |= {name: value for name, value in _of_run(training, shape, near).items() if name not in given}
+        chosen |= {name: value for name, value in _of_run(training).items() if name not in given}
+    if shape.dense and "piece_events" not in given:
+        chosen["piece_events"] = PIECE_EVENTS
     if near and not shape.histories and "schedule" not in given:
         chosen["schedule"] = "linear"
     if "learning_rate" not in given:
@@ -168,11 +176,9 @@ def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str
     return chosen
 
 
-def _of_run(training: TrainingConfig, shape: Shape, near: bool) -> dict[str, Any]:
-    """How long a run over histories is, and how its rate falls; `near`: items begin near their neighbours."""
-    given = "schedule" in training.model_fields_set
-    falls = training.schedule != "constant" if given else near or shape.sparse
-    if not falls:
+def _of_run(training: TrainingConfig) -> dict[str, Any]:
+    """How long a run over histories is, and how its rate falls."""
+    if "schedule" in training.model_fields_set and training.schedule == "constant":
         return {"epochs": EPOCHS_OF_HISTORIES}
     # A run that is ended early never comes to the low rates in which it gains most.
     return {"epochs": FALLING_EPOCHS, "schedule": "linear", "patience": training.evaluations}
@@ -220,8 +226,9 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     given, chosen = model.body.model_fields_set, dict[str, Any]()
     if shape.histories and not {"name", "num_heads"} & given:  # another body than the default was not measured
         chosen["num_heads"] = 1
-    if (shape.sparse or (shape.near and not shape.histories)) and not {"name", "dim"} & given:
-        chosen["dim"] = SPARSE_DIM
+    wide = shape.sparse or shape.dense or (shape.near and not shape.histories)
+    if wide and not {"name", "dim"} & given:
+        chosen["dim"] = WIDE
     if shape.held_back and not {"name", "dropout"} & given:
         chosen["dropout"] = SPARSE_DROPOUT
     if "attention_dropout" not in given:

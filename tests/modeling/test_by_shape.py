@@ -66,6 +66,7 @@ def test_the_rate_goes_with_the_size_of_a_step_and_brings_a_warm_up() -> None:
     rates = [_chosen({}, {"tokens_per_step": tokens})["training.learning_rate"] for tokens in (512, 1024, 2048, 4096)]
     assert rates == [0.003, 0.003, 0.002, 0.002]
     dense = {"num_events": 1_000_000, "histories": True}
+    assert _chosen({}, {}, **dense)["training.learning_rate"] == 0.002
     for schedule, expected in (("linear", [0.003, 0.002, 0.002]), ("constant", [0.003, 0.001, 0.001])):
         each = [{"tokens_per_step": tokens, "schedule": schedule} for tokens in (512, 1024, 2048)]
         assert [_chosen({}, one, **dense)["training.learning_rate"] for one in each] == expected
@@ -141,11 +142,29 @@ def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_th
 
 
 @pytest.mark.parametrize("model", [{"body": "hstu"}, {"inputs": {"item_start": "random"}}])
-def test_dense_histories_whose_items_begin_at_random_are_read_for_longer_at_a_constant_rate(model: dict) -> None:
+def test_the_rate_of_histories_falls_also_where_items_begin_at_random(model: dict) -> None:
     chosen = _chosen(model, {}, **DENSE_HISTORIES | {"num_items": 6_000})
-    assert (chosen["training.epochs"], chosen["training.learning_rate"]) == (30, 0.001)
-    assert not {"training.schedule", "training.patience"} & chosen.keys()
-    assert _chosen(model, {"schedule": "linear"}, **DENSE_HISTORIES)["training.epochs"] == 12
+    assert (chosen["training.epochs"], chosen["training.schedule"]) == (12, "linear")
+    assert chosen["training.patience"] == TrainingConfig().evaluations
+    assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
+    constant = _chosen(model, {"schedule": "constant"}, **DENSE_HISTORIES | {"num_items": 6_000})
+    assert (constant["training.epochs"], constant["training.learning_rate"]) == (30, 0.001)
+
+
+def test_dense_histories_are_trained_on_in_pieces_by_a_wider_model() -> None:
+    dense = DENSE_HISTORIES | {"num_items": 2_666}
+    assert _chosen({}, {}, **dense)["training.piece_events"] == 200
+    assert _chosen({}, {}, **dense)["body.dim"] == 128
+    assert "body.dim" not in _chosen({"body": {"dim": 32}}, {}, **dense)
+    assert "body.dim" not in _chosen({"body": "hstu"}, {}, **dense)
+    assert "body.dim" not in _chosen({}, {}, **dense | {"num_items": 2_667})
+    for model, training, shape in (
+        ({}, {}, dense | {"num_items": 2_667}),
+        ({}, {}, dense | {"histories": False}),
+        ({}, {"piece_events": None}, dense),
+        ({}, {"piece_events": 50}, dense),
+    ):
+        assert "training.piece_events" not in _chosen(model, training, **shape)
 
 
 OF_SPARSE = {
@@ -180,8 +199,18 @@ OF_SESSIONS = {"training.warmup_steps": 0.1, "loss": "full_softmax", "body.atten
             id="lastfm",
         ),
         pytest.param(
-            Shape(660_839, 3_416, 6_040, histories=True),
-            OF_DENSE | {"training.tokens_per_step": 2048, "training.learning_rate": 0.001, "training.epochs": 30},
+            Shape(999_611, 3_416, 6_040, histories=True),
+            OF_DENSE
+            | {
+                "training.tokens_per_step": 2048,
+                "training.learning_rate": 0.002,
+                "training.warmup_steps": 0.1,
+                "training.epochs": 12,
+                "training.schedule": "linear",
+                "training.patience": 10,
+                "training.piece_events": 200,
+                "body.dim": 128,
+            },
             id="ml1m",
         ),
         pytest.param(
