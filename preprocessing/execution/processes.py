@@ -47,7 +47,7 @@ class Processes(Executor):
                 f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as p; p.fork()",
             ]
             environment = os.environ | SINGLE
-            keep_memory(environment, threads=1)
+            keep_memory(environment, threads=1, forks=True)
             self._forked = subprocess.Popen(command, stdin=theirs.fileno(), env=environment)
         self._threads = ThreadPoolExecutor(count)
         self._idle: SimpleQueue[Connection] = SimpleQueue()
