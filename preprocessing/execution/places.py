@@ -35,7 +35,8 @@ class Places:
 
     @classmethod
     def of(cls, rows: pl.DataFrame, packing: Packing, rest: Sequence[str], *, drop: bool) -> Places:
-        """`rows` have RULE_CODE, and a column CODE for each that `packing` has one of; `rest` are the columns that order rows which agree in all keys; `drop` rows that are the same.
+        """`rows` have RULE_CODE, and a column CODE for each that `packing` has one of; `rest` are the columns that order rows
+        which agree in all keys; `drop` rows that are the same.
 
         Rows are the same that agree in all keys and in `rest`, but for EVENT_DAY.
         """
