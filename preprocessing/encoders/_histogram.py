@@ -42,7 +42,7 @@ class Histogram(Encoder):
 
         With the column `up_to`, the count of the bin and all lower ones.
         """
-        by_bin = self._sum_parts(statistics)
+        by_bin = self.sum_parts(statistics)
         bins = by_bin.select(VALUE) if before is None else pl.concat([before.select(VALUE), by_bin.select(VALUE)])
         # Every bin on every day: a day without numbers in a bin still has those of the days before it.
         grid = by_bin.select(DAY).unique().join(bins.unique(), how="cross").join(by_bin, on=[DAY, VALUE], how="left")

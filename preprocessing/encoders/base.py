@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
-from preprocessing.groups import Groups
+from preprocessing.groups import Groups, sum_up
 from schemas.columns import DAY, VALUE
 from schemas.errors import unknown
 
@@ -176,16 +176,20 @@ class Encoder(BaseModel):
         """
         if not self.by_day:
             return after
-        return self._days_before(before, self._sum_parts(statistics))
+        return self._days_before(before, self.sum_parts(statistics))
+
+    def sum_parts(self, statistics: pl.DataFrame) -> pl.DataFrame:
+        """Statistics in parts -> one row for each of `keys`, in their order."""
+        names = [name for name in statistics.columns if name not in self.keys]
+        sums = all(self.combine.get(name, "sum") == "sum" for name in names)
+        if sums and all(statistics.schema[name] == pl.Int64 and not statistics[name].null_count() for name in names):
+            return sum_up(statistics, self.keys, names)
+        return statistics.group_by(self.keys).agg(**self._totals(statistics.columns)).sort(self.keys)
 
     def _totals(self, columns: list[str]) -> Expressions:
         return {
             name: _COMBINE[self.combine.get(name, "sum")](pl.col(name)) for name in columns if name not in (DAY, VALUE)
         }
-
-    def _sum_parts(self, statistics: pl.DataFrame) -> pl.DataFrame:
-        """Statistics in parts -> one row for each of `keys`, in their order."""
-        return statistics.group_by(self.keys).agg(**self._totals(statistics.columns)).sort(self.keys)
 
     def _days_before(self, before: pl.DataFrame | None, statistics: pl.DataFrame) -> pl.DataFrame:
         """For each day (and value) of `statistics`, which are in order: the running statistics of all earlier days."""

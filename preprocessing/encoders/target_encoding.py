@@ -44,7 +44,7 @@ class TargetEncoding(Encoder):
 
     def lookup(self, before: pl.DataFrame | None, statistics: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
         """By day and value, the value's and all values' counts and sums of the days before (of the batch, if it is one)."""
-        by_value = self._sum_parts(statistics)
+        by_value = self.sum_parts(statistics)
         totals = by_value.group_by(DAY).agg(pl.col(COUNT).sum().alias(ALL_COUNT), pl.col("sum").sum().alias(ALL_SUM))
         if (by_value[DAY] == ONE_BATCH).all():
             return by_value.join(totals, on=DAY)

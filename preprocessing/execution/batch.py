@@ -18,7 +18,7 @@ from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.division import PARTS, SAMPLE, Division, boundaries_of
 from preprocessing.execution.emptied import in_words
-from preprocessing.execution.run import Run, Workers, bytes_a_row
+from preprocessing.execution.run import Run, bytes_a_row
 from preprocessing.execution.selection import Selection
 from preprocessing.execution.tasks import Job
 from preprocessing.features.state import FeatureState, State, Statistics, fit_next, merge
@@ -31,7 +31,8 @@ from schemas.columns import DAY, USER_ID
 from schemas.errors import InputError
 
 LARGER = 2  # how many times the rows that a bucket may have one may have: they are divided by a sample, before they are counted
-WHOLE = 600_000_000  # bytes of rows that are a bucket by themselves: its tasks hold about 1.5 GB
+WHOLE = 600_000_000  # bytes of rows that stay in this process's memory: their tasks hold about 1.5 GB
+FEW_ROWS = 250_000  # rows of a bucket of these, at least: fewer cost more than a further thread saves
 GPU_THREADS = 3  # tasks in hand: the plans of one bucket run while rows of two more are read or written
 
 
@@ -70,7 +71,7 @@ class Batch:
         """Divide the events, and those carried over, by user: a bucket holds users that follow each other."""
         run, count = self.run, self._num_buckets()
         folder = run.scratch / self.name
-        in_memory = count == 1 and run.workers.executor is None
+        in_memory = self._fits() or (count == 1 and run.workers.executor is None)
         if in_memory:  # what a run that was killed left may be of other buckets
             shutil.rmtree(folder, ignore_errors=True)
         with run.phase("read") as said:
@@ -178,11 +179,17 @@ class Batch:
     def _num_buckets(self) -> int:
         """So many that none is larger than it should be; one where a step needs all rows."""
         run, rows = self.run, self._rows()
-        # What was read into memory is not written to a disk for buckets that are little smaller.
-        in_memory = run.engine == "cpu" and run.source.division is None and run.workers == Workers()
-        if run.plan.needs_all_rows or (in_memory and rows * bytes_a_row(run.source.types) <= WHOLE):
+        if run.plan.needs_all_rows:
             return 1
+        if self._fits():
+            return max(1, min(run.workers.threads, rows // FEW_ROWS))
         return max(run.workers.min_buckets, -(-rows // run.bucket_rows))
+
+    def _fits(self) -> bool:
+        """Whether what was read into memory stays there, instead of being written to a disk for smaller buckets."""
+        run = self.run
+        small = self._rows() * bytes_a_row(run.source.types) <= WHOLE
+        return small and run.engine == "cpu" and run.source.division is None and run.workers.takes_small
 
     def _boundaries(self, events: pl.LazyFrame, count: int) -> pl.Series:
         """The last user of each bucket but the last, from a sample of rows."""
@@ -240,11 +247,11 @@ class Batch:
 
     def _run(self, task: Callable[[Job, int], None], tick: Callable[[int], object]) -> None:
         """Here or on the workers; what a worker that died was doing is done by another."""
-        executor = self.run.workers.executor
-        if executor is not None:
+        executor, in_memory = self.run.workers.executor, self.job.spool.folder is None
+        if executor is not None and not in_memory:
             self._run_on(executor, task, tick)
-        elif self.run.engine == "gpu" and len(self.buckets) > 1:
-            with ThreadPoolExecutor(GPU_THREADS) as threads:
+        elif len(self.buckets) > 1 and (in_memory or self.run.engine == "gpu"):
+            with ThreadPoolExecutor(len(self.buckets) if in_memory else GPU_THREADS) as threads:
                 self._run_on(threads, task, tick)
         else:
             for done, bucket in enumerate(self.buckets, start=1):

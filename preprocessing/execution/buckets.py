@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -35,18 +36,20 @@ def since_boot(folder: Path, boot: Path = _BOOT) -> Path:
     return folder / (now or "scratch")
 
 
+def bucket_of(keys: pl.Series, boundaries: pl.Series) -> pl.Series:
+    """Keys -> the numbers of their buckets, which end with these keys, but for the last."""
+    return boundaries.search_sorted(keys).cast(pl.Int32)
+
+
 def divide(rows: pl.LazyFrame, key: str, boundaries: pl.Series, parts: Path) -> None:
     """Write rows into folders bucket=0, bucket=1, .. of `parts`: keys up to the first boundary, up to the second, and so on.
 
     Rows are read once and never held at once.
     """
     shutil.rmtree(parts, ignore_errors=True)
-
-    def bucket_of(keys: pl.Series) -> pl.Series:
-        return boundaries.search_sorted(keys).cast(pl.Int32)
-
+    number_of = partial(bucket_of, boundaries=boundaries)
     # Said to be elementwise, which it is, for else all rows would be held at once.
-    bucket = pl.col(key).map_batches(bucket_of, return_dtype=pl.Int32, is_elementwise=True).alias(_BUCKET)
+    bucket = pl.col(key).map_batches(number_of, return_dtype=pl.Int32, is_elementwise=True).alias(_BUCKET)
     target = pl.PartitionBy(parts, key=_BUCKET, include_key=False)
     rows.with_columns(bucket).sink_ipc(target, compression="uncompressed", mkdir=True, engine="streaming")
     schema = rows.collect_schema()
@@ -90,8 +93,10 @@ class Spool:
     def divide(self, name: str, rows: pl.LazyFrame, key: str, boundaries: pl.Series) -> None:
         """Keep rows in frames NAME-0, NAME-1, .. by their keys, as the function `divide` says."""
         if self.folder is None:
-            assert boundaries.is_empty()
-            self._frames[f"{name}-0"] = collect(rows)
+            frame = collect(rows)
+            bucket = bucket_of(frame[key], boundaries) if len(boundaries) else None
+            for number in range(len(boundaries) + 1):
+                self._frames[f"{name}-{number}"] = frame if bucket is None else frame.filter(bucket == number)
             return
         done = self.folder / f"{name} divided"
         if done.exists():

@@ -18,14 +18,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import partial
+from itertools import takewhile
 
 import polars as pl
 
 from preprocessing.account import CUT, DUPLICATES, SHORT
 from preprocessing.encoders.item_age import ItemAge
 from preprocessing.execution.flow import Drop, Flow
-from preprocessing.execution.ordering import KEY, LAST, Packing, packing_of
-from preprocessing.execution.places import Places, by_day
+from preprocessing.execution.ordering import KEY, LAST, Packing, codes_of, packing_of
+from preprocessing.execution.places import CODE, Places, by_day
 from preprocessing.features.feature import FittedFeature
 from preprocessing.features.plans import fit_plans
 from preprocessing.frames import CPU, Rows, Target, collect, collect_and_keep, to_host
@@ -44,7 +45,7 @@ from preprocessing.sessions import (
     sort_keys,
 )
 from preprocessing.steps import Step
-from schemas.columns import DAY, END, ITEM_ID, USER_ID
+from schemas.columns import DAY, END, ITEM_ID, POSITION, TIMESTAMP, USER_ID
 from schemas.dataset import Dataset
 
 KEPT_ROWS, OPEN, QUARANTINE, COUNTS, NULLED_ROWS, TIES = "kept", "open", "quarantine", "counts", "nulled", "ties"
@@ -137,15 +138,23 @@ class Cleaning:
 
     def _places(self) -> Places | None:
         """The order of rows, where all that may come before it are rules."""
-        if self.packing is None or self.marked is None or self.plan.row_steps:
+        if self.marked is None or self.plan.row_steps:
+            return None
+        keys = sort_keys(self.dataset, self.marked.columns)
+        who = takewhile(lambda name: name not in (TIMESTAMP, POSITION), keys[:-1])
+        texts = [] if self.packing else [name for name in who if self.marked.schema[name] == pl.String]
+        if self.packing is None and not texts:
             return None
         rows = self.plan.rules.without_private(self.marked.lazy(), code=True).collect()
         if self.carried is not None and self.carried.height:
             carried = self.carried.lazy().with_columns(pl.lit(0, dtype=pl.Int32).alias(RULE_CODE)).select(rows.columns)
             rows = collect(pl.concat([rows.lazy(), carried], how="vertical_relaxed"))
-        keys = sort_keys(self.dataset, rows.columns)
-        rest = _rest(rows.schema, keys, lists=True)
-        return Places.of(rows, self.packing, rest, drop=self.dataset.duplicates == "drop")
+        rest, packing = _rest(rows.schema, keys, lists=True), self.packing
+        if texts:
+            rows = rows.with_columns(codes_of(rows[name]).alias(f"{CODE}{name}") for name in texts)
+            coded = [f"{CODE}{name}" if name in texts else name for name in keys]
+            packing = packing_of(rows.lazy().filter(pl.col(RULE_CODE) == 0).select(coded), coded)
+        return Places.of(rows, packing, rest, drop=self.dataset.duplicates == "drop") if packing else None
 
     def _in_place(self, places: Places) -> tuple[Flow, pl.DataFrame | pl.LazyFrame]:
         """Rows in order, without duplicates, of the columns that are looked at before sessions are those that are kept.

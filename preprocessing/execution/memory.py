@@ -6,6 +6,10 @@ these settings freed blocks stay for ten seconds, in one store where threads are
 is the same.
 
 The allocator reads its settings once, when Polars is imported: set them before. This module does not import it.
+
+A thread of the allocator's own returns what has been free for ten seconds, and a process that is forked has no such thread:
+whoever frees a block then returns it at once, so that each new column costs its page faults again. What is forked, and ends
+with its work, never returns any.
 """
 
 from __future__ import annotations
@@ -15,13 +19,19 @@ from collections.abc import MutableMapping
 
 SETTING = "_RJEM_MALLOC_CONF"
 KEPT = "oversize_threshold:0,dirty_decay_ms:10000"
+FORKED = "dirty_decay_ms:-1"
 FEW = 4  # threads that may share one store without waiting for each other
 
 
-def keep_memory(environment: MutableMapping[str, str] = os.environ, threads: int | None = None) -> None:
+def keep_memory(
+    environment: MutableMapping[str, str] = os.environ, threads: int | None = None, forks: bool = False
+) -> None:
     """Set what is not set already, for this process if Polars is not imported yet, and for those that it starts.
 
-    `threads`: how many Polars has; None: one a core.
+    `threads`: how many Polars has; None: one a core. `forks`: frames are those of processes that a process of this
+    environment forks; of a setting that is there, the last word is then theirs.
     """
     few = (threads or os.cpu_count() or FEW + 1) <= FEW
     environment.setdefault(SETTING, f"{KEPT},narenas:1" if few else KEPT)
+    if forks:
+        environment[SETTING] += f",{FORKED}"

@@ -19,6 +19,7 @@ from preprocessing.plan.rules import RULE_CODE
 from preprocessing.sessions import EVENT_DAY, differs
 
 PLACE = "place of row"  # no column of events is called so
+CODE = "code of "  # nor so: begins the name of a column of integers in the order of one of text
 FEW = 8  # of so many rows one may tie where the integer that orders them leaves keys out
 
 
@@ -34,7 +35,8 @@ class Places:
 
     @classmethod
     def of(cls, rows: pl.DataFrame, packing: Packing, rest: Sequence[str], *, drop: bool) -> Places:
-        """`rows` have RULE_CODE; `rest` are the columns that order rows which agree in all keys; `drop` rows that are the same.
+        """`rows` have RULE_CODE, and a column CODE for each that `packing` has one of; `rest` are the columns that order rows
+        which agree in all keys; `drop` rows that are the same.
 
         Rows are the same that agree in all keys and in `rest`, but for EVENT_DAY.
         """
@@ -45,7 +47,8 @@ class Places:
                 _break_ties(rows, order, same, columns)
         (later,) = np.nonzero(same)
         kept = np.delete(order, later) if drop and len(later) else order
-        return cls(rows, _places(kept), _places(order[later] if drop else order[:0]))
+        codes = [name for name in rows.columns if name.startswith(CODE)]
+        return cls(rows.drop(codes), _places(kept), _places(order[later] if drop else order[:0]))
 
     def narrow(self, columns: Collection[str]) -> pl.DataFrame:
         """These columns of the rows in order, and PLACE unless there are no other columns."""

@@ -5,6 +5,8 @@ night has pools of threads, which would be lost in the middle of what they hold.
 
     night (Processes: a thread a worker) --socket--> python -m preprocessing.execution.processes --fork--> workers
 
+All begin with the first task: a night that has none to hand out does not pay for them.
+
 A worker that dies is replaced, and what it was doing is done again, `RETRIES` times at most. Workers end when the night does,
 however that ends, in the middle of a task, too: the night that goes on after one that was killed finds nobody in its scratch.
 """
@@ -21,6 +23,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
 from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 from preprocessing.execution.memory import keep_memory
@@ -38,6 +41,12 @@ class Processes(Executor):
     """`count` workers, each a process; as an executor it takes functions that can be imported there."""
 
     def __init__(self, count: int) -> None:
+        self._threads = ThreadPoolExecutor(count)
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        self._count, self._beginning = count, Lock()
+        self._forked: subprocess.Popen[bytes] | None = None
+
+    def _begin(self) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
             # The path of this process, in which people's own modules may be found.
@@ -47,15 +56,16 @@ class Processes(Executor):
                 f"import sys; sys.path[:] = {sys.path!r}; import {__name__} as p; p.fork()",
             ]
             environment = os.environ | SINGLE
-            keep_memory(environment, threads=1)
+            keep_memory(environment, threads=1, forks=True)
             self._forked = subprocess.Popen(command, stdin=theirs.fileno(), env=environment)
-        self._threads = ThreadPoolExecutor(count)
-        self._idle: SimpleQueue[Connection] = SimpleQueue()
-        for _ in range(count):
+        for _ in range(self._count):
             self._idle.put(self._new())
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run a function on the next worker that is idle."""
+        with self._beginning:
+            if self._forked is None:
+                self._begin()
         return self._threads.submit(self._run, function, args, kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -63,8 +73,9 @@ class Processes(Executor):
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
         while not self._idle.empty():
             self._idle.get().close()
-        self._control.close()
-        self._forked.wait()
+        if self._forked:
+            self._control.close()
+            self._forked.wait()
 
     def _new(self) -> Connection:
         """A worker: the end of a socket at whose other end it listens.
@@ -77,6 +88,7 @@ class Processes(Executor):
             with theirs:
                 socket.send_fds(self._control, [b"+"], [theirs.fileno()])
         except ConnectionError as error:
+            assert self._forked
             raise RuntimeError(
                 f"The process that makes workers has ended (exit status {self._forked.wait()}; -9 is often a lack of memory). "
                 "Run with fewer --workers, or without: what is done already is not done again."

@@ -116,6 +116,8 @@ class Source:
         wanted = {path for paths in days.values() for path in paths}
         rows, paths = self.raw(wanted, numbered=bool(undated))
         every = set(self.index.days()) == set(days) and self.index.undated() <= undated.keys()
+        if every:  # nobody else needs the rows, which those who asked let go of as they work on them
+            self._in_memory = None
         selection = Selection(
             time_zone=self.dataset.time_zone,
             by_day=self.dataset.split == "day",

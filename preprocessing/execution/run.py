@@ -39,6 +39,13 @@ class Workers:
     min_buckets: int = 1
     bucket_rows: int | None = None
     """Rows of a bucket at most; None: what the engine can hold."""
+    threads: int = 1
+    """How many threads of this process work on a batch that fits in its memory, on a CPU."""
+
+    @property
+    def takes_small(self) -> bool:
+        """Whether a batch that fits in memory stays in this process: how it is divided is not said otherwise."""
+        return self.threads > 1 or self == Workers()
 
 
 def room_of(scratch: Path, engine: EngineName, workers: Workers, steps: Iterable[Step]) -> Room:

@@ -23,6 +23,7 @@ import polars as pl
 
 from preprocessing import frames
 from preprocessing.account import KEPT
+from preprocessing.encoders import Encoder
 from preprocessing.engines import EngineName, engine_of
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.cleaning import (
@@ -164,15 +165,23 @@ def _fitted_to(job: Job, kept: Rows) -> Rows:
 
 
 def statistics_of(job: Job, buckets: range) -> dict[str, pl.DataFrame]:
-    """The statistics of all buckets for the next encoders, by the name of the state they go into."""
+    """The statistics of all buckets for the next encoders, by the name of the state they go into; rows are in a fixed order.
+
+    Those by value are of numbers, which are summed up: one row for each day and value, however many buckets there are.
+    """
     found: dict[str, list[pl.DataFrame]] = {}
+    encoders: dict[str, Encoder] = {}
     for one in fitted_so_far(job):
         if one.next_to_fit:
+            encoders[one.state_name] = one.next_to_fit
             parts = [collect(job.spool.get(_statistics(one, bucket))) for bucket in buckets]
             found.setdefault(one.state_name, []).extend(parts)
     tables = {name: pl.concat(parts, how="vertical_relaxed") for name, parts in found.items()}
-    # Sums of floats depend on the order in their last bits; those by value are counts, and many rows.
-    return {name: table if VALUE in table.columns else table.sort(table.columns) for name, table in tables.items()}
+    # Sums of floats depend on the order in their last bits.
+    return {
+        name: encoders[name].sum_parts(table) if VALUE in table.columns else table.sort(table.columns)
+        for name, table in tables.items()
+    }
 
 
 def _statistics(one: FittedFeature, bucket: int) -> str:

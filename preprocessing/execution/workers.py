@@ -1,6 +1,7 @@
 """Workers that run a batch's tasks, one bucket of users each: processes of this machine, or dask.distributed's.
 
-    workers N                 `Processes`: forks of a process that has imported what tasks need
+    workers N                 a batch that fits in memory: N threads of this process, which nothing has to be handed to;
+                              a larger one `Processes`: forks of a process that has imported what tasks need
     workers N, engine gpu     dask-cuda's LocalCUDACluster, a process a GPU
     scheduler ADDRESS         the workers of a Dask scheduler, on any machine
 
@@ -48,7 +49,7 @@ def workers_of(engine: EngineName, workers: int | None = None, scheduler: str | 
         )
     if workers is not None and engine != "gpu":
         with Processes(workers) as processes:
-            yield Workers(processes, min_buckets=BUCKETS_A_WORKER * workers)
+            yield Workers(processes, min_buckets=BUCKETS_A_WORKER * workers, threads=workers)
         return
     with _client(workers, scheduler) as client:
         count = len(client.scheduler_info()["workers"])

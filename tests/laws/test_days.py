@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from preprocessing.execution import batch
 from preprocessing.execution.run import Workers
 from schemas.artifacts import Manifest
 from schemas.dataset import Dataset
@@ -23,7 +24,7 @@ from tests.slow import examples
 
 COLUMNS = ("user_id", "session_id", "item_id", "timestamp", "event_type", "price")
 LAST = date(2024, 1, 4)
-DIVIDED = Workers(min_buckets=3)
+DIVIDED, THREADS = Workers(min_buckets=3), Workers(threads=3)
 # Many events lie around midnight, where sessions go from one day to the next.
 MINUTES = st.one_of(
     st.integers(0, 4 * 24 * 60 - 1),
@@ -87,8 +88,11 @@ def balanced(manifest: Manifest) -> bool:
     st.randoms(use_true_random=False),
     st.sampled_from(["gap", "given"]),
     st.sampled_from(["UTC", "America/Sao_Paulo"]),
+    st.sampled_from([DIVIDED, THREADS]),
 )
-def test_any_division_gives_the_same_rows(rows: list[Any], order: random.Random, rule: str, zone: str) -> None:
+def test_any_division_gives_the_same_rows(
+    rows: list[Any], order: random.Random, rule: str, zone: str, divided: Workers
+) -> None:
     regular = [(user, 1, item, time, "view", 2.0) for user, item, time in three_days()]
     rows = [*rows, *regular, ("e", 1, "x", at(3, 9), "view", 1.0), ("e", 1, "y", at(3, 9, 1), "view", 1.0)]
     found: list[Manifest] = []
@@ -107,7 +111,9 @@ def test_any_division_gives_the_same_rows(rows: list[Any], order: random.Random,
     with tempfile.TemporaryDirectory() as name:
         shuffled = order.sample(rows, len(rows))
         put(Path(name), [shuffled[::3], shuffled[1::3], shuffled[2::3]])
-        keep(run(Path(name), dataset_in(name, rule, zone), until=LAST, workers=DIVIDED))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(batch, "FEW_ROWS", 1)
+            keep(run(Path(name), dataset_in(name, rule, zone), until=LAST, workers=divided))
         of_files = (
             "seconds",
             "rows_of_last_day",

@@ -19,7 +19,7 @@ from preprocessing.execution.flow import Flow
 from preprocessing.features import plans as plans_module
 from preprocessing.features.feature import Feature, FittedFeature
 from preprocessing.features.plans import fit_plans, transform
-from preprocessing.groups import DENSE, Groups
+from preprocessing.groups import DENSE, Groups, sum_up
 from preprocessing.output.items import merge_items
 from preprocessing.sessions import EVENT_DAY, SESSION_INDEX, long_enough
 from schemas.columns import COUNT, DAY, ITEM_ID, TIMESTAMP, VALUE
@@ -99,6 +99,17 @@ def test_keys_of_groups_are_those_of_their_rows() -> None:
         groups = Groups.of(keys, sort=True)
         assert groups is not None and groups.size <= DENSE * 3
         assert [key.to_list() for key in groups.keys(groups.of_rows)] == [key.to_list() for key in keys]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(-2, 5), st.integers(0, 9)), min_size=1), st.booleans())
+def test_parts_are_summed_up_as_a_plan_does(parts: list[tuple[int, int, int]], as_text: bool) -> None:
+    days = pl.Series(DAY, [FIRST + timedelta(days=day) for day, *_ in parts])
+    values = pl.Series(VALUE, [value for _, value, _ in parts]).cast(pl.String if as_text else pl.Int32)
+    table = pl.DataFrame([days, values, pl.Series(COUNT, [count for *_, count in parts])])
+    whole = table.group_by(DAY, VALUE).agg(pl.col(COUNT).sum()).sort(DAY, VALUE)
+    assert sum_up(table, [DAY, VALUE], [COUNT]).equals(whole)
+    assert sum_up(whole, [DAY, VALUE], [COUNT]).equals(whole)
 
 
 @pytest.mark.parametrize("keys", [[None, 1], [True, False], [2**63, 1], ["a", "b"], []])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 
+import polars as pl
 import pytest
 
 from preprocessing.execution.memory import SETTING, keep_memory
@@ -51,3 +53,25 @@ def test_workers_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(SETTING, raising=False)
     with Processes(1) as processes:
         assert "narenas:1" in str(processes.submit(os.getenv, SETTING).result())
+
+
+def page_faults(rows: int) -> int:
+    """Those of making a column of numbers ten times, each freed before the next."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        pl.int_range(rows, eager=True) * 2
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the page faults of Linux")
+@pytest.mark.parametrize("set_already", ["", "oversize_threshold:0,dirty_decay_ms:10000,narenas:1"])
+def test_a_worker_keeps_the_memory_of_frames(set_already: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is forked has no thread that returns memory late: without a setting of its own, it would at once."""
+    monkeypatch.delenv(SETTING, raising=False)
+    if set_already:
+        monkeypatch.setenv(SETTING, set_already)
+    rows = 2_000_000
+    pages_of_a_column = rows * 8 // os.sysconf("SC_PAGE_SIZE")
+    with Processes(1) as processes:
+        processes.submit(page_faults, rows).result()
+        assert processes.submit(page_faults, rows).result() < pages_of_a_column

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preprocessing.execution.cleaning import order
+from preprocessing.execution.cleaning import Cleaning, order
 from preprocessing.execution.flow import Flow
-from preprocessing.execution.ordering import Packing, packing_of
+from preprocessing.execution.ordering import Packing, codes_of, packing_of
 from preprocessing.execution.places import Places
+from preprocessing.plan import plan_of
 from preprocessing.plan.rules import RULE_CODE
 from preprocessing.sessions import (
     EVENT_DAY,
@@ -136,6 +137,42 @@ def test_places_order_rows_as_all_columns_do(items: list[Any], rows: list[tuple[
     assert places.rows.drop(RULE_CODE)[places.places].equals(expected)
     assert len(places.duplicates) == events.height - expected.height
     assert ordered(events, dataset, packing).equals(expected)
+
+
+TEXTS = st.lists(st.text(max_size=3) | st.sampled_from([None, "", "a", "B", "ä", "10", "9"]))
+
+
+@given(TEXTS, TEXTS)
+def test_codes_of_texts_are_in_their_order(texts: list[str | None], more: list[str | None]) -> None:
+    """Also where more texts have been numbered before."""
+    kept = pl.Series(more, dtype=pl.String).cast(pl.Categorical)
+    codes = codes_of(pl.Series("user_id", texts, dtype=pl.String))
+    places = {text: place for place, text in enumerate(sorted({*texts} - {None}, key=lambda text: str(text).encode()))}
+    known = codes.drop_nulls()
+    assert len(kept) == len(more) and [code is None for code in codes] == [text is None for text in texts]
+    assert known.rank("dense").to_list() == [places[text] + 1 for text in texts if text is not None]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.sampled_from(["a", "B", "ä", "10", "9"]), st.integers(0, 2), st.integers(0, 2)), min_size=1),
+    st.sampled_from(["gap", "given"]),
+    st.sampled_from(["drop", "keep"]),
+)
+def test_users_and_sessions_that_are_text_order_rows_as_places(
+    rows: list[tuple[Any, ...]], rule: str, duplicates: str
+) -> None:
+    columns, sessions = (("session_id",), {"rule": rule}) if rule == "given" else ((), {})
+    dataset = dataset_of(".", columns=columns, duplicates=duplicates, sessions=sessions)
+    named = [(user, item, at(0, second), *[f"s{item % 2}"] * len(columns)) for user, item, second in rows]
+    events = events_of(named, *columns).with_columns(pl.lit(at(0).date()).alias(EVENT_DAY))
+    plan = plan_of(dataset.model_dump_json(), tuple(events.drop(EVENT_DAY).schema.items()), ())
+    cleaning = Cleaning.of(dataset, plan, at(9).date(), at(9), events, None, pack=True)
+    places = cleaning._places()
+    assert cleaning.packing is None
+    if places is not None:  # of one time and user alone, no integer is made
+        assert places.rows[places.places].drop(RULE_CODE).equals(ordered(events, dataset))
+    assert places is not None or len(set(named)) == 1
 
 
 def test_which_keys_one_integer_holds() -> None:

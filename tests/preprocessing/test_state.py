@@ -11,6 +11,7 @@ import pytest
 
 from preprocessing import encoders
 from preprocessing.encoders import Encoder, Expressions, Fits
+from preprocessing.execution.run import Workers
 from preprocessing.features.feature import Feature
 from preprocessing.features.state import (
     FeatureState,
@@ -25,7 +26,7 @@ from preprocessing.features.state import (
 from schemas.artifacts import Artifacts
 from schemas.columns import DAY
 from tests.preprocessing.encoding import ROW, encode_batch, encode_days, features_of
-from tests.preprocessing.small import at
+from tests.preprocessing.small import at, dataset_of, run, write
 
 ONE, TWO, THREE = (date(2024, 1, day) for day in (1, 2, 3))
 FEATURES: dict[str, Any] = {
@@ -212,3 +213,20 @@ def test_the_example_of_the_base_class_is_true(at_once: bool, monkeypatch: pytes
     assert encoded["price"].to_list() == [-1.0, 1.0, 6.0, 0.0]
     assert rows_of(state["price.0"]) == [(4, 20.0)]
     assert all(line in str(encoders.Encoder.__doc__) for line in ("count 3, sum 15", "6.0", "-1.0"))
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_statistics_by_value_are_the_same_bytes_however_many_buckets_there_are(as_text: bool, tmp_path: Path) -> None:
+    rows = [(user, user * 7 % 11, at(day, 12, user % 3)) for day in range(3) for user in range(40)]
+    by_value = {name: {"column": "item_id", "encode": name} for name in ("popularity", "category")}
+    found = []
+    for number, workers in enumerate([Workers(), Workers(), Workers(min_buckets=3)]):
+        source = tmp_path / str(number)
+        source.mkdir()
+        write(source, [(user, f"item {item}" if as_text else item, time) for user, item, time in rows])
+        dataset = dataset_of(source, sessions={"min_length": 1}, features={"item_id": "category"} | by_value)
+        root = run(source, dataset, workers=workers).folder.parents[1]
+        files = sorted(root.glob("states/*/statistics/*.parquet"))
+        found.append([(file.parents[1].name, file.name, file.read_bytes()) for file in files])
+    assert len(found[0]) == 6  # of three features, before and after the newest day
+    assert found[1] == found[0] and found[2] == found[0]

@@ -141,6 +141,12 @@ def test_how_often_a_frame_as_long_as_the_rows_is_made(tmp_path: Path, monkeypat
     assert sum(count for _, count in found) == 15
 
 
+def test_users_that_are_text_cost_no_more_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are numbered, and rows ordered as places."""
+    as_text = [(f"user {user}", *rest) for user, *rest in rows()]
+    assert dict(costs(tmp_path, monkeypatch, as_text, gpu=False))["clean"] == 9
+
+
 def test_columns_that_no_rule_of_sessions_looks_at_are_copied_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,11 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from preprocessing.execution import batch, tasks
 from preprocessing.execution.processes import Processes
 from preprocessing.execution.run import Workers
 from preprocessing.execution.workers import workers_of
@@ -54,7 +56,37 @@ def test_two_workers_give_the_sessions_of_none(shop: Path, alone: dict[str, Any]
     with workers_of("cpu", workers=2) as workers:
         assert workers.min_buckets == 4
         assert workers.executor and workers.executor.submit(polars_threads).result() == 1
+        assert content(prepared(shop, tmp_path, replace(workers, threads=1))) == alone
+
+
+def test_what_fits_in_memory_stays_in_this_process_in_as_many_threads(
+    shop: Path, alone: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process for it would cost its imports, and the rows a way there and back."""
+    together, seen = threading.Barrier(2, timeout=600), []
+    clean = tasks.clean_bucket
+
+    def cleaning(job: tasks.Job, bucket: int) -> None:
+        assert job.spool.folder is None
+        together.wait()  # which one thread alone would never come back from
+        seen.append((bucket, os.getpid()))
+        clean(job, bucket)
+
+    monkeypatch.setattr(tasks, "clean_bucket", cleaning)
+    monkeypatch.setattr(batch, "FEW_ROWS", 1000)
+    with workers_of("cpu", workers=2) as workers:
         assert content(prepared(shop, tmp_path, workers)) == alone
+        assert isinstance(workers.executor, Processes) and workers.executor._forked is None
+    assert sorted(seen) == [(0, os.getpid()), (1, os.getpid())]
+
+
+def test_few_rows_are_one_bucket(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    buckets: list[int] = []
+    clean = tasks.clean_bucket
+    monkeypatch.setattr(tasks, "clean_bucket", lambda job, bucket: (buckets.append(bucket), clean(job, bucket))[1])
+    with workers_of("cpu", workers=2) as workers:
+        prepared(shop, tmp_path, workers)
+    assert buckets == [0]
 
 
 def process_id() -> int:
@@ -254,6 +286,7 @@ def test_where_no_worker_can_be_made_any_more_it_is_said() -> None:
     executor = Processes(1)
     try:
         worker = executor.submit(os.getpid).result()
+        assert executor._forked
         executor._forked.kill()
         executor._forked.wait()
         os.kill(worker, signal.SIGKILL)

@@ -20,7 +20,7 @@ from preprocessing.encoders import finite
 from preprocessing.encoders.category import Category
 from preprocessing.features.feature import Feature
 from preprocessing.frames import CPU, Held, Rows, Target, collect, collect_all
-from preprocessing.groups import Groups
+from preprocessing.groups import Groups, sum_up
 from schemas.columns import COUNT, DAY, LENGTH, TIMESTAMP, VALUE
 from schemas.dataset import Dataset
 
@@ -86,7 +86,7 @@ def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, featur
         if is_fitted(feature, dataset):
             values[column] = collect(pl.concat(frames(f"statistics-{feature.name}.0"), how="vertical_relaxed"))
     for column, table in values.items():
-        whole = table if len(frames("profile")) == 1 else table.group_by(DAY, VALUE).agg(pl.col(COUNT).sum())
+        whole = table if len(frames("profile")) == 1 else sum_up(table, [DAY, VALUE], [COUNT])
         tables += [_as_table(part, column, kind) for kind, part in _most(whole).items()]
     return pl.concat(tables).sort(KEYS)
 
