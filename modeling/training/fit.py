@@ -29,7 +29,6 @@ from modeling.training import checkpoints
 from modeling.training.checkpoints import State
 from modeling.training.device import Steps, stream_of_its_own
 from modeling.training.distributed import num_processes
-from modeling.training.item_start import begin_near_neighbours
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.pieces import divide
@@ -246,6 +245,8 @@ def make_model(
     model.inputs.items.set_items(items, report)
     model.reach(sessions)
     if config.inputs.item_start == "neighbours":
+        from modeling.training.item_start import begin_near_neighbours  # with scipy's solvers
+
         begin_near_neighbours(model, sessions)
     if NEXT_ITEM in model.heads:
         set_popularity(model.next_item, sessions, split.last_day, split.train)
