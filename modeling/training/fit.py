@@ -93,10 +93,11 @@ def fit(
     use_sparse_gradients(model, device)
     schedule = make_schedule(model, sessions.to(device), config)
     judge = _judge(model, split, config, goal, report)
-    plan = Plan(schedule.steps_per_epoch, config, of_epochs)
+    plan, threads = Plan(schedule.steps_per_epoch, config, of_epochs), torch.get_num_threads()
     report(
         f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
-        f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
+        f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs"
+        + (f", on {threads:,} CPU thread{'s' * (threads > 1)}." if device == "cpu" else ".")
     )
     set_seed(config.seed)  # what training draws does not depend on what building the model drew
     optimizer = make_optimizer(model, config)
