@@ -280,11 +280,12 @@ def main() -> None:
 def write(peer_name: str, records: list[Json], order: tuple[str, ...]) -> None:
     """Put the records of one peer in place of those that were there, and make the page anew."""
     lines = RECORDS.read_text().splitlines() if RECORDS.is_file() else []
-    records = [one for one in map(json.loads, lines) if one["peer"] != peer_name] + records
+    on = f"{machine()}, load {os.getloadavg()[1]:.0f}"
+    records = [one for one in map(json.loads, lines) if one["peer"] != peer_name] + [one | {"on": on} for one in records]
     records.sort(key=lambda record: order.index(record["peer"]))
     RECORDS.write_text("".join(json.dumps(record) + "\n" for record in records))
-    load = os.getloadavg()[1]
-    about = f"\nMeasured on {machine()}, which other work shared (load {load:.0f}); a peer may have run earlier (`--kept`).\n"
+    machines = "; ".join(dict.fromkeys(f"{record['peer']}: {record['on']}" for record in records))
+    about = f"\nOther work shared the machine. {machines}. A peer may have run earlier (`--kept`).\n"
     RECORDS.with_suffix(".md").write_text(PAGE + table(records) + about)
 
 

@@ -1,6 +1,6 @@
 """Batches: sessions laid out in places, what is read at each place, and what is asked.
 
-On a CPU, sessions share rows of about 64 places and exactly the places asked about are listed. A GPU must never be asked how
+On a CPU, sessions share rows of about 32 places and exactly the places asked about are listed. A GPU must never be asked how
 large something is, since the host would wait for all that it has to do: there a `Shape`, known to the host beforehand, says how
 much room is made, and what is left over is padding.
 
@@ -9,10 +9,12 @@ S sessions, E events, B rows, L places in a row, T = B * L, N predictions.
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +22,7 @@ from modeling.attention import FLEX_BLOCK, Direction, Layout
 from modeling.draws import Rows
 from modeling.sessions import ASKED, IS_PAST, Sessions
 
-ROW_LENGTH = 64
+ROW_LENGTH = 32  # of a CPU: attention costs a row's square, and up to here little of a row is left empty (LOG.md)
 BLOCK = 64  # places of a flat row whose attention is computed together, unless sessions are longer
 
 
@@ -159,38 +161,27 @@ def own_segments(sessions: Sessions, layout: Layout) -> Tensor:
 
 
 def _rows(lengths_S: Tensor, row_length: int) -> Layout:
-    """Several sessions in each row."""
-    row_S = _row_of(lengths_S, row_length)
-    by_row = row_S.argsort(stable=True)
-    upto = lengths_S[by_row].cumsum(0)
-    begins = upto - lengths_S[by_row]  # place of each session if all rows were one
-    row_begins = torch.full((int(row_S.max()) + 1,), int(upto[-1]), device=lengths_S.device)
-    row_begins.scatter_reduce_(0, row_S[by_row], begins, "amin")
-    first_S = torch.empty_like(lengths_S)
-    first_S[by_row] = begins - row_begins[row_S[by_row]]
-    width = int((first_S + lengths_S).max())
+    """Several sessions in each row: the longest first, each into the row with the most room left."""
+    lengths = lengths_S.cpu().numpy()
+    total, longest = int(lengths.sum()), int(lengths.max())
+    num_rows = max(min(-(-total // max(row_length, longest)), len(lengths)), 1)
+    filled = [(0, row) for row in range(num_rows)]  # a heap
+    row_S, first_S = np.zeros((2, len(lengths)), np.int64)
+    length_of = lengths.tolist()
+    for session in (-lengths).argsort(kind="stable").tolist():
+        first, row = filled[0]
+        row_S[session], first_S[session] = row, first
+        heapq.heapreplace(filled, (first + length_of[session], row))
+    shape = (num_rows, max(filled)[0])
 
-    session_E = torch.repeat_interleave(lengths_S)
-    position_E = torch.arange(len(session_E), device=lengths_S.device) - (lengths_S.cumsum(0) - lengths_S)[session_E]
-    first_S = first_S + row_S * width
-    place_E = first_S[session_E] + position_E
-    segments_T, positions_T = torch.zeros(2, len(row_begins) * width, dtype=torch.long, device=lengths_S.device)
-    segments_T[place_E], positions_T[place_E] = session_E + 1, position_E
-    shape = (len(row_begins), width)
-    return Layout(segments_T.view(shape), positions_T.view(shape), end_S=first_S + lengths_S - 1)
-
-
-def _row_of(lengths: Tensor, row_length: int) -> Tensor:
-    """A row for each session: the longest begin a row each, the others fill what is left; one goes where its start falls."""
-    total, order = int(lengths.sum()), lengths.argsort(descending=True, stable=True)
-    num_rows = min(-(-total // max(row_length, int(lengths.max()))), len(lengths))
-    first, others = order[:num_rows], order[num_rows:]
-    room = (-(-total // num_rows) - lengths[first]).clamp(min=0)
-    starts = lengths[others].cumsum(0) - lengths[others]
-    row_S = torch.empty_like(lengths)
-    row_S[first] = torch.arange(num_rows, device=lengths.device)
-    row_S[others] = torch.searchsorted(room.cumsum(0), starts, right=True).clamp(max=num_rows - 1)
-    return row_S
+    session_E = np.repeat(np.arange(1, len(lengths) + 1), lengths)
+    position_E = np.arange(total) - np.repeat(lengths.cumsum() - lengths, lengths)
+    first_S += row_S * shape[1]
+    place_E = np.repeat(first_S, lengths) + position_E
+    layout_2T = np.zeros((2, shape[0] * shape[1]), np.int64)
+    layout_2T[0, place_E], layout_2T[1, place_E] = session_E, position_E
+    segments_BL, positions_BL = torch.from_numpy(layout_2T).to(lengths_S.device).view(2, *shape)
+    return Layout(segments_BL, positions_BL, end_S=torch.from_numpy(first_S).to(lengths_S.device) + lengths_S - 1)
 
 
 def _one_each(lengths_S: Tensor, longest: int, most: int | None) -> Layout:

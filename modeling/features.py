@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from modeling.config import InputsConfig, ModelConfig
 from modeling.draws import rand_of_rows
+from modeling.rows import rows_of
 from schemas.columns import FIRST_ID, PADDING, UNKNOWN
 from schemas.errors import InputError, unknown
 from schemas.features import FeatureColumn, FeatureSchema
@@ -147,7 +148,7 @@ class Category(nn.Embedding):
         """[...] or [..., W] to [..., width]."""
         ids = self.reached(forget(ids) if self.training else ids)
         if not self.many:
-            return super().forward(ids)
+            return rows_of(self.weight, ids)
         bags = F.embedding_bag(ids.reshape(-1, ids.shape[-1]), self.weight, mode="mean", padding_idx=PADDING)
         return bags.reshape(*ids.shape[:-1], bags.shape[-1])
 

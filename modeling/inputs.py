@@ -16,6 +16,7 @@ from modeling.config import ModelConfig
 from modeling.draws import dropout
 from modeling.features import Feature, forget, read_features, time_feature
 from modeling.items import ItemVectors
+from modeling.rows import rows_of
 from modeling.seconds import AskedWhen, PastVectors
 from modeling.sessions import ASKED, GAP, IS_PAST, Sessions
 from schemas.columns import EVENT_TYPE, FIRST_ID, ITEM_ID, TIMESTAMP
@@ -176,7 +177,8 @@ class Inputs(nn.Module):
         if self.asked is not None:
             x_BLD = x_BLD + self.asked(batch.features[ASKED])
         if self.positions is not None:
-            x_BLD = x_BLD + self.positions(layout.from_end_BL if self.from_end else layout.positions_BL)
+            place_BL = layout.from_end_BL if self.from_end else layout.positions_BL
+            x_BLD = x_BLD + rows_of(self.positions.weight, place_BL)
         x_BLD = dropout(x_BLD, self.dropout, self.training)
         return x_BLD * layout.inside_BL.unsqueeze(-1)
 

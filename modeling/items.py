@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from modeling.config import InputsConfig, ModelConfig
 from modeling.draws import rand_of_rows
 from modeling.features import Feature, Reached, read_features, stored
+from modeling.rows import rows_of
 from modeling.sessions import values_of
 from modeling.shards import Shard
 from modeling.vectors import Pretrained, read_vectors
@@ -68,7 +69,7 @@ class ItemVectors(nn.Module):
             read = ids.masked_fill(dropped, UNKNOWN)
         if self.shard:
             return self.shard.read(self.table_VE, read, sparse=self.sparse)
-        x = F.embedding(read, self.table_VE, sparse=self.sparse)
+        x = rows_of(self.table_VE, read, sparse=self.sparse)
         if self.pretrained:
             x = self.pretrained(x, ids)
         return self.tower(x, ids, event) if self.tower else x

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modeling.config import PretrainedConfig
+from modeling.rows import rows_of
 from schemas.errors import InputError, reason, unknown
 
 WHERE = "inputs.pretrained"
@@ -48,7 +49,7 @@ class Pretrained(nn.Module):
     def forward(self, x: Tensor, ids: Tensor) -> Tensor:
         """The ids' own vectors x, [..., E], joined by these vectors."""
         assert self.project is not None, "set_vectors comes first"
-        vector = F.embedding(ids, self.vectors_VP)
+        vector = rows_of(self.vectors_VP, ids)
         joined: Tensor = self.project(vector)
         if not self.config.replaces_id:
             return x + joined

@@ -125,8 +125,8 @@ class TrainingConfig(Concern):
         None,
         ge=1,
         title="Threads",
-        description="CPU threads. Empty: OMP_NUM_THREADS, or all cores. Another number adds in another order, so it gives "
-        "other bits, and a model of its own.",
+        description="CPU threads. Empty: OMP_NUM_THREADS, or one for every 512 events of a step, as far as there are cores. "
+        "Another number adds in another order, so it gives other bits, and a model of its own.",
     )
 
     devices: int = Field(

@@ -18,8 +18,10 @@ from modeling.batches import Batch, Part
 from modeling.config import ModelConfig
 from modeling.heads import Head
 from modeling.items import ItemVectors
+from modeling.losses._groups import scores_of_groups
 from modeling.losses._negatives import draw
 from modeling.losses._sharded import sharded_cross_entropy
+from modeling.rows import rows_of
 from modeling.shards import Gathered, Shard
 from schemas import plugins
 from schemas.columns import FIRST_ID
@@ -164,20 +166,16 @@ class NextItem(Head):
     ) -> tuple[Tensor, Tensor]:
         """Scores of the targets, and of the negatives of each prediction's group; a negative that is the target is -inf."""
         before, column_GK, log_expected_GK = self._draw(target_N, weight_N, part)
-        num_groups, size = len(column_GK), self.negatives.group
-        room = (before, num_groups * size - before - len(target_N))
-        q_GgE = F.pad(q_NE, (0, 0, *room)).unflatten(0, (num_groups, size))
-        target_Gg = F.pad(target_N, room, value=-1).unflatten(0, (num_groups, size))
-        score_GgK = q_GgE @ self._of(column_GK, items).transpose(1, 2)
-        if self.bias_V is not None:
-            score_GgK = score_GgK + self.bias_V[column_GK].unsqueeze(1)
+        shift_GK = None if self.bias_V is None else self.bias_V[column_GK]
         if log_expected_GK is not None:
-            score_GgK = score_GgK - log_expected_GK.unsqueeze(1)
-        score_GgK = score_GgK.masked_fill(target_Gg.unsqueeze(2) == column_GK.unsqueeze(1), -torch.inf)
-        positive_N = (q_NE * self._of(target_N, items)).sum(1)
+            shift_GK = -log_expected_GK if shift_GK is None else shift_GK - log_expected_GK
+        item_RE = self._of(torch.cat([target_N, column_GK.flatten()]), items)
+        positive_N, negative_NK = scores_of_groups(
+            q_NE, item_RE, target_N, column_GK, shift_GK, self.negatives.group, before
+        )
         if self.bias_V is not None:
             positive_N = positive_N + self.bias_V[target_N]
-        return positive_N, score_GgK.flatten(0, 1)[before : before + len(target_N)]
+        return positive_N, negative_NK
 
     def _draw(self, target_N: Tensor, weight_N: Tensor, part: Part | None) -> tuple[int, Tensor, Tensor | None]:
         """How many predictions of the first group come before these, and the negatives and logQ of their groups, [G, K].
@@ -196,7 +194,7 @@ class NextItem(Head):
 
     def _of(self, column: Tensor, items: ItemVectors) -> Tensor:
         if self.items_VE is not None:
-            return self._vectors(F.embedding(column, self.items_VE, sparse=self.sparse))
+            return self._vectors(rows_of(self.items_VE, column, sparse=self.sparse))
         return self._vectors(items.of(column + FIRST_ID))
 
     def _vectors(self, item: Tensor) -> Tensor:

@@ -39,3 +39,31 @@ def counted(negative_NK: Tensor) -> tuple[Tensor, Tensor]:
 def log_softmax_of_counted(negative_NK: Tensor) -> Tensor:
     """Log of the softmax over each row's negatives that count: of the rest hugely negative; finite in a row of none."""
     return negative_NK.clamp(min=torch.finfo(negative_NK.dtype).min).log_softmax(1)
+
+
+def log_sum_exp(positive_N: Tensor, negative_NK: Tensor) -> Tensor:
+    """Log of the sum of the exponentials of a right item's score and of those of its negatives, [N]."""
+    if positive_N.device.type != "cpu":
+        return torch.cat([positive_N.unsqueeze(1), negative_NK], 1).logsumexp(1)
+    total_N: Tensor = _LogSumExp.apply(positive_N, negative_NK)
+    return total_N
+
+
+class _LogSumExp(torch.autograd.Function):
+    """Each exponential is taken once: the gradient is what `forward` made of it, scaled. (torch's takes it again.)"""
+
+    @staticmethod
+    def forward(ctx: Any, positive_N: Tensor, negative_NK: Tensor) -> Tensor:
+        most_N = torch.maximum(positive_N, negative_NK.amax(1))
+        exp_NK = (negative_NK - most_N.unsqueeze(1)).exp_()
+        exp_N = (positive_N - most_N).exp_()
+        total_N = exp_NK.sum(1).add_(exp_N)
+        ctx.save_for_backward(exp_N, exp_NK, total_N)
+        return total_N.log().add_(most_N)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor, Tensor]:
+        exp_N, exp_NK, total_N = ctx.saved_tensors
+        share_N = grad_N / total_N
+        return share_N * exp_N, exp_NK * share_N.unsqueeze(1)

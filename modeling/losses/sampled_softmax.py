@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from modeling.losses import counted
+from modeling.losses import counted, log_sum_exp
 
 
 def sampled_softmax(
@@ -29,9 +28,9 @@ def sampled_softmax(
     the full softmax as K grows; the positive is always there, so it is not corrected (Khrylchenko et al., arXiv:2507.09331).
     With label smoothing e the loss grows by e (s+ - mean(s)) over the 1 + K scores.
     """
-    all_NK = torch.cat([positive_N.unsqueeze(1), negative_NK], 1)
-    loss_N = all_NK.logsumexp(1) - positive_N
+    loss_N = log_sum_exp(positive_N, negative_NK) - positive_N
     if label_smoothing:
-        score_NK, counts_NK = counted(all_NK)
-        loss_N = loss_N + label_smoothing * (positive_N - score_NK.sum(1) / counts_NK.sum(1))
+        score_NK, counts_NK = counted(negative_NK)
+        mean_N = (positive_N + score_NK.sum(1)) / (1 + counts_NK.sum(1))
+        loss_N = loss_N + label_smoothing * (positive_N - mean_N)
     return loss_N

@@ -23,6 +23,7 @@ from schemas.progress import Progress as Numbers
 MODELS, ITEMS = "models", "items.parquet"
 Report = Callable[[Numbers | str], object]
 CORES = Path("/sys/devices/system/cpu")
+EVENTS_A_THREAD = 512  # of a step; with fewer, threads mostly wait for one another (LOG.md)
 TURN = "turn-"  # before a model's id: the folder that is locked while a process trains it, or waits for its own processes to
 
 
@@ -147,7 +148,8 @@ def _settle(config: TrainingConfig) -> TrainingConfig:
             "training.trainer to own, or train in one process."
         )
     side_by_side = int(os.environ.get("LOCAL_WORLD_SIZE") or devices)
-    return config.model_copy(update={"threads": config.threads or cpu_threads(side_by_side), "devices": devices})
+    threads = config.threads or cpu_threads(side_by_side, config.tokens_per_step // devices)
+    return config.model_copy(update={"threads": threads, "devices": devices})
 
 
 def _take_part(job: Job, progress: Report) -> None:
@@ -220,8 +222,9 @@ def _copy_schema(sessions: Path, model: Path) -> None:
     shutil.copytree(sessions / "vocabularies", model / "vocabularies")
 
 
-def cpu_threads(processes: int = 1) -> int:
-    """How many threads each of some processes takes where none are set: OMP_NUM_THREADS, or its share of the cores it may use.
+def cpu_threads(processes: int = 1, events: int | None = None) -> int:
+    """How many threads each of some processes takes where none are set: OMP_NUM_THREADS, or its share of the cores it may use,
+    but of a step of so many `events` no more than have `EVENTS_A_THREAD` each.
 
     Two hardware threads of a core are one; where the machine does not say which those are, each counts.
     """
@@ -235,7 +238,8 @@ def cpu_threads(processes: int = 1) -> int:
             cores.add((CORES / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text())
         except OSError:
             cores.add(str(cpu))
-    return max(1, len(cores) // processes)
+    most = len(cores) // processes
+    return max(1, most if events is None else min(most, events // EVENTS_A_THREAD))
 
 
 def _content(path: Path) -> str:

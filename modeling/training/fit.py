@@ -29,7 +29,6 @@ from modeling.training import checkpoints
 from modeling.training.checkpoints import State
 from modeling.training.device import Steps, stream_of_its_own
 from modeling.training.distributed import num_processes
-from modeling.training.item_start import begin_near_neighbours
 from modeling.training.log import Log, Report, describe_cases
 from modeling.training.optimizer import RowAdamW, make_optimizer, use_sparse_gradients
 from modeling.training.pieces import divide
@@ -94,10 +93,11 @@ def fit(
     use_sparse_gradients(model, device)
     schedule = make_schedule(model, sessions.to(device), config)
     judge = _judge(model, split, config, goal, report)
-    plan = Plan(schedule.steps_per_epoch, config, of_epochs)
+    plan, threads = Plan(schedule.steps_per_epoch, config, of_epochs), torch.get_num_threads()
     report(
         f"Training {model_config.body.name} ({size:,} parameters) on {len(sessions):,} sessions, "
-        f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs."
+        f"{plan.steps:,} steps of about {config.tokens_per_step:,} events, {config.epochs} epochs"
+        + (f", on {threads:,} CPU thread{'s' * (threads > 1)}." if device == "cpu" else ".")
     )
     set_seed(config.seed)  # what training draws does not depend on what building the model drew
     optimizer = make_optimizer(model, config)
@@ -246,6 +246,8 @@ def make_model(
     model.inputs.items.set_items(items, report)
     model.reach(sessions)
     if config.inputs.item_start == "neighbours":
+        from modeling.training.item_start import begin_near_neighbours  # with scipy's solvers
+
         begin_near_neighbours(model, sessions)
     if NEXT_ITEM in model.heads:
         set_popularity(model.next_item, sessions, split.last_day, split.train)

@@ -218,6 +218,41 @@ def test_without_a_number_of_threads_all_cores_are_taken(asked: str | None, monk
     assert cpu_threads() == cpu_threads()
 
 
+@pytest.mark.parametrize(("events", "threads"), [(64, 1), (512, 1), (1_023, 1), (1_024, 2), (4_096, 4), (65_536, 4)])
+def test_a_small_step_takes_fewer_threads_than_there_are_cores(
+    events: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)))
+    monkeypatch.setattr("modeling.stages.training.CORES", tmp_path)
+    assert cpu_threads(events=events) == threads and cpu_threads() == 4
+    assert cpu_threads(2, events) == min(threads, 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert cpu_threads(events=events) == 3
+
+
+def test_threads_follow_the_size_of_a_step_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(2)))
+    monkeypatch.setattr("modeling.stages.training.CORES", tmp_path)
+    before, found = torch.get_num_threads(), {}
+    try:
+        for tokens, given in ((256, None), (1_024, None), (256, 2)):
+            lines: list[str] = []
+            config = TRAINING.model_copy(update={"tokens_per_step": tokens, "threads": given})
+            model = train(artifacts, sessions, SMALL, config, lambda line, lines=lines: lines.append(str(line)))
+            said = next(line for line in lines if line.startswith("Training "))
+            found[tokens, given] = model.parameters["training"]["threads"], said.rpartition(", on ")[2]
+    finally:
+        torch.set_num_threads(before)
+    assert found == {
+        (256, None): (1, "1 CPU thread."),
+        (1_024, None): (2, "2 CPU threads."),
+        (256, 2): (2, "2 CPU threads."),
+    }
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

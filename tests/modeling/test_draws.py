@@ -1,25 +1,49 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import binomtest
 
 from modeling.draws import dropout
 
 
-@pytest.mark.parametrize("rate", [0.05, 0.4, 0.9])
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.4, 0.9, 0.99999])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-@pytest.mark.parametrize("shape", [(3, 5, 7), (128, 64), (1,), (0, 4)])
-def test_numbers_gradients_and_generator_are_those_of_torch(
-    rate: float, dtype: torch.dtype, shape: tuple[int, ...]
-) -> None:
+def test_a_share_of_the_elements_is_dropped_and_the_rest_makes_up_for_it(rate: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    x = torch.ones(200_003, dtype=dtype, requires_grad=True)
+    y = dropout(x, rate, True)
+    dropped = int((y == 0).sum())
+    assert binomtest(dropped, len(x), rate).pvalue > 1e-4
+    kept = y[y != 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / (1 - round(rate * 65_536) / 65_536)))
+    y.sum().backward()
+    assert torch.equal(x.grad, y) and y.dtype == dtype
+
+
+def test_each_element_is_dropped_on_its_own_at_any_place_of_a_word() -> None:
+    torch.manual_seed(3)
+    dropped = torch.stack([dropout(torch.ones(30), 0.3, True) == 0 for _ in range(20_000)]).double()
+    error = (0.3 * 0.7 / len(dropped)) ** 0.5
+    assert ((dropped.mean(0) - 0.3).abs() < 4.5 * error).all()
+    together = torch.corrcoef(dropped.T).fill_diagonal_(0)
+    assert together.abs().max() < 5 / len(dropped) ** 0.5
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7), (1,), (0, 4)])
+def test_the_same_state_of_the_generator_drops_the_same(shape: tuple[int, ...]) -> None:
     results = []
-    for drop in (dropout, F.dropout):
+    for _ in range(2):
         torch.manual_seed(3)
-        x = torch.linspace(-2, 2, torch.Size(shape).numel(), dtype=dtype).reshape(shape).requires_grad_()
-        y = drop(drop(x, rate, True), rate, True)
-        y.sum().backward()
-        results.append((y, x.grad, torch.get_rng_state()))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*results, strict=True))
-    assert results[0][0].dtype == dtype
+        results.append((dropout(torch.ones(shape), 0.4, True), torch.get_rng_state()))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+    assert results[0][0].shape == shape
+
+
+def test_one_integer_is_drawn_for_four_elements(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, draw = [], torch.Tensor.random_
+    monkeypatch.setattr(torch.Tensor, "random_", lambda x, *given: drawn.append(x.numel()) or draw(x, *given))
+    dropout(torch.ones(10, 41), 0.4, True)
+    assert drawn == [103]
 
 
 def test_an_order_of_elements_other_than_that_of_memory_is_left_to_torch() -> None:

@@ -207,7 +207,7 @@ def test_where_nothing_is_left_to_compare_with_there_is_no_nan(
 
 
 def test_memory_holds_scores_of_predictions_and_vectors_of_groups_only() -> None:
-    """Of 64 predictions in 4 groups with 50 negatives no tensor is larger than the scores: none has 64 x 50 vectors."""
+    """Of 64 predictions in 4 groups with 50 negatives no tensor holds more than a vector each: none has 64 x 50."""
     largest = []
 
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):
@@ -225,7 +225,7 @@ def test_memory_holds_scores_of_predictions_and_vectors_of_groups_only() -> None
     batch = asking(torch.randint(FIRST_ID, FIRST_ID + 30, (64,)))
     with Largest():
         model.next_item.loss(torch.randn(1, 64, 16, requires_grad=True), batch, model.inputs.items).backward()
-    assert max(largest) == max(64 * 51, 4 * 50 * 16)  # scores with the positive's
+    assert max(largest) == max(64 * 50, (64 + 4 * 50) * 16)
 
 
 def test_what_training_does_not_hold_is_no_uniform_negative() -> None:

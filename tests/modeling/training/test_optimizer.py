@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,13 +106,34 @@ def test_an_interrupted_sparse_run_goes_on_to_the_same_bits(tmp_path: Path, alwa
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".json", ".safetensors"}
 
 
-def test_where_all_gradients_are_dense_it_is_adamw() -> None:
+def test_where_all_gradients_are_dense_it_is_fused_adamw_to_the_last_bit() -> None:
     model = model_of("sasrec", loss=SAMPLED)
     batch = make_schedule(model, random_sessions(60, 50), CONFIG)[0]
-    model(batch).backward()
     copies = [nn.Parameter(parameter.detach().clone()) for parameter in model.parameters()]
-    for copy, parameter in zip(copies, model.parameters(), strict=True):
-        copy.grad = parameter.grad
-    RowAdamW(model.parameters(), lr=0.01).step()
-    torch.optim.AdamW(copies, lr=0.01).step()
-    assert all(torch.equal(copy, parameter) for copy, parameter in zip(copies, model.parameters(), strict=True))
+    settings = {"lr": 0.01, "betas": (0.9, 0.98), "weight_decay": 0.1}
+    ours, theirs = RowAdamW(model.parameters(), **settings), torch.optim.AdamW(copies, fused=True, **settings)
+    for step in range(3):
+        model(batch).backward()
+        for copy, parameter in zip(copies, model.parameters(), strict=True):
+            copy.grad = None if parameter.grad is None else parameter.grad.clone()
+        ours.step()
+        theirs.step()
+        ours.zero_grad()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        ours.load_state_dict(ours.state_dict())
+        assert all(torch.equal(copy, parameter) for copy, parameter in zip(copies, model.parameters(), strict=True)), (
+            step
+        )
+
+
+def test_training_does_not_import_the_compiler(tmp_path: Path) -> None:
+    """torch._dynamo costs a process more than a second, and nothing is compiled on a CPU."""
+    program = f"""
+import sys
+from pathlib import Path
+from tests.modeling.training.test_optimizer import run
+run(Path({str(tmp_path)!r}), epochs=1)
+loaded = sorted({{"torch._dynamo", "sympy", "scipy.sparse.linalg"}} & sys.modules.keys())
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
