@@ -79,7 +79,7 @@ def _with_users(
     if table[START].null_count or table[END].null_count:
         raise InputError(f"{where}: these sessions have no times, so that none is past: set inputs.past_events to 0.")
     user = pl.Series(_one_chunk(table, USER_ID))
-    start_S, end_S = (np.array(_one_chunk(table, name).cast(pa.int64())) for name in (START, END))
+    start_S, end_S = (_numbers(_one_chunk(table, name).cast(pa.int64())) for name in (START, END))
     return from_table(table, schema), user, start_S, end_S, sizes
 
 
@@ -103,7 +103,7 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
     labels = [label for label in schema.labels if label.name in table.column_names]
     lists = {column.name: _one_chunk(table, column.name) for column in schema.columns if column.per == "event"}
     lists |= {label.name: _one_chunk(table, label.name) for label in labels if label.per == "event"}
-    offsets = torch.from_numpy(np.array(lists[ITEM_ID].offsets, dtype=np.int64))
+    offsets = torch.from_numpy(_numbers(lists[ITEM_ID].offsets)).long()
     uneven = [name for name, values in lists.items() if len(values.values) != int(offsets[-1])]
     if uneven:
         raise InputError(
@@ -121,7 +121,7 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
         events=events,
         starts=offsets[:-1],
         lengths=offsets.diff(),
-        end=torch.from_numpy(np.array(_one_chunk(table, END).cast(pa.int64()).fill_null(0))),
+        end=torch.from_numpy(_numbers(_one_chunk(table, END).cast(pa.int64()), null=0)),
         context=context,
         event_labels={label.name: _label(lists[label.name].values) for label in labels if label.per == "event"},
         labels={label.name: _label(_one_chunk(table, label.name)) for label in labels if label.per == "session"},
@@ -131,12 +131,21 @@ def from_table(table: pa.Table, schema: FeatureSchema) -> Sessions:
 def values_of(values: pa.Array, column: FeatureColumn) -> Tensor:
     """The values of a column of a session file, or of the elements of its lists, as a tensor: [N], or [N, W] of lists."""
     if column.many:
-        sizes = torch.from_numpy(np.diff(np.array(values.offsets, dtype=np.int64)))
+        sizes = torch.from_numpy(_numbers(values.offsets)).long().diff()
         wide = torch.zeros(len(values), max(int(sizes.max()) if len(sizes) else 0, 1), dtype=_DTYPES[column.dtype])
         filled = torch.arange(wide.shape[1]) < sizes[:, None]
-        wide[filled] = _known(np.array(values.flatten()), column)
+        wide[filled] = _known(_numbers(values.flatten()), column)
         return wide
-    return _known(np.array(values), column)
+    return _known(_numbers(values), column)
+
+
+def _numbers(values: pa.Array, null: float | None = None) -> np.ndarray:
+    """Values as an array that may be written to, with `null` in place of nulls.
+
+    By Polars: pyarrow's own way loads pandas first, where that is installed.
+    """
+    series = pl.Series(values)
+    return (series if null is None else series.fill_null(null)).to_numpy(writable=True)
 
 
 def _known(values: np.ndarray, column: FeatureColumn) -> Tensor:
@@ -146,7 +155,7 @@ def _known(values: np.ndarray, column: FeatureColumn) -> Tensor:
 
 
 def _label(values: pa.Array) -> Tensor:
-    return torch.from_numpy(np.array(values.cast(pa.float32()).fill_null(float("nan"))))
+    return torch.from_numpy(_numbers(values.cast(pa.float32()), null=float("nan")))
 
 
 def _one_chunk(table: pa.Table, name: str) -> pa.Array:

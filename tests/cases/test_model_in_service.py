@@ -104,6 +104,27 @@ def shop(tmp_path: Path) -> Shop:
     return Shop(tmp_path)
 
 
+FEATURE = "  device: category\n"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shop, Manifest, Manifest]:
+    """A shop with a model in service, and of the night after it the sessions and the measured candidate."""
+    shop = Shop(tmp_path_factory.mktemp("made") / "shop")
+    shop.night(FEATURE, 5)
+    sessions = shop.prepare(FEATURE, 6)
+    config = ModelConfig.model_validate({"body": {"dim": 16, "num_layers": 1}})
+    model = train(shop.artifacts, sessions, config, TRAINING, quiet)
+    return shop, sessions, evaluate(shop.artifacts, model, sessions, CONFIG, quiet)
+
+
+@pytest.fixture
+def evening(made: tuple[Shop, Manifest, Manifest], tmp_path: Path) -> tuple[Shop, Manifest, Manifest]:
+    """A copy of it, and the sessions and the measured candidate there."""
+    shop = made[0].copy(tmp_path)
+    return shop, *(shop.artifacts.get(manifest.name) for manifest in made[1:])
+
+
 def rewrite(model: Path, name: str, change: Callable[[Any], Any]) -> None:
     """Change a file of a model's folder as if it had been written so."""
     path = model / name
@@ -277,14 +298,10 @@ def _damage(kind: str, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "the model folder is of another version", outcome="not compared, with one line; the new model takes over"
 )
 def test_a_folder_that_newer_code_cannot_use_fails_no_night(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, kind: str, words: str
+    evening: tuple[Shop, Manifest, Manifest], monkeypatch: pytest.MonkeyPatch, kind: str, words: str
 ) -> None:
-    shop.night("  device: category\n", 5)
-    old, sessions = shop.model, shop.prepare("  device: category\n", 6)
-    config = ModelConfig.model_validate({"body": {"dim": 16, "num_layers": 1}})
-    measured = evaluate(
-        shop.artifacts, train(shop.artifacts, sessions, config, TRAINING, quiet), sessions, CONFIG, quiet
-    )
+    shop, sessions, measured = evening
+    old = shop.model
     _damage(kind, old, monkeypatch)
     lines: list[str] = []
     comparison = compare(shop.artifacts, "shop", measured, sessions, ANY, CONFIG, lines.append)
@@ -299,17 +316,14 @@ def test_a_folder_that_newer_code_cannot_use_fails_no_night(
     assert champion and champion.model == measured.parents[0] and champion.previous == f"models/{old.name}"
 
 
-def test_a_full_disk_says_nothing_of_the_model(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.night("", 5)
+def test_a_full_disk_says_nothing_of_the_model(
+    evening: tuple[Shop, Manifest, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, sessions, measured = evening
 
     def full(*given: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    sessions = shop.prepare("", 6)
-    config = ModelConfig.model_validate({"body": {"dim": 16, "num_layers": 1}})
-    measured = evaluate(
-        shop.artifacts, train(shop.artifacts, sessions, config, TRAINING, quiet), sessions, CONFIG, quiet
-    )
     monkeypatch.setattr(SequenceModel, "states", full)
     with pytest.raises(OSError, match="No space left"):
         compare(shop.artifacts, "shop", measured, sessions, ANY, CONFIG, quiet)
@@ -317,11 +331,11 @@ def test_a_full_disk_says_nothing_of_the_model(shop: Shop, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("text", ["{", "", '{"model": "sessions/1234"}', '["models/0123456789abcdef"]', "\0\0"])
 @pytest.mark.fault("the pointer file is damaged", outcome="named, kept as .damaged, and replaced by the night")
-def test_a_damaged_pointer_is_named_and_replaced(shop: Shop, text: str) -> None:
-    shop.night("", 5)
+def test_a_damaged_pointer_is_named_and_replaced(evening: tuple[Shop, Manifest, Manifest], text: str) -> None:
+    shop = evening[0]
     path = pointer_of(shop.artifacts, "shop")
     path.write_text(text)
-    facts = shop.night("", 6)
+    facts = shop.night(FEATURE, 6)
     assert str(path) in facts["not_compared"] and "is not a champion pointer" in facts["not_compared"]
     assert facts["promote"] and shop.model.name == facts["candidate"].split("/")[1]
     assert path.with_name("shop.json.damaged").read_text() == text
@@ -347,8 +361,8 @@ def test_the_night_after_compares_again(shop: Shop) -> None:
     assert shop.night("  price: {encode: bucketize, boundaries: [20]}\n", 6)["compared"]
 
 
-def test_a_pointer_written_without_a_history_is_read(shop: Shop) -> None:
-    shop.night("", 5)
+def test_a_pointer_written_without_a_history_is_read(evening: tuple[Shop, Manifest, Manifest]) -> None:
+    shop = evening[0]
     path = pointer_of(shop.artifacts, "shop")
     older = json.loads(path.read_text())
     del older["history"]

@@ -21,10 +21,9 @@ from flows.keeper import below
 from flows.night import Stages, run_stages
 from flows.prune import prune
 from flows.settings.settings import Data, Settings, resolve
-from flows.tracking import client, start, target, ui
+from flows.tracking import client, pruned, start, target, ui
 from flows.tracking import follow as following
 from flows.tracking.flat import flat, is_secret, numbers, without_secrets
-from flows.tracking.pruned import mark
 from modeling.evaluation.pointer import champion_of
 from schemas.artifacts import Artifacts, Manifest
 from tests.flows.conftest import LONG_SECONDS, free_port, overnight_here
@@ -126,21 +125,26 @@ def copied(
     return replace(recorded[0], root=tmp_path / "copied")
 
 
-@pytest.fixture
-def client_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the client does, in this process, which has imported MLflow: where a process of its own is not what is tested."""
+def in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Let the client do its work in this process, which has imported MLflow: where a process of its own is not what is tested."""
 
     def run(target: target.Target, job: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
         said = io.StringIO()
-        with monkeypatch.context() as patch, contextlib.redirect_stdout(said):
-            patch.setattr("sys.stdin", io.StringIO(json.dumps(job)))
+        with patch.context() as here, contextlib.redirect_stdout(said):
+            here.setattr("sys.stdin", io.StringIO(json.dumps(job)))
             target.folder.mkdir(parents=True, exist_ok=True)
-            patch.chdir(target.folder)
+            here.chdir(target.folder)
             client.main()
         lines = [json.loads(line) for line in said.getvalue().splitlines() if line.startswith("{")]
         return lines, next((line["failed"] for line in lines if "failed" in line), "")
 
-    monkeypatch.setattr(following, "run_client", run)
+    for module in (following, pruned):
+        patch.setattr(module, "run_client", run)
+
+
+@pytest.fixture
+def client_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_this_process(monkeypatch)
 
 
 def no_client(*_: Any) -> Any:
@@ -235,6 +239,7 @@ def test_the_alias_follows_the_pointer_and_comes_back(copied: Nights) -> None:
     assert "champion" not in copied.client.get_registered_model("demo").aliases
 
 
+@pytest.mark.usefixtures("client_here")
 def test_versions_of_removed_models_are_marked(copied: Nights) -> None:
     first = copied.champion
     other = next(f"models/{path.name}" for path in (copied.root / "models").iterdir() if path.name not in first)
@@ -245,12 +250,13 @@ def test_versions_of_removed_models_are_marked(copied: Nights) -> None:
         (version,) = copied.client.search_model_versions(f"name='demo' and tags.`overnight.model` = '{name}'")
         assert ("overnight.pruned" in version.tags) == (name in gone), name
     assert ("MLflow: 1 version is tagged overnight.pruned." in said) == bool(gone)
-    mark(copied.artifacts, {"demo": [other, "models/unheard-of"], "nobody": [first]}, said.append)
+    pruned.mark(copied.artifacts, {"demo": [other, "models/unheard-of"], "nobody": [first]}, said.append)
     (version,) = copied.client.search_model_versions(f"name='demo' and tags.`overnight.model` = '{other}'")
     assert version.tags["overnight.pruned"].startswith("20")
     assert said[-1] == "MLflow: 1 version is tagged overnight.pruned."
 
 
+@pytest.mark.usefixtures("client_here")
 def test_a_root_that_was_moved_is_recorded_where_it_is(copied: Nights) -> None:
     summary, _ = copied.night(18)
     assert summary["nothing_to_do"]
@@ -266,21 +272,21 @@ def test_nothing_secret_is_recorded(recorded: tuple[Nights, dict[str, Any], list
     assert b"hunter" not in texts
 
 
-@pytest.mark.parametrize("server", ["away", "silent"])
-def test_a_server_that_does_not_answer_costs_a_night_one_line(
-    nights: Nights, server: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def is_away(port: int, summary: dict[str, Any], said: list[str]) -> bool:
+    """Whether a night says in one line, with no secret in it, that MLflow's server does not answer, and goes on."""
+    (line,) = said
+    assert summary["verdict"] and summary["mlflow"] is None and "The next night catches up." in line
+    return f"http://***@127.0.0.1:{port}" in line and "hunter2" not in line
+
+
+def test_a_server_that_does_not_answer_costs_a_night_one_line(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
-        if server == "silent":
-            silent.listen()
-        port = silent.getsockname()[1] if server == "silent" else free_port()
+        silent.listen()
+        port = silent.getsockname()[1]
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{port}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-        summary, said = nights.night()
-    assert summary["verdict"] and summary["mlflow"] is None
-    assert len(said) == 1 and "The next night catches up." in said[0], said
-    assert f"http://***@127.0.0.1:{port}" in said[0] and "hunter2" not in said[0]
+        assert is_away(port, *nights.night())
 
 
 def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
@@ -296,8 +302,9 @@ def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
         assert said == [f"MLflow UI: {shown.url}"], said
         assert "hunter" not in (tmp_path / "elsewhere" / "mlflow" / "ui.log").read_text()
 
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
-        nights.night(18)
+        away = free_port()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{away}")
+        assert is_away(away, *nights.night(18))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", shown.url)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(LONG_SECONDS))
         summary, said = nights.night(18)
@@ -309,6 +316,7 @@ def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
         assert "report.html" in [file.path for file in client.list_artifacts(version.run_id)]
         wrong = next(v.version for v in client.search_model_versions("name='demo'") if v.version != version.version)
         client.set_registered_model_alias("demo", "champion", str(wrong))
+        in_this_process(monkeypatch)
         _, said = nights.night(18)
         assert "which the pointer does not say" in "\n".join(said)
         processes = below(shown.process.pid) if shown.process else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 import tempfile
 from datetime import date, timedelta
 from pathlib import Path
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from preprocessing.execution import batch
 from preprocessing.execution.run import Workers
-from schemas.artifacts import Manifest
+from schemas.artifacts import Artifacts, Manifest
 from schemas.dataset import Dataset
 from schemas.progress import Progress
 from tests.preprocessing.small import NOW, at, content, dataset_of, run, said, three_days
@@ -138,25 +139,43 @@ def test_any_division_gives_the_same_rows(
     assert found[0].facts["rows_in"] + found[0].facts["outside_window"] == len(rows)
 
 
-def nights(tmp_path: Path) -> tuple[Dataset, list[Manifest]]:
+Nights = tuple[Dataset, list[Manifest]]
+
+
+def three_nights(folder: Path) -> list[Manifest]:
     """Three nights of the three days and one more."""
-    dataset = dataset_in(tmp_path, "gap", "UTC")
+    dataset = dataset_in(folder, "gap", "UTC")
     manifests = []
     for day in range(4):
         over_midnight = [("o", 1, "uv"[n], at(day, 23, 50 + 9 * n), "view", 2.0) for n in range(2)]
         tonight = [(user, 1, item, time + timedelta(days=day), "view", 2.0) for user, item, time in three_days()[:5]]
-        put(tmp_path, [tonight + over_midnight])
+        put(folder, [tonight + over_midnight])
         if day:
-            manifests.append(run(tmp_path, dataset, until=date(2024, 1, 1 + day)))
-    return dataset, manifests
+            manifests.append(run(folder, dataset, until=date(2024, 1, 1 + day)))
+    return manifests
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with three nights, and the names of their sessions."""
+    folder = tmp_path_factory.mktemp("made")
+    return folder, [manifest.name for manifest in three_nights(folder)]
+
+
+@pytest.fixture
+def nights(made: tuple[Path, list[str]], tmp_path: Path) -> Nights:
+    """The three nights, in a copy of their folder."""
+    shutil.copytree(made[0], tmp_path, dirs_exist_ok=True)
+    artifacts = Artifacts(tmp_path / "artifacts")
+    return dataset_in(tmp_path, "gap", "UTC"), [artifacts.get(name) for name in made[1]]
 
 
 def days_of(manifest: Manifest) -> dict[str, str]:
     return dict(zip(["1", "2", "3", "4"], manifest.parents, strict=False))
 
 
-def test_a_night_does_only_its_own_day(tmp_path: Path) -> None:
-    _, manifests = nights(tmp_path)
+def test_a_night_does_only_its_own_day(nights: Nights) -> None:
+    _, manifests = nights
     assert [len(manifest.parents) for manifest in manifests] == [2, 3, 4]
     for before, after in itertools.pairwise(manifests):
         assert after.parents[:-1] == before.parents
@@ -165,8 +184,8 @@ def test_a_night_does_only_its_own_day(tmp_path: Path) -> None:
         assert large.head(small.height).select("id", "value").equals(small.select("id", "value"))
 
 
-def test_a_late_file_redoes_its_day_alone_and_keeps_all_ids(tmp_path: Path) -> None:
-    dataset, manifests = nights(tmp_path)
+def test_a_late_file_redoes_its_day_alone_and_keeps_all_ids(tmp_path: Path, nights: Nights) -> None:
+    dataset, manifests = nights
     late = [("l", 1, item, at(1, 9, n), "view", 4.0) for n, item in enumerate(["new", "x", "new"])]
     put(tmp_path, [late, [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate(["x", "y"])]])
     messages: list[str] = []
@@ -186,8 +205,8 @@ def test_a_late_file_redoes_its_day_alone_and_keeps_all_ids(tmp_path: Path) -> N
     assert balanced(after)
 
 
-def test_a_late_event_before_midnight_moves_the_next_day_too(tmp_path: Path) -> None:
-    dataset, manifests = nights(tmp_path)
+def test_a_late_event_before_midnight_moves_the_next_day_too(tmp_path: Path, nights: Nights) -> None:
+    dataset, manifests = nights
     put(tmp_path, [[("o", 1, "w", at(1, 23, 55), "view", 2.0)]])
     again = run(tmp_path, dataset, until=LAST)
     before = days_of(manifests[-1])
@@ -197,8 +216,8 @@ def test_a_late_event_before_midnight_moves_the_next_day_too(tmp_path: Path) -> 
     assert sessions.filter(user_id="o")["length"].to_list() == [3]
 
 
-def test_a_file_without_any_time_changes_no_later_day(tmp_path: Path) -> None:
-    dataset, manifests = nights(tmp_path)
+def test_a_file_without_any_time_changes_no_later_day(tmp_path: Path, nights: Nights) -> None:
+    dataset, manifests = nights
     put(
         tmp_path,
         [[("a", 1, "x", None, "view", 1.0)], [("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate("xy")]],
@@ -215,8 +234,8 @@ def test_a_file_without_any_time_changes_no_later_day(tmp_path: Path) -> None:
     assert not any("changed" in line for line in messages)
 
 
-def test_two_datasets_that_look_back_do_not_share_days(tmp_path: Path) -> None:
-    dataset, _ = nights(tmp_path)
+def test_two_datasets_that_look_back_do_not_share_days(tmp_path: Path, nights: Nights) -> None:
+    dataset, _ = nights
     for length in (4, 2):
         changed = dataset.model_copy(update={"sessions": dataset.sessions.model_copy(update={"max_length": length})})
         run(tmp_path, changed, until=LAST)
@@ -226,8 +245,8 @@ def test_two_datasets_that_look_back_do_not_share_days(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["days/*/sessions.parquet", "states/*/fitted/item_id.parquet"])
-def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path) -> None:
-    dataset, manifests = nights(tmp_path)
+def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path, nights: Nights) -> None:
+    dataset, manifests = nights
     for file in (tmp_path / "artifacts").glob(kind):
         file.unlink()
         file.write_bytes(b"half a file")
@@ -238,18 +257,17 @@ def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path) -> None:
 
 
 def test_logs_that_are_deleted_do_not_undo_their_days(tmp_path: Path) -> None:
-    dataset, manifests = nights(tmp_path)
+    dataset, manifests = dataset_in(tmp_path, "gap", "UTC"), three_nights(tmp_path)  # in a copy, they have moved as well
     (tmp_path / "events" / "000.parquet").unlink()
     put(tmp_path, [[("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate(["x", "y"])]])
     assert run(tmp_path, dataset, until=date(2024, 1, 5)).parents[:4] == manifests[-1].parents
 
 
-def test_an_earlier_day_can_be_looked_at_from_where_nothing_was_kept(tmp_path: Path) -> None:
+def test_an_earlier_day_can_be_looked_at_from_where_nothing_was_kept(tmp_path: Path, nights: Nights) -> None:
     """A first run of four days keeps what was known before the fourth only; a test on the third does the days again."""
-    one, other = tmp_path / "one", tmp_path / "other"
-    for folder in (one, other):
-        folder.mkdir()
-    dataset, manifests = nights(one)
+    one, other = tmp_path, tmp_path / "other"
+    other.mkdir()
+    dataset, manifests = nights
     put(other, [[*pl.concat([pl.read_parquet(file) for file in sorted((one / "events").iterdir())]).rows()]])
     dataset = dataset_in(other, "gap", "UTC")
     assert content(run(other, dataset, until=LAST)) == content(manifests[2])
@@ -257,10 +275,10 @@ def test_an_earlier_day_can_be_looked_at_from_where_nothing_was_kept(tmp_path: P
     assert content(run(other, dataset, until=LAST)) == content(manifests[2])
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     from preprocessing.execution import tasks as batch
 
-    dataset, _ = nights(tmp_path)
+    dataset, _ = nights
     whole = content(run(tmp_path, dataset, until=LAST))
     (tmp_path / "artifacts").rename(tmp_path / "first")
     cleaned = batch.clean_bucket

@@ -91,15 +91,15 @@ def test_states_of_inference_do_not_depend_on_what_comes_next(body: str, objecti
 )
 def test_a_learnable_chain_is_learned(body: str, objective: str, tmp_path: Path) -> None:
     """Next to the causal one, objectives predict few events of a session and take long: two bodies stand for all."""
-    num_items = 40
-    train, test = chain_sessions(600, num_items), chain_sessions(200, num_items, seed=1)
+    num_items = 20
+    train, test = chain_sessions(300, num_items), chain_sessions(200, num_items, seed=1)
     often = {} if objective == "causal" else {"probability": 0.4}
     config = model_of(
         {"name": body, "dropout": 0.0}, num_items=num_items, objective={"name": objective} | often
     ).settings
-    usual = {"epochs": 6, "tokens_per_step": 256} if objective == "causal" else {"epochs": 24}
+    usual = {"epochs": 6, "tokens_per_step": 128} if objective == "causal" else {"epochs": 24, "tokens_per_step": 256}
     model, facts = trained(config, train, num_items, tmp_path, **usual, learning_rate=1e-2)
-    enough = 0.8 if objective == "causal" else 0.5  # chance is 1/40
+    enough = 0.8 if objective == "causal" else 0.5  # chance is 1/20
     assert recall(model, split_of(train, test).test, 1) > enough, facts["history"]
 
 
@@ -113,7 +113,7 @@ def test_every_loss_learns_the_chain(loss: str, tmp_path: Path) -> None:
     config = model_of(
         {"name": "sasrec", "dropout": 0.0}, num_items=num_items, loss={"name": loss, "negatives": {"count": 16}}
     ).settings
-    model, facts = trained(config, train, num_items, tmp_path, epochs=16, tokens_per_step=256, learning_rate=1e-2)
+    model, facts = trained(config, train, num_items, tmp_path, epochs=8, tokens_per_step=256, learning_rate=1e-2)
     assert recall(model, split_of(train, test).test, 1) > 0.8, facts["history"]
 
 
