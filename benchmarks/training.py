@@ -281,7 +281,9 @@ def write(peer_name: str, records: list[Json], order: tuple[str, ...]) -> None:
     """Put the records of one peer in place of those that were there, and make the page anew."""
     lines = RECORDS.read_text().splitlines() if RECORDS.is_file() else []
     on = f"{machine()}, load {os.getloadavg()[1]:.0f}"
-    records = [one for one in map(json.loads, lines) if one["peer"] != peer_name] + [one | {"on": on} for one in records]
+    records = [one for one in map(json.loads, lines) if one["peer"] != peer_name] + [
+        one | {"on": on} for one in records
+    ]
     records.sort(key=lambda record: order.index(record["peer"]))
     RECORDS.write_text("".join(json.dumps(record) + "\n" for record in records))
     machines = "; ".join(dict.fromkeys(f"{record['peer']}: {record['on']}" for record in records))

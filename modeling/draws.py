@@ -71,6 +71,6 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     if not training or not rate or x.device.type != "cpu" or not x.is_contiguous():
         return F.dropout(x, rate, training)
     least = min(round(rate * BITS), BITS - 1)
-    word_W = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    word_W = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),))
     kept = word_W.view(torch.int16)[: x.numel()].view(x.shape) >= least - BITS // 2
     return x * kept.to(x.dtype).mul_(BITS / (BITS - least))

@@ -17,10 +17,16 @@ from torch import Tensor
 
 def rows_of(table: Tensor, ids: Tensor, *, sparse: bool = False) -> Tensor:
     """`F.embedding`: rows of a table [V, E] at ids [...] -> [..., E]. With `sparse` the table's gradient holds these alone."""
-    if sparse or table.device.type != "cpu":
+    if sparse or not by_hand(table):
         return F.embedding(ids, table, sparse=sparse)
     rows: Tensor = _Rows.apply(table, ids)
     return rows
+
+
+def by_hand(tensor: Tensor) -> bool:
+    """Whether gradients of what is made of it are made by hand: on a CPU, in one type of numbers, and not by a compiler."""
+    on_cpu = tensor.device.type == "cpu"
+    return on_cpu and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
 
 
 class _Rows(torch.autograd.Function):

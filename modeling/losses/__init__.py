@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modeling.rows import by_hand
+
 
 def is_sampled(loss: Callable[..., Any]) -> bool:
     """Whether a loss is of the second form."""
@@ -43,7 +45,7 @@ def log_softmax_of_counted(negative_NK: Tensor) -> Tensor:
 
 def log_sum_exp(positive_N: Tensor, negative_NK: Tensor) -> Tensor:
     """Log of the sum of the exponentials of a right item's score and of those of its negatives, [N]."""
-    if positive_N.device.type != "cpu":
+    if not by_hand(positive_N):
         return torch.cat([positive_N.unsqueeze(1), negative_NK], 1).logsumexp(1)
     total_N: Tensor = _LogSumExp.apply(positive_N, negative_NK)
     return total_N

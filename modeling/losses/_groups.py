@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modeling.rows import by_hand
+
 
 def scores_of_groups(
     q_NE: Tensor, item_RE: Tensor, target_N: Tensor, column_GK: Tensor, shift_GK: Tensor | None, size: int, before: int
@@ -23,7 +25,7 @@ def scores_of_groups(
     `item_RE` are the vectors of the N targets, then those of the negatives `column_GK`; `shift_GK` is added to the scores of
     negatives. Groups have `size` predictions, of which the first `before` are not among these.
     """
-    if q_NE.device.type == "cpu" and not torch.is_autocast_enabled("cpu"):
+    if by_hand(q_NE):
         positive_N, negative_NK = _Scores.apply(q_NE, item_RE, target_N, column_GK, shift_GK, size, before)
         return positive_N, negative_NK
     right_NE, item_GKE = item_RE[: len(q_NE)], item_RE[len(q_NE) :].view(*column_GK.shape, -1)

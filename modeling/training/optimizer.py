@@ -116,7 +116,9 @@ class RowAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "capturable": False}
-        super().__init__(groups, settings)
+        super().__init__(
+            groups, settings | {"fused": True}
+        )  # so torch loads counts of steps to where the parameters are
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Let go of all gradients."""
@@ -154,7 +156,7 @@ class RowAdamW(torch.optim.Optimizer):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
-                fused=True,
+                fused=group["fused"],
                 capturable=group["capturable"],
                 amsgrad=False,
                 maximize=False,

@@ -89,7 +89,7 @@ def test_interrupted_in_either_run_it_goes_on_to_the_same_bits(
         nonlocal begun
         begun += 1
         if begun == killed_in:
-            named["after_step"] = Interrupt(5)
+            named["after_step"] = Interrupt(5 if killed_in == 1 else 3)  # the second may have one epoch, of three steps
         return fit(*given, **named)
 
     other = shop.model_copy(update={"root": str(tmp_path)})
