@@ -28,6 +28,7 @@ from filelock import FileLock
 
 from flows import stages
 from flows.cli import main
+from flows.keeper import below
 from flows.night import Stages, run_stages
 from flows.night_lock import alone
 from flows.reports.progress import Lines
@@ -156,8 +157,11 @@ def summary_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return found
 
 
-def run_and_kill(until: Callable[[str], bool], *arguments: str | Path) -> list[str]:
-    """Run `overnight` and SIGKILL it, with all that it started, at the first line for which `until` holds."""
+def run_and_kill(until: Callable[[str], bool], *arguments: str | Path) -> tuple[list[str], list[str]]:
+    """Run `overnight` and SIGKILL it, with its process group, at the first line for which `until` holds.
+
+    The lines, and the commands of all that it had started: each has ended by itself when this returns.
+    """
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
     _begin(arguments, clean_environment())
     process = subprocess.Popen(
@@ -169,16 +173,35 @@ def run_and_kill(until: Callable[[str], bool], *arguments: str | Path) -> list[s
         env=clean_environment() | {"PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout
-    lines = []
+    lines, started = [], dict[Path, str]()
     try:
         for line in process.stdout:
             lines.append(line)
             if until(line):
-                return lines
-        raise AssertionError("".join(["the line to kill at never came:\n", *lines]))
+                started = {place: (place / "cmdline").read_text() for place in map(_place, below(process.pid))}
+                break
+        else:
+            raise AssertionError("".join(["the line to kill at never came:\n", *lines]))
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    deadline = time.monotonic() + LONG_SECONDS
+    while left := [words for place, words in started.items() if _is(place, words)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
+    return lines, list(started.values())
+
+
+def _place(pid: int) -> Path:
+    return Path("/proc") / str(pid)
+
+
+def _is(place: Path, words: str) -> bool:
+    """Whether a process runs this command still; one that has ended and is not waited for has none."""
+    try:
+        return (place / "cmdline").read_text() == words
+    except OSError:
+        return False
 
 
 def clean_environment() -> dict[str, str]:

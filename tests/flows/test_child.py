@@ -126,7 +126,9 @@ def test_results_are_those_of_this_process_bit_for_bit(shop: Path, tmp_path: Pat
     assert numbers[-1].done == numbers[-1].total > 0 and numbers[-1].loss
     said = set(watch.text.splitlines())
     assert {"printed", '{"text": "no message"}', "an error"} <= said
-    assert "loaded:" in said, "a compiler and pandas, which nothing here needs, take as long to load as this model to train"
+    assert "loaded:" in said, (
+        "a compiler and pandas, which nothing here needs, take as long to load as this model to train"
+    )
     sessions = stages.prepare(elsewhere, lambda _: None)
     alone = stages.train(elsewhere, sessions, lambda _: None)
     assert alone.id == model.id

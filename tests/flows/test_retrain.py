@@ -24,6 +24,7 @@ from tests.flows.conftest import (
     run_and_kill,
     summary_of,
 )
+from tests.flows.served import needs_proc
 from tests.slow import SLOW
 
 KILLED_AT = [  # a line of its output, and whether it is tried in every run; tests/faults/test_kills.py kills the stages alone
@@ -35,33 +36,41 @@ KILLED_AT = [  # a line of its output, and whether it is tried in every run; tes
 ]
 
 
+Killed = tuple[Path, dict[str, object], list[str], list[str]]
+
+
 @pytest.fixture(scope="module")
-def killed(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, object], list[str]]:
-    """A night that was killed with its server and run again: root, summary, and what was said."""
+def killed(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """A night that was killed and run again: root, summary, what was said, and the commands that were gone by then."""
     root = tmp_path_factory.mktemp("killed")
     arguments = ["retrain", "--source", shop, "--root", root, *QUICK, "--json"]
     kills = [line for line, is_usual in KILLED_AT if is_usual or SLOW]
-    said = [run_and_kill(re.compile(line).search, *arguments) for line in kills]
+    said, gone = zip(*(run_and_kill(re.compile(line).search, *arguments) for line in kills), strict=True)
     shown = {"OVERNIGHT_MLFLOW": "on", "OVERNIGHT_MLFLOW_UI": "http://127.0.0.1:5000"}
     done = overnight(*arguments, environment=clean_environment() | shown)
-    return root, summary_of(done), [*itertools.chain(*said), done.stderr]
+    return root, summary_of(done), [*itertools.chain(*said), done.stderr], list(itertools.chain(*gone))
 
 
 @pytest.fixture(scope="module")
-def whole(killed: tuple[Path, dict[str, object], list[str]]) -> tuple[Path, dict[str, object]]:
+def whole(killed: Killed) -> tuple[Path, dict[str, object]]:
     """A night in its root, with its summary."""
     return killed[:2]
 
 
 @pytest.mark.fault("a run from a terminal is killed with its server in any stage", outcome="goes on")
-def test_killed_at_any_stage_the_next_run_goes_on(
-    shop: Path, killed: tuple[Path, dict[str, object], list[str]], tmp_path: Path
-) -> None:
-    _, summary, said = killed
+def test_killed_at_any_stage_the_next_run_goes_on(shop: Path, killed: Killed, tmp_path: Path) -> None:
+    _, summary, said, _ = killed
     assert any("Going on from step" in line for line in said)
     undisturbed = summary_of(night_here("--source", shop, "--root", tmp_path, *QUICK, "--json"))
     for name in ("metrics", "verdict", "in_service"):
         assert summary[name] == undisturbed[name]
+
+
+@needs_proc
+@pytest.mark.fault("a run from a terminal is killed: its temporary server", outcome="ends with it")
+def test_a_killed_run_takes_its_server_and_its_stages_with_it(killed: Killed) -> None:
+    for words in ("flows/server.py", "flows.child_process"):
+        assert any(words in command for command in killed[3]), killed[3]
 
 
 def test_a_night_promotes_its_first_model_and_reports(whole: tuple[Path, dict[str, object]]) -> None:
@@ -154,8 +163,14 @@ def test_nothing_to_do_is_found_without_a_server_and_without_torch(
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"PREFECT_API_URL": "http://127.0.0.1:9/api"}, ["No Prefect server answers", "http://127.0.0.1:9/api", "unset"]),
-        ({"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"}, ["allows no temporary server", "PREFECT_API_URL is not set"]),
+        (
+            {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+            ["No Prefect server answers", "http://127.0.0.1:9/api", "unset"],
+        ),
+        (
+            {"PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false"},
+            ["allows no temporary server", "PREFECT_API_URL is not set"],
+        ),
     ],
 )
 def test_a_server_that_is_named_must_answer_also_with_nothing_to_do(

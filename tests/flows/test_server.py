@@ -1,14 +1,9 @@
-"""The temporary Prefect server: what is said where there is none, that it ends with the run. Runs on it: test_runs.py."""
+"""The temporary Prefect server: what is said where there is none. Runs on it: test_runs.py; its end: test_retrain.py."""
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -16,22 +11,12 @@ import pytest
 from flows.environment import PATIENT, prepare_environment
 from flows.server import STARTUP_TIMEOUT, startup_seconds
 from schemas.errors import InputError
-from tests.flows.conftest import LONG_SECONDS, begun, clean_environment, overnight
+from tests.flows.conftest import clean_environment, overnight
 
 SLOW = """
 import sys, time
 if any(argument.endswith("flows/server.py") for argument in sys.orig_argv):
     time.sleep({seconds})
-"""
-RUN = """
-import os, sys
-from pathlib import Path
-from flows.environment import prepare_environment
-from flows.server import prefect_server
-prepare_environment(Path(sys.argv[1]))
-with prefect_server(lambda line: print(line, file=sys.stderr)) as url:
-    print("url", url, flush=True)
-    sys.stdin.read()
 """
 
 
@@ -69,24 +54,6 @@ def test_a_wrong_timeout_is_said_in_one_line(shop: Path, tmp_path: Path) -> None
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert f"{STARTUP_TIMEOUT} is '0'" in line and "above 0" in line and "Traceback" not in done.stderr, done.stderr
-
-
-@pytest.mark.fault("a run from a terminal is killed: its temporary server", outcome="ends with it")
-def test_a_killed_run_takes_its_server_with_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RUN, str(begun(tmp_path))]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment()
-    )
-    assert process.stdout
-    url = next(line.split()[1] for line in process.stdout if line.startswith("url"))
-    with urllib.request.urlopen(f"{url}/health") as answer:
-        assert answer.status == 200
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + LONG_SECONDS
-    with pytest.raises((urllib.error.URLError, ConnectionError)):
-        while time.monotonic() < deadline:
-            urllib.request.urlopen(f"{url}/health").close()
 
 
 def test_what_a_person_set_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -257,7 +257,10 @@ def test_what_was_damaged_is_done_again(kind: str, tmp_path: Path, nights: Night
 
 
 def test_logs_that_are_deleted_do_not_undo_their_days(tmp_path: Path) -> None:
-    dataset, manifests = dataset_in(tmp_path, "gap", "UTC"), three_nights(tmp_path)  # in a copy, they have moved as well
+    dataset, manifests = (
+        dataset_in(tmp_path, "gap", "UTC"),
+        three_nights(tmp_path),
+    )  # in a copy, they have moved as well
     (tmp_path / "events" / "000.parquet").unlink()
     put(tmp_path, [[("b", 1, item, at(4, 9, n), "view", 1.0) for n, item in enumerate(["x", "y"])]])
     assert run(tmp_path, dataset, until=date(2024, 1, 5)).parents[:4] == manifests[-1].parents

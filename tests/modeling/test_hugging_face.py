@@ -285,8 +285,9 @@ def test_models_of_further_types_learn_and_are_saved(body: str, objective: str, 
 
 
 def test_transformers_is_imported_when_one_of_its_bodies_is_chosen() -> None:
+    """What trains does not load it, nor its trainer, which brings accelerate and takes seconds."""
     code = (
-        "import sys, modeling.model, modeling.stages.training\n"
+        "import sys, modeling.model, modeling.stages.training, modeling.training.fit\n"
         "from modeling import bodies, parts; from schemas import plugins\n"
         "assert {'bert', 'gpt_neox', 'sasrec'} < set(plugins.names(bodies))\n"
         "assert 'transformers' not in sys.modules\n"

@@ -1,10 +1,14 @@
-"""Page faults are counted in processes of their own: the setting is a process's, and so is what was allocated before."""
+"""Page faults are counted in processes of their own: the setting is a process's, and so is what was allocated before.
+
+They are forks of one that has torch loaded and has allocated nothing else.
+"""
 
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,8 +16,8 @@ from modeling.stages import memory
 from modeling.stages.memory import CHOSEN, kept_memory
 
 BLOCK_MIB, TIMES = 48, 40
-LOOP = f"""
-import json, resource, sys, threading
+FORKS = f"""
+import json, os, resource, sys, threading
 import torch
 from modeling.stages.memory import kept_memory
 
@@ -23,22 +27,44 @@ def loop(mib={BLOCK_MIB}):
     assert total == mib * {TIMES}
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
+for script in sys.stdin:
+    if not (pid := os.fork()):
+        exec(json.loads(script))
+        sys.stdout.flush()
+        os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        sys.exit(1)
 """
+Run = Callable[[str], dict[str, int]]
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is another")
 
 
-def _run(script: str) -> dict[str, int]:
+@pytest.fixture(scope="module")
+def run() -> Iterator[Run]:
+    """Runs a script in a process of its own: what it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(CHOSEN)}
-    command = [sys.executable, "-c", LOOP + script]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=environment | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORKS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment | {"OMP_NUM_THREADS": "1"},
     )
-    return dict(json.loads(done.stdout))
+    assert process.stdin and process.stdout
+    lines, said = process.stdin, process.stdout
+
+    def one(script: str) -> dict[str, int]:
+        print(json.dumps(script), file=lines, flush=True)
+        return dict(json.loads(said.readline()))
+
+    yield one
+    process.communicate()
 
 
 @needs_glibc
-def test_large_tensors_cause_few_page_faults_within_and_as_many_as_ever_after() -> None:
-    faults = _run("""
+def test_large_tensors_cause_few_page_faults_within_and_as_many_as_ever_after(run: Run) -> None:
+    faults = run("""
 before = loop()
 with kept_memory() as kept:
     first, again = loop(), loop()
@@ -50,8 +76,8 @@ print(json.dumps({"before": before, "again": again, "after": loop(), "kept": kep
 
 
 @needs_glibc
-def test_the_outermost_of_several_blocks_ends_it_also_among_threads() -> None:
-    faults = _run("""
+def test_the_outermost_of_several_blocks_ends_it_also_among_threads(run: Run) -> None:
+    faults = run("""
 before = loop()
 with kept_memory():
     with kept_memory():
@@ -71,8 +97,8 @@ print(json.dumps({"before": before, "inner": inner, "joined": joined}))
 
 
 @needs_glibc
-def test_what_is_free_is_returned_at_the_end() -> None:
-    resident = _run("""
+def test_what_is_free_is_returned_at_the_end(run: Run) -> None:
+    resident = run("""
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 >> 20
 loop()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +86,3 @@ def test_in_a_script_it_is_a_trainer_like_any_other(tmp_path: Path) -> None:
     exec(code, given)
     assert len(listener.losses) == len(given["schedule"]) // 5 <= len(listener.metrics)
     assert {"eval_ndcg@20", "eval_recall@20"} <= listener.metrics[0].keys()
-
-
-def test_it_is_imported_only_when_it_is_asked_for() -> None:
-    """It takes seconds, and brings accelerate."""
-    command = [sys.executable, "-c", "import sys, modeling.training.fit; print('transformers.trainer' in sys.modules)"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
