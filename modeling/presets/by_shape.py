@@ -20,7 +20,7 @@
     item_start         neighbours
     schedule           linear, with neighbours
     dim                128
-    dropout            0.5 from 20 events a session on, label_smoothing 0.1
+    dropout            0.5 from 20 events a session on or where only item ids and times are read, label_smoothing 0.1
 
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
     recent_days        2: what is older is read by nobody any more
@@ -36,12 +36,13 @@ that move", "Dense histories" and "Sessions with few events of an item").
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
 from schemas.artifacts import Manifest
-from schemas.columns import ITEM_ID
+from schemas.columns import ITEM_ID, TIMESTAMP
+from schemas.features import FeatureSchema
 
 LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
 TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
@@ -74,6 +75,7 @@ class Shape:
     histories: bool
     drift: float = 0.0  # population stability index of items, the newest day against those before
     recent_share: float = 1.0  # of the training sessions, those of the newest `RECENT_DAYS` days
+    features: tuple[str, ...] = ()  # side features that say more of an event than when it was, as a category
 
     @classmethod
     def of(cls, sessions: Manifest) -> Shape:
@@ -87,7 +89,14 @@ class Shape:
         share = sum(of_day[-RECENT_DAYS:]) / max(sum(of_day), 1) if of_day else 1.0
         enough = (facts.get("test_sessions") or 0) >= ENOUGH
         drift = (facts.get("drift") or {}).get(ITEM_ID, 0.0) if enough else 0.0
-        return cls(facts["events"], facts["items"], facts["sessions"], histories, drift, share)
+        side = FeatureSchema.read(sessions.folder / "schema.json").side_features
+        features = tuple(column.name for column in side if column.source != TIMESTAMP)
+        return cls(facts["events"], facts["items"], facts["sessions"], histories, drift, share, features)
+
+    def read_by(self, model: ModelConfig) -> Shape:
+        """The shape of what a model of these settings reads: without the features that `inputs.features` leaves out."""
+        named = model.inputs.features
+        return self if named is None else replace(self, features=tuple(name for name in self.features if name in named))
 
     @property
     def moves(self) -> bool:
@@ -107,8 +116,9 @@ class Shape:
 
     @property
     def held_back(self) -> bool:
-        """Whether so many events are read of items so little known that half is dropped, lest they be learned by heart."""
-        return self.sparse or (not self.histories and self.near and self.num_events >= LONG * self.num_sessions)
+        """Whether half is dropped, lest items be learned by heart: of sessions if they are long, or say nothing but items."""
+        long = self.num_events >= LONG * self.num_sessions
+        return self.sparse or (not self.histories and self.near and (long or not self.features))
 
     @property
     def long(self) -> bool:
@@ -125,6 +135,7 @@ def settings_by_shape(
     `{"training.tokens_per_step": 512, "training.learning_rate": 0.003, "training.warmup_steps": 0.1, "loss": "full_softmax",
     "body.attention_dropout": 0.0}`.
     """
+    shape = shape.read_by(model)
     of_inputs, of_loss, of_body = _of_inputs(model, shape), _of_loss(model, shape), _of_body(model, shape)
     near = of_inputs.get("item_start", model.inputs.item_start) == "neighbours"
     of_training = _of_training(training, shape, near)
