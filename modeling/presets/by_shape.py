@@ -20,7 +20,8 @@
     item_start         neighbours
     schedule           linear, with neighbours
     dim                128
-    dropout            0.5 from 20 events a session on or where only item ids and times are read, label_smoothing 0.1
+    dropout            0.5 from 20 events a session on or where only item ids and times are read, label_smoothing 0.1;
+                       else 0.1 from 4 events a session on
 
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
     recent_days        2: what is older is read by nobody any more
@@ -30,7 +31,7 @@
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
 Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", "Sessions
-that move", "Dense histories" and "Sessions with few events of an item").
+that move", "Dense histories", "Sessions with few events of an item" and "Defaults on shapes that no rule was measured on").
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds t
 SPARSE = 30  # events an item, below which a model of histories learns them by heart
 SPARSE_OF_SESSIONS = 24  # and one of sessions hardly begins: at 20 it gains much, at 28 nothing for twice the time
 SPARSE_DIM, SPARSE_DROPOUT, SPARSE_SMOOTHING = 128, 0.5, 0.1  # of histories half of twice the width is left
+SLOW_DROPOUT = 0.1  # where .2 is too much for the few steps of a small shop
+SHORT = 4  # events a session: with features, 2.8 lose by a dropout below .2, and 5.7 gain much
 FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a long run from a random one is better
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
@@ -119,6 +122,12 @@ class Shape:
         """Whether half is dropped, lest items be learned by heart: of sessions if they are long, or say nothing but items."""
         long = self.num_events >= LONG * self.num_sessions
         return self.sparse or (not self.histories and self.near and (long or not self.features))
+
+    @property
+    def slow(self) -> bool:
+        """Whether these are sparse sessions of some events with further features, hardly learned in the few steps of a run."""
+        sparse = not self.histories and self.near and not self.held_back
+        return sparse and self.num_events >= SHORT * self.num_sessions
 
     @property
     def long(self) -> bool:
@@ -233,8 +242,8 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
         chosen["num_heads"] = 1
     if (shape.sparse or (shape.near and not shape.histories)) and not {"name", "dim"} & given:
         chosen["dim"] = SPARSE_DIM
-    if shape.held_back and not {"name", "dropout"} & given:
-        chosen["dropout"] = SPARSE_DROPOUT
+    if (shape.held_back or shape.slow) and not {"name", "dropout"} & given:
+        chosen["dropout"] = SPARSE_DROPOUT if shape.held_back else SLOW_DROPOUT
     if "attention_dropout" not in given:
         chosen["attention_dropout"] = chosen.get("dropout", model.body.dropout) if shape.histories else 0.0
     return chosen

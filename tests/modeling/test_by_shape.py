@@ -256,10 +256,16 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
 def test_half_is_dropped_of_sparse_sessions_that_are_long_or_of_which_only_item_ids_and_times_are_read() -> None:
     held_back = {"body.dropout", "loss.label_smoothing"}
     shop = SPARSE_SESSIONS | {"num_sessions": 1_971, "features": ("category", "brand")}  # 19.99 events a session
-    assert not held_back & _chosen({}, {}, **shop).keys() and _chosen({}, {}, **shop)["body.dim"] == 128
+    chosen = _chosen({}, {}, **shop)
+    assert chosen["body.dropout"] == 0.1 and chosen["body.dim"] == 128 and "loss.label_smoothing" not in chosen
+    assert _chosen({}, {}, **shop | {"num_sessions": 9_851})["body.dropout"] == 0.1  # 4 events a session
+    for other in ({"num_sessions": 9_852}, {"num_items": 1_641}):  # fewer; 24 events an item
+        assert "body.dropout" not in _chosen({}, {}, **shop | other)
+    assert not held_back & _chosen({"body": "hstu"}, {}, **shop).keys()
     assert held_back <= _chosen({}, {}, **shop | {"num_sessions": 1_970}).keys()
     for named, held in (([], True), (["hour"], True), (["hour", "brand"], False)):
-        assert (held_back <= _chosen({"inputs": {"features": named}}, {}, **shop).keys()) == held
+        chosen = _chosen({"inputs": {"features": named}}, {}, **shop)
+        assert (chosen["body.dropout"], "loss.label_smoothing" in chosen) == ((0.5, True) if held else (0.1, False))
     assert held_back <= _chosen({}, {}, **SPARSE_HISTORIES, features=("category",)).keys()  # histories in any case
 
 
