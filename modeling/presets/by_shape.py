@@ -21,7 +21,8 @@
     item_start         neighbours
     schedule           linear, with neighbours
     dim                128
-    dropout            0.5 from 20 events a session on, label_smoothing 0.1
+    dropout            0.5 from 20 events a session on or where only item ids and times are read, label_smoothing 0.1;
+                       else 0.1 from 4 events a session on
 
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
     recent_days        2: what is older is read by nobody any more
@@ -31,18 +32,19 @@
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
 Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", "Sessions
-that move", "Dense histories" and "Sessions with few events of an item").
+that move", "Dense histories", "Sessions with few events of an item" and "Defaults on shapes that no rule was measured on").
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from modeling.config import NEXT_ITEM, ModelConfig, TrainingConfig
 from schemas.artifacts import Manifest
-from schemas.columns import ITEM_ID
+from schemas.columns import ITEM_ID, TIMESTAMP
+from schemas.features import FeatureSchema
 
 LEAST_TOKENS, MOST_TOKENS = 64, 65_536  # a step
 TOKENS_PER_EVENTS = 0.26  # of events^(2/3): near what was set by hand for four datasets of 100,000 to 3,000,000 events
@@ -55,6 +57,8 @@ SPARSE = 30  # events an item, below which a model of histories learns them by h
 SPARSE_OF_SESSIONS = 24  # and one of sessions hardly begins: at 20 it gains much, at 28 nothing for twice the time
 WIDE = 128  # of dense histories 8 epochs are worth 20 of half the width, at twice the time of a step
 SPARSE_DROPOUT, SPARSE_SMOOTHING = 0.5, 0.1  # of histories half of twice the width is left
+SLOW_DROPOUT = 0.1  # where .2 is too much for the few steps of a small shop
+SHORT = 4  # events a session: with features, 2.8 lose by a dropout below .2, and 5.7 gain much
 FEW = 75  # events an item of histories: at 31 a start near neighbours gains much, at 193 a random one ends higher
 LONG = 20  # events a history, from which a place so many from the end says little and its vector is learned by heart
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
@@ -75,6 +79,7 @@ class Shape:
     histories: bool
     drift: float = 0.0  # population stability index of items, the newest day against those before
     recent_share: float = 1.0  # of the training sessions, those of the newest `RECENT_DAYS` days
+    features: tuple[str, ...] = ()  # side features that say more of an event than when it was, as a category
 
     @classmethod
     def of(cls, sessions: Manifest) -> Shape:
@@ -88,7 +93,14 @@ class Shape:
         share = sum(of_day[-RECENT_DAYS:]) / max(sum(of_day), 1) if of_day else 1.0
         enough = (facts.get("test_sessions") or 0) >= ENOUGH
         drift = (facts.get("drift") or {}).get(ITEM_ID, 0.0) if enough else 0.0
-        return cls(facts["events"], facts["items"], facts["sessions"], histories, drift, share)
+        side = FeatureSchema.read(sessions.folder / "schema.json").side_features
+        features = tuple(column.name for column in side if column.source != TIMESTAMP)
+        return cls(facts["events"], facts["items"], facts["sessions"], histories, drift, share, features)
+
+    def read_by(self, model: ModelConfig) -> Shape:
+        """The shape of what a model of these settings reads: without the features that `inputs.features` leaves out."""
+        named = model.inputs.features
+        return self if named is None else replace(self, features=tuple(name for name in self.features if name in named))
 
     @property
     def moves(self) -> bool:
@@ -113,8 +125,15 @@ class Shape:
 
     @property
     def held_back(self) -> bool:
-        """Whether so many events are read of items so little known that half is dropped, lest they be learned by heart."""
-        return self.sparse or (not self.histories and self.near and self.num_events >= LONG * self.num_sessions)
+        """Whether half is dropped, lest items be learned by heart: of sessions if they are long, or say nothing but items."""
+        long = self.num_events >= LONG * self.num_sessions
+        return self.sparse or (not self.histories and self.near and (long or not self.features))
+
+    @property
+    def slow(self) -> bool:
+        """Whether these are sparse sessions of some events with further features, hardly learned in the few steps of a run."""
+        sparse = not self.histories and self.near and not self.held_back
+        return sparse and self.num_events >= SHORT * self.num_sessions
 
     @property
     def long(self) -> bool:
@@ -131,6 +150,7 @@ def settings_by_shape(
     `{"training.tokens_per_step": 512, "training.learning_rate": 0.003, "training.warmup_steps": 0.1, "loss": "full_softmax",
     "body.attention_dropout": 0.0}`.
     """
+    shape = shape.read_by(model)
     of_inputs, of_loss, of_body = _of_inputs(model, shape), _of_loss(model, shape), _of_body(model, shape)
     near = of_inputs.get("item_start", model.inputs.item_start) == "neighbours"
     of_training = _of_training(training, shape, near)
@@ -229,8 +249,8 @@ def _of_body(model: ModelConfig, shape: Shape) -> dict[str, Any]:
     wide = shape.sparse or shape.dense or (shape.near and not shape.histories)
     if wide and not {"name", "dim"} & given:
         chosen["dim"] = WIDE
-    if shape.held_back and not {"name", "dropout"} & given:
-        chosen["dropout"] = SPARSE_DROPOUT
+    if (shape.held_back or shape.slow) and not {"name", "dropout"} & given:
+        chosen["dropout"] = SPARSE_DROPOUT if shape.held_back else SLOW_DROPOUT
     if "attention_dropout" not in given:
         chosen["attention_dropout"] = chosen.get("dropout", model.body.dropout) if shape.histories else 0.0
     return chosen

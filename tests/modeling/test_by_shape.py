@@ -28,9 +28,11 @@ def _chosen(
     num_sessions: int = 20_000,
     *,
     histories: bool = False,
+    features: tuple[str, ...] = (),
 ) -> dict:
     given = ModelConfig.model_validate(model), TrainingConfig.model_validate(training)
-    fitted, trained, chosen = settings_by_shape(*given, Shape(num_events, num_items, num_sessions, histories))
+    shape = Shape(num_events, num_items, num_sessions, histories, features=features)
+    fitted, trained, chosen = settings_by_shape(*given, shape)
     groups = {"inputs": fitted.inputs.model_dump()}
     groups |= {"training": trained.model_dump(), "body": fitted.body.model_dump(), "loss": fitted.loss.model_dump()}
     groups["loss"] |= fitted.loss.options
@@ -101,7 +103,7 @@ def test_histories_with_few_events_an_item_are_held_back_from_learning_by_heart(
     assert (chosen["training.learning_rate"], chosen["training.warmup_steps"]) == (0.002, WARMUP)
     dense = _chosen({}, {}, **SPARSE_HISTORIES | {"num_items": 3_000})
     assert dense["body.attention_dropout"] == 0.2 and not {"body.dropout", "loss.label_smoothing"} & dense.keys()
-    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 12_000).keys()  # of sessions
+    assert not {"body.dropout", "loss.label_smoothing"} & _chosen({}, {}, 200_000, 8_000).keys()  # of sessions
 
 
 def test_what_is_given_of_sparse_histories_wins_and_another_body_keeps_its_own_dropout() -> None:
@@ -269,8 +271,7 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
         "inputs.item_start": "neighbours",
     }
     assert _chosen({}, {}, **SPARSE_SESSIONS | {"num_items": 1_642})["inputs.item_start"] == "neighbours"
-    short = _chosen({}, {}, **SPARSE_SESSIONS | {"num_sessions": 5_000})
-    assert short["body.dim"] == 128 and not {"body.dropout", "loss.label_smoothing"} & short.keys()
+    assert _chosen({}, {}, **SPARSE_SESSIONS | {"num_sessions": 13_000}) == _chosen({}, {}, **SPARSE_SESSIONS)
     for model in ({"body": "hstu"}, {"inputs": {"item_start": "random"}}):
         assert not {"training.schedule", "inputs.item_start"} & _chosen(model, {}, **SPARSE_SESSIONS).keys()
     assert "training.schedule" not in _chosen({}, {"schedule": "constant"}, **SPARSE_SESSIONS)
@@ -279,6 +280,22 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
         assert not {"body.dim", "training.schedule", "inputs.item_start"} & many.keys()
     moving = Shape(**SPARSE_SESSIONS, histories=False, drift=0.5)
     assert not moving.near and replace(moving, drift=0.4).near
+
+
+def test_half_is_dropped_of_sparse_sessions_that_are_long_or_of_which_only_item_ids_and_times_are_read() -> None:
+    held_back = {"body.dropout", "loss.label_smoothing"}
+    shop = SPARSE_SESSIONS | {"num_sessions": 1_971, "features": ("category", "brand")}  # 19.99 events a session
+    chosen = _chosen({}, {}, **shop)
+    assert chosen["body.dropout"] == 0.1 and chosen["body.dim"] == 128 and "loss.label_smoothing" not in chosen
+    assert _chosen({}, {}, **shop | {"num_sessions": 9_851})["body.dropout"] == 0.1  # 4 events a session
+    for other in ({"num_sessions": 9_852}, {"num_items": 1_641}):  # fewer; 24 events an item
+        assert "body.dropout" not in _chosen({}, {}, **shop | other)
+    assert not held_back & _chosen({"body": "hstu"}, {}, **shop).keys()
+    assert held_back <= _chosen({}, {}, **shop | {"num_sessions": 1_970}).keys()
+    for named, held in (([], True), (["hour"], True), (["hour", "brand"], False)):
+        chosen = _chosen({"inputs": {"features": named}}, {}, **shop)
+        assert (chosen["body.dropout"], "loss.label_smoothing" in chosen) == ((0.5, True) if held else (0.1, False))
+    assert held_back <= _chosen({}, {}, **SPARSE_HISTORIES, features=("category",)).keys()  # histories in any case
 
 
 NEWS = Shape(2_900_000, 19_000, 1_000_000, histories=False, drift=2.0, recent_share=0.07)
@@ -410,6 +427,28 @@ def test_what_was_chosen_is_said_and_recorded_and_names_the_model_like_the_same_
     )
     assert train(artifacts, sessions, explicit, written, say).name == by_rule.name
     assert train(artifacts, sessions, model, given.model_copy(update={"tokens_per_step": 32}), say).name != by_rule.name
+
+
+def test_features_of_a_shape_are_those_that_say_more_of_an_event_than_when_it_was(tmp_path: Path) -> None:
+    rows = [
+        (f"u{user}", f"i{place}", f"c{place % 2}", f"2026-03-0{1 + user % 3} 10:0{place}:00")
+        for user in range(9)
+        for place in range(6)
+    ]
+    names = ["user_id", "item_id", "shelf", "timestamp"]
+    pl.DataFrame(rows, schema=names, orient="row").write_csv(tmp_path / "events.csv")
+    about = {
+        "name": "shelves",
+        "events": {"path": "events.csv", "columns": {name: name for name in names}},
+        "features": {
+            "item_id": {"encode": "category"},
+            "shelf": {"encode": "category"},
+            "hour": {"column": "timestamp", "encode": "hour"},
+        },
+    }
+    artifacts = Artifacts(tmp_path / "root")
+    shape = Shape.of(prepare(artifacts, Dataset.model_validate(about).at(tmp_path), progress=lambda line: None))
+    assert shape.features == ("shelf",)
 
 
 def test_histories_are_known_by_their_split(tmp_path: Path) -> None:
