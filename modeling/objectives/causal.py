@@ -10,8 +10,8 @@ from torch import Tensor
 
 from modeling.attention import Direction
 from modeling.batches import Batch
-from modeling.draws import uniform
 from modeling.config import ModelConfig
+from modeling.draws import uniform
 from modeling.objectives import LayOut, Objective
 from modeling.sessions import Sessions
 from schemas.errors import InputError

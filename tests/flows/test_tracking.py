@@ -126,7 +126,7 @@ def copied(
 
 
 def in_this_process(patch: pytest.MonkeyPatch) -> None:
-    """Let the client do its work in this process, which has imported MLflow: where a process of its own is not what is tested."""
+    """Let the client work in this process, which has imported MLflow: where a process of its own is not what is tested."""
 
     def run(target: target.Target, job: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
         said = io.StringIO()
