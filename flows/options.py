@@ -55,7 +55,7 @@ EngineOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Prepare with so many processes; with --engine gpu, so many GPUs."),
+    typer.Option("--workers", min=1, help="Prepare on so many cores; with --engine gpu, so many GPUs."),
 ]
 SchedulerOption = Annotated[
     str | None,

@@ -68,7 +68,7 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     On a CPU torch draws a float64 an element and branches on each. Here 16 random bits decide, so that an integer drawn is
     enough for four: less than half the time (LOG.md). The rate is then the nearest multiple of 2^-16 below 1.
     """
-    if not training or not rate or x.device.type != "cpu" or not x.is_contiguous():
+    if not training or not 0 < rate < 1 or x.device.type != "cpu" or not x.is_contiguous():
         return F.dropout(x, rate, training)
     least = min(round(rate * BITS), BITS - 1)
     word_W = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),))

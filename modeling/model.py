@@ -51,9 +51,10 @@ class About(BaseModel):
 class SequenceModel(nn.Module):
     """Inputs, a body and one or more heads on its hidden states."""
 
-    def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
+    def __init__(self, config: ModelConfig, schema: FeatureSchema, *, trained: bool = False) -> None:
+        """`trained`: the model is made to take the weights of one that was trained with these settings."""
         super().__init__()
-        parts.check(config)
+        parts.check(config, trained=trained)
         self.settings, self.schema = config, schema
         self.own_parts = plugins.own_parts(config.parts)
         self.objective: Objective = parts.build("objective", config.objective)
@@ -193,7 +194,7 @@ class SequenceModel(nn.Module):
         config = parse(ModelConfig, about.model, where)
         if about.own_parts is not None:
             parts.require(about.own_parts, config, where)
-        model = cls(config, parse(FeatureSchema, about.features, where))
+        model = cls(config, parse(FeatureSchema, about.features, where), trained=True)
         model.longest = about.longest or model.longest
         model.longest_with_past = about.longest_with_past or model.longest
         try:

@@ -15,8 +15,11 @@ from schemas.errors import InputError, parse, unknown
 PACKAGES = {"body": bodies, "objective": objectives, "loss": losses, "head": heads}
 
 
-def check(config: ModelConfig) -> None:
-    """Raise InputError where names, options or their combination cannot work, with what would."""
+def check(config: ModelConfig, *, trained: bool = False) -> None:
+    """Raise InputError where names, options or their combination cannot work, with what would.
+
+    Of a model that is `trained` it does not matter which of its settings training made nothing of.
+    """
     for kind, choice in (("body", config.body), ("objective", config.objective), ("loss", config.loss)):
         _check_options(kind, choice)
     for head in config.heads.values():
@@ -39,7 +42,8 @@ def check(config: ModelConfig) -> None:
             f"Objective {config.objective.name!r} learns from what the head next_item proposes, which is not among the heads: "
             f"{', '.join(config.heads)}. Add it, or take another objective."
         )
-    objective.check(config)
+    if not trained:
+        objective.check(config)
     if config.inputs.positions == "rotary":
         if not body.rotary:
             rotary = [name for name in plugins.names(bodies) if body_class(name).rotary]

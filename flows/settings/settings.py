@@ -52,7 +52,10 @@ class Data(BaseModel):
         description="What prepares the events: cpu or gpu (Polars), or nvtabular for the features.",
     )
     workers: int | None = Field(
-        None, ge=1, title="Workers", description="Prepare with so many processes (gpu: GPUs). Empty: in the run's own."
+        None,
+        ge=1,
+        title="Workers",
+        description="Prepare in so many threads or processes (gpu: GPUs). Empty: undivided.",
     )
     scheduler: str | None = Field(
         None, title="Scheduler", description="Prepare with the workers of a running Dask scheduler, tcp://HOST:PORT."
@@ -191,4 +194,5 @@ def _chosen(model: ModelConfig) -> tuple[Any, ...]:
     """Of a model's settings those that may not go together, whatever its sizes."""
     body, objective, loss = ((choice.name, choice.options) for choice in (model.body, model.objective, model.loss))
     heads = {label: (head.name, head.options) for label, head in model.heads.items()}
-    return body, objective, loss, model.loss.negatives.corrected, heads
+    unread = bool(model.objective.options) and not model.inputs.past_events  # what options say of past events
+    return body, objective, loss, model.loss.negatives.corrected, heads, model.inputs.query_time, unread

@@ -116,9 +116,8 @@ class RowAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "capturable": False}
-        super().__init__(
-            groups, settings | {"fused": True}
-        )  # so torch loads counts of steps to where the parameters are
+        settings["fused"] = True  # torch then brings the number of steps of a state that is read to its parameter's device
+        super().__init__(groups, settings)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Let go of all gradients."""

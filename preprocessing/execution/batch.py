@@ -188,8 +188,11 @@ class Batch:
     def _fits(self) -> bool:
         """Whether what was read into memory stays there, instead of being written to a disk for smaller buckets."""
         run = self.run
-        small = self._rows() * bytes_a_row(run.source.types) <= WHOLE
-        return small and run.engine == "cpu" and run.source.division is None and run.workers.takes_small
+        if run.engine != "cpu" or run.source.division is not None or not run.workers.takes_small:
+            return False
+        if run.workers.threads > 1 and run.dataset.own_parts():  # people's own code need not be one for threads
+            return False
+        return self._rows() * bytes_a_row(run.source.types) <= WHOLE
 
     def _boundaries(self, events: pl.LazyFrame, count: int) -> pl.Series:
         """The last user of each bucket but the last, from a sample of rows."""

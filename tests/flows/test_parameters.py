@@ -183,6 +183,33 @@ def test_the_environment_says_where_things_are(monkeypatch: pytest.MonkeyPatch, 
     assert settings.dataset.source == str(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("preset", "given", "said"),
+    [
+        (
+            "{body: xlnet, objective: permuted}",
+            {"query_time": True},
+            "query_time does not go with the objective permuted",
+        ),
+        (
+            "{objective: {name: causal, first: any}, inputs: {past_events: 8}}",
+            {"past_events": 0},
+            "objective.first any",
+        ),
+    ],
+)
+def test_what_a_preset_does_not_go_with_is_refused_before_anything_is_prepared(
+    preset: str, given: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "presets").mkdir()
+    about = 'title: Mine, paper: "arXiv:2601.00001", deviates: [nothing]'
+    (tmp_path / "presets" / "my_preset.yaml").write_text(f"{{{about}, {preset[1:]}\n")
+    monkeypatch.setenv("OVERNIGHT_PLUGINS", str(tmp_path))
+    resolve(Data(source="/tmp"), "my_preset")
+    with pytest.raises(InputError, match=said):
+        resolve(Data(source="/tmp"), "my_preset", {"inputs": given})
+
+
 def test_the_usual_models_are_known_to_be_good_without_torch() -> None:
     """A night with nothing to do must not wait for it."""
     script = """

@@ -54,6 +54,13 @@ def test_an_order_of_elements_other_than_that_of_memory_is_left_to_torch() -> No
     assert torch.equal(ours, F.dropout(x, 0.4, True))
 
 
+def test_a_rate_of_one_drops_all_and_one_that_is_none_is_refused() -> None:
+    assert not dropout(torch.ones(200_003), 1.0, True).any()
+    for rate in (-0.1, 1.5):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            dropout(torch.ones(8), rate, True)
+
+
 def test_nothing_is_dropped_or_drawn_out_of_training() -> None:
     x, before = torch.ones(50), torch.get_rng_state()
     assert dropout(x, 0.4, False) is x or torch.equal(dropout(x, 0.4, False), x)

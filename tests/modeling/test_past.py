@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -149,6 +150,14 @@ def test_the_past_may_predict_any_event_of_the_session() -> None:
 def test_what_a_past_predicts_is_not_chosen_where_none_is_read() -> None:
     with pytest.raises(InputError, match=r"objective.first any .*\(inputs.past_events 0\)"):
         model_of(count=0, objective={"name": "causal", "first": "any"})
+
+
+def test_a_model_that_was_trained_before_that_was_refused_is_read_all_the_same(tmp_path: Path) -> None:
+    model_of(count=0).save(tmp_path)
+    about = json.loads((tmp_path / "config.json").read_text())
+    about["model"]["objective"]["first"] = "any"
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    assert SequenceModel.load(tmp_path).settings.objective.options["first"] == "any"
 
 
 @pytest.mark.parametrize("name", ["masked", "permuted", "replaced_token"])

@@ -8,6 +8,8 @@ from typing import Any
 import polars as pl
 import pytest
 
+from preprocessing.execution import batch, tasks
+from preprocessing.execution.run import Workers
 from preprocessing.execution.workers import workers_of
 from schemas.dataset import Dataset, read_dataset
 from tests.preprocessing.small import COLUMNS, run, sessions_of, three_days, write
@@ -61,6 +63,23 @@ def outcome(tmp_path: Path, dataset: Dataset, **options: Any) -> tuple[Any, ...]
     manifest = run(tmp_path, dataset, **options)
     facts = manifest.facts
     return facts["dropped"].get("drop_samples", 0), facts["quarantined"], sessions_of(manifest)["price"].to_list()[-1]
+
+
+def test_they_are_called_by_one_thread_of_a_process(
+    tmp_path: Path, shop: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are workers, each is a process: what a step keeps for itself is no other bucket's."""
+    spools: list[Path | None] = []
+    clean = tasks.clean_bucket
+    monkeypatch.setattr(
+        tasks, "clean_bucket", lambda job, bucket: (spools.append(job.spool.folder), clean(job, bucket))[1]
+    )
+    monkeypatch.setattr(batch, "FEW_ROWS", 1)
+    run(tmp_path, shop, workers=Workers(min_buckets=2, threads=2))
+    assert len(spools) == 2 and None not in spools
+    built_in = shop.model_copy(update={"checks": (), "steps": (), "features": {}})
+    run(tmp_path, built_in, workers=Workers(min_buckets=2, threads=2))
+    assert spools[2:] == [None, None]
 
 
 def test_a_night_takes_them_as_their_files_are(tmp_path: Path, shop: Dataset) -> None:

@@ -126,6 +126,15 @@ def test_where_all_gradients_are_dense_it_is_fused_adamw_to_the_last_bit() -> No
         )
 
 
+def test_a_state_that_is_read_lies_where_its_parameters_do() -> None:
+    """Checkpoints are read into memory of the CPU, and a GPU's kernel takes no number of steps from there."""
+    read = {"step": torch.tensor(3.0), "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}
+    weight = nn.Parameter(torch.zeros(2, device="meta"))
+    optimizer = RowAdamW([weight])
+    optimizer.load_state_dict({"state": {0: read}, "param_groups": optimizer.state_dict()["param_groups"]})
+    assert {name: value.device.type for name, value in optimizer.state[weight].items()} == dict.fromkeys(read, "meta")
+
+
 def test_training_does_not_import_the_compiler(tmp_path: Path) -> None:
     """torch._dynamo costs a process more than a second, and nothing is compiled on a CPU."""
     program = f"""
