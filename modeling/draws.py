@@ -66,9 +66,11 @@ def dropout(x: Tensor, rate: float, training: bool) -> Tensor:
     """`F.dropout`: zero a share `rate` of the elements in training and divide what is left by 1 - rate. Any shape -> the same.
 
     On a CPU torch draws a float64 an element and branches on each. Here 16 random bits decide, so that an integer drawn is
-    enough for four: less than half the time (LOG.md). The rate is then the nearest multiple of 2^-16 below 1.
+    enough for four: less than half the time (LOG.md). The rate is then the nearest multiple of 2^-16 below 1. A step that is
+    compiled has torch's, which alone a compiler takes.
     """
-    if not training or not 0 < rate < 1 or x.device.type != "cpu" or not x.is_contiguous():
+    by_torch = not 0 < rate < 1 or x.device.type != "cpu" or not x.is_contiguous() or torch.compiler.is_compiling()
+    if by_torch or not training:
         return F.dropout(x, rate, training)
     least = min(round(rate * BITS), BITS - 1)
     word_W = torch.randint(-(2**63), 2**63 - 1, (-(-x.numel() // 4),))

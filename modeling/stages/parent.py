@@ -71,8 +71,8 @@ class Parent:
             return start
         if self.named:
             raise MisfitError(
-                f"training.start_from: {reason}. Leave start_from out to train from scratch, or name a model of the same "
-                "settings and features."
+                f"training.start_from: {reason}. Leave start_from out to train from scratch, set what differs as it is in the "
+                "model (what is not set follows the shape of the data), or name a model of the same settings and features."
             )
         say(f"Training from scratch: {reason}.")
         return None

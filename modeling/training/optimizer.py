@@ -116,7 +116,7 @@ class RowAdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         settings = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "capturable": False}
-        settings["fused"] = True  # torch then brings the number of steps of a state that is read to its parameter's device
+        settings["fused"] = True  # so torch brings a state's number of steps to its parameter's device
         super().__init__(groups, settings)
 
     def zero_grad(self, set_to_none: bool = True) -> None:

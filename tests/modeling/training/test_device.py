@@ -265,7 +265,8 @@ def test_a_step_is_compiled_whole_and_once_for_all_steps(
     whole = partial(torch.compile, backend="eager", fullgraph=True, dynamic=False)
     compiled = steps_of(groups, whole)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    assert compiled == pytest.approx(steps_of(groups), rel=1e-5 if objective == "causal" else 0.3)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # dropout is torch's here, too, as on a GPU
+    assert compiled == pytest.approx(steps_of(groups), rel=1e-5 if objective == "causal" else 0.2)
 
 
 @pretended
