@@ -166,8 +166,10 @@ def _look_up(stage: Callable[..., Made], settings: Settings, inputs: list[Manife
 
     Raises:
         WorkToDoError: when it has not.
-        InputError: as the stage does before its work.
+        InputError: as the stage does before its work, and where what it is given is gone.
     """
+    for given in inputs:
+        settings.artifacts.again(given.name)
     reports: list[Progress | str] = []
     try:
         made = stage(replace(settings, only_finished=True), *inputs, reports.append)

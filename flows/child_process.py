@@ -17,8 +17,7 @@ from flows import stages
 from flows.endings import describe_end
 from flows.orders import Failure, Message, Order, Result
 from schemas import lock, places
-from schemas.artifacts import Artifacts, Manifest
-from schemas.errors import InputError, StageEndedError
+from schemas.errors import StageEndedError
 from schemas.machine import in_words
 from schemas.progress import Progress
 
@@ -57,7 +56,7 @@ def answer(order: Order, say: Say) -> Message:
         with lock.borrowing(order.locks), in_words():
             places.use(order.dataset.plugins)
             settings = order.settings()
-            inputs = [_manifest(settings.artifacts, name) for name in order.inputs]
+            inputs = [settings.artifacts.again(name) for name in order.inputs]
             made = getattr(stages, order.stage)(settings, *inputs, progress)
     except BrokenPipeError:
         raise
@@ -72,13 +71,6 @@ def _explained(stage: str, error: Exception) -> Exception:
     if name and (number := getattr(signal, str(name), None)):
         return StageEndedError(describe_end(stage, 256 - number))
     return error
-
-
-def _manifest(artifacts: Artifacts, name: str) -> Manifest:
-    manifest = artifacts.read_manifest(*name.split("/"))
-    if manifest is None:
-        raise InputError(f"Artifact {name!r} is not there any more (looked in {artifacts.root}).")
-    return manifest
 
 
 def _go_first() -> None:

@@ -92,6 +92,17 @@ class Artifacts:
             raise InputError(f"Artifact {name!r} is damaged: its files do not match its manifest. Run the stage again.")
         return manifest
 
+    def again(self, name: str) -> Manifest:
+        """The manifest of an artifact `kind/id` that was there before, without a look at its files.
+
+        Raises:
+            InputError: when it is gone.
+        """
+        manifest = self.read_manifest(*name.split("/"))
+        if manifest is None:
+            raise InputError(f"Artifact {name!r} is not there any more (looked in {self.root}).")
+        return manifest
+
     def newest(self, kind: str) -> Manifest | None:
         """The most recently created artifact of a kind."""
         manifests = [

@@ -1,6 +1,6 @@
 """Pages of documentation that run: their Python blocks in order, in one namespace and one folder, and what is shown after them.
 
-`python tests/pages.py --write` runs the pages of PAGES and writes into them what their blocks print, and their pictures.
+`python -m tests.pages --write` runs the pages of PAGES and writes into them what their blocks print, and their pictures.
 """
 
 from __future__ import annotations
