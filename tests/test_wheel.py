@@ -31,7 +31,7 @@ from tests.slow import SLOW
 
 ROOT = Path(__file__).parents[1]
 START = "import sys; from flows.cli import main; sys.exit(main())"
-QUICK = ["--set=training.epochs=1", "--set=training.threads=1", "--set=promotion.min_gain=-1"]
+QUICK = ["--set=training.epochs=15", "--set=training.threads=1", "--set=promotion.min_gain=-0.9"]
 EVENTS = """user_id,item_id,timestamp,price
 a,lamp,2024-01-01 10:00:00,9.5
 a,pen,2024-01-01 10:01:00,0.2
