@@ -169,7 +169,7 @@ def _look_up(stage: Callable[..., Made], settings: Settings, inputs: list[Manife
         InputError: as the stage does before its work, and where what it is given is gone.
     """
     for given in inputs:
-        settings.artifacts.again(given.name)
+        settings.artifacts.reread(given.name)
     reports: list[Progress | str] = []
     try:
         made = stage(replace(settings, only_finished=True), *inputs, reports.append)

@@ -56,7 +56,7 @@ def answer(order: Order, say: Say) -> Message:
         with lock.borrowing(order.locks), in_words():
             places.use(order.dataset.plugins)
             settings = order.settings()
-            inputs = [settings.artifacts.again(name) for name in order.inputs]
+            inputs = [settings.artifacts.reread(name) for name in order.inputs]
             made = getattr(stages, order.stage)(settings, *inputs, progress)
     except BrokenPipeError:
         raise

@@ -92,7 +92,7 @@ class Artifacts:
             raise InputError(f"Artifact {name!r} is damaged: its files do not match its manifest. Run the stage again.")
         return manifest
 
-    def again(self, name: str) -> Manifest:
+    def reread(self, name: str) -> Manifest:
         """The manifest of an artifact `kind/id` that was there before, without a look at its files.
 
         Raises:

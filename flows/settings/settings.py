@@ -194,5 +194,5 @@ def _chosen(model: ModelConfig) -> tuple[Any, ...]:
     """Of a model's settings those that may not go together, whatever its sizes."""
     body, objective, loss = ((choice.name, choice.options) for choice in (model.body, model.objective, model.loss))
     heads = {label: (head.name, head.options) for label, head in model.heads.items()}
-    unread = bool(model.objective.options) and not model.inputs.past_events  # what options say of past events
-    return body, objective, loss, model.loss.negatives.corrected, heads, model.inputs.query_time, unread
+    inputs = model.inputs.query_time, bool(model.inputs.past_events)
+    return body, objective, loss, model.loss.negatives.corrected, heads, inputs

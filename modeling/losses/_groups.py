@@ -28,22 +28,24 @@ def scores_of_groups(
     if by_hand(q_NE):
         positive_N, negative_NK = _Scores.apply(q_NE, item_RE, target_N, column_GK, shift_GK, size, before)
         return positive_N, negative_NK
-    right_NE, item_GKE = item_RE[: len(q_NE)], item_RE[len(q_NE) :].view(*column_GK.shape, -1)
-    q_GgE, is_target_GgK = _in_groups(q_NE, target_N, column_GK, size, before)
-    score_GgK = q_GgE @ item_GKE.transpose(1, 2)
-    if shift_GK is not None:
-        score_GgK = score_GgK + shift_GK.unsqueeze(1)
-    negative_GgK = score_GgK.masked_fill(is_target_GgK, -torch.inf)
-    return (q_NE * right_NE).sum(1), negative_GgK.flatten(0, 1)[before : before + len(q_NE)]
+    return _scores(q_NE, item_RE, target_N, column_GK, shift_GK, size, before)[:2]
 
 
-def _in_groups(q_NE: Tensor, target_N: Tensor, column_GK: Tensor, size: int, before: int) -> tuple[Tensor, Tensor]:
-    """Predictions in whole groups, [G, g, E], and whether a negative of theirs is the target, [G, g, K]."""
-    num_groups = len(column_GK)
+def _scores(
+    q_NE: Tensor, item_RE: Tensor, target_N: Tensor, column_GK: Tensor, shift_GK: Tensor | None, size: int, before: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The scores; and predictions in whole groups, [G, g, E], and whether a negative of theirs is the target, [G, g, K]."""
+    num_groups, right_NE, item_GKE = len(column_GK), item_RE[: len(q_NE)], item_RE[len(q_NE) :]
     room = (before, num_groups * size - before - len(q_NE))
     q_GgE = F.pad(q_NE, (0, 0, *room)).unflatten(0, (num_groups, size))
     target_Gg = F.pad(target_N, room, value=-1).unflatten(0, (num_groups, size))
-    return q_GgE, target_Gg.unsqueeze(2) == column_GK.unsqueeze(1)
+    is_target_GgK = target_Gg.unsqueeze(2) == column_GK.unsqueeze(1)
+    score_GgK = q_GgE @ item_GKE.view(*column_GK.shape, -1).transpose(1, 2)
+    if shift_GK is not None:
+        score_GgK = score_GgK + shift_GK.unsqueeze(1)  # not in place: of 16 bits they would stay
+    score_GgK.masked_fill_(is_target_GgK, -torch.inf)
+    negative_NK = score_GgK.flatten(0, 1)[before : before + len(q_NE)]
+    return (q_NE * right_NE).sum(1), negative_NK, q_GgE, is_target_GgK
 
 
 class _Scores(torch.autograd.Function):
@@ -58,15 +60,11 @@ class _Scores(torch.autograd.Function):
         size: int,
         before: int,
     ) -> tuple[Tensor, Tensor]:
-        q_GgE, is_target_GgK = _in_groups(q_NE, target_N, column_GK, size, before)
-        right_NE, item_GKE = item_RE[: len(q_NE)], item_RE[len(q_NE) :].view(*column_GK.shape, -1)
-        score_GgK = q_GgE @ item_GKE.transpose(1, 2)
-        if shift_GK is not None:
-            score_GgK += shift_GK.unsqueeze(1)
-        score_GgK.masked_fill_(is_target_GgK, -torch.inf)
+        given = (q_NE, item_RE, target_N, column_GK, shift_GK, size, before)
+        positive_N, negative_NK, q_GgE, is_target_GgK = _scores(*given)
         ctx.save_for_backward(q_GgE, item_RE, is_target_GgK)
         ctx.own = slice(before, before + len(q_NE))
-        return (q_NE * right_NE).sum(1), score_GgK.flatten(0, 1)[ctx.own]
+        return positive_N, negative_NK
 
     @staticmethod
     @torch.autograd.function.once_differentiable

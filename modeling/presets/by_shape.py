@@ -79,7 +79,7 @@ class Shape:
     histories: bool
     drift: float = 0.0  # population stability index of items, the newest day against those before
     recent_share: float = 1.0  # of the training sessions, those of the newest `RECENT_DAYS` days
-    features: tuple[str, ...] = ()  # side features that say more of an event than when it was, as a category
+    features: tuple[str, ...] = ()  # side features that are not made of the time of an event
 
     @classmethod
     def of(cls, sessions: Manifest) -> Shape:

@@ -23,7 +23,7 @@ from modeling.model import SequenceModel
 from modeling.scoring import ModelScorer
 from modeling.splits import Cases, Split, hide_last
 from modeling.stages import training
-from modeling.stages.training import TURN, cpu_threads, train
+from modeling.stages.training import TURN, train
 from modeling.training.checkpoints import steps_of
 from modeling.training.fit import choose_device, fit
 from modeling.training.launch import together
@@ -204,31 +204,6 @@ def test_another_number_of_threads_is_another_model(tmp_path: Path, monkeypatch:
         assert fit_on(threads=None).id == other.id
     finally:
         torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize("asked", ["", "0", "many", None])
-def test_without_a_number_of_threads_all_cores_are_taken(asked: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if asked is None:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    else:
-        monkeypatch.setenv("OMP_NUM_THREADS", asked)
-    import os
-
-    assert 1 <= cpu_threads() <= (os.cpu_count() or 1)
-    assert cpu_threads() == cpu_threads()
-
-
-@pytest.mark.parametrize(("events", "threads"), [(64, 1), (512, 1), (1_023, 1), (1_024, 2), (4_096, 4), (65_536, 4)])
-def test_a_small_step_takes_fewer_threads_than_there_are_cores(
-    events: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(4)))
-    monkeypatch.setattr("modeling.stages.training.CORES", tmp_path)
-    assert cpu_threads(events=events) == threads and cpu_threads() == 4
-    assert cpu_threads(2, events) == min(threads, 2)
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert cpu_threads(events=events) == 3
 
 
 def test_threads_follow_the_size_of_a_step_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -383,22 +383,6 @@ def test_a_flood_of_lines_is_cut() -> None:
     assert len(lines) == 1001 and lines[-1] == "More lines of this stage's process are not shown."
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (256 - signal.SIGKILL, "was killed (SIGKILL), as the kernel does where memory runs out"),
-        (256 - signal.SIGABRT, "fault of native code (SIGABRT)"),
-        (256 - signal.SIGTERM, "ended by SIGTERM from outside"),
-        (3, "ended with code 3"),
-        (0, "ended with code 0"),
-    ],
-)
-def test_how_a_process_ended_in_words(code: int, words: str) -> None:
-    line = endings.describe_end("train", code, "std::bad_alloc")
-    assert words in line and "Run it again" in line and "\n" not in line
-    assert ("std::bad_alloc" in line) == ("SIGKILL" not in words)
-
-
 def test_artifacts_that_went_away_are_named(shop: Path, tmp_path: Path, sessions: Manifest) -> None:
     with Child() as child:
         gone = sessions.model_copy(update={"id": "0" * 16})

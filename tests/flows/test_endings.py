@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import endings
 from tests.flows.conftest import LONG_SECONDS
 
 CLEANS_UP = """
@@ -71,3 +72,19 @@ def test_the_signal_ends_a_command_whose_output_nobody_reads_any_more(tmp_path: 
     process.stdout.close()
     process.send_signal(signal.SIGTERM)
     assert process.wait(LONG_SECONDS) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (256 - signal.SIGKILL, "was killed (SIGKILL), as the kernel does where memory runs out"),
+        (256 - signal.SIGABRT, "fault of native code (SIGABRT)"),
+        (256 - signal.SIGTERM, "ended by SIGTERM from outside"),
+        (3, "ended with code 3"),
+        (0, "ended with code 0"),
+    ],
+)
+def test_how_a_process_ended_in_words(code: int, words: str) -> None:
+    line = endings.describe_end("train", code, "std::bad_alloc")
+    assert words in line and "Run it again" in line and "\n" not in line
+    assert ("std::bad_alloc" in line) == ("SIGKILL" not in words)

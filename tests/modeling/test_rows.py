@@ -97,7 +97,7 @@ def test_gradients_of_scores_are_those_of_finite_differences(before: int, count:
 
 
 def test_what_becomes_of_a_target_among_the_negatives_moves_nothing() -> None:
-    """Whatever a loss makes of -inf: its slope is not taken there."""
+    """The slope of a loss at a score of -inf is not taken."""
     (q_NE, item_RE), target_N, column_GK = scored(0, 7, shifted=False)
     _, negative_NK = scores_of_groups(q_NE, item_RE, target_N, column_GK, None, 4, 0)
     weight_NK = (negative_NK == -torch.inf).double()
@@ -111,7 +111,7 @@ def test_log_sum_exp_is_that_of_all_scores_in_a_row() -> None:
     positive_N, negative_NK = torch.randn(5, dtype=torch.float64), 30 * torch.randn(5, 4, dtype=torch.float64)
     negative_NK[0], negative_NK[1, 2] = -torch.inf, -torch.inf
     results = []
-    for take in (log_sum_exp, lambda right, others: torch.cat([right[:, None], others], 1).logsumexp(1)):
+    for take in (log_sum_exp, lambda right, wrong: torch.cat([right[:, None], wrong], 1).logsumexp(1)):
         inputs = [positive_N.clone().requires_grad_(), negative_NK.clone().requires_grad_()]
         value = take(*inputs)
         results.append((value, *torch.autograd.grad(value, inputs, torch.arange(5.0, dtype=torch.float64))))
