@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +64,7 @@ class Job:
         items = pl.read_parquet(self.sessions.folder / ITEMS, glob=False)
         # It learns from the days before the test day.
         about = {"start_from": None, "test_day": fold.test_day, "split": fold.about(), UNTIL: end_of(self.sessions)}
-        with kept_memory():
+        with kept_memory(), _kept_threads():
             model, facts = self._refit(fold, items, report) if self.refit else self._fit(fold, items, report)
         return model, about | facts
 
@@ -121,3 +123,15 @@ class Job:
             about |= {"start_from": self.parent.name, "first_day": self.refit.first_day}
             about["read_sessions"] = len(start.reads_N.unique())
         return model, facts | about
+
+
+@contextmanager
+def _kept_threads() -> Iterator[None]:
+    """torch's number of CPU threads is after the block what it was before: `training.threads` is of a training alone."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""How many threads train where none are set."""
+"""How many threads train where none are set, and that they are of the training alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
+from modeling.config import ModelConfig, TrainingConfig
+from modeling.stages import train
 from modeling.stages.training import cpu_threads
+from preprocessing.pipeline import prepare
+from schemas.artifacts import Artifacts
+from tests.cases.test_evaluation import quiet, ring, shop
 
 
 @pytest.mark.parametrize("asked", ["", "0", "many", None])
@@ -31,3 +37,17 @@ def test_a_small_step_takes_fewer_threads_than_there_are_cores(
     assert cpu_threads(2, events) == min(threads, 2)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert cpu_threads(events=events) == 3
+
+
+def test_threads_of_a_training_are_its_own(tmp_path: Path) -> None:
+    sessions = prepare(Artifacts(tmp_path / "root"), shop(tmp_path, ring(2)), progress=quiet)
+    counts: list[int] = []
+    training = TrainingConfig(epochs=1, tokens_per_step=64, threads=1)
+    model = ModelConfig.model_validate({"body": {"dim": 8, "num_layers": 1}, "inputs": {"item_start": "random"}})
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(Artifacts(sessions.root), sessions, model, training, lambda line: counts.append(torch.get_num_threads()))
+        assert torch.get_num_threads() == 2 and 1 in counts
+    finally:
+        torch.set_num_threads(before)
