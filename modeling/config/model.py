@@ -81,7 +81,7 @@ class InputsConfig(Concern):
         "random",
         title="Item start",
         description="How vectors of item ids begin: at random; or near those of the items they occur with in training. Left "
-        "out, a run takes neighbours where there are few events an item, and fewer than 50,000 items.",
+        "out, a run takes neighbours where there are few events an item, and fewer than 5,000,000 in all.",
     )
     item_dim: int | None = Field(None, ge=1, title="Item width", description="Of item vectors. Empty: the body's.")
     dims: dict[str, PositiveInt] = Field(

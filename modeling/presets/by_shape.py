@@ -7,7 +7,7 @@
     learning_rate      0.003 to 1,024 events a step, else 0.002 0.003 to 512, else 0.002; 0.001 if constant
     warmup_steps       0.1 with a rate above 0.001              the same
     order              time (the setting's own default)         random where the last is left out, so that validation chooses
-    item_start         random (the setting's own default)       neighbours below 75 events an item and 50,000 items (sasrec)
+    item_start         random (the setting's own default)       neighbours below 75 events an item, 5,000,000 in all (sasrec)
     schedule           constant (the setting's own default)     linear, all of it
     epochs             10 (the setting's own default)           12, or 30 where the rate is constant; validation takes the best
     piece_events       none (the setting's own default)         200 from 75 events an item on
@@ -17,7 +17,7 @@
     dim                64 (the setting's own default)           128 below 30 events an item, and from 75 on (sasrec)
     dropout            0.2 (the setting's own default)          0.5 below 30 events an item (sasrec), label_smoothing 0.1
 
-    of sessions with few events of an item: below 24, of fewer than 50,000 items, where they do not move (sasrec)
+    of sessions with few events of an item: below 24, of fewer than 5,000,000 in all, where they do not move (sasrec)
     item_start         neighbours
     schedule           linear, with neighbours
     dim                128
@@ -53,6 +53,7 @@ MORE_TOKENS, RATE_OF_MANY = 1024, 2e-3  # of sessions, which are read for few ep
 FALLING_RATE = 2e-3  # of histories: twice as high where it falls to zero
 WARMUP = 0.1  # without it, a high rate leads the first steps onto a plateau
 SAMPLED_FROM = 50_000  # items: all scores of 1,024 events cost .3 CPU seconds there, sampled ones a twentieth
+MOST_FACTORISED = 5_000_000  # events: what items occur with is found in 40 CPU seconds and 2 GB there
 SPARSE = 30  # events an item, below which a model of histories learns them by heart
 SPARSE_OF_SESSIONS = 24  # and one of sessions hardly begins: at 20 it gains much, at 28 nothing for twice the time
 WIDE = 128  # of dense histories 8 epochs are worth 20 of half the width, at twice the time of a step
@@ -121,7 +122,7 @@ class Shape:
     def near(self) -> bool:
         """Whether items are so little known that a start near their neighbours is better than a random one."""
         most = FEW if self.histories else SPARSE_OF_SESSIONS
-        return self.num_events < most * self.num_items and self.num_items < SAMPLED_FROM and not self.moves
+        return self.num_events < min(most * self.num_items, MOST_FACTORISED) and not self.moves
 
     @property
     def held_back(self) -> bool:

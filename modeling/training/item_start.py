@@ -8,10 +8,15 @@ Goldberg, NeurIPS 2014; of items: item2vec, arXiv:1603.04259).
     m[i, j]     max(0, log(c[i, j] / (c[i] p[j]))), with p[j] = c[j]^SMOOTHING / sum(c^SMOOTHING)
     m           about U S V', the E largest of S; an item begins at its row of U S^1/2, at the length of a random one
 
+Of many items the factors are those of random projections (Halko, Martinsson and Tropp, SIAM Review 53, 2011), which take a sixth
+of the time, and share 57 % of an item's ten nearest with the exact ones.
+
 V item ids, E width of item vectors.
 """
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 import scipy.sparse as sparse
@@ -26,6 +31,8 @@ WINDOW = 5
 SMOOTHING = 0.75  # of contexts, so that rare ones do not seem to say the most (word2vec's)
 STD = 0.05  # of the numbers of a vector: a length of 0.4 at width 64
 NOISE = 1e-6  # of the longest vector: less is what rounding leaves of zero
+EXACT_BELOW = 50_000  # items: 100,000 take 56 CPU seconds by ARPACK and 10 by projections
+POWERS, SPARE = 4, 16  # power iterations of projections, and axes more than are kept
 LEAST_ITEMS = 8  # more than an item needs to occur with any
 
 
@@ -72,7 +79,19 @@ def positive_information(sessions: Sessions, num_ids: int) -> sparse.csr_array:
 
 
 def factors(matrix: sparse.csr_array, width: int) -> np.ndarray:
-    """U S^1/2 of the `width` largest singular values, [I, width] in float64; zeros where a small matrix has fewer."""
+    """U S^1/2 of the `width` largest singular values, [I, width]; zeros where a small matrix has fewer."""
+    if matrix.shape[0] >= EXACT_BELOW:
+        return _by_projections(matrix, width)
     count = min(width, min(matrix.shape) - 1)
     left, values, _ = svds(matrix, k=count, v0=np.ones(min(matrix.shape)))
     return np.pad(left * np.sqrt(np.maximum(values, 0)), ((0, 0), (0, width - count)))
+
+
+def _by_projections(matrix: sparse.csr_array, width: int) -> np.ndarray:
+    parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse matrices new, once
+        matrix_II = torch.sparse_csr_tensor(*map(torch.from_numpy, parts), matrix.shape)
+        left, values, _ = torch.svd_lowrank(matrix_II, q=width + SPARE, niter=POWERS)
+    vectors: np.ndarray = (left[:, :width] * values[:width].sqrt()).numpy()
+    return vectors

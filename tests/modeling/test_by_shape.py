@@ -5,6 +5,7 @@ import pytest
 from modeling.config import ModelConfig, TrainingConfig
 from modeling.presets.by_shape import (
     LEAST_TOKENS,
+    MOST_FACTORISED,
     MOST_TOKENS,
     SAMPLED_FROM,
     WARMUP,
@@ -134,7 +135,11 @@ def test_items_of_histories_begin_near_their_neighbours_and_the_rate_falls_to_th
     assert chosen["inputs.item_start"] == "neighbours"
     assert "inputs.item_start" not in _chosen({"inputs": {"item_start": "random"}}, {}, **histories)
     assert "inputs.item_start" not in _chosen({"body": "hstu"}, {}, **histories)
-    assert "inputs.item_start" not in _chosen({}, {}, **histories | {"num_items": SAMPLED_FROM})
+    many = _chosen({}, {}, **histories | {"num_items": SAMPLED_FROM})
+    assert many["inputs.item_start"] == "neighbours" and many["loss"] == "sampled_softmax"
+    for events, near in ((MOST_FACTORISED - 1, True), (MOST_FACTORISED, False)):
+        chosen = _chosen({}, {}, **histories | {"num_items": 1_000_000, "num_events": events})
+        assert ("inputs.item_start" in chosen) == near
 
 
 @pytest.mark.parametrize("model", [{"body": "hstu"}, {"inputs": {"item_start": "random"}}])
@@ -269,7 +274,10 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
     for model in ({"body": "hstu"}, {"inputs": {"item_start": "random"}}):
         assert not {"training.schedule", "inputs.item_start"} & _chosen(model, {}, **SPARSE_SESSIONS).keys()
     assert "training.schedule" not in _chosen({}, {"schedule": "constant"}, **SPARSE_SESSIONS)
-    for other in ({"num_items": 1_641}, {"num_items": SAMPLED_FROM}):
+    many = _chosen({}, {}, **SPARSE_SESSIONS | {"num_items": SAMPLED_FROM})
+    few = _chosen({}, {}, **SPARSE_SESSIONS)
+    assert many == {name: few[name] for name in few if name != "loss.label_smoothing"} | {"loss": "sampled_softmax"}
+    for other in ({"num_items": 1_641}, {"num_items": 1_000_000, "num_events": MOST_FACTORISED}):
         many = _chosen({}, {}, **SPARSE_SESSIONS | other)
         assert not {"body.dim", "training.schedule", "inputs.item_start"} & many.keys()
     moving = Shape(**SPARSE_SESSIONS, histories=False, drift=0.5)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.sparse as sparse
 import torch
 import torch.nn.functional as F
 
@@ -12,7 +14,7 @@ from modeling.config import ModelConfig, TrainingConfig
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
 from modeling.training.fit import fit, set_seed
-from modeling.training.item_start import begin_near_neighbours, factors, positive_information
+from modeling.training.item_start import EXACT_BELOW, begin_near_neighbours, factors, positive_information
 from schemas.columns import FIRST_ID, UNKNOWN
 from tests.conftest import schema_of, sessions_of, split_of
 
@@ -31,7 +33,10 @@ def model_for(size: int) -> SequenceModel:
     return SequenceModel(SETTINGS, schema_of(size))
 
 
-def test_items_of_one_shelf_begin_near_each_other() -> None:
+@pytest.mark.parametrize("exact_below", [EXACT_BELOW, 20])
+def test_items_of_one_shelf_begin_near_each_other(exact_below: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modeling.training.item_start.EXACT_BELOW", exact_below)
+    monkeypatch.setattr("modeling.training.item_start.SPARE", 2)
     model = model_for(20)
     assert begin_near_neighbours(model, two_shelves()) == 20
     items = F.normalize(model.inputs.items.table_VE[FIRST_ID:].detach(), dim=1)
@@ -73,6 +78,21 @@ def test_a_table_wider_than_the_catalogue() -> None:
     vectors = factors(positive_information(two_shelves(), 23)[3:, 3:], 64)
     assert vectors.shape == (20, 64)
     assert not vectors[:, 19:].any()
+
+
+def test_factors_of_many_items_are_near_the_exact_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty items whose information has four large axes, and noise."""
+    generator = torch.Generator().manual_seed(5)
+    axes = torch.randn(50, 4, generator=generator)
+    noise = 0.1 * torch.randn(50, 50, generator=generator)
+    matrix = sparse.csr_array((axes @ axes.T + noise + noise.T).double().numpy())
+    exact = factors(matrix, 4)
+    monkeypatch.setattr("modeling.training.item_start.EXACT_BELOW", 50)
+    set_seed(1)
+    projected = factors(matrix, 4)
+    assert np.allclose(exact @ exact.T, projected @ projected.T, atol=1e-3)
+    set_seed(1)
+    assert np.array_equal(projected, factors(matrix, 4))
 
 
 def test_information_by_hand() -> None:
