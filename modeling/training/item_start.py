@@ -8,8 +8,8 @@ Goldberg, NeurIPS 2014; of items: item2vec, arXiv:1603.04259).
     m[i, j]     max(0, log(c[i, j] / (c[i] p[j]))), with p[j] = c[j]^SMOOTHING / sum(c^SMOOTHING)
     m           about U S V', the E largest of S; an item begins at its row of U S^1/2, at the length of a random one
 
-Of many items the factors are those of random projections (Halko, Martinsson and Tropp, SIAM Review 53, 2011), which take a sixth
-of the time, and share 57 % of an item's ten nearest with the exact ones.
+Of many items the factors are those of random projections (Halko, Martinsson and Tropp, SIAM Review 53, 2011), which take a
+sixth of the time, and share 57 % of the ten items nearest to one with the exact ones.
 
 V item ids, E width of item vectors.
 """
