@@ -222,7 +222,8 @@ class LossConfig(Choice):
     name: str = Field(
         "full_softmax",
         title="Loss",
-        description="A file of modeling/losses. Left out, a run takes sampled_softmax from 50,000 items on.",
+        description="A file of modeling/losses. Left out, a run takes sampled_softmax from 50,000 items on, "
+        "with 2,048 negatives for 256 predictions.",
     )
     negatives: NegativesConfig = Field(NegativesConfig(), title="Negatives")
 

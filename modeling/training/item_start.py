@@ -88,10 +88,11 @@ def factors(matrix: sparse.csr_array, width: int) -> np.ndarray:
 
 
 def _by_projections(matrix: sparse.csr_array, width: int) -> np.ndarray:
-    parts = (matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data.astype(np.float32))
+    index, column = (torch.from_numpy(part.astype(np.int64)) for part in (matrix.indptr, matrix.indices))
+    value = torch.from_numpy(matrix.data.astype(np.float32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # torch calls its sparse matrices new, once
-        matrix_II = torch.sparse_csr_tensor(*map(torch.from_numpy, parts), matrix.shape)
+        matrix_II = torch.sparse_csr_tensor(index, column, value, matrix.shape)
         left, values, _ = torch.svd_lowrank(matrix_II, q=width + SPARE, niter=POWERS)
     vectors: np.ndarray = (left[:, :width] * values[:width].sqrt()).numpy()
     return vectors

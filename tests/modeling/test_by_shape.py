@@ -30,7 +30,8 @@ def _chosen(
     fitted, trained, chosen = settings_by_shape(*given, shape)
     groups = {"inputs": fitted.inputs.model_dump()}
     groups |= {"training": trained.model_dump(), "body": fitted.body.model_dump(), "loss": fitted.loss.model_dump()}
-    groups["loss"] |= fitted.loss.options
+    negatives = fitted.loss.negatives.model_dump()
+    groups["loss"] |= fitted.loss.options | {f"negatives.{name}": value for name, value in negatives.items()}
     for name, value in chosen.items():
         group, _, setting = name.partition(".")
         assert groups[group][setting or "name"] == value
@@ -276,7 +277,11 @@ def test_items_of_sessions_with_few_events_an_item_begin_near_their_neighbours()
     assert "training.schedule" not in _chosen({}, {"schedule": "constant"}, **SPARSE_SESSIONS)
     many = _chosen({}, {}, **SPARSE_SESSIONS | {"num_items": SAMPLED_FROM})
     few = _chosen({}, {}, **SPARSE_SESSIONS)
-    assert many == {name: few[name] for name in few if name != "loss.label_smoothing"} | {"loss": "sampled_softmax"}
+    assert many == {name: few[name] for name in few if name != "loss.label_smoothing"} | {
+        "loss": "sampled_softmax",
+        "loss.negatives.count": 2048,
+        "loss.negatives.group": 256,
+    }
     for other in ({"num_items": 1_641}, {"num_items": 1_000_000, "num_events": MOST_FACTORISED}):
         many = _chosen({}, {}, **SPARSE_SESSIONS | other)
         assert not {"body.dim", "training.schedule", "inputs.item_start"} & many.keys()
@@ -342,7 +347,12 @@ def test_attention_of_histories_is_dropped_like_all_else_and_that_of_sessions_is
 def test_a_large_catalogue_is_sampled_from_unless_a_loss_or_its_options_were_given() -> None:
     assert _chosen({}, {}, num_items=SAMPLED_FROM - 1)["loss"] == "full_softmax"
     assert _chosen({}, {}, num_items=SAMPLED_FROM)["loss"] == "sampled_softmax"
-    assert _chosen({"loss": {"negatives": {"count": 64}}}, {}, num_items=SAMPLED_FROM)["loss"] == "sampled_softmax"
+    assert _chosen({}, {}, num_items=SAMPLED_FROM)["loss.negatives.group"] == 256
+    given = _chosen({"loss": {"negatives": {"count": 64}}}, {}, num_items=SAMPLED_FROM)
+    assert given["loss"] == "sampled_softmax" and not [name for name in given if name.startswith("loss.negatives")]
+    shape = Shape(117_958, SAMPLED_FROM, 20_738, histories=False)
+    loss = settings_by_shape(ModelConfig(), TrainingConfig(), shape)[0].loss
+    assert (loss.name, loss.negatives.count, loss.negatives.group) == ("sampled_softmax", 2048, 256)
     for loss in ("full_softmax", "bce", {"options": {"label_smoothing": 0.1}}):
         assert "loss" not in _chosen({"loss": loss}, {}, num_items=SAMPLED_FROM)
 
