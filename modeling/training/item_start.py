@@ -16,7 +16,8 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sparse
 import torch
-from scipy.sparse.linalg import svds
+from scipy.linalg import svd
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from modeling.model import SequenceModel
 from modeling.sessions import Sessions
@@ -26,6 +27,8 @@ WINDOW = 5
 SMOOTHING = 0.75  # of contexts, so that rare ones do not seem to say the most (word2vec's)
 STD = 0.05  # of the numbers of a vector: a length of 0.4 at width 64
 NOISE = 1e-6  # of the longest vector: less is what rounding leaves of zero
+RESTARTS = 0  # the seed of where ARPACK begins anew
+ITERATIONS, SPARE = 30, 16  # of all vectors at once, and how many more than are wanted
 LEAST_ITEMS = 8  # more than an item needs to occur with any
 
 
@@ -72,7 +75,28 @@ def positive_information(sessions: Sessions, num_ids: int) -> sparse.csr_array:
 
 
 def factors(matrix: sparse.csr_array, width: int) -> np.ndarray:
-    """U S^1/2 of the `width` largest singular values, [I, width] in float64; zeros where a small matrix has fewer."""
+    """U S^1/2 of the `width` largest singular values, [I, width] in float64; zeros where a small matrix has fewer.
+
+    Of equal singular values, as of pairs that occur with each other alone, ARPACK finds one from where it starts, and begins
+    anew with drawn numbers for each further one. `svds` draws them otherwise in every run, so it is not asked. Where ARPACK
+    fails all the same, all vectors are iterated at once.
+    """
     count = min(width, min(matrix.shape) - 1)
-    left, values, _ = svds(matrix, k=count, v0=np.ones(min(matrix.shape)))
-    return np.pad(left * np.sqrt(np.maximum(values, 0)), ((0, 0), (0, width - count)))
+    gram = LinearOperator(matrix.shape, matvec=lambda x: matrix.T @ (matrix @ x), dtype=matrix.dtype)
+    try:
+        _, right = eigsh(gram, k=count, v0=np.ones(matrix.shape[0]), rng=np.random.default_rng(RESTARTS))
+        right = np.linalg.qr(right)[0]
+    except ArpackError:
+        right = _at_once(matrix, count)
+    left, values, _ = svd(matrix @ right, full_matrices=False, overwrite_a=True)
+    vectors = (left * np.sqrt(np.maximum(values, 0)))[:, ::-1]
+    return np.pad(vectors, ((0, 0), (0, width - count)))
+
+
+def _at_once(matrix: sparse.csr_array, count: int) -> np.ndarray:
+    """An orthonormal basis of the `count` largest singular values' right vectors, [I, count]."""
+    basis = np.random.default_rng(RESTARTS).standard_normal((matrix.shape[1], min(count + SPARE, matrix.shape[1])))
+    for _ in range(ITERATIONS):
+        basis = np.linalg.qr(matrix.T @ (matrix @ np.linalg.qr(basis)[0]))[0]
+    turned = svd(matrix @ basis, full_matrices=False)[2]
+    return basis @ turned[:count].T
