@@ -102,8 +102,8 @@ class Inputs(nn.Module):
         asked = sessions.asked
         if asked is None and sessions.following is not None:
             asked = sessions.since(sessions.following.clamp(max=len(sessions.items) - 1), self.time)
-        if asked is None:
-            asked = self.asked.usual.to(sessions.starts.device).double().expand(len(sessions))
+        usual = self.asked.usual.to(sessions.starts.device).double().expand(len(sessions))
+        asked = usual if asked is None else torch.where(asked.isnan(), usual, asked)
         return replace(sessions, time=self.time, asked=asked)
 
     def reach(self, read: Sessions, asked: Sessions) -> None:

@@ -120,7 +120,13 @@ class TrainingConfig(Concern):
         title="Compile",
         description="auto: on a GPU, the model of a long run goes through torch.compile. off: never.",
     )
-    seed: int = Field(17, ge=0, title="Seed", description="Same seed and threads, same bits (on one machine's CPU).")
+    seed: int = Field(
+        17,
+        ge=0,
+        lt=2**32,  # what NumPy and transformers take
+        title="Seed",
+        description="Same seed and threads, same bits (on one machine's CPU).",
+    )
     threads: int | None = Field(
         None,
         ge=1,

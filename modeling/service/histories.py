@@ -79,6 +79,8 @@ def from_items(raw: Sequence[Sequence[Any]], catalogue: Catalogue) -> tuple[Sess
     Raises:
         InputError: for ids of another type, and histories that are no lists.
     """
+    if not isinstance(raw, Sequence | np.ndarray | pl.Series):
+        raise InputError(f"Histories are a list with a list of item ids for each, or a table of events, got {raw!r}.")
     for history in raw:
         if isinstance(history, str | bytes) or not isinstance(history, Sequence | pl.Series | np.ndarray):
             raise InputError(f"A history is a list of item ids, oldest first, got {history!r}.")

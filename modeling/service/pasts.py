@@ -72,10 +72,11 @@ class UserPasts:
         }
         events[GAP] = torch.cat([self.gap_E[event_P], marks(histories, gap_N)])
         past = Past(torch.arange(len(event_P)), nothing, nothing, lengths.cumsum(0) - lengths, lengths)
-        alone = torch.from_numpy(
-            np.where(lengths_N > 0, gap_N, 0) / SECOND
-        )  # of a history of the past alone it is asked then
-        asked = alone if not bool(histories.lengths.any()) else histories.asked
+        asked = histories.asked
+        empty = histories.lengths == 0
+        if bool(empty.any()):  # of a history of the past alone it is asked then
+            said = torch.full((len(histories),), torch.nan, dtype=torch.float64) if asked is None else asked
+            asked = torch.where(empty, torch.from_numpy(np.where(lengths_N > 0, gap_N, 0) / SECOND), said)
         return replace(histories, events=events, starts=histories.starts + len(event_P), past=past, asked=asked)
 
     def _numbers(self, users: pl.Series) -> Ints:

@@ -29,7 +29,8 @@ class Sessions:
     predicted or hidden belongs to the session itself.
 
     Where last events are hidden, `following` is the event after those left. For a model that reads when it is asked, `time` is
-    the feature of seconds since the previous event, and `asked` how many seconds after the last event that is, float64 of [S].
+    the feature of seconds since the previous event, and `asked` how many seconds after the last event that is, float64 of [S];
+    NaN where nobody says.
     """
 
     events: dict[str, Tensor]

@@ -120,7 +120,7 @@ def _measure(
 ) -> Manifest:
     """Train the candidate's recipe with more seeds, rank the same cases -> `scatters/<id>`."""
     training, promotion = recipe.training, recipe.promotion
-    seeds = [training.seed + more for more in range(1, promotion.seed_scatter_seeds + 1)]
+    seeds = [(training.seed + more) % 2**32 for more in range(1, promotion.seed_scatter_seeds + 1)]
     many = "s" * (len(seeds) > 1)
     say(
         f"The scatter between seeds is measured: {len(seeds)} more training{many}, of seed{many} "

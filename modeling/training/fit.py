@@ -75,7 +75,10 @@ def fit(
     train_on = divide(train_on, config.piece_events)
     sessions = train_on.select(train_on.lengths >= 2)
     if not len(sessions):
-        raise InputError("No training session has two events: widen --days, or lower sessions.min_length or min_count.")
+        raise InputError(
+            "No training session has two events: widen --days, or lower sessions.min_length or min_count. Where last items are "
+            "the test (leave_one_out), the last two events of each are held out, so that it takes four."
+        )
     device = choose_device(report)
     if NEXT_ITEM in model_config.heads and not trained_items(sessions, schema.num_items).any():
         raise InputError(

@@ -17,7 +17,7 @@ from preprocessing.account import KEPT, NULLED, QUARANTINED, READ
 from preprocessing.execution import tasks
 from preprocessing.execution.buckets import Spool
 from preprocessing.execution.division import PARTS, SAMPLE, Division, boundaries_of
-from preprocessing.execution.emptied import in_words
+from preprocessing.execution.emptied import in_words, strange_tables
 from preprocessing.execution.run import Run, bytes_a_row
 from preprocessing.execution.selection import Selection
 from preprocessing.execution.tasks import Job
@@ -210,14 +210,14 @@ class Batch:
         """The first rows ever must give every feature something to be fitted to."""
         kept = accounts.total(self.account, KEPT)
         if not kept:
-            raise InputError(f"No rows are left: {in_words(self.run, self.account)}")
+            raise InputError(f"No rows are left: {in_words(self.run, self.account)}{strange_tables(self.run)}")
         present = pl.concat([collect(part) for part in self.frames("present")]).sum()
         for column, count in present.row(0, named=True).items():
             if not count:
                 features = ", ".join(feature.name for feature in self.job.plan.features if feature.column == column)
                 raise InputError(
                     f"Column {column!r} is empty in all {kept:,} rows that are kept, so feature {features} has nothing to "
-                    "learn; mend the column or take the feature out of the dataset."
+                    f"learn; mend the column or take the feature out of the dataset.{strange_tables(self.run)}"
                 )
 
     def _merge(self, statistics: Statistics) -> FeatureState:

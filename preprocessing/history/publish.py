@@ -72,7 +72,10 @@ def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: di
         if not accounts.total(snapshot.account, accounts.KEPT):
             raise InputError(f"No session is left: {_in_words(run, snapshot)}")
         encoder = snapshot.features[0].encoders[0]
-        raise InputError(f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.")
+        held_out = " Of a history the last two events are held out and do not count." * (run.dataset.split != "day")
+        raise InputError(
+            f"No item is seen often enough to be known: features.item_id is {encoder!r}; lower min_count.{held_out}"
+        )
     parents = tuple(snapshot.days["artifact"])
     about = {"state": state_name, "missing": snapshot.missing_days, "left_out": snapshot.left_out, **asked}
     if snapshot.without_quarantine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from decimal import Decimal
 from pathlib import Path
@@ -190,6 +191,30 @@ def test_a_table_of_none_of_the_ids_is_refused(tmp_path: Path) -> None:
     items = read_items(dataset_of(tmp_path, items={"columns": {"item_id": "item_id"}}))
     with pytest.raises(InputError, match="item_id is Int64 in the events and String in the item table"):
         with_ids_of(pl.LazyFrame({"item_id": [1]}), items, "item_id")
+
+
+@pytest.mark.parametrize("unknown", ["quarantine", "keep"])
+@pytest.mark.parametrize(("part", "key"), [("items", "item_id"), ("users", "user_id")])
+def test_a_table_that_has_none_of_the_ids_is_named_with_one_of_each(
+    part: str, key: str, unknown: str, tmp_path: Path
+) -> None:
+    """It said that no rows are left, or that the column that was to be joined is empty, and nothing of the table."""
+    moments = [at(day, 12, place) for day in range(3) for place in range(3)]
+    pl.DataFrame({"user_id": ["u1"] * 9, "item_id": ["i7", "i8", "i9"] * 3, "timestamp": moments}).write_parquet(
+        tmp_path / "events.parquet"
+    )
+    pl.DataFrame({"id": ["X7", "X8"], "shelf": ["a", "b"]}).write_parquet(tmp_path / "table.parquet")
+    about = {"path": "table.parquet", "columns": {key: "id", "shelf": "shelf"}}
+    dataset = dataset_of(
+        tmp_path,
+        **{part: about | ({"unknown": unknown} if part == "items" else {})},
+        steps=[{f"join_{part}": {"columns": ["shelf"]}}],
+        features={"shelf": {"encode": "category"}},
+    )
+    own = {"items": "i7", "users": "u1"}[part]
+    words = f"'table.parquet' has none of the events' {key}s, such as '{own}': it has 2 of its own, such as 'X7'"
+    with pytest.raises(InputError, match=re.escape(words)):
+        run(tmp_path, dataset)
 
 
 def test_a_table_in_a_text_file_goes_with_integers(tmp_path: Path) -> None:

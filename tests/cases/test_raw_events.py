@@ -228,6 +228,9 @@ def test_empty_histories_and_wrong_counts_are_refused(rich: tuple[Manifest, Path
         with pytest.raises(InputError, match="at least one item"):
             ask(empty)
     assert recommender.recommend(recommender.histories([])[0]) == []
+    for odd in (None, 105, ([item] for item in (105, 106)), {105: 1}):
+        with pytest.raises(InputError, match="Histories are a list"):
+            recommender.recommend(odd)  # type: ignore[arg-type]
     some, _ = recommender.histories([[105]])
     for k in (0, -1, 1.5, True, None):
         with pytest.raises(InputError, match="k must be an integer from 1"):

@@ -128,6 +128,7 @@ def test_python_may_give_settings_as_objects() -> None:
         ("evaluation.split.until=yesterday", ["evaluation.split.until", "yesterday"]),
         ("training.validation=day", ["training.validation", "'days' or 'sample'"]),
         ("training.validation_days=0", ["training.validation_days", "greater than or equal to 1"]),
+        ("training.seed=4294967296", ["training.seed", "less than 4294967296", "got 4294967296"]),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_runs_with_what_would_do(pair: str, words: list[str]) -> None:

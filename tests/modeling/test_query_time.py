@@ -235,6 +235,24 @@ def test_a_file_of_events_is_asked_at_a_moment_by_hand(night: Night) -> None:
         by_hand(model.folder, events, 5, at=moment, say=lambda line: None)
 
 
+def test_a_history_of_the_past_alone_is_asked_at_its_moment_whatever_is_asked_beside_it(night: Night) -> None:
+    """Among histories that hold an event it was asked as long after its past as is usual within a session."""
+    _, sessions, model, _ = night
+    recommender = Recommender(model.folder, past=sessions.folder)
+    table = pl.read_parquet(sessions.folder / "sessions" / "**" / "*.parquet")
+    users = table["user_id"].unique().sort().head(3).to_list()
+    item = recommender.items["value"][0]
+    raw, at = [[], [item], []], [datetime(2026, 3, 9 + day) for day in range(3)]
+    together = recommender.histories(raw, users=users, at=at)[0]
+    assert together.asked is not None and together.asked.isnan().tolist() == [False, True, False]
+    alone = [
+        recommender.histories([history], users=[user], at=moment)[0]
+        for history, user, moment in zip(raw, users, at, strict=True)
+    ]
+    queries = torch.cat([recommender.scorer.queries(history) for history in alone])
+    torch.testing.assert_close(recommender.scorer.queries(together), queries)
+
+
 def test_who_asks_wrongly_is_answered(night: Night) -> None:
     _, sessions, model, _ = night
     recommender = Recommender(model.folder)

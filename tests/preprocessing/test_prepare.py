@@ -91,6 +91,18 @@ def test_items_and_schema_tell_what_training_rows_hold(tmp_path: Path) -> None:
     assert [entry["name"] for entry in described["price"]["encoders"]] == ["standardize"]
 
 
+def test_histories_too_short_to_learn_from_are_named_as_such(tmp_path: Path) -> None:
+    """Lower min_count was all that it said, where it was 1 already."""
+    users = [f"u{number}" for number in range(6)]
+    moments = [at(0, 12, minute) for minute in range(6)]
+    pl.DataFrame({"user_id": users, "item_id": ["a", "b"] * 3, "timestamp": moments}).write_parquet(
+        tmp_path / "events.parquet"
+    )
+    dataset = dataset_of(tmp_path, sessions={"rule": "history", "min_length": 1}, split="leave_one_out")
+    with pytest.raises(InputError, match="Of a history the last two events are held out"):
+        run(tmp_path, dataset)
+
+
 def test_leave_one_out_learns_from_all_but_the_last(tmp_path: Path) -> None:
     columns = ("user_id", "item_id", "position")
     write(tmp_path, [("a", "x", 0), ("a", "y", 1), ("a", "z", 2), ("b", "y", 0), ("b", "x", 1), ("b", "w", 2)], columns)
