@@ -17,6 +17,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -75,8 +76,13 @@ class Job:
 
     @property
     def parsed(self) -> Dataset:
-        """The dataset."""
-        return Dataset.model_validate_json(self.dataset)
+        """The dataset, read once a process."""
+        return _parsed(self.dataset)
+
+
+@lru_cache(maxsize=4)
+def _parsed(dataset: str) -> Dataset:
+    return Dataset.model_validate_json(dataset)
 
 
 def clean_bucket(job: Job, bucket: int) -> None:

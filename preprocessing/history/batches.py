@@ -173,8 +173,7 @@ class Batches:
 
     def _folders_before(self, first: date) -> list[Path]:
         """Of the days that a day is compared with, as far as they are there."""
-        since = first - self.run.dataset.profile.days * ONE_DAY
-        rows = self.ledger.days.filter((pl.col(DAY) >= since) & (pl.col(DAY) < first))
+        rows = self.ledger.between(first - self.run.dataset.profile.days * ONE_DAY, first - ONE_DAY)
         folders = [self.run.artifacts.root / name for name in rows["artifact"]]
         return [folder for folder in folders if (folder / TABLE).is_file()]
 

@@ -32,7 +32,9 @@ def publish_days(days: Days, window: Window) -> Manifest:
     """
     assert window.last
     run, ledger, first = days.run, days.ledger, window.first or date.min
-    rows = ledger.days.filter(pl.col(DAY).is_between(first, window.last) & ~pl.col(DAY).is_in(list(days.missing)))
+    rows = ledger.between(first, window.last)
+    if days.missing:
+        rows = rows.filter(~pl.col(DAY).is_in(list(days.missing)))
     state_name, state = state_before(run, ledger, window.last)
     snapshot = Snapshot(
         dataset=run.dataset,
@@ -46,7 +48,7 @@ def publish_days(days: Days, window: Window) -> Manifest:
         without_quarantine=tuple(str(day) for day in sorted(days.without_quarantine)),
         held_back=tuple((str(day), why) for day, why in run.source.held_back.items() if day < window.last),
     )
-    sessions = dict(rows.select(DAY, "sessions").rows())
+    sessions = dict(rows[[DAY, "sessions"]].rows())
     if not sessions.get(window.last):
         raise InputError(f"No session ends on the test day {window.last}; give another. {_in_words(run, snapshot)}")
     if not any(count for day, count in sessions.items() if day < window.last):
