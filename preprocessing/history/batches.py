@@ -162,14 +162,14 @@ class Batches:
         """
         row = self.ledger.row(day)
         folder = self.run.artifacts.root / row["artifact"] if row else None
-        bad, rows = [], [hashes(aside)]
+        bad, rows = [], [hashes(aside)] if aside else []
         if folder and (folder / ASIDE).is_file():
             bad.append(pl.read_parquet(folder / ASIDE, glob=False))
         if folder and (folder / ASIDE_ROWS).is_file():
             rows.append(pl.read_parquet(folder / ASIDE_ROWS, glob=False))
         if aside:
             bad.append(quarantine_rows(self.run, aside))
-        return (pl.concat(bad, how="diagonal_relaxed") if bad else None), pl.concat(rows)
+        return (pl.concat(bad, how="diagonal_relaxed") if bad else None), (pl.concat(rows) if rows else None)
 
     def _folders_before(self, first: date) -> list[Path]:
         """Of the days that a day is compared with, as far as they are there."""
