@@ -92,9 +92,9 @@ def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, featur
             values[column] = pl.concat(
                 [collect(frame) for frame in frames(f"statistics-{feature.name}.0")], how="vertical_relaxed"
             )
-    for column, table in values.items():
-        tables.append(_most(table if len(buckets) == 1 else sum_up(table, [DAY, VALUE], [COUNT]), column))
-    return pl.concat(tables).sort(KEYS)
+    if len(buckets) > 1:
+        values = {column: sum_up(table, [DAY, VALUE], [COUNT]) for column, table in values.items()}
+    return pl.concat([*tables, _most(values)]).sort(KEYS)
 
 
 def _pack(rows: Rows, codes: list[pl.Expr]) -> list[pl.LazyFrame]:
@@ -160,17 +160,35 @@ def _unpack(tables: dict[tuple[str, str], pl.DataFrame], dataset: Dataset) -> pl
     return collect(summed.select(DAY, COLUMN, KIND, pl.lit(None, dtype=pl.String).alias(VALUE), AT, COUNT))
 
 
-def _most(values: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Counts of values -> the table of the column: the most frequent values of each day, of those that count the same the
-    first; the rest; how many there are.
+def _most(values: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """By column, counts of values -> the table: the most frequent values of each day, the rest, how many there are."""
+    names, kinds, parts = list[str](), list[str](), list[tuple[pl.Series, pl.Series, np.ndarray]]()
+    for column, counted in values.items():
+        if counted.is_empty():
+            continue
+        most, rest, distinct = _most_of(counted)
+        of_column = {"value": most, "rest": rest, "distinct": distinct}
+        names += [column] * sum(table.height for table in of_column.values())
+        for kind, table in of_column.items():
+            kinds += [kind] * table.height
+            value = table[VALUE].cast(pl.String) if kind == "value" else pl.Series(VALUE, [None], pl.String).new_from_index(0, table.height)
+            parts.append((table[DAY], value, table[COUNT]))
+    if not parts:
+        return pl.DataFrame(schema=SCHEMA)
+    day, value, count = (pl.concat(series) for series in zip(*parts, strict=True))
+    at = pl.repeat(None, len(names), dtype=pl.Float64, eager=True)
+    return pl.DataFrame({DAY: day, COLUMN: names, KIND: kinds, VALUE: value, AT: at, COUNT: count}, schema=SCHEMA)
+
+
+def _most_of(values: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Counts of the values of one column -> the most frequent values of each day, of those that count the same the first; of
+    how many rows the rest is; how many values there are.
     """
     day, count = values[DAY].to_physical().to_numpy(), values[COUNT].to_numpy()
     if (day[1:] < day[:-1]).any():
         order = np.argsort(day, kind="stable")
         values, day, count = values[order], day[order], count[order]
     (first,) = np.nonzero(np.diff(day, prepend=-(2**31)))
-    if not len(first):
-        return pl.DataFrame(schema=SCHEMA)
     num = np.diff(first, append=len(day))
     frequent = np.ones(len(day), dtype=bool)
     for start, size in zip(first[num > MOST_VALUES], num[num > MOST_VALUES], strict=True):
@@ -183,20 +201,8 @@ def _most(values: pl.DataFrame, column: str) -> pl.DataFrame:
     listed = np.zeros(len(first), dtype=np.int64)
     np.add.at(listed, np.searchsorted(day[first], most[DAY].to_physical().to_numpy()), most[COUNT].to_numpy())
     rest = np.add.reduceat(count, first) - listed
-    days = values[DAY][first]
-    there = np.flatnonzero(rest > 0)
-    kinds = np.repeat(["value", "rest", "distinct"], [most.height, len(there), len(first)])
-    return pl.DataFrame(
-        {
-            DAY: pl.concat([most[DAY], days[there], days]),
-            COLUMN: pl.repeat(column, len(kinds), eager=True),
-            KIND: kinds,
-            VALUE: most[VALUE].cast(pl.String).extend_constant(None, len(kinds) - most.height),
-            AT: pl.repeat(None, len(kinds), dtype=pl.Float64, eager=True),
-            COUNT: np.concatenate([most[COUNT].to_numpy(), rest[there], num]),
-        },
-        schema=SCHEMA,
-    )
+    days, there = values[DAY][first], np.flatnonzero(rest > 0)
+    return most, pl.DataFrame({DAY: days[there], COUNT: rest[there]}), pl.DataFrame({DAY: days, COUNT: num})
 
 
 def _as_table(counts: pl.DataFrame, column: str, kind: str) -> pl.DataFrame:
