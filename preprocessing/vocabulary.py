@@ -120,7 +120,7 @@ def highest(vocabulary: pl.DataFrame, first_id: int = FIRST_ID) -> int:
 
 def below(vocabulary: pl.DataFrame, cardinality: int) -> pl.DataFrame:
     """The vocabulary as it was when ids went up to `cardinality`: `id`, `value`, `count`, ascending by id."""
-    return vocabulary[[ID, VALUE, COUNT]].head((vocabulary[ID] < cardinality).sum())
+    return vocabulary[[ID, VALUE, COUNT]].head(int((vocabulary[ID] < cardinality).sum()))
 
 
 def recount(vocabulary: pl.DataFrame, counts: pl.DataFrame, before: date | None = None) -> pl.DataFrame:

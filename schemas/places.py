@@ -81,10 +81,11 @@ def of_environment() -> list[Path]:
 
 def places(package: ModuleType | Path, folders: Folders = None) -> dict[str, Place]:
     """By name, the parts of a kind and where they are; a package need not be imported, its folder does as well."""
+    own: tuple[str, ...] = (str(package),) if isinstance(package, Path) else tuple(package.__path__)
     if isinstance(package, Path):
-        kind, prefix, own = package.name, "", (str(package),)
+        kind, prefix = package.name, ""
     else:
-        kind, prefix, own = kind_of(package), f"{package.__name__}.", tuple(package.__path__)
+        kind, prefix = kind_of(package), f"{package.__name__}."
     changed = tuple(_changed(path) for path in own)
     if max(changed, default=0) > time.time_ns() - SETTLED:  # a file that comes now may leave no later time
         built_in = _built_in.__wrapped__(kind, prefix, own, changed)

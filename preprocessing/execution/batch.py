@@ -26,7 +26,7 @@ from preprocessing.features.state import FeatureState, State, Statistics, fit_ne
 from preprocessing.frames import collect
 from preprocessing.output import items
 from preprocessing.output.sessions import name_of
-from preprocessing.sessions import EVENT_DAY
+from preprocessing.sessions import EVENT_DAY, by_day
 from preprocessing.source.files import reading
 from schemas.columns import DAY, USER_ID, VALUE
 from schemas.errors import InputError
@@ -63,7 +63,7 @@ class Batch:
     job: Job = field(init=False)
     buckets: range = field(init=False)
     account: pl.DataFrame = field(init=False)
-    """Where all rows went (`preprocessing.account`)."""
+    """Where all rows went (`preprocessing.account`), in order of the day."""
     before: State = field(init=False)
     """The state before the newest day, and after it."""
     after: State = field(init=False)
@@ -110,9 +110,10 @@ class Batch:
             InputError: when more rows of a day break a rule than it tolerates, or nothing is left of the first days ever.
         """
         self._each(tasks.clean_bucket, "clean")
-        self.account = accounts.add_up([collect(part) for part in self.frames("account")])
+        account = accounts.add_up([collect(part) for part in self.frames("account")])
+        self.account = account.sort(DAY, maintain_order=True)
         rules = self.job.plan.rules
-        for (day,), of_day in self.account.partition_by(DAY, as_dict=True).items():
+        for day, of_day in by_day(self.account).items():
             broken, rows = accounts.by_name(of_day, QUARANTINED), accounts.total(of_day, READ)
             broken |= accounts.by_name(of_day, NULLED)
             rules.verdict(broken, rows, name_of(day), partial(self._examples, day))
@@ -240,7 +241,9 @@ class Batch:
         """Statistics in order of the day -> those of the newest day, the last, or of the days before it; without days, all."""
         if DAY not in statistics.columns:
             return statistics
-        if VALUE not in statistics.columns:  # sums of floats depend on how rows lie in memory, and those of old are filtered
+        if (
+            VALUE not in statistics.columns
+        ):  # sums of floats depend on how rows lie in memory, and those of old are filtered
             return statistics.filter((pl.col(DAY) == self.newest) if newest else (pl.col(DAY) < self.newest))
         place = int(statistics[DAY].search_sorted(self.newest))
         return statistics.slice(place) if newest else statistics.head(place)

@@ -29,7 +29,7 @@ from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED
 from preprocessing.frames import collect, write
 from preprocessing.output.profile import Profiles
 from preprocessing.output.sessions import name_of
-from preprocessing.sessions import EVENT_DAY, sort_keys
+from preprocessing.sessions import EVENT_DAY, by_day, sort_keys
 from preprocessing.source.index import DIGEST, HASH, PATH, ROWS
 from schemas.artifacts import Artifacts, Manifest
 from schemas.columns import COUNT, DAY, RULE
@@ -164,7 +164,7 @@ class DayWriter:
 
     @cached_property
     def _accounts(self) -> dict[date, pl.DataFrame]:
-        return _by_day(self.account, DAY, keep=True)
+        return by_day(self.account)
 
     @cached_property
     def _admitted(self) -> dict[date, int]:
@@ -213,7 +213,9 @@ class DayWriter:
             bad = pl.concat(self.frames("quarantine"), how="diagonal_relaxed")
             rows = collect(bad.filter(pl.col(EVENT_DAY).is_between(first, last)))
             none = rows.drop(EVENT_DAY).clear()
-            self._held[QUARANTINE] = (first, last), (none, _by_day(rows.sort(_order_of(rows)), EVENT_DAY))
+            rows = rows.sort(_order_of(rows))
+            parts = rows.partition_by(EVENT_DAY, as_dict=True, include_key=False)
+            self._held[QUARANTINE] = (first, last), (none, {day: part for (day,), part in parts.items()})
         return self._held[QUARANTINE][1]
 
     def _open(self, day: date) -> pl.DataFrame:
@@ -243,9 +245,7 @@ class DayWriter:
             "events": accounts.total(account, KEPT),
             "sessions": sessions,
             "users": users,
-            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)}
-            if sessions
-            else {},
+            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)} if sessions else {},
             "new_items": parts.new_items,
         }
 
@@ -256,7 +256,7 @@ def _or_none(table: pl.DataFrame | None) -> pl.DataFrame | None:
 
 
 def _open_by_day(waiting: pl.DataFrame) -> dict[date, pl.DataFrame]:
-    """The events that were open at the end of each day, from their own to the day before the one that they count to, in order."""
+    """The events that were open at the end of each day, from their own to the day before the one they count to, in order."""
     if waiting.is_empty():
         return {}
     opened, closed = (waiting[name].to_physical().to_numpy() for name in (EVENT_DAY, DAY))
@@ -268,11 +268,6 @@ def _open_by_day(waiting: pl.DataFrame) -> dict[date, pl.DataFrame]:
     days, first = np.unique(day[order], return_index=True)
     parts = zip(days, np.split(place[order], first[1:]), strict=True)
     return {date.fromordinal(EPOCH + int(number)): waiting[rows] for number, rows in parts}
-
-
-def _by_day(table: pl.DataFrame, column: str, *, keep: bool = False) -> dict[date, pl.DataFrame]:
-    """The rows of each day, in their order; the column that says the day stays only with `keep`."""
-    return {day: part for (day,), part in table.partition_by(column, as_dict=True, include_key=keep).items()}
 
 
 def _order_of(bad: pl.DataFrame) -> list[str]:

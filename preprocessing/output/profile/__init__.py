@@ -18,6 +18,7 @@ import polars as pl
 from preprocessing.features.feature import Feature
 from preprocessing.frames import write
 from preprocessing.output.profile import counts, drift
+from preprocessing.sessions import by_day
 from schemas.artifacts import Draft
 from schemas.columns import COUNT, DAY, LENGTH
 from schemas.dataset import Dataset
@@ -48,7 +49,7 @@ class Profiles:
     @cached_property
     def _tables(self) -> dict[Any, pl.DataFrame]:
         """The table of each day: divided once, for a batch may be of a thousand."""
-        return {day: part for (day,), part in self.tables.partition_by(DAY, as_dict=True).items()}
+        return dict(by_day(self.tables))
 
     @cached_property
     def _drifts(self) -> dict[Any, list[tuple[str, float, float]]]:

@@ -72,7 +72,9 @@ def count(
     plans = [*packed.values(), *(groups.agg(pl.len().cast(pl.Int64).alias(COUNT)) for groups in plain.values())]
     tables = collect_all(plans, target)
     unpacked = _unpack(dict(zip(packed, tables, strict=False)), dataset)
-    return pl.concat([unpacked, *(_as_table(table, *name) for name, table in zip(plain, tables[len(packed) :], strict=True))])
+    return pl.concat(
+        [unpacked, *(_as_table(table, *name) for name, table in zip(plain, tables[len(packed) :], strict=True))]
+    )
 
 
 def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, features: list[Feature]) -> pl.DataFrame:
@@ -152,8 +154,12 @@ def _unpack(tables: dict[tuple[str, str], pl.DataFrame], dataset: Dataset) -> pl
     bins = of_kind("number")
     size = pl.lit(10.0).pow(bins.abs() / BINS_A_DECADE - ZERO_BELOW).round_sig_figs(3)
     number = pl.when(bins == 0).then(0.0).otherwise(size * bins.sign())
-    at = pl.when(kind == "hour").then(hour.cast(pl.Float64)).when(kind == "number").then(number).otherwise(
-        pl.when(there).then(_CODE).cast(pl.Float64)
+    at = (
+        pl.when(kind == "hour")
+        .then(hour.cast(pl.Float64))
+        .when(kind == "number")
+        .then(number)
+        .otherwise(pl.when(there).then(_CODE).cast(pl.Float64))
     )
     named = pl.when(there).then(kind).otherwise(pl.lit("missing"))
     summed = days.group_by(DAY, COLUMN, named.alias(KIND), at.alias(AT)).agg(pl.col(COUNT).sum())
@@ -171,7 +177,11 @@ def _most(values: dict[str, pl.DataFrame]) -> pl.DataFrame:
         names += [column] * sum(table.height for table in of_column.values())
         for kind, table in of_column.items():
             kinds += [kind] * table.height
-            value = table[VALUE].cast(pl.String) if kind == "value" else pl.Series(VALUE, [None], pl.String).new_from_index(0, table.height)
+            value = (
+                table[VALUE].cast(pl.String)
+                if kind == "value"
+                else pl.Series(VALUE, [None], pl.String).new_from_index(0, table.height)
+            )
             parts.append((table[DAY], value, table[COUNT]))
     if not parts:
         return pl.DataFrame(schema=SCHEMA)
