@@ -213,9 +213,7 @@ class DayWriter:
             bad = pl.concat(self.frames("quarantine"), how="diagonal_relaxed")
             rows = collect(bad.filter(pl.col(EVENT_DAY).is_between(first, last)))
             none = rows.drop(EVENT_DAY).clear()
-            rows = rows.sort(_order_of(rows))
-            parts = rows.partition_by(EVENT_DAY, as_dict=True, include_key=False)
-            self._held[QUARANTINE] = (first, last), (none, {day: part for (day,), part in parts.items()})
+            self._held[QUARANTINE] = (first, last), (none, _bad_by_day(rows.sort(_order_of(rows))))
         return self._held[QUARANTINE][1]
 
     def _open(self, day: date) -> pl.DataFrame:
@@ -268,6 +266,12 @@ def _open_by_day(waiting: pl.DataFrame) -> dict[date, pl.DataFrame]:
     days, first = np.unique(day[order], return_index=True)
     parts = zip(days, np.split(place[order], first[1:]), strict=True)
     return {date.fromordinal(EPOCH + int(number)): waiting[rows] for number, rows in parts}
+
+
+def _bad_by_day(bad: pl.DataFrame) -> dict[date, pl.DataFrame]:
+    """The bad rows of each day, in their order, without `event day`."""
+    parts = bad.partition_by(EVENT_DAY, as_dict=True, include_key=False)
+    return {day: part for (day,), part in parts.items()}
 
 
 def _order_of(bad: pl.DataFrame) -> list[str]:

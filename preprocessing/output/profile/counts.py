@@ -168,7 +168,7 @@ def _unpack(tables: dict[tuple[str, str], pl.DataFrame], dataset: Dataset) -> pl
 
 def _most(values: dict[str, pl.DataFrame]) -> pl.DataFrame:
     """By column, counts of values -> the table: the most frequent values of each day, the rest, how many there are."""
-    names, kinds, parts = list[str](), list[str](), list[tuple[pl.Series, pl.Series, np.ndarray]]()
+    names, kinds, parts = list[str](), list[str](), list[tuple[pl.Series, pl.Series, pl.Series]]()
     for column, counted in values.items():
         if counted.is_empty():
             continue
