@@ -19,6 +19,7 @@ from preprocessing.execution.buckets import since_boot
 from preprocessing.execution.reading import Room, Source
 from preprocessing.execution.run import Run, Workers, room_of
 from preprocessing.features.uses import with_text_types
+from preprocessing.frames import collect
 from preprocessing.history.changes import COUNTED, Changes, find_changes
 from preprocessing.history.days import Days
 from preprocessing.history.ledger import Ledger
@@ -142,8 +143,8 @@ def _index_of(artifacts: Artifacts, dataset: Dataset, ledger: Ledger) -> Path:
 
 def _rows_by_day(ledger: Ledger, changes: Changes) -> dict[date, int]:
     """Rows of each day: those in the source or, where they are more, those that the finished day was made of."""
-    there = changes.parts.lazy().drop_nulls(DAY).select(pl.col(COUNTED).alias("finished"), ROWS)
-    made = ledger.parts().lazy().filter(pl.col(DAY) == pl.col("finished")).select("finished", ROWS)
-    sums = [table.group_by("finished").agg(pl.col(ROWS).sum()) for table in (there, made)]
-    most = pl.concat(sums).group_by("finished").agg(pl.col(ROWS).max())
-    return dict(most.collect().iter_rows())
+    most = ledger.rows_by_day()
+    there = changes.parts.lazy().drop_nulls(DAY).group_by(COUNTED).agg(pl.col(ROWS).sum())
+    for day, rows in collect(there).iter_rows():
+        most[day] = max(rows, most.get(day, 0))
+    return most

@@ -15,6 +15,7 @@ import json
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 from pyarrow import ArrowException
@@ -24,7 +25,8 @@ from schemas.errors import InputError, reason
 
 ADMITTED = "admitted"
 BEFORE_ALL = date(1970, 1, 1)  # when values of a vocabulary that was taken over were admitted
-NO_ID, _RANK = 2**31 - 1, "rank"  # after all ids
+NO_ID = 2**31 - 1  # after all ids
+_BEFORE, _NEVER = -(2**31), 2**31 - 1  # days before and after all
 _COLUMNS = {VALUE: None, COUNT: pl.Int64, ID: pl.Int32, ADMITTED: pl.Date}
 
 
@@ -44,35 +46,52 @@ def admit(
     """
     if vocabulary is None:
         vocabulary = pl.DataFrame(schema={name: dtype or counts.schema[VALUE] for name, dtype in _COLUMNS.items()})
-    before = _admitted(vocabulary, counts, min_count).select(pl.lit(None, dtype=pl.Date).alias(DAY), *_COLUMNS)
     nothing = (pl.lit(None, dtype=_COLUMNS[name]).alias(name) for name in (ID, ADMITTED))
-    rows = pl.concat([before, counts.lazy().select(DAY, VALUE, COUNT, *nothing)], how="vertical_relaxed")
+    rows = counts.lazy().select(DAY, VALUE, COUNT, *nothing)
+    if vocabulary.height:
+        before = _admitted(vocabulary, counts, min_count).select(pl.lit(None, dtype=pl.Date).alias(DAY), *_COLUMNS)
+        rows = pl.concat([before, rows], how="vertical_relaxed")
     # Then neighbours: values with their days in order, each after its count before them, which has its id.
-    values = _so_far(_in_order(rows, VALUE, DAY).lazy(), min_count)
-    values = _in_order(values, ID, ADMITTED, _RANK).lazy()  # and then of value, as they are
-    new = (pl.col(ID) == NO_ID) & (pl.col(ADMITTED) < date.max)
-    id_ = pl.when(new).then(new.cum_sum() + highest(vocabulary, first_id)).otherwise(ID)
+    value, count, id_, admitted, rank = _so_far(_in_order(rows, VALUE, DAY), min_count)
+    order = np.lexsort((rank, admitted, id_))  # and then of value, as they are
+    value, count, id_, admitted = value[order], count[order], id_[order], admitted[order]
+    new = (id_ == NO_ID) & (admitted < _NEVER)
+    id_ = np.where(new, np.cumsum(new) + highest(vocabulary, first_id), id_)
     has_id = (id_ < NO_ID) & (~new | (id_ < max_size)) if max_size else id_ < NO_ID
-    values = values.select(
-        VALUE, COUNT, pl.when(has_id).then(id_).cast(pl.Int32).alias(ID), pl.when(has_id).then(ADMITTED)
+    table = pl.DataFrame({VALUE: value, COUNT: count, ID: id_, ADMITTED: admitted, "has id": has_id}).select(
+        VALUE,
+        COUNT,
+        pl.when("has id").then(ID).cast(pl.Int32).alias(ID),
+        pl.when("has id").then(ADMITTED).cast(pl.Int32).cast(pl.Date).alias(ADMITTED),
     )
-    return (values.sort(ID, VALUE, nulls_last=True) if max_size else values).collect(engine="in-memory")
+    return table.sort(ID, VALUE, nulls_last=True) if max_size else table
 
 
-def _so_far(rows: pl.LazyFrame, min_count: int) -> pl.LazyFrame:
-    """`day`, `value`, `count`, `id`, `admitted` in order of value and day -> a row a value: its count, its id or NO_ID, when it
-    was admitted (else the end of days), and how it ranks among those of that day.
+def _so_far(rows: pl.DataFrame, min_count: int) -> tuple[pl.Series, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`day`, `value`, `count`, `id`, `admitted` in order of value and day -> of each value: itself, its count, its id or NO_ID,
+    when it was admitted (else _NEVER), and how it ranks among those of that day.
+
+    Days are numbers. A row without a day holds what came before all days.
     """
-    value, day, count, total = pl.col(VALUE), pl.col(DAY), pl.col(COUNT), pl.col(COUNT).cum_sum()
-    first, last = value.ne_missing(value.shift(1)), value.ne_missing(value.shift(-1))
-    so_far = rows.with_columns(total - pl.when(first).then(total - count).forward_fill())
-    so_far = so_far.filter(last | day.ne_missing(day.shift(-1)))
-    so_far = so_far.with_columns(pl.when(first).then(pl.col(ID).fill_null(NO_ID)).forward_fill())
-    enough = (pl.col(ID) == NO_ID) & day.is_not_null() & (count >= min_count)
-    reached = enough & (first | ~enough.shift(1, fill_value=False))
-    admitted = pl.when(reached).then(day).when(first).then(pl.col(ADMITTED).fill_null(date.max)).forward_fill()
-    rank = pl.when(reached).then(-count).when(first).then(0).forward_fill()
-    return so_far.with_columns(admitted.alias(ADMITTED), rank.alias(_RANK)).filter(last)
+    first = rows.select(pl.col(VALUE).ne_missing(pl.col(VALUE).shift(1))).to_series().to_numpy(writable=True)
+    first[:1] = True
+    day, count = rows[DAY].to_physical().fill_null(_BEFORE).to_numpy(), rows[COUNT].to_numpy()
+    (begins,) = np.nonzero(first)
+    total = np.cumsum(count)
+    total = total - np.repeat((total - count)[begins], np.diff(begins, append=len(count)))
+    # Of each value and day the last row; a value's first row has its id, and its day is none then.
+    (kept,) = np.nonzero(np.append(first[1:] | (day[1:] != day[:-1]), np.ones(min(1, len(day)), dtype=bool)))
+    number = (np.cumsum(first) - 1)[kept]
+    of_first = kept[np.flatnonzero(np.diff(number, prepend=-1))]
+    id_ = rows[ID].fill_null(NO_ID).to_numpy()[of_first].astype(np.int64)
+    admitted = rows[ADMITTED].to_physical().fill_null(_NEVER).to_numpy()[of_first].astype(np.int64)
+    enough = (id_[number] == NO_ID) & (day[kept] != _BEFORE) & (total[kept] >= min_count)
+    (reached,) = np.nonzero(enough)
+    reached = reached[np.diff(number[reached], prepend=-1) != 0]  # from its first such day on a value has enough
+    rank = np.zeros(len(begins), dtype=np.int64)
+    admitted[number[reached]], rank[number[reached]] = day[kept][reached], -total[kept][reached]
+    ends = np.append(begins[1:], len(count))[: len(begins)] - 1
+    return rows[VALUE][begins], total[ends], id_, admitted, rank
 
 
 def _in_order(rows: pl.LazyFrame, *keys: str) -> pl.DataFrame:
@@ -101,7 +120,7 @@ def highest(vocabulary: pl.DataFrame, first_id: int = FIRST_ID) -> int:
 
 def below(vocabulary: pl.DataFrame, cardinality: int) -> pl.DataFrame:
     """The vocabulary as it was when ids went up to `cardinality`: `id`, `value`, `count`, ascending by id."""
-    return vocabulary.filter(pl.col(ID) < cardinality).select(ID, VALUE, COUNT)
+    return vocabulary[[ID, VALUE, COUNT]].head(int((vocabulary[ID] < cardinality).sum()))
 
 
 def recount(vocabulary: pl.DataFrame, counts: pl.DataFrame, before: date | None = None) -> pl.DataFrame:

@@ -17,6 +17,7 @@ import os
 import pkgutil
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +33,7 @@ VARIABLE = "OVERNIGHT_PLUGINS"
 BUILT_IN = "built in"
 TABLE = "_table"  # the module whose TABLE has parts for rows
 FILES = ("datasets", "presets")  # kinds that are YAML; all others are Python
+SETTLED = 2_000_000_000  # nanoseconds after which a disk gives what comes into a folder a later time
 KINDS = ("steps", "checks", "encoders", "bodies", "objectives", "losses", "heads", "baselines", *FILES)
 Folders = Iterable[str | Path] | None
 
@@ -79,19 +81,39 @@ def of_environment() -> list[Path]:
 
 def places(package: ModuleType | Path, folders: Folders = None) -> dict[str, Place]:
     """By name, the parts of a kind and where they are; a package need not be imported, its folder does as well."""
+    own: tuple[str, ...] = (str(package),) if isinstance(package, Path) else tuple(package.__path__)
     if isinstance(package, Path):
-        kind, own = package.name, [str(package)]
+        kind, prefix = package.name, ""
     else:
-        kind, own = kind_of(package), list(package.__path__)
+        kind, prefix = kind_of(package), f"{package.__name__}."
+    changed = tuple(_changed(path) for path in own)
+    if max(changed, default=0) > time.time_ns() - SETTLED:  # a file that comes now may leave no later time
+        built_in = _built_in.__wrapped__(kind, prefix, own, changed)
+    else:
+        built_in = _built_in(kind, prefix, own, changed)
+    people = [*of_people(kind, folders)]
+    return _each_once(kind, [*built_in.values(), *people]) if people else dict(built_in)
+
+
+def _changed(folder: str) -> int:
+    """When names in a folder last changed; 0 where it cannot be asked."""
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116  (for every part that is looked for)
+    except OSError:
+        return 0
+
+
+@cache
+def _built_in(kind: str, prefix: str, own: tuple[str, ...], changed: tuple[int, ...]) -> dict[str, Place]:
+    """The parts in a package's folders `own`, whose names of files last changed then."""
     if kind in FILES:
-        built_in = [Place(file.stem, BUILT_IN, file) for path in own for file in sorted(Path(path).glob("*.yaml"))]
+        found = [Place(file.stem, BUILT_IN, file) for path in own for file in sorted(Path(path).glob("*.yaml"))]
     else:
-        prefix = "" if isinstance(package, Path) else f"{package.__name__}."
         modules = (module.name for module in pkgutil.iter_modules(own))
-        built_in = [Place(name, BUILT_IN, module=prefix + name) for name in modules if _is_part(name)]
+        found = [Place(name, BUILT_IN, module=prefix + name) for name in modules if _is_part(name)]
         rows = (name for path in own for name in rows_of(Path(path)))
-        built_in += [Place(name, BUILT_IN, module=prefix + TABLE, attribute=name) for name in rows]
-    return _each_once(kind, [*built_in, *of_people(kind, folders)])
+        found += [Place(name, BUILT_IN, module=prefix + TABLE, attribute=name) for name in rows]
+    return _each_once(kind, found)
 
 
 @cache
@@ -172,8 +194,9 @@ def _entry_points(group: str, path: tuple[str, ...]) -> list[tuple[metadata.Entr
 
 @cache
 def _all_entry_points(path: tuple[str, ...]) -> Any:  # the standard library calls its type otherwise from 3.12 on
-    """Of all groups: reading the installed packages is what takes time."""
-    return metadata.entry_points()
+    """Of all groups, unless no installed package has parts of Overnight: to read what all of them have is what takes time."""
+    texts = (package.read_text("entry_points.txt") or "" for package in metadata.distributions())
+    return metadata.entry_points() if any("[overnight." in text for text in texts) else metadata.EntryPoints()
 
 
 def _each_once(kind: str, found: Iterable[Place]) -> dict[str, Place]:

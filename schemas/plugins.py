@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,7 +87,7 @@ def find(package: ModuleType, name: str, folders: Folders = None) -> Any:
         module = import_module(place.module, f"{place.module} of {place.origin}")
     if place.origin == BUILT_IN and place.module.endswith(f".{TABLE}"):
         return module.part(name)
-    return _class_of(package, place, module)
+    return _class_of_built_in(package, place, module) if place.origin == BUILT_IN else _class_of(package, place, module)
 
 
 def find_file(folder: Path, name: str, folders: Folders = None) -> Path:
@@ -165,6 +166,11 @@ def _where_else(folders: Folders) -> str:
     if paths:
         return f"Searched in addition to what is built in: {', '.join(map(str, paths))}."
     return f"Your own are found in a folder that `plugins:` in the dataset's YAML or {VARIABLE} names."
+
+
+@cache
+def _class_of_built_in(package: ModuleType, place: Place, module: ModuleType) -> Any:
+    return _class_of(package, place, module)
 
 
 def _class_of(package: ModuleType, place: Place, module: ModuleType) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -25,9 +26,9 @@ from preprocessing.features.state import FeatureState, State, Statistics, fit_ne
 from preprocessing.frames import collect
 from preprocessing.output import items
 from preprocessing.output.sessions import name_of
-from preprocessing.sessions import EVENT_DAY
+from preprocessing.sessions import EVENT_DAY, by_day
 from preprocessing.source.files import reading
-from schemas.columns import DAY, USER_ID
+from schemas.columns import DAY, USER_ID, VALUE
 from schemas.errors import InputError
 
 LARGER = 2  # how many times the rows that a bucket may have one may have: they are divided by a sample, before they are counted
@@ -62,7 +63,7 @@ class Batch:
     job: Job = field(init=False)
     buckets: range = field(init=False)
     account: pl.DataFrame = field(init=False)
-    """Where all rows went (`preprocessing.account`)."""
+    """Where all rows went (`preprocessing.account`), in order of the day."""
     before: State = field(init=False)
     """The state before the newest day, and after it."""
     after: State = field(init=False)
@@ -109,16 +110,20 @@ class Batch:
             InputError: when more rows of a day break a rule than it tolerates, or nothing is left of the first days ever.
         """
         self._each(tasks.clean_bucket, "clean")
-        self.account = accounts.add_up([collect(part) for part in self.frames("account")])
+        account = accounts.add_up([collect(part) for part in self.frames("account")])
+        self.account = account.sort(DAY, maintain_order=True)
         rules = self.job.plan.rules
-        quarantine = pl.concat(self.frames("quarantine"), how="diagonal_relaxed")
-        for (day,), of_day in self.account.partition_by(DAY, as_dict=True).items():
+        for day, of_day in by_day(self.account).items():
             broken, rows = accounts.by_name(of_day, QUARANTINED), accounts.total(of_day, READ)
             broken |= accounts.by_name(of_day, NULLED)
-            bad = quarantine.filter(pl.col(EVENT_DAY) == day)
-            rules.verdict(broken, rows, name_of(day), partial(rules.examples, bad))
+            rules.verdict(broken, rows, name_of(day), partial(self._examples, day))
         if self.others.items is None:
             self._check_first()
+
+    def _examples(self, day: date, rule: str) -> list[Any]:
+        """Values of a day that break a rule."""
+        bad = pl.concat(self.frames("quarantine"), how="diagonal_relaxed").filter(pl.col(EVENT_DAY) == day)
+        return self.job.plan.rules.examples(bad, rule)
 
     def fit(self) -> None:
         """The states before the newest day and after it, without items; tables of fitted encoders go to the tasks."""
@@ -223,14 +228,25 @@ class Batch:
     def _merge(self, statistics: Statistics) -> FeatureState:
         """Enter statistics into the states before and after the newest day; returns the state of encoders after it."""
         state = self.others.fitted
-        for kept, days in ((self.before, pl.col(DAY) < self.newest), (self.after, pl.col(DAY) == self.newest)):
-            chosen = {name: table.filter(days) if DAY in table.columns else table for name, table in statistics.items()}
+        for kept, newest in ((self.before, False), (self.after, True)):
+            chosen = {name: self._of_days(table, newest=newest) for name, table in statistics.items()}
             kept.statistics.update({name: table for name, table in chosen.items() if DAY in table.columns})
             # What no row was fitted to stays as it is.
             new = {name: table for name, table in chosen.items() if table.height or name not in state}
             state = merge(self.job.plan.features, state, new)
             kept.fitted.update({name: state[name] for name in statistics})
         return state
+
+    def _of_days(self, statistics: pl.DataFrame, *, newest: bool) -> pl.DataFrame:
+        """Statistics in order of the day -> those of the newest day, the last, or of the days before it; without days, all."""
+        if DAY not in statistics.columns:
+            return statistics
+        if (
+            VALUE not in statistics.columns
+        ):  # sums of floats depend on how rows lie in memory, and those of old are filtered
+            return statistics.filter((pl.col(DAY) == self.newest) if newest else (pl.col(DAY) < self.newest))
+        place = int(statistics[DAY].search_sorted(self.newest))
+        return statistics.slice(place) if newest else statistics.head(place)
 
     def _with_items(self, latest: pl.DataFrame) -> tuple[State, State]:
         side = items.side_features(self.job.plan.features)

@@ -20,16 +20,18 @@ from preprocessing.frames import Held, Rows, Target, collect, on, to_host
 from schemas import lock
 
 _BUCKET = "bucket"
+_FRAMES = 2  # raised when tasks leave other frames for each other than those of an earlier Overnight
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 def since_boot(folder: Path, boot: Path = _BOOT) -> Path:
-    """The scratch folder below `folder` for what is written since this machine started, of which `boot` holds the number.
+    """The scratch folder below `folder` for what is written since this machine started, of which `boot` holds the number, by
+    this Overnight or one whose tasks leave the same frames.
 
     All else that lies in `folder` is removed. Nothing is made: who writes makes the scratch folder, so that a run that is
     refused before that leaves nothing.
     """
-    now = boot.read_text().strip() if boot.is_file() else ""
+    now = f"{boot.read_text().strip()}-{_FRAMES}" if boot.is_file() else ""
     for left in folder.iterdir() if folder.is_dir() else ():
         if not now or left.name != now:
             shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -70,6 +70,8 @@ class Run:
     secrets: tuple[str, ...] = ()
     """Hashes of the keys that steps use."""
     seconds: dict[str, float] = field(default_factory=dict)
+    written: dict[str, State] = field(default_factory=dict, repr=False)
+    """By name, the states of the batch that this run wrote last: they need not be read."""
 
     @property
     def reads(self) -> tuple[str, ...]:

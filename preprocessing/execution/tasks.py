@@ -15,8 +15,10 @@ wait in the spool, on the host. Meanwhile the CPU hashes rows and packs Parquet;
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -75,8 +77,13 @@ class Job:
 
     @property
     def parsed(self) -> Dataset:
-        """The dataset."""
-        return Dataset.model_validate_json(self.dataset)
+        """The dataset, read once a process."""
+        return _parsed(self.dataset)
+
+
+@lru_cache(maxsize=4)
+def _parsed(dataset: str) -> Dataset:
+    return Dataset.model_validate_json(dataset)
 
 
 def clean_bucket(job: Job, bucket: int) -> None:
@@ -93,16 +100,19 @@ def clean_bucket(job: Job, bucket: int) -> None:
     raw = collect(spool.get(f"raw-{bucket}")).rechunk()  # files of the spool are read by the CPU
     carried = collect(spool.get(f"carried-{bucket}")) if spool.has(f"carried-{bucket}") else None
     pack = engine.target == CPU
-    with ThreadPoolExecutor(1) as meanwhile:
-        hashed = meanwhile.submit(_rows_made_of, job, raw)  # by the CPU, while a GPU cleans
+    with ExitStack() as stack:
         if pack:  # of two plans on the CPU at a time, each takes longer and both hold memory
-            hashed.result()
+            spool.put(f"rows-{bucket}", _rows_made_of(job, raw))
+        else:  # by the CPU, while a GPU cleans
+            meanwhile = stack.enter_context(ThreadPoolExecutor(1))
+            hashed = meanwhile.submit(_rows_made_of, job, raw)
         cleaning = Cleaning.of(
             job.parsed, job.plan, job.last, job.now, frames.on(engine.target, raw), carried, pack=pack
         )
         made, kept, drops = cleaning.run(engine.target)
         account = account_of(raw, made[QUARANTINE], made.get(NULLED_ROWS), made[COUNTS], drops)
-        spool.put(f"rows-{bucket}", hashed.result())
+        if not pack:
+            spool.put(f"rows-{bucket}", hashed.result())
     if job.parsed.own_parts():  # which may look at rows on the CPU
         kept = frames.on(engine.target, frames.to_host(kept))
     columns = dict.fromkeys(feature.column for feature in job.plan.features)
@@ -211,7 +221,7 @@ def encode_bucket(job: Job, bucket: int) -> None:
     """Kept rows -> sessions, a file a day in `Job.parts`; the latest of each item of each day; what profiles count.
 
     In: `kept-<bucket>`, the tables of fitted encoders, `counts-<bucket>` of the buckets before.
-    Out: `items-<bucket>` (day, item_id, last_seen, features), `profile-<bucket>`.
+    Out: `items-<bucket>` (day, item_id, last_seen, features), `users-<bucket>` (sessions and users a day), `profile-<bucket>`.
     """
     spool = job.spool
     if spool.has(f"profile-{bucket}"):
@@ -221,6 +231,7 @@ def encode_bucket(job: Job, bucket: int) -> None:
     encoded = engine.transform(rows, fitted_so_far(job), sessions.kept_columns(dataset, rows.columns))
     grouped = sessions.group(encoded, dataset, features, engine.target)
     earlier = [collect(spool.get(f"counts-{other}")) for other in range(bucket)]
+    spool.put(f"users-{bucket}", sessions.count_users(grouped))
     with sessions.writing(grouped, earlier, dataset, job.parts, bucket):  # Parquet is packed by threads of its own
         latest = items.latest_by_day(_fitted_to(job, encoded), dataset, features, engine.target)
         spool.put(f"items-{bucket}", latest)

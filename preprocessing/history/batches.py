@@ -162,19 +162,18 @@ class Batches:
         """
         row = self.ledger.row(day)
         folder = self.run.artifacts.root / row["artifact"] if row else None
-        bad, rows = [], [hashes(aside)]
+        bad, rows = [], [hashes(aside)] if aside else []
         if folder and (folder / ASIDE).is_file():
             bad.append(pl.read_parquet(folder / ASIDE, glob=False))
         if folder and (folder / ASIDE_ROWS).is_file():
             rows.append(pl.read_parquet(folder / ASIDE_ROWS, glob=False))
         if aside:
             bad.append(quarantine_rows(self.run, aside))
-        return (pl.concat(bad, how="diagonal_relaxed") if bad else None), pl.concat(rows)
+        return (pl.concat(bad, how="diagonal_relaxed") if bad else None), (pl.concat(rows) if rows else None)
 
     def _folders_before(self, first: date) -> list[Path]:
         """Of the days that a day is compared with, as far as they are there."""
-        since = first - self.run.dataset.profile.days * ONE_DAY
-        rows = self.ledger.days.filter((pl.col(DAY) >= since) & (pl.col(DAY) < first))
+        rows = self.ledger.between(first - self.run.dataset.profile.days * ONE_DAY, first - ONE_DAY)
         folders = [self.run.artifacts.root / name for name in rows["artifact"]]
         return [folder for folder in folders if (folder / TABLE).is_file()]
 

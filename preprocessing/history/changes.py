@@ -110,17 +110,19 @@ def find_changes(run: Run, ledger: Ledger) -> Changes:
     now = index.table.filter(index.usable & (pl.col(ROWS) > 0)).select(PATH, DAY, ROWS, DIGEST)
     if since:
         now = now.filter(pl.col(DAY) >= since)
-    now = now.filter(~pl.col(DAY).is_in(list(run.source.held_back)))
+    if run.source.held_back:
+        now = now.filter(~pl.col(DAY).is_in(list(run.source.held_back)))
     made, until = ledger.parts(), ledger.about.until
     same_hash = ledger.about.hashed_by == HASH
     differing = _differing_days(now, made, same_hash)
     placed, undated = _place_undated(index, made, until)
-    placed = placed.filter(~pl.col(COUNTED).is_in(list(run.source.held_back)))
+    if run.source.held_back:
+        placed = placed.filter(~pl.col(COUNTED).is_in(list(run.source.held_back)))
     dated = now.select(pl.col(DAY).alias(COUNTED), PATH, DAY, ROWS, DIGEST)
     changes = Changes(dated.vstack(placed), [], _whole_days(now, differing, ledger), undated=undated)
     to_judge = sorted(day for day in differing if until and day <= until)
     beyond: dict[date, list[SetAside]] = {}
-    with_own = set(made.filter(pl.col(DAY) == pl.col(FINISHED))[FINISHED])
+    with_own = ledger.rows_by_day() if to_judge else {}
     for day in to_judge:
         new = now.filter(pl.col(DAY) == day).select(PATH, DAY, ROWS, DIGEST).rows()
         held, beyond[day] = _judge(run, ledger, day, new, made, same_hash)
@@ -152,13 +154,15 @@ def _judge(
 
 
 def _whole_days(now: pl.DataFrame, differing: set[date], ledger: Ledger) -> set[date]:
-    """Finished days that are there as they were; those without rows of their own hold none to be lost."""
-    own = ledger.parts().filter(pl.col(DAY) == pl.col(FINISHED))[FINISHED]
-    return (set(now[DAY].unique()) - differing) | (set(ledger.days[DAY]) - set(own) - differing)
+    """Days that are there as they were when they were done; those without rows of their own hold none to be lost."""
+    own = ledger.rows_by_day()
+    return (set(now[DAY].unique()) - differing) | (set(ledger.days[DAY]) - own.keys() - differing)
 
 
 def _differing_days(now: pl.DataFrame, made: pl.DataFrame, same_hash: bool) -> set[date]:
     """Days whose rows in the source are not those that the day was made of; days that have none there are not among them."""
+    if made.is_empty():
+        return set(now[DAY].unique())
     sums = [pl.col(ROWS).sum(), pl.col(DIGEST).sum()]
     dated = made.filter(pl.col(DAY) == pl.col(FINISHED))
     both = now.group_by(DAY).agg(sums).join(dated.group_by(DAY).agg(sums), on=DAY, how="left", suffix=" made")
@@ -218,6 +222,8 @@ def _place_undated(index: Index, made: pl.DataFrame, until: date | None) -> tupl
     Returns the parts given to days, those that finished days have counted among them, and the others.
     """
     rows = index.table.filter(~index.usable & (pl.col(ROWS) > 0))
+    if rows.is_empty():
+        return rows.select(pl.col(DAY).alias(COUNTED), PATH, DAY, ROWS, DIGEST), []
     wrong = rows.group_by(PATH, maintain_order=True).agg(pl.col(ROWS).sum(), pl.col(DIGEST).sum())
     last = index.table.filter(index.usable).group_by(PATH).agg(pl.col(DAY).max().alias("last"))
     before = _renamed(made.filter(pl.col(DAY).is_null()), wrong)

@@ -26,7 +26,11 @@ def damaged_days(
     Without `contents`, of the days from `since` on, of sessions and quarantine alone (and of what the newest day leaves to the
     next), and by size and time of writing: in a moment, and however long ago the first day was.
     """
-    days = ledger.days if contents else ledger.days.filter((pl.col(DAY) >= since) | (pl.col(DAY) == pl.col(DAY).max()))
+    if ledger.days.is_empty():
+        return {}
+    days = ledger.days
+    if not contents:
+        days = ledger.between(since, date.max) if days[DAY][-1] >= since else days.tail(1)
     files = days.select(DAY, "artifact", "files").explode("files").unnest("files").drop_nulls("path")
     if not contents:
         published = pl.col("path").str.starts_with(SESSIONS) | (pl.col("path") == QUARANTINE)

@@ -13,6 +13,7 @@ import json
 from base64 import b64decode, b64encode
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from preprocessing.frames import collect
 from preprocessing.output.day import ROW as SCHEMA
 from preprocessing.source.index import HASH, ROWS
 from schemas.artifacts import Artifacts, File, replace_file
@@ -166,17 +168,24 @@ class Ledger:
 
     def parts(self) -> pl.DataFrame:
         """What all days were made of: `finished` (the day made of it), `path`, `day`, `rows`, `digest`."""
-        of, parts = self._parts
-        if of is not self.days:
-            made_of = self.days.select(pl.col(DAY).alias("finished"), "made_of")
+        of, _ = self._parts
+        if of is not self.days and self.days.is_empty():
+            self._parts = self.days, _no_parts()
+        elif of is not self.days:
+            made_of = self.days[[DAY, "made_of"]].rename({DAY: "finished"})
             parts = made_of.explode("made_of").drop_nulls("made_of").unnest("made_of")
             self._parts = self.days, parts
-        return parts
+        return self._parts[1]
 
     def rows_by_day(self) -> dict[date, int]:
-        """Rows that each finished day was made of."""
-        of_day = self.parts().filter(pl.col(DAY) == pl.col("finished")).group_by("finished").agg(pl.col(ROWS).sum())
-        return dict(of_day.sort("finished").rows())
+        """Of each finished day that was made of rows of its own, how many."""
+        of_day = self.parts().lazy().filter(pl.col(DAY) == pl.col("finished")).group_by("finished")
+        return dict(collect(of_day.agg(pl.col(ROWS).sum()).sort("finished")).rows()) if self.days.height else {}
+
+    def between(self, first: date, last: date) -> pl.DataFrame:
+        """The rows of the finished days from the first to the last."""
+        start = self._place(first)
+        return self.days[start : max(start, self._place(last) + self.has(last))]
 
     def state_before(self, day: date) -> str:
         """The name of the state before a day; empty where it was not kept."""
@@ -188,6 +197,13 @@ class Ledger:
 
     def _holds(self, day: date, place: int) -> bool:
         return place < self.days.height and bool(self.days[DAY][place] == day)
+
+
+@cache
+def _no_parts() -> pl.DataFrame:
+    """The columns of `Ledger.parts`, without rows."""
+    made_of: pl.List = SCHEMA["made_of"]  # type: ignore[assignment]
+    return pl.DataFrame(schema={"finished": pl.Date, **pl.Schema(made_of.inner)})  # type: ignore[arg-type]
 
 
 def files_of(row: dict[str, Any]) -> list[File]:

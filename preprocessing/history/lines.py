@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def made_with(dataset: Dataset, tables: dict[str, str], line: str) -> dict[str, 
     }
 
 
+@cache
 def _version() -> str:
     """Of Overnight; empty where its folder is used without having been installed."""
     try:

@@ -11,6 +11,7 @@ import polars as pl
 from preprocessing import account as accounts
 from preprocessing.execution.emptied import in_words
 from preprocessing.execution.run import Run
+from preprocessing.frames import collect
 from preprocessing.history.changes import COUNTED
 from preprocessing.history.days import Days
 from preprocessing.history.states import state_before
@@ -32,7 +33,9 @@ def publish_days(days: Days, window: Window) -> Manifest:
     """
     assert window.last
     run, ledger, first = days.run, days.ledger, window.first or date.min
-    rows = ledger.days.filter(pl.col(DAY).is_between(first, window.last) & ~pl.col(DAY).is_in(list(days.missing)))
+    rows = ledger.between(first, window.last)
+    if days.missing:
+        rows = rows.filter(~pl.col(DAY).is_in(list(days.missing)))
     state_name, state = state_before(run, ledger, window.last)
     snapshot = Snapshot(
         dataset=run.dataset,
@@ -46,7 +49,7 @@ def publish_days(days: Days, window: Window) -> Manifest:
         without_quarantine=tuple(str(day) for day in sorted(days.without_quarantine)),
         held_back=tuple((str(day), why) for day, why in run.source.held_back.items() if day < window.last),
     )
-    sessions = dict(rows.select(DAY, "sessions").rows())
+    sessions = dict(rows[[DAY, "sessions"]].rows())
     if not sessions.get(window.last):
         raise InputError(f"No session ends on the test day {window.last}; give another. {_in_words(run, snapshot)}")
     if not any(count for day, count in sessions.items() if day < window.last):
@@ -96,12 +99,14 @@ def _written(run: Run, snapshot: Snapshot, state_name: str, line: str, asked: di
 def _rows_outside(days: Days, published: pl.DataFrame) -> int:
     """Rows of the source that none of the published days was made of; of a day, so many are as there are more."""
     rows = days.run.source.index.rows
-    made = days.ledger.parts().filter(pl.col("finished").is_in(published[DAY].implode()))
-    there = days.changes.parts.group_by(COUNTED).agg(pl.col(ROWS).sum().alias("there"))
-    own = made.filter(~pl.col("aside")).group_by("finished").agg(pl.col(ROWS).sum())
-    both = own.join(there, left_on="finished", right_on=COUNTED, how="left")
-    inside = both.select(pl.min_horizontal(ROWS, pl.col("there").fill_null(0)).sum()).item()
-    return max(0, int(rows - inside - made.filter("aside")[ROWS].sum()))
+    made = days.ledger.parts().lazy().join(published.lazy().select(DAY), left_on="finished", right_on=DAY, how="semi")
+    there = days.changes.parts.lazy().group_by(COUNTED).agg(pl.col(ROWS).sum().alias("there"))
+    of_days = made.group_by("finished").agg(
+        pl.col(ROWS).filter("aside").sum().alias("aside"), pl.col(ROWS).filter(~pl.col("aside")).sum()
+    )
+    both = of_days.join(there, left_on="finished", right_on=COUNTED, how="left")
+    inside = pl.min_horizontal(ROWS, pl.col("there").fill_null(0)) + pl.col("aside")
+    return max(0, rows - int(collect(both.select(inside.sum())).item()))
 
 
 def _in_words(run: Run, snapshot: Snapshot) -> str:

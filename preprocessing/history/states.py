@@ -35,7 +35,9 @@ def write_states(batch: Batch, before: str, after: str, days: Sequence[date], pr
     `previous` is the state before the batch.
     """
     listed, artifacts = [str(day) for day in days], batch.run.artifacts
+    batch.run.written = {f"{KIND}/{after}": batch.after}
     if before:
+        batch.run.written[f"{KIND}/{before}"] = batch.before
         earlier = [day for day in listed if day < str(batch.newest)]
         later(batch.before.write, artifacts, before, {"days": earlier, "previous": previous})
         listed, previous = listed[len(earlier) :], f"{KIND}/{before}"
@@ -49,6 +51,8 @@ def state_before(run: Run, ledger: Ledger, day: date) -> tuple[str, State]:
         InputError: when it was not kept and statistics are lost.
     """
     name = ledger.state_before(day)
+    if name in run.written:
+        return name, run.written[name]
     if name:
         try:
             return name, State.read(run.artifacts, name)

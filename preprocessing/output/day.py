@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from preprocessing import account as accounts
@@ -28,14 +29,15 @@ from preprocessing.account import DROPPED, FATE, KEPT, NAME, NULLED, QUARANTINED
 from preprocessing.frames import collect, write
 from preprocessing.output.profile import Profiles
 from preprocessing.output.sessions import name_of
-from preprocessing.sessions import EVENT_DAY, sort_keys
+from preprocessing.sessions import EVENT_DAY, by_day, sort_keys
 from preprocessing.source.index import DIGEST, HASH, PATH, ROWS
 from schemas.artifacts import Artifacts, Manifest
-from schemas.columns import COUNT, DAY, LENGTH, RULE, USER_ID
+from schemas.columns import COUNT, DAY, RULE
 from schemas.dataset import Dataset
 
 KIND = "days"
 STRETCH = 500_000  # rows
+EPOCH = date(1970, 1, 1).toordinal()
 SESSIONS, OPEN, QUARANTINE = "sessions", "open.parquet", "quarantine.parquet"
 ROWS_FILE, ASIDE, ASIDE_ROWS = "rows.parquet", "aside.parquet", "aside_rows.parquet"
 PART_FIELDS = (PATH, DAY, ROWS, DIGEST, "aside")
@@ -133,18 +135,15 @@ class DayWriter:
     def put(self, parts: Parts) -> Manifest:
         """Write a day. Threads may write several at a time."""
         with self.artifacts.write(KIND, parts.day_id, parameters=self.made_with) as draft:
-            lengths = []
             for number, file in enumerate(parts.session_files):
                 target = draft.folder / (f"{SESSIONS}.parquet" if number == 0 else f"{SESSIONS}-{number}.parquet")
                 target.hardlink_to(file)
-                lengths.append(pl.read_parquet(target, columns=[LENGTH, USER_ID], glob=False))
             for name, table in parts.tables.items():
                 if table is not None and name == ROWS_FILE:  # hashes do not pack
                     table.write_parquet(draft.folder / name, compression="uncompressed", metadata={"hash": HASH})
                 elif table is not None:
                     write(table, draft.folder / name)
-            sessions = pl.concat(lengths) if lengths else pl.DataFrame(schema={LENGTH: pl.Int32, USER_ID: pl.Int64})
-            draft.facts = self._facts(parts, sessions)
+            draft.facts = self._facts(parts)
             self.profiles.write(parts.day, draft)
             draft.facts |= {**parts.facts, "warnings": [*draft.facts["warnings"], *parts.warnings]}
         return draft.manifest
@@ -165,7 +164,7 @@ class DayWriter:
 
     @cached_property
     def _accounts(self) -> dict[date, pl.DataFrame]:
-        return _by_day(self.account, DAY, keep=True)
+        return by_day(self.account)
 
     @cached_property
     def _admitted(self) -> dict[date, int]:
@@ -173,9 +172,20 @@ class DayWriter:
         return dict(self.vocabulary["admitted"].value_counts().rows())
 
     @cached_property
+    def _sessions(self) -> dict[date, tuple[int, int]]:
+        """How many sessions each day has, and of how many users: a bucket has all events of its users."""
+        counts: dict[date, tuple[int, int]] = {}
+        for day, sessions, users in pl.concat([collect(frame) for frame in self.frames("users")]).iter_rows():
+            before = counts.get(day, (0, 0))
+            counts[day] = before[0] + sessions, before[1] + users
+        return counts
+
+    @cached_property
     def _starts(self) -> list[date]:
         """The first days of stretches of days whose open events and bad rows are held at a time, but of the first stretch."""
         frames = [frame.select(EVENT_DAY) for name in ("open", "quarantine") for frame in self.frames(name)]
+        if collect(pl.concat([frame.select(pl.len()) for frame in frames])).to_series().sum() < STRETCH:
+            return []
         rows = collect(pl.concat(frames).drop_nulls().group_by(EVENT_DAY).len().sort(EVENT_DAY))
         stretch = pl.col("len").cum_sum() // STRETCH
         return rows.filter(stretch > stretch.shift(1, fill_value=0))[EVENT_DAY].to_list()
@@ -186,13 +196,14 @@ class DayWriter:
         first = starts[place - 1] if place else date.min
         return first, starts[place] - timedelta(days=1) if place < len(starts) else date.max
 
-    def _waiting(self, first: date, last: date) -> pl.DataFrame:
-        """All events of sessions that were open at the end of some day of a stretch, in order."""
+    def _waiting(self, first: date, last: date) -> tuple[pl.DataFrame, dict[date, pl.DataFrame]]:
+        """The events of sessions that were open at the end of each day of a stretch, in order, and none of the same columns."""
         if (first, last) != self._held.get(OPEN, (None,))[0]:
             self._held.pop(OPEN, None)
             waiting = pl.concat(self.frames("open")).filter((pl.col(EVENT_DAY) <= last) & (pl.col(DAY) > first))
             keys = sort_keys(self.dataset, waiting.collect_schema().names())
-            self._held[OPEN] = (first, last), collect(waiting.sort(keys))
+            rows = collect(waiting.sort(keys))
+            self._held[OPEN] = (first, last), (rows.clear(), _open_by_day(rows))
         return self._held[OPEN][1]
 
     def _bad(self, first: date, last: date) -> tuple[pl.DataFrame, dict[date, pl.DataFrame]]:
@@ -202,11 +213,12 @@ class DayWriter:
             bad = pl.concat(self.frames("quarantine"), how="diagonal_relaxed")
             rows = collect(bad.filter(pl.col(EVENT_DAY).is_between(first, last)))
             none = rows.drop(EVENT_DAY).clear()
-            self._held[QUARANTINE] = (first, last), (none, _by_day(rows.sort(_order_of(rows)), EVENT_DAY))
+            self._held[QUARANTINE] = (first, last), (none, _bad_by_day(rows.sort(_order_of(rows))))
         return self._held[QUARANTINE][1]
 
     def _open(self, day: date) -> pl.DataFrame:
-        return self._waiting(*self._stretch(day)).filter((pl.col(EVENT_DAY) <= day) & (pl.col(DAY) > day))
+        none, by_day = self._waiting(*self._stretch(day))
+        return by_day.get(day, none)
 
     def _quarantine(self, day: date, set_aside: pl.DataFrame | None) -> pl.DataFrame:
         none, by_day = self._bad(*self._stretch(day))
@@ -216,9 +228,10 @@ class DayWriter:
         bad = pl.concat([bad, set_aside], how="diagonal_relaxed")
         return bad.sort(_order_of(bad))
 
-    def _facts(self, parts: Parts, sessions: pl.DataFrame) -> dict[str, Any]:
+    def _facts(self, parts: Parts) -> dict[str, Any]:
         account = parts.account
-        length = sessions[LENGTH]
+        sessions, users = self._sessions.get(parts.day, (0, 0))
+        length = self.profiles.lengths(parts.day)
         return {
             "day": name_of(parts.day),
             "rows_in": accounts.total(account, READ),
@@ -228,11 +241,9 @@ class DayWriter:
             "dropped": accounts.by_name(account, DROPPED, self.dropping),
             "still_open": parts.still_open,
             "events": accounts.total(account, KEPT),
-            "sessions": sessions.height,
-            "users": sessions[USER_ID].n_unique(),
-            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)}
-            if sessions.height
-            else {},
+            "sessions": sessions,
+            "users": users,
+            "lengths": {f"p{q}": length.quantile(q / 100, "nearest") for q in (50, 90, 99, 100)} if sessions else {},
             "new_items": parts.new_items,
         }
 
@@ -242,9 +253,25 @@ def _or_none(table: pl.DataFrame | None) -> pl.DataFrame | None:
     return table if table is not None and table.height else None
 
 
-def _by_day(table: pl.DataFrame, column: str, *, keep: bool = False) -> dict[date, pl.DataFrame]:
-    """The rows of each day, in their order; the column that says the day stays only with `keep`."""
-    return {day: part for (day,), part in table.partition_by(column, as_dict=True, include_key=keep).items()}
+def _open_by_day(waiting: pl.DataFrame) -> dict[date, pl.DataFrame]:
+    """The events that were open at the end of each day, from their own to the day before the one they count to, in order."""
+    if waiting.is_empty():
+        return {}
+    opened, closed = (waiting[name].to_physical().to_numpy() for name in (EVENT_DAY, DAY))
+    nights = np.maximum(closed - opened, 0)
+    place = np.repeat(np.arange(waiting.height), nights)
+    night = np.arange(len(place)) - np.repeat(np.cumsum(nights) - nights, nights)  # of each event, from 0
+    day = opened[place] + night
+    order = np.argsort(day, kind="stable")
+    days, first = np.unique(day[order], return_index=True)
+    parts = zip(days, np.split(place[order], first[1:]), strict=True)
+    return {date.fromordinal(EPOCH + int(number)): waiting[rows] for number, rows in parts}
+
+
+def _bad_by_day(bad: pl.DataFrame) -> dict[date, pl.DataFrame]:
+    """The bad rows of each day, in their order, without `event day`."""
+    parts = bad.partition_by(EVENT_DAY, as_dict=True, include_key=False)
+    return {day: part for (day,), part in parts.items()}
 
 
 def _order_of(bad: pl.DataFrame) -> list[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from preprocessing.features.feature import Feature
-from preprocessing.frames import CPU, Rows, Target, collect_and_keep, to_host
+from preprocessing.frames import CPU, Rows, Target, collect, collect_and_keep, to_host
 from preprocessing.sessions import ONE_BATCH, SESSION_INDEX, changed, is_last
 from preprocessing.source.values import TIME
 from schemas.columns import (
@@ -29,7 +29,7 @@ from schemas.columns import (
 )
 from schemas.dataset import Dataset
 
-NUM_SESSIONS = "sessions"
+NUM_SESSIONS, NUM_USERS = "sessions", "users"
 PLACE, BEGINS = "place of event", "begins or ends a session"  # no column of events is called so
 SESSIONS_A_DAY = 1_000_000_000  # sessions are numbered from their day's number times this
 
@@ -98,6 +98,12 @@ def count_sessions(rows: pl.LazyFrame) -> pl.LazyFrame:
     """Kept rows, by session -> how many sessions each day has: `day`, `sessions`."""
     starts = rows.filter(changed(SESSION_INDEX))
     return starts.group_by(DAY).agg(pl.len().cast(pl.Int64).alias(NUM_SESSIONS))
+
+
+def count_users(sessions: Sessions) -> pl.DataFrame:
+    """How many sessions each day has, and of how many users: `day`, `sessions`, `users`, in order of the day."""
+    counts = (pl.len().cast(pl.Int64).alias(NUM_SESSIONS), pl.col(USER_ID).n_unique().cast(pl.Int64).alias(NUM_USERS))
+    return collect(sessions.table.lazy().group_by(DAY).agg(counts).sort(DAY))
 
 
 @contextmanager

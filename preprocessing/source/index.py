@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -54,21 +55,14 @@ class Index:
     ) -> Index:
         """The index of `files`; `scan` gives the events of those that must be opened, with the column FILE."""
         known = _read(kept_in)
-        there = pl.DataFrame(
-            {
-                PATH: [file.path for file in files],
-                "size": [file.size for file in files],
-                "stamp": [file.stamp for file in files],
-            },
-            schema={name: _SCHEMA[name] for name in (PATH, "size", "stamp")},
-        )
-        same = there.join(known, on=[PATH, "size", "stamp"], how="inner", maintain_order="left")
-        seen = set(same[PATH])
+        table = known
+        if known.height:
+            same = _described(files).join(known, on=[PATH, "size", "stamp"], how="inner", maintain_order="left")
+            table = same.select(list(_SCHEMA))
+        seen = set(table[PATH])
         new = [file for file in files if file.path not in seen]
-        table = same.select(list(_SCHEMA))
         if new:
-            counts = _count(scan(new), dataset)
-            table = table.vstack(_opened(new, counts, there))
+            table = table.vstack(_opened(new, _count(scan(new), dataset)))
         if new or table.height < known.height:
             _keep(table, kept_in)
         return cls(table, now.astimezone(ZoneInfo(dataset.time_zone)).date(), earliest_of(dataset))
@@ -85,6 +79,10 @@ class Index:
 
     def days(self) -> dict[date, int]:
         """Events of each usable day, in order."""
+        return dict(self._days)
+
+    @cached_property
+    def _days(self) -> dict[date, int]:
         rows = self.table.filter(self.usable).group_by(DAY).agg(pl.col(ROWS).sum()).sort(DAY)
         return dict(rows.rows())
 
@@ -138,12 +136,27 @@ def _checksum(table: pl.DataFrame) -> str:
     return hashlib.sha256(table.write_csv().encode()).hexdigest()[:16]
 
 
-def _opened(files: list[SourceFile], counts: pl.DataFrame, there: pl.DataFrame) -> pl.DataFrame:
-    """Rows of the table for files that were opened; a file without rows has one, with 0 rows, so that it stays shut."""
-    numbers = pl.Series(FILE, range(len(files)), dtype=pl.Int32)
-    numbered = pl.DataFrame({FILE: numbers, PATH: [file.path for file in files]})
-    opened = numbered.join(counts, on=FILE, how="left").join(there, on=PATH)
-    return opened.with_columns(pl.col(ROWS, DIGEST).fill_null(0)).select(list(_SCHEMA))
+def _described(files: Sequence[SourceFile]) -> pl.DataFrame:
+    """`path`, `size` and `stamp` of files, in their order."""
+    about = {
+        PATH: [file.path for file in files],
+        "size": [file.size for file in files],
+        "stamp": [file.stamp for file in files],
+    }
+    return pl.DataFrame(about, schema={name: _SCHEMA[name] for name in about})
+
+
+def _opened(files: list[SourceFile], counts: pl.DataFrame) -> pl.DataFrame:
+    """Rows of the table for files that were opened; a file without rows has one, with 0 rows, so that it stays shut.
+
+    `counts` has the columns FILE, `day`, `rows`, `digest`.
+    """
+    without = [number for number in range(len(files)) if number not in set(counts[FILE])]
+    if without:
+        none = {FILE: without, DAY: None, ROWS: 0, DIGEST: 0}
+        counts = pl.concat([counts, pl.DataFrame(none, schema=counts.schema)])
+    counts = counts.sort(FILE, DAY)
+    return _described(files)[counts[FILE]].hstack(counts[[DAY, ROWS, DIGEST]])
 
 
 def _count(events: pl.LazyFrame, dataset: Dataset) -> pl.DataFrame:

@@ -135,10 +135,10 @@ def test_rows_of_many_buckets_wait_on_the_host(tmp_path: Path, monkeypatch: pyte
 def test_how_often_a_frame_as_long_as_the_rows_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """clean: the raw rows, these with one more column, a hash of each, sessions cut, then twice which rows pass and those that
     do, which copies few columns, and what is kept; encode: these, encoded, and of these the columns of lists, those of items
-    and, for the profile, hours and prices, which copies few."""
+    and, for the profile, hours and prices together, which copies few."""
     found = costs(tmp_path, monkeypatch, rows(), gpu=False)
-    assert found[:2] == [("fit", 0), ("clean", 9)] and found[-1] == ("encode", 6)
-    assert sum(count for _, count in found) == 15
+    assert found[:2] == [("fit", 0), ("clean", 9)] and found[-1] == ("encode", 5)
+    assert sum(count for _, count in found) == 14
 
 
 def test_users_that_are_text_cost_no_more_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

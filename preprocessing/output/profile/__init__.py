@@ -12,13 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from preprocessing.features.feature import Feature
 from preprocessing.frames import write
 from preprocessing.output.profile import counts, drift
+from preprocessing.sessions import by_day
 from schemas.artifacts import Draft
-from schemas.columns import DAY
+from schemas.columns import COUNT, DAY, LENGTH
 from schemas.dataset import Dataset
 
 TABLE = "profile.parquet"
@@ -47,26 +49,34 @@ class Profiles:
     @cached_property
     def _tables(self) -> dict[Any, pl.DataFrame]:
         """The table of each day: divided once, for a batch may be of a thousand."""
-        return {day: part for (day,), part in self.tables.partition_by(DAY, as_dict=True).items()}
+        return dict(by_day(self.tables))
 
     @cached_property
-    def _drifts(self) -> dict[Any, pl.DataFrame]:
-        return {day: part for (day,), part in self.drifts.partition_by(DAY, as_dict=True).items()}
+    def _drifts(self) -> dict[Any, list[tuple[str, float, float]]]:
+        """Of each day, the columns that have drifted, how far, and how far they would by chance."""
+        of_days: dict[Any, list[tuple[str, float, float]]] = {}
+        for day, *found in self.drifts[[DAY, counts.COLUMN, drift.PSI, drift.CHANCE]].iter_rows():
+            of_days.setdefault(day, []).append((found[0], found[1], found[2]))
+        return of_days
+
+    def lengths(self, day: date) -> pl.Series:
+        """The lengths of a day's sessions, in order."""
+        of_day = self._tables.get(day, self.tables.clear())
+        counted = zip(*(of_day[name].to_list() for name in (counts.COLUMN, counts.AT, COUNT)), strict=True)
+        found = [(int(at), count) for column, at, count in counted if column == counts.LENGTHS]
+        return pl.Series(LENGTH, np.repeat(*np.array(found, dtype=np.int64).reshape(-1, 2).T).astype(np.int32))
 
     def write(self, day: date, draft: Draft) -> None:
         """Add a day's table and the facts `drift`, `drift_by_chance` and `warnings` to its artifact."""
-        of_day, found = (parts.get(day) for parts in (self._tables, self._drifts))
-        of_day = self.tables.clear() if of_day is None else of_day
-        found = self.drifts.clear() if found is None else found
-        limit = self.dataset.profile.warn_above
-        far = found.filter((pl.col(drift.PSI) > limit) & (pl.col(drift.PSI) > pl.col(drift.CHANCE)))
-        warned = dict(far.sort(drift.PSI, descending=True, maintain_order=True).select(counts.COLUMN, drift.PSI).rows())
+        found, limit = self._drifts.get(day, []), self.dataset.profile.warn_above
+        far = {name: psi for name, psi, chance in found if psi > limit and psi > chance}
+        warned = dict(sorted(far.items(), key=lambda column: -column[1]))
         draft.facts |= {
-            "drift": {name: round(psi, 4) for name, psi in found.select(counts.COLUMN, drift.PSI).rows()},
-            "drift_by_chance": {name: round(psi, 4) for name, psi in found.select(counts.COLUMN, drift.CHANCE).rows()},
+            "drift": {name: round(psi, 4) for name, psi, _ in found},
+            "drift_by_chance": {name: round(chance, 4) for name, _, chance in found},
             "warnings": [
                 f"{name} has drifted: population stability index {psi:.2f} against the days before (limit {limit:g})"
                 for name, psi in warned.items()
             ],
         }
-        write(of_day, draft.folder / TABLE)
+        write(self._tables.get(day, self.tables.clear()), draft.folder / TABLE)

@@ -52,58 +52,74 @@ def count(
     rows: Rows, lengths: pl.DataFrame, dataset: Dataset, features: list[Feature], target: Target = CPU
 ) -> pl.DataFrame:
     """The table of one bucket, but for values that encoders have counted; `lengths` has the days and lengths of sessions."""
-    events, packed, plain = rows.lazy(), {}, {}
-    packed[LENGTHS, "length"] = _pack(lengths, pl.col(LENGTH))
+    events, codes, plain = rows.lazy(), {}, {}
     if TIMESTAMP in rows.columns:
-        packed[HOURS, "hour"] = _pack(rows, pl.col(TIMESTAMP).dt.epoch("us") // QUARTER)
+        codes[HOURS, "hour"] = pl.col(TIMESTAMP).dt.epoch("us") // QUARTER
     for column, feature in columns_of(features).items():
         dtype, value, by_value = rows.schema[column], pl.col(column), isinstance(feature.encoders[0], Category)
         if dtype.is_numeric() and not by_value:
-            packed[column, "number"] = _pack(rows, _bin_of(finite(value)))
+            codes[column, "number"] = _bin_of(finite(value))
         elif dtype.is_temporal() and not by_value:
             if column != TIMESTAMP:
-                packed[column, "month"] = _pack(rows, value.dt.year().cast(pl.Int64) * 12 + value.dt.month() - 1)
+                codes[column, "month"] = value.dt.year().cast(pl.Int64) * 12 + value.dt.month() - 1
         else:
             if not is_fitted(feature, dataset):
                 plain[column, "value"] = events.filter(value.is_not_null()).group_by(DAY, value.alias(VALUE))
             if isinstance(rows, Held) or rows[column].null_count():
                 plain[column, "missing"] = events.filter(value.is_null()).group_by(DAY)
+    packed = {(LENGTHS, "length"): _pack(lengths, [pl.col(LENGTH)])[0]}
+    packed |= dict(zip(codes, _pack(rows, list(codes.values())), strict=True))
     plans = [*packed.values(), *(groups.agg(pl.len().cast(pl.Int64).alias(COUNT)) for groups in plain.values())]
     tables = collect_all(plans, target)
-    unpacked = [_unpack(table, kind, dataset) for (_, kind), table in zip(packed, tables, strict=False)]
-    named = zip([*packed, *plain], [*unpacked, *tables[len(packed) :]], strict=True)
-    return pl.concat([_as_table(table, *name) for name, table in named])
+    unpacked = _unpack(dict(zip(packed, tables, strict=False)), dataset)
+    return pl.concat(
+        [unpacked, *(_as_table(table, *name) for name, table in zip(plain, tables[len(packed) :], strict=True))]
+    )
 
 
 def add_up(frames: Callable[[str], list[pl.LazyFrame]], dataset: Dataset, features: list[Feature]) -> pl.DataFrame:
     """The table of all buckets, with the most frequent values only; `frames` gives what tasks left, one frame a bucket."""
-    parts = collect(pl.concat(frames("profile")))
-    by_value = pl.col(KIND) == "value"
-    tables = [parts.filter(~by_value).group_by(KEYS).agg(pl.col(COUNT).sum()).select(list(SCHEMA))]
-    plain = parts.filter(by_value).partition_by(COLUMN, as_dict=True)
-    values = {str(column): part for (column,), part in plain.items()}
+    buckets = [collect(frame) for frame in frames("profile")]
+    parts = pl.concat(buckets)
+    is_value = parts[KIND] == "value"
+    tables, values = [parts], dict[str, pl.DataFrame]()
+    if is_value.any():
+        tables = [parts.filter(~is_value)]
+        for (column,), part in parts.filter(is_value).partition_by(COLUMN, as_dict=True).items():
+            values[str(column)] = part
+    if len(buckets) > 1:
+        tables = [table.group_by(KEYS).agg(pl.col(COUNT).sum()).select(list(SCHEMA)) for table in tables]
     for column, feature in columns_of(features).items():
         if is_fitted(feature, dataset):
-            values[column] = collect(pl.concat(frames(f"statistics-{feature.name}.0"), how="vertical_relaxed"))
-    for column, table in values.items():
-        whole = table if len(frames("profile")) == 1 else sum_up(table, [DAY, VALUE], [COUNT])
-        tables += [_as_table(part, column, kind) for kind, part in _most(whole).items()]
-    return pl.concat(tables).sort(KEYS)
+            values[column] = pl.concat(
+                [collect(frame) for frame in frames(f"statistics-{feature.name}.0")], how="vertical_relaxed"
+            )
+    if len(buckets) > 1:
+        values = {column: sum_up(table, [DAY, VALUE], [COUNT]) for column, table in values.items()}
+    return pl.concat([*tables, _most(values)]).sort(KEYS)
 
 
-def _pack(rows: Rows, code: pl.Expr) -> pl.LazyFrame:
-    """Rows -> a plan for how many there are of each day and code; on a CPU codes near each other are counted up at once."""
-    code = code.cast(pl.Int64).alias(_CODE)
+def _pack(rows: Rows, codes: list[pl.Expr]) -> list[pl.LazyFrame]:
+    """Rows -> of each code, a plan for how many there are of each day and code, packed into one key; on a CPU codes near each
+    other are counted up at once.
+    """
     count = pl.len().cast(pl.Int64).alias(COUNT)
-    if isinstance(rows, pl.DataFrame):
-        found = collect(rows.lazy().select(DAY, code))
-        if (groups := Groups.of(found.get_columns())) is not None:
+    if not isinstance(rows, pl.DataFrame):
+        return [rows.lazy().group_by(_key(code.cast(pl.Int64))).agg(count) for code in codes]
+    named = [code.cast(pl.Int64).alias(f"{_CODE} {number}") for number, code in enumerate(codes)]
+    day, *columns = collect(rows.lazy().select(DAY, *named)).get_columns()
+    tables = []
+    for column in columns:
+        if (groups := Groups.of([day, column])) is None:
+            table = pl.LazyFrame([day, column]).group_by(_key(pl.col(column.name))).agg(count)
+        else:
             counts = np.bincount(groups.of_rows, minlength=groups.size)
             (there,) = np.nonzero(counts)
-            day, codes = groups.keys(there)
-            table = pl.DataFrame({DAY: day, _CODE: codes, COUNT: counts[there]})
-            return table.lazy().select(_key(pl.col(_CODE)), COUNT)
-    return rows.lazy().group_by(_key(code)).agg(count)
+            days, found = groups.keys(there)
+            key = days.to_physical().cast(pl.Int64) * _DAYS_APART + (found + _MIDDLE)
+            table = pl.LazyFrame({_KEY: key, COUNT: counts[there]})
+        tables.append(table)
+    return tables
 
 
 def _key(code: pl.Expr) -> pl.Expr:
@@ -119,38 +135,87 @@ def _bin_of(number: pl.Expr) -> pl.Expr:
     return pl.when(number > 0).then(place).when(number < 0).then(-place).when(number == 0).then(0)
 
 
-def _unpack(table: pl.DataFrame, kind: str, dataset: Dataset) -> pl.DataFrame:
-    """Days, and what their bins stand for: hours of the local day, numbers, months since year 0, lengths."""
+def _unpack(tables: dict[tuple[str, str], pl.DataFrame], dataset: Dataset) -> pl.DataFrame:
+    """By column and kind, counts of packed days and codes -> the table, with what codes stand for: hours of the local day,
+    numbers, months since year 0, lengths.
+    """
+    names = pl.DataFrame({COLUMN: [column for column, _ in tables], KIND: [kind for _, kind in tables]})
+    place = np.repeat(np.arange(len(tables)), [table.height for table in tables.values()])
+    counted = names[place].hstack(pl.concat(tables.values()))
     day = pl.col(_KEY) // _DAYS_APART
-    table = table.select(
-        day.cast(pl.Int32).cast(pl.Date).alias(DAY), (pl.col(_KEY) - day * _DAYS_APART - _MIDDLE).alias(_CODE), COUNT
+    code = pl.col(_KEY) - day * _DAYS_APART - _MIDDLE
+    days = counted.lazy().with_columns(day.cast(pl.Int32).cast(pl.Date).alias(DAY), code.alias(_CODE))
+    there, kind = pl.col(_CODE) != _MISSING, pl.col(KIND)
+
+    def of_kind(name: str) -> pl.Expr:
+        return pl.when(there & (kind == name)).then(_CODE)
+
+    hour = (of_kind("hour") * QUARTER).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(dataset.time_zone).dt.hour()
+    bins = of_kind("number")
+    size = pl.lit(10.0).pow(bins.abs() / BINS_A_DECADE - ZERO_BELOW).round_sig_figs(3)
+    number = pl.when(bins == 0).then(0.0).otherwise(size * bins.sign())
+    at = (
+        pl.when(kind == "hour")
+        .then(hour.cast(pl.Float64))
+        .when(kind == "number")
+        .then(number)
+        .otherwise(pl.when(there).then(_CODE).cast(pl.Float64))
     )
-    at: pl.Expr = pl.when(pl.col(_CODE) != _MISSING).then(_CODE)
-    if kind == "hour":
-        at = (at * QUARTER).cast(pl.Datetime("us", "UTC")).dt.convert_time_zone(dataset.time_zone).dt.hour()
-    elif kind == "number":
-        size = pl.lit(10.0).pow(at.abs() / BINS_A_DECADE - ZERO_BELOW).round_sig_figs(3)
-        at = pl.when(at == 0).then(0.0).otherwise(size * at.sign())
-    return table.group_by(DAY, at.cast(pl.Float64).alias(AT)).agg(pl.col(COUNT).sum())
+    named = pl.when(there).then(kind).otherwise(pl.lit("missing"))
+    summed = days.group_by(DAY, COLUMN, named.alias(KIND), at.alias(AT)).agg(pl.col(COUNT).sum())
+    return collect(summed.select(DAY, COLUMN, KIND, pl.lit(None, dtype=pl.String).alias(VALUE), AT, COUNT))
 
 
-def _most(values: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """The most frequent values of each day, those that count the same in their order; the rest; how many there are."""
-    last = pl.col(COUNT).top_k(MOST_VALUES).min().alias("last")  # a day's last place, without sorting all of its values
-    totals = values.group_by(DAY).agg(pl.col(COUNT).sum(), pl.len().cast(pl.Int64).alias("distinct"), last)
-    frequent = values.lazy().join(totals.lazy().select(DAY, "last"), on=DAY).filter(pl.col(COUNT) >= pl.col("last"))
-    ranked = frequent.sort(DAY, COUNT, VALUE, descending=[False, True, False]).select(DAY, VALUE, COUNT)
-    most = collect(ranked.group_by(DAY, maintain_order=True).head(MOST_VALUES))
-    listed = most.group_by(DAY).agg(pl.col(COUNT).sum().alias("listed"))
-    rest = totals.join(listed, on=DAY).select(DAY, pl.col(COUNT) - pl.col("listed")).filter(pl.col(COUNT) > 0)
-    return {"value": most, "rest": rest, "distinct": totals.select(DAY, pl.col("distinct").alias(COUNT))}
+def _most(values: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """By column, counts of values -> the table: the most frequent values of each day, the rest, how many there are."""
+    names, kinds, parts = list[str](), list[str](), list[tuple[pl.Series, pl.Series, pl.Series]]()
+    for column, counted in values.items():
+        if counted.is_empty():
+            continue
+        most, rest, distinct = _most_of(counted)
+        of_column = {"value": most, "rest": rest, "distinct": distinct}
+        names += [column] * sum(table.height for table in of_column.values())
+        for kind, table in of_column.items():
+            kinds += [kind] * table.height
+            value = (
+                table[VALUE].cast(pl.String)
+                if kind == "value"
+                else pl.Series(VALUE, [None], pl.String).new_from_index(0, table.height)
+            )
+            parts.append((table[DAY], value, table[COUNT]))
+    if not parts:
+        return pl.DataFrame(schema=SCHEMA)
+    day, value, count = (pl.concat(series) for series in zip(*parts, strict=True))
+    at = pl.repeat(None, len(names), dtype=pl.Float64, eager=True)
+    return pl.DataFrame({DAY: day, COLUMN: names, KIND: kinds, VALUE: value, AT: at, COUNT: count}, schema=SCHEMA)
+
+
+def _most_of(values: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Counts of the values of one column -> the most frequent values of each day, of those that count the same the first; of
+    how many rows the rest is; how many values there are.
+    """
+    day, count = values[DAY].to_physical().to_numpy(), values[COUNT].to_numpy()
+    if (day[1:] < day[:-1]).any():
+        order = np.argsort(day, kind="stable")
+        values, day, count = values[order], day[order], count[order]
+    (first,) = np.nonzero(np.diff(day, prepend=-(2**31)))
+    num = np.diff(first, append=len(day))
+    frequent = np.ones(len(day), dtype=bool)
+    for start, size in zip(first[num > MOST_VALUES], num[num > MOST_VALUES], strict=True):
+        of_day = count[start : start + size]
+        frequent[start : start + size] = of_day >= np.partition(of_day, size - MOST_VALUES)[size - MOST_VALUES]
+    most = (values if frequent.all() else values[np.flatnonzero(frequent)])[[DAY, VALUE, COUNT]]
+    if np.add.reduceat(frequent.astype(np.int64), first).max() > MOST_VALUES:  # the last of a day's count the same
+        ranked = most.lazy().sort(DAY, COUNT, VALUE, descending=[False, True, False])
+        most = collect(ranked.group_by(DAY, maintain_order=True).head(MOST_VALUES))
+    listed = np.zeros(len(first), dtype=np.int64)
+    np.add.at(listed, np.searchsorted(day[first], most[DAY].to_physical().to_numpy()), most[COUNT].to_numpy())
+    rest = np.add.reduceat(count, first) - listed
+    days, there = values[DAY][first], np.flatnonzero(rest > 0)
+    return most, pl.DataFrame({DAY: days[there], COUNT: rest[there]}), pl.DataFrame({DAY: days, COUNT: num})
 
 
 def _as_table(counts: pl.DataFrame, column: str, kind: str) -> pl.DataFrame:
-    in_bins = AT in counts.columns
-    kinds = (
-        pl.when(pl.col(AT).is_not_null()).then(pl.lit(kind)).otherwise(pl.lit("missing")) if in_bins else pl.lit(kind)
-    )
-    named = {COLUMN: pl.lit(column), KIND: kinds}
     empty = {name: pl.lit(None) for name in (VALUE, AT) if name not in counts.columns}
-    return counts.with_columns(**named, **empty).select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
+    named = counts.with_columns(pl.lit(column).alias(COLUMN), pl.lit(kind).alias(KIND), **empty)
+    return named.select(pl.col(name).cast(dtype) for name, dtype in SCHEMA.items())
