@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from modeling.config import EvaluationConfig
 from modeling.stages.identity import code_of_evaluation, content_of, parts_of, selection_of
 from schemas import plugins
-from schemas.artifacts import Artifacts, Manifest, identify
+from schemas.artifacts import Artifacts, Manifest, identify, require_whole
 
 if TYPE_CHECKING:
     from modeling.service.rules import Rules
@@ -72,6 +72,7 @@ def evaluate(
     from modeling.stages.memory import kept_memory
     from modeling.stages.under_rules import keep_rules
 
+    require_whole(model)  # what is measured of damaged weights would stand for the model when it is made again
     with kept_memory():
         facts, examples, table = measure(model, sessions, config, progress, rules)
     parameters = {"evaluation": config.model_dump(mode="json")} | of_rules
