@@ -52,6 +52,9 @@ def evaluate(
     whether the model learned from what it is tested on, which is also warned of. `ranks`, `lists`, `intervals` and `slices` are
     described where they are made, in `stages.ranked`. The ranks themselves are in `ranks.parquet`, as `evaluation.rank_table`
     says.
+
+    Raises:
+        InputError: when the model has to be measured and is not what was written.
     """
     assert config.rules == (rules is not None), "evaluation.rules says whether there are rules"
     of_rules = {"rules": rules.about()} if rules else {}
