@@ -220,9 +220,7 @@ def test_another_number_of_threads_is_another_model(ready: Ready, monkeypatch: p
         torch.set_num_threads(threads)
 
 
-def test_threads_follow_the_size_of_a_step_and_are_said(
-    ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_follow_the_size_of_a_step(ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     artifacts, sessions = ready
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(2)))
