@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from modeling.config import EvaluationConfig
 from modeling.stages.identity import code_of_evaluation, content_of, parts_of, selection_of
 from schemas import plugins
-from schemas.artifacts import Artifacts, Manifest, identify
+from schemas.artifacts import Artifacts, Manifest, identify, require_whole
 
 if TYPE_CHECKING:
     from modeling.service.rules import Rules
@@ -52,6 +52,9 @@ def evaluate(
     whether the model learned from what it is tested on, which is also warned of. `ranks`, `lists`, `intervals` and `slices` are
     described where they are made, in `stages.ranked`. The ranks themselves are in `ranks.parquet`, as `evaluation.rank_table`
     says.
+
+    Raises:
+        InputError: when the model has to be measured and is not what was written.
     """
     assert config.rules == (rules is not None), "evaluation.rules says whether there are rules"
     of_rules = {"rules": rules.about()} if rules else {}
@@ -72,6 +75,7 @@ def evaluate(
     from modeling.stages.memory import kept_memory
     from modeling.stages.under_rules import keep_rules
 
+    require_whole(model)  # what is measured of damaged weights would stand for the model when it is made again
     with kept_memory():
         facts, examples, table = measure(model, sessions, config, progress, rules)
     parameters = {"evaluation": config.model_dump(mode="json")} | of_rules

@@ -125,6 +125,19 @@ def evening(made: tuple[Shop, Manifest, Manifest], tmp_path: Path) -> tuple[Shop
     return shop, *(shop.artifacts.get(manifest.name) for manifest in made[1:])
 
 
+def test_a_damaged_model_is_not_measured(evening: tuple[Shop, Manifest, Manifest]) -> None:
+    """Its metrics stayed, and were those of the whole model when a night had made that again."""
+    shop, sessions, _ = evening
+    model, weights = shop.artifacts.get(f"models/{shop.model.name}"), shop.model / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 255
+    weights.write_bytes(data)
+    before = set((shop.artifacts.root / "evaluations").iterdir())
+    with pytest.raises(InputError, match=r"model\.safetensors: missing, or not what was written"):
+        evaluate(shop.artifacts, model, sessions, CONFIG.model_copy(update={"cutoffs": (7,)}), quiet)
+    assert set((shop.artifacts.root / "evaluations").iterdir()) == before
+
+
 def rewrite(model: Path, name: str, change: Callable[[Any], Any]) -> None:
     """Change a file of a model's folder as if it had been written so."""
     path = model / name

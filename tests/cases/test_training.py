@@ -40,6 +40,7 @@ from tests.slow import slow
 
 SMALL = ModelConfig.model_validate({"body": {"dim": 32, "num_layers": 1, "dropout": 0.1}})
 NONE = torch.tensor([], dtype=torch.long)
+Ready = tuple[Artifacts, Manifest]  # a root, and the sessions that are prepared in it
 
 
 def run(
@@ -111,6 +112,19 @@ def ring(folder: Path, sessions_a_day: tuple[int, ...]) -> Dataset:
 def prepared(folder: Path, *sessions_a_day: int) -> tuple[Artifacts, Manifest]:
     artifacts = Artifacts(folder / "root")
     return artifacts, prepare(artifacts, ring(folder / "shop", sessions_a_day), progress=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def five_days(tmp_path_factory: pytest.TempPathFactory) -> Ready:
+    return prepared(tmp_path_factory.mktemp("ring"), 60, 60, 60, 40, 2)
+
+
+@pytest.fixture
+def ready(five_days: Ready, tmp_path: Path) -> Ready:
+    """A copy of five prepared days, and their sessions."""
+    artifacts = Artifacts(tmp_path / "root")
+    shutil.copytree(five_days[0].root, artifacts.root)
+    return artifacts, artifacts.get(five_days[1].name)
 
 
 TRAINING = TrainingConfig(epochs=2, tokens_per_step=256, threads=1)
@@ -186,9 +200,9 @@ def test_gradients_of_few_rows_are_clipped_with_the_others() -> None:
     assert all(torch.equal(parameter.grad, gradient) for parameter, gradient in zip(small, before, strict=True))  # type: ignore[arg-type]
 
 
-def test_another_number_of_threads_is_another_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_number_of_threads_is_another_model(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
     """They add in another order, so they have other bits; where nothing changed, last night's model is found."""
-    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+    artifacts, sessions = ready
     fit_on = lambda **more: train(  # noqa: E731
         artifacts, sessions, SMALL, TRAINING.model_copy(update=more), lambda line: None
     )
@@ -206,8 +220,8 @@ def test_another_number_of_threads_is_another_model(tmp_path: Path, monkeypatch:
         torch.set_num_threads(threads)
 
 
-def test_threads_follow_the_size_of_a_step_and_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+def test_threads_follow_the_size_of_a_step(ready: Ready, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts, sessions = ready
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(2)))
     monkeypatch.setattr("modeling.stages.training.CORES", tmp_path)
@@ -237,10 +251,10 @@ def test_threads_follow_the_size_of_a_step_and_are_said(tmp_path: Path, monkeypa
     ],
 )
 def test_processes_that_cannot_train_together_are_refused(
-    settings: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: dict[str, Any], words: str, ready: Ready, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They did the same steps, and locked each other out."""
-    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+    artifacts, sessions = ready
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -261,8 +275,8 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @slow  # tests/flows/test_together.py trains such a model by torchrun
-def test_a_model_of_two_processes_is_another_model(tmp_path: Path) -> None:
-    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+def test_a_model_of_two_processes_is_another_model(ready: Ready) -> None:
+    artifacts, sessions = ready
     lines: list[str] = []
     both = TRAINING.model_copy(update={"devices": 2, "shard_items": True})
     say = lambda line: lines.append(str(line))  # noqa: E731
@@ -282,8 +296,8 @@ def test_a_model_of_two_processes_is_another_model(tmp_path: Path) -> None:
     outcome="the second waits, with one line, and takes the model; where the first is killed, it goes on from its checkpoint",
 )
 @pytest.mark.parametrize("ends", ["with the model", "killed"])
-def test_a_second_process_on_the_same_model_waits_for_it(ends: str, tmp_path: Path) -> None:
-    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+def test_a_second_process_on_the_same_model_waits_for_it(ends: str, ready: Ready, tmp_path: Path) -> None:
+    artifacts, sessions = ready
     lines: list[str] = []
     made = train(artifacts, sessions, SMALL, TRAINING, lambda line: None)
     aside = made.folder.rename(tmp_path / "aside")
@@ -310,9 +324,9 @@ def test_a_second_process_on_the_same_model_waits_for_it(ends: str, tmp_path: Pa
     assert not list((artifacts.root / "unfinished").iterdir()) or ends == "with the model"
 
 
-def test_two_that_begin_at_the_same_moment_do_not_both_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_that_begin_at_the_same_moment_do_not_both_train(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
     """From when one goes to train another waits, also before the first one has loaded torch and opened its checkpoints."""
-    artifacts, sessions = prepared(tmp_path, 60, 60, 60, 40, 2)
+    artifacts, sessions = ready
     fit_alone, codes = training._fit, list[int]()
 
     def fit_after_another_began(job: training.Job, progress: Any) -> Manifest:

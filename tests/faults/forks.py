@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 TINY = (
-    "training.epochs=2", "training.tokens_per_step=64", "training.threads=1", "body.dim=16", "body.num_layers=1",
+    "training.epochs=2", "training.tokens_per_step=128", "training.evaluations=2", "training.threads=1",
+    "body.dim=16", "body.num_layers=1",
     "promotion.min_gain=-0.99", "promotion.confidence=0.51", "evaluation.baselines=[popularity]",
 )  # fmt: skip
 LOADED = [
@@ -38,6 +39,7 @@ LOADED = [
     "pandas",
     "modeling.training.fit",
     "modeling.training.held_out",
+    "modeling.training.item_start",
     "modeling.stages.training",
     "modeling.stages.evaluating",
     "modeling.stages.comparing",
@@ -197,12 +199,16 @@ def main() -> None:
             import_module(name)
     import torch
 
+    from flows.reports import templates
     from modeling.config import ModelConfig
     from modeling.stages import identity
 
     identity.code_of_training(ModelConfig())  # keeps what it reads of each file
     identity._code_of(identity.EVALUATION, {"baselines": ["popularity"]}, alone=identity.COMPARISON)
 
+    pages = templates._environment()
+    for name in pages.list_templates(extensions=["j2"]):
+        pages.get_template(name)  # compiled once, not in each fork
     torch.set_num_threads(1)
     gc.collect()
     gc.freeze()  # forks share what is loaded until they write to it, which a collection would

@@ -19,6 +19,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -40,8 +41,10 @@ LONG_SECONDS = 3600  # what no run takes, not even on a busy machine: it ends a 
 QUICK = [  # little training; a first model need not beat popularity to be promoted
     f"--set={change}"
     for change in (
-        "training.epochs=6",
-        "training.tokens_per_step=32",
+        "body.dim=16",
+        "body.num_layers=1",
+        "training.epochs=4",
+        "training.tokens_per_step=64",
         "training.threads=1",
         "promotion.min_gain=-0.9",
     )
@@ -115,9 +118,12 @@ def overnight_here(*arguments: str | Path, **environment: str) -> subprocess.Com
     """
     words = ["overnight", *map(str, arguments)]
     out, err, code = io.StringIO(), io.StringIO(), 0
+    if for_prefect := any(name.startswith("PREFECT_") for name in environment):
+        import_module("prefect.context")  # before the variables are set: it keeps what it is imported with
     places.use(())
     with (
         patch.dict(os.environ, clean_environment() | environment, clear=True),
+        prefect_settings() if for_prefect else contextlib.nullcontext(),
         patch.object(sys, "argv", words),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
@@ -130,6 +136,15 @@ def overnight_here(*arguments: str | Path, **environment: str) -> subprocess.Com
             code = 1
             traceback.print_exc()
     return subprocess.CompletedProcess(words, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def prefect_settings() -> Iterator[None]:
+    """Prefect's settings read from environment and files as they are now; it would keep those it had when it was imported."""
+    from prefect import context
+
+    with patch.object(context, "GLOBAL_SETTINGS_CONTEXT", context.root_settings_context()):
+        yield
 
 
 def night_here(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

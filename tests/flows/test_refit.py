@@ -38,7 +38,7 @@ def test_the_refit_serves_in_the_place_of_the_evaluated_model(
     assert json.loads((root / "champions" / "demo.json").read_text())["model"] == served.name
     assert served.facts["night"] == tested == evaluated.facts["test_day"] < served.facts["test_day"]
     assert served.facts["sessions"] > evaluated.facts["sessions"]
-    assert served.facts["epochs"] == evaluated.facts["epochs"] == 6
+    assert served.facts["epochs"] == evaluated.facts["epochs"] == 4
     assert served.parameters == evaluated.parameters, "the same recipe"
     page = Path(str(summary["report"])).read_text()
     assert f"In service is {served.name}: {evaluated.name}, which was tested on {tested} here, trained again" in page

@@ -176,8 +176,7 @@ def test_nothing_to_do_is_found_without_a_server_and_without_torch(
 def test_a_server_that_is_named_must_answer_also_with_nothing_to_do(
     settings: dict[str, str], words: list[str], shop: Path, whole: tuple[Path, dict[str, object]]
 ) -> None:
-    arguments = ["retrain", "--source", shop, "--root", whole[0], *QUICK]
-    done = overnight(*arguments, environment=clean_environment() | settings)
+    done = overnight_here("retrain", "--source", shop, "--root", whole[0], *QUICK, **settings)
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert all(word in line for word in [*words, "overnight serve"]) and "Traceback" not in done.stderr, done.stderr

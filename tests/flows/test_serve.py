@@ -77,7 +77,7 @@ def test_what_starts_runs_on_a_server_and_that_nothing_is_left_of_it(
     monkeypatch.setenv("PREFECT_HOME", str(root / "prefect"))
     with (
         listening() as (address, messages),
-        served(root, source, "--watch=0.02", auth=PASSWORD, OVERNIGHT_WEBHOOK=address, **seen_often) as night,
+        served(root, source, "--watch=0.2", auth=PASSWORD, OVERNIGHT_WEBHOOK=address, **seen_often) as night,
     ):
         ad_hoc_runs_complete(night, source, address, messages)
         files_and_events_start_one_night_each(night, source)

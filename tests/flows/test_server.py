@@ -11,7 +11,7 @@ import pytest
 from flows.environment import PATIENT, prepare_environment
 from flows.server import STARTUP_TIMEOUT, startup_seconds
 from schemas.errors import InputError
-from tests.flows.conftest import clean_environment, overnight
+from tests.flows.conftest import clean_environment, overnight_here
 
 SLOW = """
 import sys, time
@@ -28,8 +28,8 @@ def slowed(folder: Path, seconds: float) -> dict[str, str]:
 
 
 def test_a_server_that_is_too_slow_ends_the_command_with_one_line(shop: Path, tmp_path: Path) -> None:
-    environment = slowed(tmp_path, 600) | {STARTUP_TIMEOUT: "2"}
-    done = overnight("retrain", "--source", shop, "--root", tmp_path / "root", environment=environment)
+    environment = {"PYTHONPATH": slowed(tmp_path, 600)["PYTHONPATH"], STARTUP_TIMEOUT: "2"}
+    done = overnight_here("retrain", "--source", shop, "--root", tmp_path / "root", **environment)
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("overnight: Prefect's temporary server did not answer within 2 seconds"), done.stderr
@@ -39,8 +39,8 @@ def test_a_server_that_is_too_slow_ends_the_command_with_one_line(shop: Path, tm
 
 @pytest.mark.fault("Prefect's temporary server dies as it starts", outcome="one line")
 def test_a_server_that_dies_is_not_waited_for(shop: Path, tmp_path: Path) -> None:
-    environment = clean_environment() | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////nowhere/at.db"}
-    done = overnight("retrain", "--source", shop, "--root", tmp_path / "root", environment=environment)
+    environment = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": "sqlite+aiosqlite:////nowhere/at.db"}
+    done = overnight_here("retrain", "--source", shop, "--root", tmp_path / "root", **environment)
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert "ended with code" in line and "overnight serve" in line
@@ -49,8 +49,7 @@ def test_a_server_that_dies_is_not_waited_for(shop: Path, tmp_path: Path) -> Non
 
 def test_a_wrong_timeout_is_said_in_one_line(shop: Path, tmp_path: Path) -> None:
     """What is said of servers that are named, or not allowed: test_retrain.py."""
-    environment = clean_environment() | {STARTUP_TIMEOUT: "0"}
-    done = overnight("retrain", "--source", shop, "--root", tmp_path, environment=environment)
+    done = overnight_here("retrain", "--source", shop, "--root", tmp_path, **{STARTUP_TIMEOUT: "0"})
     assert done.returncode == 2, done.stdout + done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert f"{STARTUP_TIMEOUT} is '0'" in line and "above 0" in line and "Traceback" not in done.stderr, done.stderr

@@ -13,7 +13,7 @@ import pytest
 from flows.environment import prepare_environment
 from flows.serving import SERVED, only_temporary, served_at, serving_at
 from schemas.errors import InputError
-from tests.flows.conftest import clean_environment
+from tests.flows.conftest import clean_environment, prefect_settings
 
 LEFT = 12345  # stands for a descriptor
 
@@ -89,24 +89,31 @@ with serving_at("http://127.0.0.1:4200/api") as held:
     assert len(said) == 1 and "earlier `overnight serve`" in str(said[0])
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "temporary"),
-    [
-        ("pyproject.toml", '[project]\ndependencies = ["prefect"]', True),
-        ("pyproject.toml", '[tool.prefect.api]\nurl = "http://127.0.0.1:4200/api"', False),
-        ("prefect.toml", '[api]\nurl = "http://127.0.0.1:4200/api"', False),
-        (".env", "PREFECT_API_URL=http://127.0.0.1:4200/api", False),
-        (".env", "prefect_server_ephemeral_enabled=false", False),
-        (".env", "SOMETHING=else", True),
-        ("../prefect/profiles.toml", 'active="o"\n[profiles.o]\nPREFECT_API_URL="http://127.0.0.1:1/api"', False),
-        ("../prefect/profiles.toml", 'active="o"\n[profiles.o]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true"', True),
-        ("../prefect/profiles.toml", 'active="o"\n[profiles.o]\nPREFECT_SERVER_ALLOW_EPHEMERAL_MODE="false"', False),
-    ],
-)
-def test_files_that_prefect_reads_count(home: Path, file: str, text: str, temporary: bool, tmp_path: Path) -> None:
+ACTIVE = 'active="o"\n[profiles.o]\n'
+FILES = [  # below the working folder, what it holds, and whether a flow would get a temporary server then
+    ("pyproject.toml", '[project]\ndependencies = ["prefect"]', True),
+    ("pyproject.toml", '[tool.prefect.api]\nurl = "http://127.0.0.1:4200/api"', False),
+    ("prefect.toml", '[api]\nurl = "http://127.0.0.1:4200/api"', False),
+    (".env", "PREFECT_API_URL=http://127.0.0.1:4200/api", False),
+    (".env", "prefect_server_ephemeral_enabled=false", False),
+    (".env", "SOMETHING=else", True),
+    ("../prefect/profiles.toml", f'{ACTIVE}PREFECT_API_URL="http://127.0.0.1:1/api"', False),
+    ("../prefect/profiles.toml", f'{ACTIVE}PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true"', True),
+    ("../prefect/profiles.toml", f'{ACTIVE}PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="false"', False),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "temporary"), FILES)
+def test_files_that_prefect_reads_count(home: Path, file: str, text: str, temporary: bool) -> None:
     Path(file).write_text(text)
+    with prefect_settings():
+        assert only_temporary() == temporary
+
+
+def test_prefect_reads_them_as_it_is_imported(home: Path) -> None:
+    Path(".env").write_text("PREFECT_API_URL=http://127.0.0.1:4200/api")
     ask = "from flows.serving import only_temporary; print(only_temporary())"
     project = str(Path(__file__).parents[2])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([project, *sys.path])}
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, env=environment)
-    assert done.stdout.strip() == str(temporary), done.stderr
+    assert done.stdout.strip() == "False", done.stderr

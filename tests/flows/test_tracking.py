@@ -305,6 +305,7 @@ def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
         away = free_port()
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:hunter2@127.0.0.1:{away}")
         assert is_away(away, *nights.night(18))
+        in_this_process(monkeypatch)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", shown.url)
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(LONG_SECONDS))
         summary, said = nights.night(18)
@@ -316,7 +317,6 @@ def test_a_server_is_told_what_it_missed_and_its_alias_is_mended(
         assert "report.html" in [file.path for file in client.list_artifacts(version.run_id)]
         wrong = next(v.version for v in client.search_model_versions("name='demo'") if v.version != version.version)
         client.set_registered_model_alias("demo", "champion", str(wrong))
-        in_this_process(monkeypatch)
         _, said = nights.night(18)
         assert "which the pointer does not say" in "\n".join(said)
         processes = below(shown.process.pid) if shown.process else []
@@ -338,7 +338,9 @@ def test_nights_without_mlflow_say_nothing_or_one_line(nights: Nights, monkeypat
 def test_a_recorder_that_fails_or_hangs_never_fails_a_night(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     (nights.root / "mlflow").mkdir()
     (nights.root / "mlflow" / "mlflow.db").write_text("no database")
-    summary, said = nights.night(18)
+    with monkeypatch.context() as here:
+        in_this_process(here)
+        summary, said = nights.night(18)
     assert summary["verdict"] and len(said) == 1 and "could not be given" in said[0], said
     monkeypatch.setattr(start, "AT_HOME", 0.01)
     summary, said = nights.night(18)

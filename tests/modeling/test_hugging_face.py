@@ -284,17 +284,23 @@ def test_models_of_further_types_learn_and_are_saved(body: str, objective: str, 
         assert torch.equal(model.states(sessions), SequenceModel.load(tmp_path).states(sessions))
 
 
-def test_transformers_is_imported_when_one_of_its_bodies_is_chosen() -> None:
-    """What trains does not load it, nor its trainer, which brings accelerate and takes seconds."""
-    code = (
-        "import sys, modeling.model, modeling.stages.training, modeling.training.fit\n"
-        "from modeling import bodies, parts; from schemas import plugins\n"
-        "assert {'bert', 'gpt_neox', 'sasrec'} < set(plugins.names(bodies))\n"
-        "assert 'transformers' not in sys.modules\n"
-        "parts.body_class('bert')\n"
-        "loaded = [name for name in sys.modules if name.startswith('transformers.models.') and '.modeling_' in name]\n"
-        "assert loaded == ['transformers.models.auto.modeling_auto'], loaded"
-    )
+def test_transformers_is_imported_when_one_of_its_bodies_is_chosen(tmp_path: Path) -> None:
+    """What trains loads neither it, whose trainer brings accelerate, nor torch's compiler: each takes a second or more."""
+    code = f"""
+import sys
+from pathlib import Path
+import modeling.stages.training
+from modeling import bodies, parts
+from schemas import plugins
+from tests.modeling.training.test_optimizer import run
+assert {{'bert', 'gpt_neox', 'sasrec'}} < set(plugins.names(bodies))
+run(Path({str(tmp_path)!r}), epochs=1)
+loaded = sorted({{"transformers", "torch._dynamo", "sympy", "scipy.sparse.linalg"}} & sys.modules.keys())
+assert not loaded, loaded
+parts.body_class('bert')
+loaded = [name for name in sys.modules if name.startswith('transformers.models.') and '.modeling_' in name]
+assert loaded == ['transformers.models.auto.modeling_auto'], loaded
+"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 

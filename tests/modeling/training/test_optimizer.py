@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -133,16 +131,3 @@ def test_a_state_that_is_read_lies_where_its_parameters_do() -> None:
     optimizer = RowAdamW([weight])
     optimizer.load_state_dict({"state": {0: read}, "param_groups": optimizer.state_dict()["param_groups"]})
     assert {name: value.device.type for name, value in optimizer.state[weight].items()} == dict.fromkeys(read, "meta")
-
-
-def test_training_does_not_import_the_compiler(tmp_path: Path) -> None:
-    """torch._dynamo costs a process more than a second, and nothing is compiled on a CPU."""
-    program = f"""
-import sys
-from pathlib import Path
-from tests.modeling.training.test_optimizer import run
-run(Path({str(tmp_path)!r}), epochs=1)
-loaded = sorted({{"torch._dynamo", "sympy", "scipy.sparse.linalg"}} & sys.modules.keys())
-assert not loaded, loaded
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3])
