@@ -42,9 +42,10 @@ NIGHTS = [  # name, last day, MLflow
 ]
 INTRODUCTION = """# Whole nights on the simulated shop, measured
 
-`python benchmarks/shop_night.py --write` renews this page: `overnight simulate` (2,000 users, 126,637 events of 14 days, and one
-day more for the night after), `overnight retrain` with no setting at all. CPU seconds are those of the command and of all processes
-that it started: preparation, training, evaluation with all baselines, report, Prefect with a server of its own, MLflow's record.
+`python benchmarks/shop_night.py --write` renews this page: `overnight simulate` (2,000 users, 126,637 events of 14 days, one
+day more for the night after), `overnight retrain` with no setting at all. CPU seconds are those of the command and of all
+processes that it started: preparation, training, evaluation with all baselines, report, Prefect with a server of its own,
+MLflow's record.
 """
 
 
