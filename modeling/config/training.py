@@ -47,7 +47,8 @@ class TrainingConfig(Concern):
         1024,
         ge=16,
         title="Tokens per step",
-        description="Events in one optimizer step. Left out, a run takes 0.26 events^(2/3), as a power of two.",
+        description="Events in one optimizer step. Left out, a run takes 0.26 events^(2/3), as a power of two; a sixteenth "
+        "of that in one pass over recent days where what people take changes from day to day.",
     )
     learning_rate: float = Field(
         1e-3,

@@ -26,13 +26,15 @@
 
     of sessions that move: item_id drifts by a population stability index of 0.5 or more on the newest day
     recent_days        2: what is older is read by nobody any more
-    epochs             1, in order of time; tokens_per_step as for the events of these days, learning_rate 0.002
+    epochs             1, in order of time
+    tokens_per_step    of one pass: a sixteenth of what is said above for the events of these days, 16 at least
     bias               true, with bias_half_life chosen, of the head next_item
 
 So steps of an epoch grow with the cube root of the events: few enough for a large shop, and enough for a small one to learn in.
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
 Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", "Sessions
-that move", "Dense histories", "Sessions with few events of an item" and "Defaults on shapes that no rule was measured on").
+that move", "Dense histories", "Sessions with few events of an item", "Defaults on
+shapes that no rule was measured on" and "Defaults beside all presets").
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ LONG = 20  # events a history, from which a place so many from the end says litt
 MOVES = 0.5  # population stability index: twice what is called a drift; news have 2, shops below 0.1
 ENOUGH = 100  # sessions of the newest day, of fewer chance alone may make such an index
 RECENT_DAYS = 2
+FINER, LEAST_MOVING = 16, 16  # the last hour, which says most of the next day, must be some steps and not a part of one
 EPOCHS_OF_HISTORIES = 30  # at a constant rate the best of a run comes late; validation ends a run that has had it
 FALLING_EPOCHS = 12  # a rate that falls gains most at its end, which a constant one never comes to
 PIECE_EVENTS = 200  # of dense histories: what came before is as good an example, and attention to more of it costs more
@@ -185,7 +188,10 @@ def _of_training(training: TrainingConfig, shape: Shape, near: bool) -> dict[str
         chosen["epochs"] = 1
     if "tokens_per_step" not in given:
         share = shape.recent_share if "recent_days" in chosen else 1.0
-        chosen["tokens_per_step"] = tokens_per_step(round(share * shape.num_events))
+        tokens = tokens_per_step(round(share * shape.num_events))
+        once = chosen.get("epochs", training.epochs) == 1 and training.order == "time"
+        finer = "recent_days" in chosen and once  # more passes, or all days, were not measured with so many steps
+        chosen["tokens_per_step"] = max(tokens // FINER, LEAST_MOVING) if finer else tokens
     if shape.histories and "order" not in given:
         chosen["order"] = "random"
     if shape.histories and chosen.get("order", training.order) == "random":

@@ -310,14 +310,28 @@ NEWS = Shape(2_900_000, 19_000, 1_000_000, histories=False, drift=2.0, recent_sh
 
 def test_sessions_that_move_are_read_once_from_recent_days_on_with_scores_that_begin_at_recent_popularity() -> None:
     model, training, chosen = settings_by_shape(ModelConfig(), TrainingConfig(), NEWS)
-    assert (training.recent_days, training.epochs, training.learning_rate) == (2, 1, 0.002)
-    assert training.tokens_per_step == tokens_per_step(203_000) == 1024
+    assert (training.recent_days, training.epochs, training.learning_rate) == (2, 1, 0.003)
+    assert training.tokens_per_step == tokens_per_step(203_000) / 16 == 64
     assert model.heads["next_item"].options == {"bias": True, "bias_half_life": "chosen"}
     assert chosen["heads.next_item.bias"] is True and chosen["heads.next_item.bias_half_life"] == "chosen"
     for still in (replace(NEWS, drift=0.4), replace(NEWS, histories=True)):
         model, training, chosen = settings_by_shape(ModelConfig(), TrainingConfig(), still)
         assert training.recent_days is None and not model.heads["next_item"].options
         assert not {"training.recent_days", "heads.next_item.bias"} & chosen.keys()
+
+
+def test_one_pass_over_sessions_that_move_takes_small_steps_and_more_passes_do_not() -> None:
+    small = replace(NEWS, num_events=24_000, recent_share=0.15)
+    assert tokens_per_step(3_600) == LEAST_TOKENS
+    for given, tokens in (
+        ({}, 16),
+        ({"epochs": 3}, 64),
+        ({"order": "random"}, 64),
+        ({"order": "random", "epochs": 1}, 64),
+    ):
+        assert settings_by_shape(ModelConfig(), TrainingConfig(**given), small)[1].tokens_per_step == tokens
+    still = replace(small, drift=0.4, recent_share=1.0)
+    assert settings_by_shape(ModelConfig(), TrainingConfig(epochs=1), still)[1].tokens_per_step == 256
 
 
 def test_what_is_given_of_sessions_that_move_wins() -> None:
