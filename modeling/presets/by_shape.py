@@ -34,7 +34,7 @@ So steps of an epoch grow with the cube root of the events: few enough for a lar
 Histories are read for weeks on end and overfit by attention; sessions of some events gain nothing by dropping its weights.
 Measured by time to accuracy (LOG.md, "Settings by the size of the data", "Attention dropout", "Histories", "Sessions
 that move", "Dense histories", "Sessions with few events of an item", "Defaults on shapes that no rule was measured on",
-"Defaults beside all presets" and "Catalogues of 50,000 items and more").
+"Defaults against all presets" and "Catalogues of 50,000 items and more").
 """
 
 from __future__ import annotations
