@@ -241,9 +241,7 @@ class Batch:
         """Statistics in order of the day -> those of the newest day, the last, or of the days before it; without days, all."""
         if DAY not in statistics.columns:
             return statistics
-        if (
-            VALUE not in statistics.columns
-        ):  # sums of floats depend on how rows lie in memory, and those of old are filtered
+        if VALUE not in statistics.columns:  # sums of floats depend on how rows lie in memory: filtered, as ever
             return statistics.filter((pl.col(DAY) == self.newest) if newest else (pl.col(DAY) < self.newest))
         place = int(statistics[DAY].search_sorted(self.newest))
         return statistics.slice(place) if newest else statistics.head(place)
